@@ -1,0 +1,19 @@
+"""The Pulumi program: stack file → Lab → outputs."""
+
+import pulumi
+
+from components.lab import Lab, LabArgs
+from components.spec.load import SpecError, parse_lab
+
+config = pulumi.Config("cni-lab")
+aws = pulumi.Config("aws")
+try:
+    spec = parse_lab(config.require_object("lab"), {"aws:region": aws.get("region") or ""})
+except SpecError as error:
+    raise pulumi.RunError(str(error)) from None
+
+lab = Lab("lab", LabArgs(spec, pulumi.get_stack()))
+
+pulumi.export("kubeconfig", lab.kubeconfig)
+pulumi.export("nodes", lab.nodes)
+pulumi.export("blocks", lab.blocks)

@@ -1,0 +1,140 @@
+"""preview, up and destroy: the real pulumi CLI on this program, with a state of its own.
+
+Everything it keeps stands in `.lab/` (mode 0700, ignored by git): the state, a generated passphrase, a copy of the
+stack file that may carry the stack's encryption salt, and the CLI itself where it was not installed.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import yaml
+
+from components.spec.load import SpecError, load_stack_file
+
+ROOT = Path(__file__).resolve().parent.parent
+HOME = ROOT / ".lab"
+VERSION = "3.272.0"
+
+
+class CannotRun(Exception):
+    """The CLI cannot be run here; the message is one line with the mend."""
+
+
+def run(command: str, stack: str, arguments: Sequence[str]) -> int:
+    """Run `pulumi <command>` on a lab; returns its exit code, 2 for a bad stack file, 3 where there is no CLI."""
+    try:
+        path = stack_file(stack)
+        load_stack_file(path)
+        pulumi, environment = find_pulumi(), environment_for_state()
+        config = _select(pulumi, stack, path, environment)
+    except SpecError as error:
+        print(error, file=sys.stderr)
+        return 2
+    except CannotRun as error:
+        print(f"lab {command}: {error}", file=sys.stderr)
+        return 3
+    options = ["--stack", stack, "--config-file", str(config)]
+    if not sys.stdin.isatty() and command != "preview":
+        options.append("--yes")
+    code = subprocess.run([pulumi, command, *options, *arguments], cwd=ROOT, env=environment).returncode
+    if command == "destroy" and code == 0 and not {"--target", "-t", "--preview-only"} & set(arguments):
+        # Nothing is left that the state would have to remember.
+        forget = [pulumi, "stack", "rm", "--yes", "--preserve-config", "--stack", stack]
+        code = subprocess.run(forget, cwd=ROOT, env=environment).returncode
+        config.unlink(missing_ok=True)
+    return code
+
+
+def stack_file(stack: str) -> Path:
+    """The stack file of a lab. Raises SpecError-like CannotRun naming the labs there are."""
+    path = ROOT / "stacks" / f"Pulumi.{stack}.yaml"
+    if not path.is_file():
+        known = sorted(p.name.removeprefix("Pulumi.").removesuffix(".yaml") for p in path.parent.glob("Pulumi.*.yaml"))
+        raise CannotRun(f"there is no stack {stack!r}; stacks/ has: {', '.join(known)}")
+    return path
+
+
+def find_pulumi() -> str:
+    """The pulumi CLI: the one on PATH, else ours, else installed now by Pulumi's own installer."""
+    ours = HOME / "pulumi"
+    for found in (shutil.which("pulumi"), shutil.which("pulumi", path=str(ours / "bin"))):
+        if found:
+            return found
+    from pulumi.automation import PulumiCommand
+    from semver import VersionInfo
+
+    print(f"lab: installing the pulumi CLI {VERSION} into .lab/pulumi", file=sys.stderr)
+    try:
+        return PulumiCommand.install(root=str(ours), version=VersionInfo.parse(VERSION)).command
+    except Exception as error:  # the installer raises whatever its download raises
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise CannotRun(
+            f"the pulumi CLI is not on PATH and its installer could not be run ({reason}); "
+            f"install pulumi {VERSION} from https://www.pulumi.com/docs/install/ and run the same command again"
+        ) from None
+
+
+def environment_for_state() -> dict[str, str]:
+    """The CLI's environment: what the person set wins; else a file backend and a passphrase under .lab/."""
+    environment = dict(os.environ)
+    environment.setdefault("PULUMI_SKIP_UPDATE_CHECK", "true")
+    HOME.mkdir(mode=0o700, exist_ok=True)
+    HOME.chmod(0o700)
+    if "PULUMI_BACKEND_URL" not in environment:
+        (HOME / "state").mkdir(mode=0o700, exist_ok=True)
+        environment["PULUMI_BACKEND_URL"] = (HOME / "state").as_uri()
+    if not {"PULUMI_CONFIG_PASSPHRASE", "PULUMI_CONFIG_PASSPHRASE_FILE"} & environment.keys():
+        environment["PULUMI_CONFIG_PASSPHRASE_FILE"] = str(_passphrase())
+    return environment
+
+
+def _passphrase() -> Path:
+    path = HOME / "passphrase"
+    if not path.exists():
+        draft = HOME / f"passphrase.{os.getpid()}"
+        draft.touch(mode=0o600)
+        draft.write_text(secrets.token_urlsafe(32), encoding="utf-8")
+        try:
+            # A link fails where another process was first: its passphrase stays.
+            os.link(draft, path)
+        except FileExistsError:
+            pass
+        finally:
+            draft.unlink()
+    return path
+
+
+def _select(pulumi: str, stack: str, path: Path, environment: dict[str, str]) -> Path:
+    """Make sure that the stack exists, and return the stack file as the CLI reads it.
+
+    The CLI writes the encryption salt into the stack file it finds, so it is shown a project folder of our own: the
+    file under stacks/ stays as its author wrote it.
+    """
+    folder = HOME / "config"
+    folder.mkdir(exist_ok=True)
+    (folder / "Pulumi.yaml").write_text("name: cni-lab\nruntime: python\n", encoding="utf-8")
+    result = subprocess.run(
+        [pulumi, "stack", "select", "--create", "--stack", stack, "--non-interactive"],
+        cwd=folder,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+    )
+    if result.returncode:
+        reason = " ".join(result.stderr.split()) or f"exit code {result.returncode}"
+        raise CannotRun(f"the stack cannot be selected: {reason}")
+    copy = folder / path.name
+    kept = (yaml.safe_load(copy.read_text(encoding="utf-8")) or {}) if copy.exists() else {}
+    merged = kept | (yaml.safe_load(path.read_text(encoding="utf-8")) or {})
+    draft = copy.with_suffix(".tmp")
+    draft.write_text(yaml.safe_dump(merged, sort_keys=False), encoding="utf-8")
+    draft.replace(copy)
+    return copy
