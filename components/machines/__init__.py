@@ -1,0 +1,1 @@
+"""The computers of a lab: made on EC2, made on this computer, or there already."""

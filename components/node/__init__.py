@@ -1,0 +1,1 @@
+"""What runs on a machine: the shell scripts, and the one class that runs them over SSH."""

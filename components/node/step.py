@@ -1,0 +1,85 @@
+"""A Step: scripts and files for one machine, run there once over SSH, and again when they change.
+
+The component's inputs are the reviewable face: variables, files leaf by leaf and the scripts' text, so a preview
+shows which line of which file moves even where other leaves are secret or not known yet. Its one child is the
+remote command that carries them, as one program on stdin; stdin keeps secrets out of process lists and errors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import pulumi
+from pulumi_command import remote
+
+from components.machines.machine import Machine
+from components.node.script import LIBRARY, File, compose, read_script
+
+
+@dataclass(frozen=True)
+class StepArgs:
+    """`after`: named leaves to wait for, never components. `timeout` in seconds bounds the whole run on the node.
+    `delete`: a command line that undoes the step on its node; it must not need stdin.
+    `triggers`: values beside the machine's id whose change makes this another step (replace), not a changed one.
+    """
+
+    machine: Machine
+    phase: str
+    scripts: Sequence[str]
+    variables: Mapping[str, pulumi.Input[str]] = field(default_factory=dict)
+    files: Sequence[File] = ()
+    after: Sequence[pulumi.Resource] = ()
+    triggers: Sequence[pulumi.Input[str]] = ()
+    timeout: int = 900
+    delete: str | None = None
+    deleted_with: pulumi.Resource | None = None
+    secret_output: bool = False
+
+
+class Step(pulumi.ComponentResource):
+    """`done` is the leaf to depend on; `stdout` is what the scripts printed."""
+
+    done: remote.Command
+    stdout: pulumi.Output[str]
+
+    def __init__(self, name: str, args: StepArgs, opts: pulumi.ResourceOptions | None = None) -> None:
+        files: list[dict[str, Any]] = [{"path": f.path, "mode": f.mode, "content": f.content} for f in args.files]
+        face = {
+            "node": args.machine.name,
+            "phase": args.phase,
+            "variables": dict(args.variables),
+            "files": files,
+            "scripts": {script: read_script(script) for script in (LIBRARY, *args.scripts)},
+            "timeout": args.timeout,
+        }
+        super().__init__("cnilab:node:Step", name, face, opts)
+        program = pulumi.Output.all(variables=dict(args.variables), files=files).apply(
+            lambda known: compose(
+                args.phase,
+                known["variables"],
+                [File(f["path"], f["content"], f["mode"]) for f in known["files"]],
+                args.scripts,
+            )
+        )
+        sudo = "" if args.machine.root else "sudo -n "
+        self.done = remote.Command(
+            name,
+            connection=args.machine.connection,
+            create=f"{sudo}timeout --kill-after=30 {args.timeout} bash -s",
+            delete=None if args.delete is None else sudo + args.delete,
+            stdin=program,
+            triggers=[args.machine.id, *args.triggers],
+            add_previous_output_in_env=False,
+            opts=pulumi.ResourceOptions(
+                parent=self,
+                depends_on=list(args.after),
+                deleted_with=args.deleted_with or args.machine.resource,
+                additional_secret_outputs=["stdout", "stderr"] if args.secret_output else None,
+                # A changed trigger replaces; where there is something to undo it is undone first.
+                delete_before_replace=True if args.delete is not None else None,
+            ),
+        )
+        self.stdout = self.done.stdout
+        self.register_outputs({"done": self.done.id})

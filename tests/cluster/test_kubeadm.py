@@ -1,0 +1,201 @@
+"""What we hand to kubeadm, held against exact values and against kubeadm itself where it is at hand."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import os
+import shutil
+import subprocess
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+from components.cluster import kubeadm
+from components.cluster.host import host_files, modules, pause_image
+from components.node.script import text_of
+from components.spec.models import Lab, Node
+
+TOKEN = "abcdef.0123456789abcdef"
+HASH = "sha256:" + "0" * 64
+
+
+def find_kubeadm() -> str:
+    """The real kubeadm (CNILAB_KUBE_BIN names its folder), or a skip that says so."""
+    found = shutil.which("kubeadm", path=os.environ.get("CNILAB_KUBE_BIN") or os.environ["PATH"])
+    if found is None:
+        pytest.skip("kubeadm is not at hand (on PATH, or in the folder CNILAB_KUBE_BIN names)")
+    return found
+
+
+def make_lab(**changes: Any) -> Lab:
+    return Lab.model_validate({"machines": {"provider": "local"}} | changes)
+
+
+HA = {
+    "nodes": [
+        {"name": f"master{i}", "role": "control-plane", "subnet": "control", "address": f"10.0.1.1{i}"}
+        for i in (1, 2, 3)
+    ]
+    + [
+        {
+            "name": "worker1",
+            "subnet": "workers",
+            "address": "10.0.2.11",
+            "labels": {"disk": "ssd"},
+            "taints": [{"key": "lab", "value": "egress", "effect": "NoSchedule"}],
+        }
+    ]
+}
+
+
+def init(lab: Lab) -> list[dict[str, Any]]:
+    return kubeadm.init_documents(lab, token=TOKEN, machine="0123456789abcdef", sans=["203.0.113.9", "10.0.1.100"])
+
+
+def join(lab: Lab, node: Node) -> dict[str, Any]:
+    key = "a" * 64 if node.role == "control-plane" else None
+    return kubeadm.join_document(lab, node, token=TOKEN, ca_hash=HASH, machine="0123", certificate_key=key)
+
+
+def test_init_says_what_the_stack_file_says() -> None:
+    first, cluster, kubelet, proxy = init(make_lab(kubernetes={"podCidr": "10.48.0.0/16", "version": "1.36.1"}))
+    assert first["nodeRegistration"]["name"] == "ip1001100"
+    assert first["localAPIEndpoint"] == {"advertiseAddress": "10.0.1.100", "bindPort": 6443}
+    assert first["bootstrapTokens"][0]["token"] == TOKEN
+    assert "taints" not in first["nodeRegistration"], "an empty list would take the control plane's taint away"
+    assert cluster["kubernetesVersion"] == "v1.36.1"
+    assert cluster["controlPlaneEndpoint"] == "10.0.1.100:6443"
+    assert cluster["networking"]["podSubnet"] == "10.48.0.0/16"
+    assert kubelet["failSwapOn"] is False and proxy["conntrack"]["maxPerCore"] == 0
+
+
+def test_only_a_shared_kernel_gets_the_local_settings() -> None:
+    lab = make_lab(machines={"provider": "aws", "operatorCidrs": ["203.0.113.7/32"]})
+    *_, kubelet, proxy = init(lab)
+    assert kubelet["failSwapOn"] is True and "conntrack" not in proxy
+
+
+def test_join_of_a_worker_and_of_a_control_plane() -> None:
+    lab = make_lab(**HA)
+    worker = join(lab, lab.workers[0])
+    assert "controlPlane" not in worker
+    registration = worker["nodeRegistration"]
+    assert registration["taints"] == [{"key": "lab", "value": "egress", "effect": "NoSchedule"}]
+    labels = {a["name"]: a["value"] for a in registration["kubeletExtraArgs"]}["node-labels"]
+    assert labels == "disk=ssd,cni-lab/machine=0123"
+    second = join(lab, lab.control_planes[1])
+    assert second["controlPlane"]["localAPIEndpoint"]["advertiseAddress"] == "10.0.1.12"
+    assert second["controlPlane"]["certificateKey"] == "a" * 64
+    assert second["discovery"]["bootstrapToken"]["apiServerEndpoint"] == "10.0.1.11:6443"
+
+
+@pytest.mark.parametrize("changes", [{}, HA, {"kubernetes": {"controlPlaneEndpoint": "api.lab.test:6443"}}])
+def test_kubeadm_accepts_every_document(tmp_path: Path, changes: dict[str, Any]) -> None:
+    binary = find_kubeadm()
+    lab = make_lab(**changes)
+    documents: dict[str, Any] = {"init.yaml": init(lab)}
+    documents |= {f"{n.name}.yaml": join(lab, n) for n in lab.nodes[1:]}
+    for name, content in documents.items():
+        file = tmp_path / name
+        file.write_text(text_of(str(file), content))
+        done = subprocess.run(
+            [binary, "config", "validate", "--config", file], capture_output=True, text=True, timeout=60
+        )
+        assert done.returncode == 0, done.stderr
+        assert "unknown field" not in done.stderr and "deprecated" not in done.stderr
+
+
+def test_kubeadm_refuses_a_wrong_field(tmp_path: Path) -> None:
+    """The check above can fail."""
+    documents = init(make_lab())
+    documents[1]["networking"]["podSubnets"] = "10.0.0.0/8"
+    file = tmp_path / "init.yaml"
+    file.write_text(text_of(str(file), documents))
+    done = subprocess.run([find_kubeadm(), "config", "validate", "--config", file], capture_output=True, text=True)
+    assert "podSubnets" in done.stderr
+
+
+def certificate_authority() -> tuple[str, str, str]:
+    """CA certificate, key and public key, PEM, as pulumi-tls makes them (ECDSA P-256, SEC 1)."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "kubernetes")])
+    now = datetime.now(UTC)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - timedelta(minutes=5))
+        .not_valid_after(now + timedelta(days=3650))
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .add_extension(x509.KeyUsage(True, False, True, False, False, True, True, False, False), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    public = key.public_key().public_bytes(
+        serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
+    )
+    private = key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.TraditionalOpenSSL, serialization.NoEncryption()
+    )
+    return certificate.public_bytes(serialization.Encoding.PEM).decode(), private.decode(), public.decode()
+
+
+def test_join_hash_is_that_of_the_certificate() -> None:
+    pem, _, public = certificate_authority()
+    der = x509.load_pem_x509_certificate(pem.encode()).public_key().public_bytes(
+        serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
+    )
+    assert kubeadm.ca_cert_hash(public) == "sha256:" + hashlib.sha256(der).hexdigest()
+
+
+def test_kubeadm_takes_our_ca(tmp_path: Path) -> None:
+    """`init phase certs` keeps the CA it finds, and every certificate it makes is signed by it."""
+    pem, private, _ = certificate_authority()
+    pki = tmp_path / "pki"
+    pki.mkdir()
+    (pki / "ca.crt").write_text(pem)
+    (pki / "ca.key").write_text(private)
+    documents = init(make_lab())
+    documents[1]["certificatesDir"] = str(pki)
+    config = tmp_path / "init.yaml"
+    config.write_text(text_of(str(config), documents))
+    for phase in (["certs", "all"], ["kubeconfig", "admin", f"--kubeconfig-dir={tmp_path}"]):
+        done = subprocess.run(
+            [find_kubeadm(), "init", "phase", *phase, "--config", config], capture_output=True, text=True, timeout=120
+        )
+        assert done.returncode == 0, done.stderr
+    assert (pki / "ca.crt").read_text() == pem
+    server = x509.load_pem_x509_certificate((pki / "apiserver.crt").read_bytes())
+    server.verify_directly_issued_by(x509.load_pem_x509_certificate(pem.encode()))
+    names = server.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    addresses = {str(a) for a in names.get_values_for_type(x509.IPAddress)}
+    assert {"203.0.113.9", "10.0.1.100", "10.96.0.1"} <= addresses
+    admin = yaml.safe_load((tmp_path / "admin.conf").read_text())
+    assert base64.b64decode(admin["clusters"][0]["cluster"]["certificate-authority-data"]).decode() == pem
+
+
+def test_host_files_follow_the_mode() -> None:
+    pools = [{"name": "a", "cidr": "10.244.0.0/16", "blockSize": 24, "encapsulation": "IPIPCrossSubnet"}]
+    lab = make_lab(calico={"bgp": "Enabled", "pools": pools, "wireguard": True})
+    assert modules(lab) == ["overlay", "br_netfilter", "ipip", "wireguard"]
+    assert pause_image(lab) == "registry.k8s.io/pause:3.10.2"
+    assert "/etc/containers/registries.conf.d/50-cni-lab.conf" not in {f.path for f in host_files(lab)}
+
+
+def test_mirrors_reach_the_container_runtime() -> None:
+    import tomllib
+
+    images = [{"registry": "docker.io", "mirror": "mirror.lab.test:5000/hub", "insecure": True}]
+    files = {f.path: f.content for f in host_files(make_lab(mirrors={"images": images}))}
+    read = tomllib.loads(files["/etc/containers/registries.conf.d/50-cni-lab.conf"])
+    assert read["registry"][0]["location"] == "docker.io"
+    assert read["registry"][0]["mirror"] == [{"location": "mirror.lab.test:5000/hub", "insecure": True}]
