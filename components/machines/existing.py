@@ -1,0 +1,154 @@
+"""Hosts that exist already: nothing is made, only the way to each is told."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import os
+from dataclasses import dataclass
+from ipaddress import ip_address
+from pathlib import Path
+
+import pulumi
+from pulumi_command import remote
+
+from components.machines.machine import Machine
+from components.spec.models import ExistingMachines as ExistingSpec
+from components.spec.models import Lab, Node
+
+# They are up, so a host that does not answer within a minute or two is a finding, not something to wait for.
+DIAL_ERROR_LIMIT = 8
+DIAL_TIMEOUT = 15  # seconds
+
+
+@dataclass(frozen=True)
+class ExistingMachinesArgs:
+    lab: Lab
+
+
+class ExistingMachines(pulumi.ComponentResource):
+    """`machines` by node name. Raises pulumi.RunError that names every key which cannot be used."""
+
+    machines: dict[str, Machine]
+
+    def __init__(self, name: str, args: ExistingMachinesArgs, opts: pulumi.ResourceOptions | None = None) -> None:
+        spec = args.lab.machines
+        assert isinstance(spec, ExistingSpec)
+        super().__init__("cnilab:machines:ExistingMachines", name, {"hosts": [n.name for n in args.lab.nodes]}, opts)
+        keys = _private_keys(spec, args.lab.nodes)
+        self.machines = {node.name: _machine(spec, node, keys[_key_file(spec, node)]) for node in args.lab.nodes}
+        self.register_outputs({})
+
+
+def _machine(spec: ExistingSpec, node: Node, key: pulumi.Output[str] | None) -> Machine:
+    ssh = node.ssh
+    if ssh is None:
+        raise pulumi.RunError(f"nodes ({node.name}): ssh.hostKey is missing. Mend: add the host's public key")
+    host_key = " ".join(ssh.host_key.split()[:2])
+    host, user = ssh.address or str(node.address), ssh.user or spec.user
+    jump = spec.jump_host
+    proxy = None
+    if jump is not None:
+        proxy = remote.ProxyConnectionArgs(
+            host=jump.address,
+            port=jump.port,
+            user=jump.user,
+            private_key=key,
+            host_key=jump.host_key,
+            dial_error_limit=DIAL_ERROR_LIMIT,
+            per_dial_timeout=DIAL_TIMEOUT,
+        )
+    return Machine(
+        node=node,
+        id=pulumi.Output.from_input(f"{node.name}-{hashlib.sha256(host_key.encode()).hexdigest()[:16]}"),
+        resource=None,
+        connection=remote.ConnectionArgs(
+            host=host,
+            port=ssh.port or spec.port,
+            user=user,
+            private_key=key,
+            host_key=host_key,
+            proxy=proxy,
+            dial_error_limit=DIAL_ERROR_LIMIT,
+            per_dial_timeout=DIAL_TIMEOUT,
+        ),
+        # A forwarded port on this computer leads to SSH and not to the API.
+        api_host=pulumi.Output.from_input(str(node.address) if _is_loopback(host) else host),
+        root=user == "root",
+    )
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _key_file(spec: ExistingSpec, node: Node) -> str | None:
+    return (node.ssh and node.ssh.private_key_file) or spec.private_key_file
+
+
+def _private_keys(spec: ExistingSpec, nodes: tuple[Node, ...]) -> dict[str | None, pulumi.Output[str] | None]:
+    """The text of each key file that the nodes name; None where the agent is asked, or where a preview has no key.
+
+    A preview contacts no host, so a reviewer's computer needs neither: what is absent is an error of `up` only.
+    """
+    preview = pulumi.runtime.is_dry_run()
+    found: dict[str | None, pulumi.Output[str] | None] = {}
+    problems: list[str] = []
+    for file in dict.fromkeys(_key_file(spec, node) for node in nodes):
+        users = ", ".join(node.name for node in nodes if _key_file(spec, node) == file)
+        found[file] = None
+        try:
+            if file is not None:
+                found[file] = pulumi.Output.secret(_read_key(file))
+            elif not preview and not os.environ.get("SSH_AUTH_SOCK"):
+                problems.append(
+                    f"privateKeyFile: none, and no SSH agent. Mend: name a file, or start one (for {users})"
+                )
+        except FileNotFoundError:
+            if preview:
+                pulumi.warn(f"privateKeyFile: {file} is not on this computer; `up` needs it (for {users})")
+            else:
+                problems.append(f"privateKeyFile: {file} — not there. Mend: make it, or correct its name (for {users})")
+        except ValueError as error:
+            problems.append(f"privateKeyFile: {file} — {error} (for {users})")
+    if problems:
+        raise pulumi.RunError("\n".join(problems))
+    return found
+
+
+def _read_key(file: str) -> str:
+    """The text of a private key file. Raises FileNotFoundError, or ValueError with what is wrong and the mend."""
+    try:
+        path = Path(file).expanduser()
+        mode = path.stat().st_mode
+        text = path.read_text(encoding="ascii")
+    except FileNotFoundError:
+        raise
+    except UnicodeDecodeError:
+        text = ""
+    except OSError as error:
+        raise ValueError(f"cannot be read ({error.strerror}). Mend: name a file that you can read") from None
+    except RuntimeError as error:  # no such user's home
+        raise ValueError(f"{error}. Mend: write the path in full") from None
+    if not text.startswith("-----BEGIN "):
+        raise ValueError("is no private key. Mend: name the private half, not the .pub file")
+    if mode & 0o077:
+        raise ValueError(f"others can read it (mode {mode & 0o777:04o}). Mend: chmod 600 {file}")
+    if _is_locked(text):
+        raise ValueError("has a passphrase. Mend: ssh-add it, and leave privateKeyFile out: the agent is asked then")
+    return text
+
+
+def _is_locked(text: str) -> bool:
+    """Whether a passphrase protects the key: said by PEM's header, or by the cipher's name in OpenSSH's format."""
+    head, *body = text.strip().splitlines()
+    if "OPENSSH" not in head:
+        return "ENCRYPTED" in text
+    try:
+        start = base64.b64decode("".join(body)[:64])
+    except ValueError:
+        return False  # not for us to say; the SSH client will
+    return start.startswith(b"openssh-key-v1\0") and not start[15:].startswith(b"\0\0\0\4none")

@@ -1,0 +1,120 @@
+"""First boot of an EC2 machine: its SSH host key comes from Parameter Store, before sshd starts.
+
+The text of this file goes into the user data and runs as a bootcmd of cloud-init; the library of the Python that
+cloud-init itself needs is all it uses. (curl before 7.87, as in Ubuntu 22.04, leaves the session token unsigned.)
+Fails closed: until the right key is here there is none, and sshd does not start. Secrets are never printed and are on
+no command line.
+"""
+
+import hashlib
+import hmac
+import json
+import os
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+IMDS = os.environ.get("CNI_LAB_IMDS", "http://169.254.169.254")
+SSM = os.environ.get("CNI_LAB_SSM", "")  # by default the region's own
+SSH = Path(os.environ.get("CNI_LAB_SSH", "/etc/ssh"))
+# cloud-init's folder for this instance: a machine made from this one's image has another.
+DONE = Path(os.environ.get("CNI_LAB_INSTANCE", "/var/lib/cloud/instance")) / "cni-lab-host-key"
+PATIENCE = float(os.environ.get("CNI_LAB_PATIENCE", "300"))  # seconds; a new role takes a while to be known
+PAUSE = min(5.0, PATIENCE / 10)
+
+# The proxies of the environment are not meant for the addresses asked here.
+HTTP = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+
+
+def ask(method: str, url: str, headers: dict[str, str], body: bytes | None = None) -> str:
+    """The answer's text. Raises OSError, with the service's word for what is wrong but without its answer."""
+    try:
+        with HTTP.open(urllib.request.Request(url, body, headers, method=method), timeout=10) as answer:
+            return str(answer.read(65536), "utf-8")
+    except urllib.error.HTTPError as error:
+        try:
+            kind = json.loads(error.read(65536))["__type"].rpartition("#")[2]
+        except (ValueError, KeyError, TypeError, AttributeError):
+            kind = error.reason
+        raise OSError(f"{method} {url}: HTTP {error.code} {kind}") from None
+
+
+def sign(url: str, region: str, body: bytes, headers: dict[str, str], access: dict[str, str]) -> dict[str, str]:
+    """The headers with AWS Signature Version 4 over all of them."""
+    now = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
+    host = url.split("/")[2]
+    signed = {**headers, "host": host, "x-amz-date": now, "x-amz-security-token": access["Token"]}
+    names = ";".join(sorted(signed))
+    lines = "".join(f"{name}:{signed[name]}\n" for name in sorted(signed))
+    request = f"POST\n/\n\n{lines}\n{names}\n{hashlib.sha256(body).hexdigest()}"
+    scope = f"{now[:8]}/{region}/ssm/aws4_request"
+    text = f"AWS4-HMAC-SHA256\n{now}\n{scope}\n{hashlib.sha256(request.encode()).hexdigest()}"
+    key = ("AWS4" + access["SecretAccessKey"]).encode()
+    for part in (*scope.split("/"), text):
+        key = hmac.new(key, part.encode(), hashlib.sha256).digest()
+    credential = f"Credential={access['AccessKeyId']}/{scope}, SignedHeaders={names}, Signature={key.hex()}"
+    return {**signed, "authorization": f"AWS4-HMAC-SHA256 {credential}"}
+
+
+def fetch(parameter: str) -> str:
+    """The parameter's value, decrypted, with the credentials of the machine's own role."""
+    token = ask("PUT", f"{IMDS}/latest/api/token", {"X-aws-ec2-metadata-token-ttl-seconds": "300"})
+
+    def metadata(path: str) -> str:
+        return ask("GET", f"{IMDS}/latest/meta-data/{path}", {"X-aws-ec2-metadata-token": token})
+
+    region = metadata("placement/region")
+    role = metadata("iam/security-credentials/").split()[0]
+    access = json.loads(metadata(f"iam/security-credentials/{role}"))
+    url = (SSM or f"https://ssm.{region}.{metadata('services/domain')}") + "/"
+    body = json.dumps({"Name": parameter, "WithDecryption": True}).encode()
+    headers = {"content-type": "application/x-amz-json-1.1", "x-amz-target": "AmazonSSM.GetParameter"}
+    return str(json.loads(ask("POST", url, sign(url, region, body, headers, access), body))["Parameter"]["Value"])
+
+
+def install(key: str) -> None:
+    """Make `key` the only host key. Raises ValueError for a text that is no ed25519 private key."""
+    new = SSH / ".cni-lab-host-key"
+    new.unlink(missing_ok=True)
+    try:
+        with os.fdopen(os.open(new, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "w") as file:
+            file.write(key.rstrip("\n") + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        derive = ["ssh-keygen", "-y", "-P", "", "-f", str(new)]
+        public = subprocess.run(derive, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60)
+        if public.returncode != 0 or not public.stdout.startswith("ssh-ed25519 "):
+            raise ValueError("the parameter's value is no ed25519 private key")
+        (SSH / "ssh_host_ed25519_key.pub").write_text(public.stdout)
+        new.rename(SSH / "ssh_host_ed25519_key")
+    finally:
+        new.unlink(missing_ok=True)
+    DONE.touch()
+
+
+def main(parameter: str) -> None:
+    if DONE.exists():
+        return
+    for stale in SSH.glob("ssh_host_*"):  # the image's own
+        stale.unlink()
+    deadline = time.monotonic() + PATIENCE
+    while True:
+        try:
+            install(fetch(parameter))
+        except (OSError, LookupError, ValueError, TypeError, subprocess.TimeoutExpired) as error:
+            # The text of other errors may quote what was being read.
+            reason = error if isinstance(error, OSError) else type(error).__name__
+            print(f"cni-lab: SSH host key {parameter}: {reason}", file=sys.stderr, flush=True)
+            if time.monotonic() > deadline:
+                sys.exit(f"cni-lab: no SSH host key after {PATIENCE:.0f} s; sshd stays off. Mend: replace the machine")
+            time.sleep(PAUSE)
+        else:
+            print(f"cni-lab: SSH host key {parameter} installed", flush=True)
+            return
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

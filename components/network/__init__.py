@@ -1,0 +1,6 @@
+"""What lies under the machines on AWS: VPC, subnets, routes, packet filters, and a balancer."""
+
+from components.network.balancer import Balancer, BalancerArgs
+from components.network.component import Network, NetworkArgs
+
+__all__ = ["Balancer", "BalancerArgs", "Network", "NetworkArgs"]

@@ -1,0 +1,237 @@
+"""EC2 machines: the graph executed against moto, then what EC2, IAM and Parameter Store really hold."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import yaml
+
+from cli.engine import Deployment
+from components.machines.aws import user_data
+from tests.support.aws_labs import INSTANCE, TAGS, aws_lab, deploy, of_type
+from tests.support.moto_ec2 import Cloud, cloud
+
+NAMES = {"10.0.1.100": "ip1001100", "10.0.2.200": "ip-10-0-2-200", "10.0.2.201": "ip-10-0-2-201"}
+
+
+@pytest.fixture
+def standing() -> Iterator[tuple[Cloud, Deployment]]:
+    """The default lab after an up, for tests that only look."""
+    with cloud() as aws:
+        yield aws, deploy(aws_lab(), aws)[0]
+
+
+def instances(aws: Cloud) -> dict[str, Any]:
+    """By private address."""
+    reservations = aws.ec2.describe_instances()["Reservations"]
+    return {i["PrivateIpAddress"]: i for r in reservations for i in r["Instances"]}
+
+
+def text_of_user_data(aws: Cloud, instance: Any) -> str:
+    found = aws.ec2.describe_instance_attribute(InstanceId=instance["InstanceId"], Attribute="userData")
+    return base64.b64decode(found["UserData"]["Value"]).decode()
+
+
+def private_keys(aws: Cloud) -> list[str]:
+    return [made[1]["privateKeyOpenssh"] for urn, made in aws.made.items() if "tls:index/privateKey" in urn]
+
+
+def test_three_machines_as_the_stack_file_says() -> None:
+    with cloud() as aws:
+        deploy(aws_lab({"volumeSize": 44}), aws)
+        found = instances(aws)
+        assert set(found) == set(NAMES)
+        for address, instance in found.items():
+            assert instance["SourceDestCheck"] is False
+            options = instance["MetadataOptions"]
+            assert (options["HttpTokens"], options["HttpPutResponseHopLimit"]) == ("required", 1)
+            assert instance["InstanceType"] == "t3.large"
+            assert {"Key": "Name", "Value": f"machines-{NAMES[address]}"} in instance["Tags"]
+            assert {"Key": "cni-lab:stack", "Value": "test"} in instance["Tags"]
+            volume = instance["BlockDeviceMappings"][0]["Ebs"]["VolumeId"]
+            disk = aws.ec2.describe_volumes(VolumeIds=[volume])["Volumes"][0]
+            assert (disk["Encrypted"], disk["VolumeType"], disk["Size"]) == (True, "gp3", 44)
+            assert {"Key": "cni-lab:stack", "Value": "test"} in disk["Tags"]
+
+
+def test_security_groups_by_role(standing: tuple[Cloud, Deployment]) -> None:
+    aws, _ = standing
+    groups = {
+        g["GroupId"]: tag["Value"]
+        for g in aws.ec2.describe_security_groups()["SecurityGroups"]
+        for tag in g.get("Tags", [])
+        if tag["Key"] == "Name"
+    }
+    found = {
+        NAMES[address]: {groups[g["GroupId"]] for g in instance["NetworkInterfaces"][0]["Groups"]}
+        for address, instance in instances(aws).items()
+    }
+    assert found["ip1001100"] == {"network-nodes", "network-control-plane"}
+    assert found["ip-10-0-2-200"] == found["ip-10-0-2-201"] == {"network-nodes"}
+
+
+def test_the_fixed_address_leads_to_the_first_control_plane(standing: tuple[Cloud, Deployment]) -> None:
+    aws, made = standing
+    (address,) = aws.ec2.describe_addresses()["Addresses"]
+    assert address["InstanceId"] == instances(aws)["10.0.1.100"]["InstanceId"]
+    connections = made.outputs["connections"]
+    assert connections["ip1001100"]["host"] == made.outputs["apiHosts"]["ip1001100"] == address["PublicIp"]
+    assert "proxy" not in connections["ip1001100"]
+    for worker, private in [("ip-10-0-2-200", "10.0.2.200"), ("ip-10-0-2-201", "10.0.2.201")]:
+        assert connections[worker]["host"] == private
+        assert connections[worker]["proxy"]["host"] == address["PublicIp"]
+        assert connections[worker]["proxy"]["host_key"] == connections["ip1001100"]["host_key"]
+
+
+def test_every_connection_knows_its_host_key_and_waits_for_a_boot(standing: tuple[Cloud, Deployment]) -> None:
+    aws, made = standing
+    keys = set()
+    for name, connection in made.outputs["connections"].items():
+        stored = aws.made[next(urn for urn in aws.made if urn.endswith(f"::machines-{name}-host"))][1]
+        assert connection["host_key"] == stored["publicKeyOpenssh"].strip()
+        assert connection["private_key"] == "<secret>"
+        assert (connection["dial_error_limit"], connection["per_dial_timeout"]) == (60, 15)
+        keys.add(connection["host_key"])
+    assert len(keys) == 3
+
+
+def test_a_private_key_is_in_parameter_store_and_nowhere_else(standing: tuple[Cloud, Deployment]) -> None:
+    aws, made = standing
+    keys = private_keys(aws)
+    assert len(keys) == 4
+    for urn, inputs in aws.inputs.items():
+        text = json.dumps(inputs)
+        holds = [key for key in keys if json.dumps(key)[1:-1] in text]
+        assert len(holds) == ("aws:ssm/parameter" in urn), urn
+    for parameter in of_type(made, "aws:ssm/parameter:Parameter"):
+        assert parameter.inputs["value"] == "<secret>"
+    for instance in instances(aws).values():
+        text = text_of_user_data(aws, instance)
+        assert "PRIVATE KEY" not in text
+        assert len(text.encode()) < 16384, "EC2 takes no more"
+    for name in NAMES.values():
+        path = f"/cni-lab/test/{name}/ssh-host-key"
+        held = aws.ssm.get_parameter(Name=path, WithDecryption=True)["Parameter"]
+        assert held["Type"] == "SecureString" and held["Value"] in keys
+        assert json.dumps(path) in text_of_user_data(aws, instances(aws)[{v: k for k, v in NAMES.items()}[name]])
+
+
+def test_a_machine_may_read_its_own_parameter_only(standing: tuple[Cloud, Deployment]) -> None:
+    aws, _ = standing
+    seen = set()
+    for address, instance in instances(aws).items():
+        profile = instance["IamInstanceProfile"]["Arn"].split("/")[-1]
+        (role,) = aws.iam.get_instance_profile(InstanceProfileName=profile)["InstanceProfile"]["Roles"]
+        assert role["AssumeRolePolicyDocument"]["Statement"] == [
+            {"Effect": "Allow", "Action": "sts:AssumeRole", "Principal": {"Service": "ec2.amazonaws.com"}}
+        ]
+        assert aws.iam.list_attached_role_policies(RoleName=role["RoleName"])["AttachedPolicies"] == []
+        (name,) = aws.iam.list_role_policies(RoleName=role["RoleName"])["PolicyNames"]
+        policy = aws.iam.get_role_policy(RoleName=role["RoleName"], PolicyName=name)["PolicyDocument"]
+        arn = aws.ssm.get_parameter(Name=f"/cni-lab/test/{NAMES[address]}/ssh-host-key")["Parameter"]["ARN"]
+        assert policy["Statement"] == [{"Effect": "Allow", "Action": "ssm:GetParameter", "Resource": arn}]
+        seen.add(arn)
+    assert len(seen) == 3
+
+
+def test_a_machine_starts_when_it_can_fetch_its_key() -> None:
+    made, _ = deploy(aws_lab())
+    for instance in of_type(made, INSTANCE):
+        node = instance.name.removeprefix("machines-")
+        subnet = "control" if node == "ip1001100" else "workers"
+        urns = {urn.split("::")[-2].split("$")[-1] + " " + urn.split("::")[-1] for urn in instance.dependencies}
+        assert f"aws:iam/rolePolicy:RolePolicy {instance.name}" in urns
+        assert f"aws:ec2/routeTableAssociation:RouteTableAssociation network-{subnet}" in urns
+        # Machines start side by side, and none waits for the fixed address.
+        assert not any("aws:ec2/instance" in urn or "aws:ec2/eip" in urn for urn in urns)
+
+
+@pytest.mark.parametrize(
+    ("image", "ignored"),
+    [(None, {"associatePublicIpAddress", "ami"}), ("ami-0123456789abcdef0", {"associatePublicIpAddress"})],
+)
+def test_an_image_that_was_looked_up_stays_for_the_machines_life(image: str | None, ignored: set[str]) -> None:
+    for instance in of_type(deploy(aws_lab({"image": image}))[0], INSTANCE):
+        assert set(instance.ignore_changes) == ignored
+        assert instance.inputs["ami"] == (image or "<known after up>")
+
+
+def test_the_image_is_canonicals_current_one() -> None:
+    asked: list[str] = []
+    with cloud() as aws:
+        answer = aws.invoke
+
+        def invoke(token: str, args: dict[str, Any]) -> dict[str, Any]:
+            asked.append(args.get("name", ""))
+            return answer(token, args)
+
+        aws.invoke = invoke  # type: ignore[method-assign]
+        deploy(aws_lab(), aws)
+        assert {i["ImageId"] for i in instances(aws).values()} == {aws.image}
+    name = "/aws/service/canonical/ubuntu/server/24.04/stable/current/amd64/hvm/ebs-gp3/ami-id"
+    assert [a for a in asked if a] == [name]
+
+
+def test_a_replacement_frees_its_address_first_and_a_new_host_key_makes_a_new_machine() -> None:
+    made, _ = deploy(aws_lab())
+    by_urn = {r.urn: r for r in made.resources}
+    for instance in of_type(made, INSTANCE):
+        assert instance.delete_before_replace is True
+        assert instance.inputs["userDataReplaceOnChange"] is True
+        assert instance.inputs["disableApiTermination"] is False
+        assert [by_urn[urn].name for urn in instance.replace_with] == [f"{instance.name}-host"]
+
+
+def test_spot_is_an_option() -> None:
+    for spot in (True, False):
+        for instance in of_type(deploy(aws_lab({"spot": spot}))[0], INSTANCE):
+            options = instance.inputs.get("instanceMarketOptions")
+            assert (options or {}).get("marketType") == ("spot" if spot else None)
+
+
+def test_only_the_first_control_plane_has_no_address_of_chance() -> None:
+    found = {i.name: i.inputs.get("associatePublicIpAddress") for i in of_type(deploy(aws_lab())[0], INSTANCE)}
+    assert found == {"machines-ip1001100": None, "machines-ip-10-0-2-200": True, "machines-ip-10-0-2-201": True}
+
+
+def test_workers_that_come_before_the_control_plane_in_the_file_still_go_through_it() -> None:
+    nodes = [
+        {"name": "w" * 63, "subnet": "workers", "address": "10.0.2.7"},
+        {"name": "cp2", "role": "control-plane", "subnet": "control", "address": "10.0.1.8"},
+        {"name": "cp1", "role": "control-plane", "subnet": "control", "address": "10.0.1.7"},
+        {"name": "cp0", "role": "control-plane", "subnet": "control", "address": "10.0.1.6"},
+    ]
+    with cloud() as aws:
+        made, machines = deploy(aws_lab(nodes=nodes), aws)
+        assert list(machines) == ["w" * 63, "cp2", "cp1", "cp0"]
+        (address,) = aws.ec2.describe_addresses()["Addresses"]
+        proxies = {n: c.get("proxy", {}).get("host") for n, c in made.outputs["connections"].items()}
+        assert proxies == {"cp2": None, **dict.fromkeys(["w" * 63, "cp1", "cp0"], address["PublicIp"])}
+
+
+def test_everything_that_takes_tags_has_them() -> None:
+    made, _ = deploy(aws_lab())
+    for resource in made.resources:
+        if resource.type.startswith("aws:") and not resource.type.endswith(("Association", ":RolePolicy")):
+            assert resource.inputs["tags"].items() >= TAGS.items(), resource.urn
+            assert "Name" in resource.inputs["tags"], resource.urn
+
+
+def test_preview_and_up_have_one_graph() -> None:
+    with cloud() as aws:
+        up, _ = deploy(aws_lab(), aws)
+    preview, _ = deploy(aws_lab())
+    assert {r.urn: r.dependencies for r in up.resources} == {r.urn: r.dependencies for r in preview.resources}
+
+
+def test_user_data_is_a_cloud_config_that_makes_no_key_of_its_own() -> None:
+    config = yaml.safe_load(user_data("123", "/cni-lab/test/123/ssh-host-key"))
+    assert config["hostname"] == "123"
+    assert config["ssh_deletekeys"] is False and config["ssh_keys"] == {}
+    ((interpreter, flag, program, parameter),) = config["bootcmd"]
+    assert (interpreter, flag, parameter) == ("python3", "-c", "/cni-lab/test/123/ssh-host-key")
+    compile(program, "first_boot", "exec")

@@ -1,0 +1,54 @@
+"""The network and the machines of an aws lab alone, as a program."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pulumi
+
+from cli.engine import Deployment, Resource, run_program
+from components.machines.aws import AwsMachines, AwsMachinesArgs
+from components.machines.machine import Machine
+from components.network import Balancer, BalancerArgs, Network, NetworkArgs
+from components.spec.models import Lab
+from tests.support.moto_ec2 import REGION, Cloud
+
+TAGS = {"cni-lab:stack": "test"}
+INGRESS = "aws:vpc/securityGroupIngressRule:SecurityGroupIngressRule"
+INSTANCE = "aws:ec2/instance:Instance"
+
+
+def aws_lab(machines: dict[str, Any] | None = None, **keys: Any) -> Lab:
+    """A valid lab on EC2: the default nodes, and the keys given."""
+    own = {"provider": "aws", "operatorCidrs": ["203.0.113.7/32"], **(machines or {})}
+    return Lab.model_validate({"machines": own, **keys})
+
+
+def deploy(lab: Lab, cloud: Cloud | None = None, *, balancer: bool = False) -> tuple[Deployment, dict[str, Machine]]:
+    """The graph of the lab: a preview without a cloud, an up with one."""
+    machines: dict[str, Machine] = {}
+
+    def program() -> None:
+        network = Network("network", NetworkArgs(lab, TAGS))
+        machines.update(AwsMachines("machines", AwsMachinesArgs(lab, network, "test", TAGS)).machines)
+        if balancer:
+            behind = [machines[node.name] for node in lab.control_planes]
+            pulumi.export("host", Balancer("api", BalancerArgs(network, behind, TAGS)).host)
+        # Connections are no resources of their own: exported, they can be looked at.
+        pulumi.export("connections", {name: machine.connection for name, machine in machines.items()})
+        pulumi.export("apiHosts", {name: machine.api_host for name, machine in machines.items()})
+
+    made = run_program(
+        program,
+        stack="test",
+        config={"aws:region": REGION},
+        dry_run=cloud is None,
+        create=cloud.create if cloud else None,
+        invoke=cloud.invoke if cloud else None,
+        timeout=60,
+    )
+    return made, machines
+
+
+def of_type(deployment: Deployment, kind: str) -> list[Resource]:
+    return [resource for resource in deployment.resources if resource.type == kind]

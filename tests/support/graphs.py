@@ -1,0 +1,115 @@
+"""Run the program on a stack and ask its graph questions."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from cli.engine import Deployment, Registration, Resource, run_program
+from cli.simulate import simulate_create, simulate_invoke
+from components.spec.load import load_stack_file, parse_lab
+from components.spec.models import Lab
+
+ROOT = Path(__file__).resolve().parents[2]
+STACKS = sorted(p.name.removeprefix("Pulumi.").removesuffix(".yaml") for p in (ROOT / "stacks").glob("Pulumi.*.yaml"))
+COMMAND = "command:remote:Command"
+STEP = "cnilab:node:Step"
+
+
+@dataclass(frozen=True)
+class Graph:
+    """One run. `plain` holds each custom resource's inputs with secrets, by URN (filled in a simulated up only)."""
+
+    deployment: Deployment
+    plain: dict[str, dict[str, Any]]
+
+    @cached_property
+    def by_urn(self) -> dict[str, Resource]:
+        return {r.urn: r for r in self.deployment.resources}
+
+    def of_type(self, kind: str) -> list[Resource]:
+        return [r for r in self.deployment.resources if r.type == kind]
+
+    def one(self, kind: str, ending: str = "") -> Resource:
+        found = [r for r in self.of_type(kind) if r.name.endswith(ending)]
+        assert len(found) == 1, f"{kind} …{ending}: {[r.name for r in found]}"
+        return found[0]
+
+    def step(self, node: str, phase: str) -> Resource:
+        """The command of a step on a node."""
+        steps = [s for s in self.of_type(STEP) if (s.inputs["node"], s.inputs["phase"]) == (node, phase)]
+        assert len(steps) == 1, f"{phase} on {node}: {[s.name for s in steps]}"
+        return self.command(steps[0])
+
+    def command(self, step: Resource) -> Resource:
+        return next(r for r in self.deployment.resources if r.parent == step.urn and r.type == COMMAND)
+
+    def objects(self, kind: str = "") -> list[Resource]:
+        """Kubernetes objects, of one kind or of all."""
+        return [
+            r
+            for r in self.deployment.resources
+            if r.type.startswith("kubernetes:") and (not kind or r.inputs.get("kind") == kind)
+        ]
+
+    def behind(self, resource: Resource) -> set[str]:
+        """URNs of everything that must be there before this resource."""
+        seen: set[str] = set()
+        stack = [resource.urn]
+        while stack:
+            current = self.by_urn[stack.pop()]
+            following = set(current.dependencies) | ({current.provider} if current.provider else set())
+            for urn in following - seen:
+                seen.add(urn)
+                stack.append(urn)
+        return seen
+
+    def waits(self, later: Resource, earlier: Resource) -> bool:
+        return earlier.urn in self.behind(later)
+
+
+def run_lab(lab: Any, stack: str = "test", *, dry_run: bool = True, timeout: float = 60) -> Graph:
+    """The graph of a lab given as the stack file's own data."""
+    return _run({"cni-lab:lab": json.dumps(lab), "aws:region": "us-west-2"}, stack, dry_run, timeout)
+
+
+def run_stack(stack: str, *, dry_run: bool = True) -> Graph:
+    """The graph of a stack that ships. An `up` wants the key file that the stack names; it gets one."""
+    config = load_stack_file(ROOT / "stacks" / f"Pulumi.{stack}.yaml").config
+    with tempfile.NamedTemporaryFile("w", prefix="id_") as key:
+        if not dry_run and '"privateKeyFile"' in config["cni-lab:lab"]:
+            key.write("-----BEGIN OPENSSH PRIVATE KEY-----\nfor tests\n-----END OPENSSH PRIVATE KEY-----\n")
+            key.flush()
+            lab = json.loads(config["cni-lab:lab"])
+            lab["machines"]["privateKeyFile"] = key.name
+            config = config | {"cni-lab:lab": json.dumps(lab)}
+        return _run(config, stack, dry_run, 120)
+
+
+def _run(config: dict[str, str], stack: str, dry_run: bool, timeout: float) -> Graph:
+    plain: dict[str, dict[str, Any]] = {}
+    blocks = json.dumps(made_up_blocks(parse_lab(json.loads(config["cni-lab:lab"]), config)))
+
+    def create(registration: Registration) -> tuple[str, dict[str, Any]]:
+        plain[registration.urn] = registration.inputs
+        made, outputs = simulate_create(registration)
+        return made, outputs | ({"stdout": blocks} if registration.name.endswith("-calico-blocks") else {})
+
+    def invoke(token: str, args: dict[str, Any]) -> dict[str, Any]:
+        zones = {"locations": ["us-west-2a", "us-west-2b"]} if token.endswith("getInstanceTypeOfferings") else {}
+        return simulate_invoke(token, args) | zones
+
+    deployment = run_program(
+        ROOT / "__main__.py", stack=stack, config=config, dry_run=dry_run, create=create, invoke=invoke, timeout=timeout
+    )
+    return Graph(deployment, plain)
+
+
+def made_up_blocks(lab: Lab) -> dict[str, list[str]]:
+    """What a cluster might have claimed: each node the next block of every pool."""
+    free = [pool.cidr.subnets(new_prefix=pool.block_size) for pool in lab.calico.pools]
+    return {node.name: [str(next(blocks)) for blocks in free] for node in lab.nodes}

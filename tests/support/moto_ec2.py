@@ -1,0 +1,359 @@
+"""An AWS that answers: each resource of the graph made by the calls its provider makes, against moto.
+
+A resource's inputs are taken one by one, and one that no call takes is an error: what the program asks for is what
+the cloud is told. What moto cannot hold (spot, balancers' attributes) is taken and said so where it is.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+from unittest.mock import patch
+
+import boto3
+from cryptography.hazmat.primitives import serialization as form
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from moto import mock_aws
+
+from cli.engine import Registration
+from cli.simulate import simulate_create, simulate_invoke
+
+REGION = "us-west-2"
+Json = dict[str, Any]
+Made = tuple[str, Json]
+
+
+@contextmanager
+def cloud() -> Iterator[Cloud]:
+    """A cloud that is empty at first and gone afterwards."""
+    # moto's own images take seconds to load; one is enough.
+    with patch.dict(os.environ, MOTO_EC2_LOAD_DEFAULT_AMIS="false"), mock_aws():
+        yield Cloud()
+
+
+class Cloud:
+    """`create` and `invoke` are for run_program; the clients are for asking what there is.
+
+    `inputs` holds what each resource was made from, secrets in plain text; `made` its id and outputs; by URN.
+    """
+
+    def __init__(self) -> None:
+        self.ec2 = boto3.client("ec2", REGION)
+        self.iam = boto3.client("iam", REGION)
+        self.ssm = boto3.client("ssm", REGION)
+        self.elb = boto3.client("elbv2", REGION)
+        self.image = self.ec2.register_image(Name="ubuntu-24.04", Architecture="x86_64")["ImageId"]
+        self.made: dict[str, Made] = {}
+        self.inputs: dict[str, Json] = {}
+        self._handlers: dict[str, Callable[[Json], Made]] = {
+            "aws:ec2/defaultSecurityGroup:DefaultSecurityGroup": self._default_group,
+            "aws:ec2/eip:Eip": self._eip,
+            "aws:ec2/eipAssociation:EipAssociation": self._eip_association,
+            "aws:ec2/instance:Instance": self._instance,
+            "aws:ec2/internetGateway:InternetGateway": self._gateway,
+            "aws:ec2/keyPair:KeyPair": self._key_pair,
+            "aws:ec2/routeTable:RouteTable": self._route_table,
+            "aws:ec2/routeTableAssociation:RouteTableAssociation": self._route_table_association,
+            "aws:ec2/securityGroup:SecurityGroup": self._group,
+            "aws:ec2/subnet:Subnet": self._subnet,
+            "aws:ec2/vpc:Vpc": self._vpc,
+            "aws:iam/instanceProfile:InstanceProfile": self._profile,
+            "aws:iam/role:Role": self._role,
+            "aws:iam/rolePolicy:RolePolicy": self._role_policy,
+            "aws:lb/listener:Listener": self._listener,
+            "aws:lb/loadBalancer:LoadBalancer": self._balancer,
+            "aws:lb/targetGroup:TargetGroup": self._target_group,
+            "aws:lb/targetGroupAttachment:TargetGroupAttachment": self._target,
+            "aws:ssm/parameter:Parameter": self._parameter,
+            "aws:vpc/securityGroupEgressRule:SecurityGroupEgressRule": self._egress,
+            "aws:vpc/securityGroupIngressRule:SecurityGroupIngressRule": self._ingress,
+            "tls:index/privateKey:PrivateKey": self._ssh_key,
+        }
+
+    def create(self, resource: Registration) -> Made:
+        if resource.type.startswith(("aws:", "tls:index/privateKey")):
+            rest = {key: value for key, value in resource.inputs.items() if value is not None}
+            made = self._handlers[resource.type](rest)
+            assert not rest, f"{resource.name}: no call takes {sorted(rest)}"
+        else:
+            made = simulate_create(resource)
+        self.inputs[resource.urn] = resource.inputs
+        self.made[resource.urn] = made
+        return made
+
+    def invoke(self, token: str, args: Json) -> Json:
+        if token == "aws:ec2/getInstanceTypeOfferings:getInstanceTypeOfferings":
+            filters = [{"Name": f["name"], "Values": f["values"]} for f in args["filters"]]
+            found = self.ec2.describe_instance_type_offerings(LocationType=args["locationType"], Filters=filters)
+            return {"locations": [offer["Location"] for offer in found["InstanceTypeOfferings"]]}
+        if token == "aws:ssm/getParameter:getParameter":
+            # moto has no /aws/service/canonical: the name is checked by its test, the answer is an image moto has.
+            return {"name": args["name"], "value": self.image, "insecureValue": self.image}
+        return simulate_invoke(token, args)
+
+    # --- network ---
+
+    def _vpc(self, rest: Json) -> Made:
+        vpc = self.ec2.create_vpc(CidrBlock=rest.pop("cidrBlock"), TagSpecifications=_tags("vpc", rest))["Vpc"]["VpcId"]
+        self.ec2.modify_vpc_attribute(VpcId=vpc, EnableDnsSupport={"Value": rest.pop("enableDnsSupport")})
+        self.ec2.modify_vpc_attribute(VpcId=vpc, EnableDnsHostnames={"Value": rest.pop("enableDnsHostnames")})
+        return vpc, {}
+
+    def _default_group(self, rest: Json) -> Made:
+        filters = [{"Name": "vpc-id", "Values": [rest.pop("vpcId")]}, {"Name": "group-name", "Values": ["default"]}]
+        group = self.ec2.describe_security_groups(Filters=filters)["SecurityGroups"][0]
+        # The provider adopts the group and takes away every rule that the program does not name.
+        assert "ingress" not in rest and "egress" not in rest
+        if group["IpPermissions"]:
+            self.ec2.revoke_security_group_ingress(GroupId=group["GroupId"], IpPermissions=group["IpPermissions"])
+        if group["IpPermissionsEgress"]:
+            self.ec2.revoke_security_group_egress(GroupId=group["GroupId"], IpPermissions=group["IpPermissionsEgress"])
+        self.ec2.create_tags(Resources=[group["GroupId"]], Tags=_tag_list(rest))
+        return group["GroupId"], {}
+
+    def _gateway(self, rest: Json) -> Made:
+        spec = _tags("internet-gateway", rest)
+        gateway = self.ec2.create_internet_gateway(TagSpecifications=spec)["InternetGateway"]["InternetGatewayId"]
+        self.ec2.attach_internet_gateway(InternetGatewayId=gateway, VpcId=rest.pop("vpcId"))
+        return gateway, {}
+
+    def _route_table(self, rest: Json) -> Made:
+        spec = _tags("route-table", rest)
+        table = self.ec2.create_route_table(VpcId=rest.pop("vpcId"), TagSpecifications=spec)["RouteTable"]
+        for route in rest.pop("routes"):
+            self.ec2.create_route(
+                RouteTableId=table["RouteTableId"],
+                DestinationCidrBlock=route.pop("cidrBlock"),
+                GatewayId=route.pop("gatewayId"),
+            )
+            assert not route
+        return table["RouteTableId"], {}
+
+    def _route_table_association(self, rest: Json) -> Made:
+        made = self.ec2.associate_route_table(RouteTableId=rest.pop("routeTableId"), SubnetId=rest.pop("subnetId"))
+        return made["AssociationId"], {}
+
+    def _subnet(self, rest: Json) -> Made:
+        subnet = self.ec2.create_subnet(
+            VpcId=rest.pop("vpcId"),
+            CidrBlock=rest.pop("cidrBlock"),
+            AvailabilityZone=rest.pop("availabilityZone"),
+            TagSpecifications=_tags("subnet", rest),
+        )["Subnet"]["SubnetId"]
+        public = rest.pop("mapPublicIpOnLaunch")
+        self.ec2.modify_subnet_attribute(SubnetId=subnet, MapPublicIpOnLaunch={"Value": public})
+        return subnet, {}
+
+    def _group(self, rest: Json) -> Made:
+        vpc = rest.pop("vpcId")
+        spec = _tags("security-group", rest)
+        group = self.ec2.create_security_group(
+            GroupName=f"group-{len(self.made)}",
+            Description=rest.pop("description"),
+            VpcId=vpc,
+            TagSpecifications=spec,
+        )["GroupId"]
+        # The provider takes away the rule that lets everything out, which EC2 gives every new group.
+        every = [{"IpProtocol": "-1", "IpRanges": [{"CidrIp": "0.0.0.0/0"}]}]
+        self.ec2.revoke_security_group_egress(GroupId=group, IpPermissions=every)
+        return group, {"arn": f"arn:aws:ec2:{REGION}::security-group/{group}"}
+
+    def _ingress(self, rest: Json) -> Made:
+        return self._rule(rest, self.ec2.authorize_security_group_ingress)
+
+    def _egress(self, rest: Json) -> Made:
+        return self._rule(rest, self.ec2.authorize_security_group_egress)
+
+    def _rule(self, rest: Json, authorize: Callable[..., Any]) -> Made:
+        description = rest.pop("description", "")
+        # EC2 reads absent ports as all of them; moto needs the -1 that EC2 answers with.
+        ports = {"FromPort": rest.pop("fromPort", -1), "ToPort": rest.pop("toPort", -1)}
+        permission: Json = {"IpProtocol": rest.pop("ipProtocol"), **ports}
+        assert ("cidrIpv4" in rest) != ("referencedSecurityGroupId" in rest), "EC2 takes exactly one source"
+        if "cidrIpv4" in rest:
+            permission["IpRanges"] = [{"CidrIp": rest.pop("cidrIpv4"), "Description": description}]
+        else:
+            permission["UserIdGroupPairs"] = [
+                {"GroupId": rest.pop("referencedSecurityGroupId"), "Description": description}
+            ]
+        made = authorize(
+            GroupId=rest.pop("securityGroupId"),
+            IpPermissions=[permission],
+            TagSpecifications=_tags("security-group-rule", rest),
+        )
+        return made["SecurityGroupRules"][0]["SecurityGroupRuleId"], {}
+
+    # --- machines ---
+
+    def _ssh_key(self, rest: Json) -> Made:
+        assert rest.pop("algorithm") == "ED25519"
+        key = Ed25519PrivateKey.generate()
+        private = key.private_bytes(form.Encoding.PEM, form.PrivateFormat.OpenSSH, form.NoEncryption()).decode()
+        public = key.public_key().public_bytes(form.Encoding.OpenSSH, form.PublicFormat.OpenSSH).decode()
+        return public[-12:], {"privateKeyOpenssh": private, "publicKeyOpenssh": public + "\n"}
+
+    def _key_pair(self, rest: Json) -> Made:
+        spec = _tags("key-pair", rest)
+        name = next(tag["Value"] for tag in spec[0]["Tags"] if tag["Key"] == "Name")
+        self.ec2.import_key_pair(KeyName=name, PublicKeyMaterial=rest.pop("publicKey").encode(), TagSpecifications=spec)
+        return name, {"keyName": name}
+
+    def _eip(self, rest: Json) -> Made:
+        made = self.ec2.allocate_address(Domain=rest.pop("domain"), TagSpecifications=_tags("elastic-ip", rest))
+        return made["AllocationId"], {"allocationId": made["AllocationId"], "publicIp": made["PublicIp"]}
+
+    def _eip_association(self, rest: Json) -> Made:
+        made = self.ec2.associate_address(InstanceId=rest.pop("instanceId"), AllocationId=rest.pop("allocationId"))
+        return made["AssociationId"], {}
+
+    def _instance(self, rest: Json) -> Made:
+        metadata = rest.pop("metadataOptions")
+        disk = rest.pop("rootBlockDevice")
+        market = rest.pop("instanceMarketOptions", None)
+        spot = market and {
+            "MarketType": market["marketType"],
+            "SpotOptions": {"SpotInstanceType": market["spotOptions"]["spotInstanceType"]},
+        }
+        interface: Json = {
+            "DeviceIndex": 0,
+            "SubnetId": rest.pop("subnetId"),
+            "PrivateIpAddress": rest.pop("privateIp"),
+            "Groups": rest.pop("vpcSecurityGroupIds"),
+        }
+        if "associatePublicIpAddress" in rest:
+            interface["AssociatePublicIpAddress"] = rest.pop("associatePublicIpAddress")
+        made = self.ec2.run_instances(
+            ImageId=rest.pop("ami"),
+            InstanceType=rest.pop("instanceType"),
+            MinCount=1,
+            MaxCount=1,
+            KeyName=rest.pop("keyName"),
+            UserData=rest.pop("userData"),
+            IamInstanceProfile={"Name": rest.pop("iamInstanceProfile")},
+            NetworkInterfaces=[interface],
+            MetadataOptions={
+                "HttpEndpoint": metadata.pop("httpEndpoint"),
+                "HttpTokens": metadata.pop("httpTokens"),
+                "HttpPutResponseHopLimit": metadata.pop("httpPutResponseHopLimit"),
+            },
+            BlockDeviceMappings=[
+                {
+                    "DeviceName": "/dev/sda1",
+                    "Ebs": {
+                        "VolumeType": disk.pop("volumeType"),
+                        "VolumeSize": disk.pop("volumeSize"),
+                        "Encrypted": disk.pop("encrypted"),
+                        "DeleteOnTermination": disk.pop("deleteOnTermination"),
+                    },
+                }
+            ],
+            DisableApiTermination=rest.pop("disableApiTermination"),
+            TagSpecifications=[*_tags("instance", rest), *_tags("volume", disk)],
+            **({"InstanceMarketOptions": spot} if spot else {}),
+        )["Instances"][0]
+        assert not metadata and not disk
+        assert rest.pop("userDataReplaceOnChange") is True
+        instance = made["InstanceId"]
+        check = rest.pop("sourceDestCheck")
+        self.ec2.modify_instance_attribute(InstanceId=instance, SourceDestCheck={"Value": check})
+        return instance, {"publicIp": made.get("PublicIpAddress", "")}
+
+    def _parameter(self, rest: Json) -> Made:
+        name = rest.pop("name")
+        self.ssm.put_parameter(
+            Name=name,
+            Type=rest.pop("type"),
+            Value=rest.pop("value"),
+            Description=rest.pop("description"),
+            Tags=_tag_list(rest),
+        )
+        return name, {"arn": self.ssm.get_parameter(Name=name)["Parameter"]["ARN"]}
+
+    def _role(self, rest: Json) -> Made:
+        name = self._iam_name(rest)
+        made = self.iam.create_role(
+            RoleName=name, AssumeRolePolicyDocument=rest.pop("assumeRolePolicy"), Tags=_tag_list(rest)
+        )
+        return name, {"name": name, "arn": made["Role"]["Arn"]}
+
+    def _role_policy(self, rest: Json) -> Made:
+        role = rest.pop("role")
+        self.iam.put_role_policy(RoleName=role, PolicyName="host-key", PolicyDocument=rest.pop("policy"))
+        return f"{role}:host-key", {}
+
+    def _profile(self, rest: Json) -> Made:
+        name = self._iam_name(rest)
+        self.iam.create_instance_profile(InstanceProfileName=name, Tags=_tag_list(rest))
+        self.iam.add_role_to_instance_profile(InstanceProfileName=name, RoleName=rest.pop("role"))
+        return name, {"name": name}
+
+    def _iam_name(self, rest: Json) -> str:
+        prefix: str = rest.pop("namePrefix")
+        assert len(prefix) <= 38, "the provider refuses a longer one"
+        return f"{prefix}{len(self.made):026d}"
+
+    # --- balancer ---
+
+    def _balancer(self, rest: Json) -> Made:
+        made = self.elb.create_load_balancer(
+            Name=f"{rest.pop('namePrefix')}{len(self.made)}",
+            Type=rest.pop("loadBalancerType"),
+            Scheme="internal" if rest.pop("internal") else "internet-facing",
+            Subnets=rest.pop("subnets"),
+            SecurityGroups=rest.pop("securityGroups"),
+            Tags=_tag_list(rest),
+        )["LoadBalancers"][0]
+        return made["LoadBalancerArn"], {"arn": made["LoadBalancerArn"], "dnsName": made["DNSName"]}
+
+    def _target_group(self, rest: Json) -> Made:
+        check = rest.pop("healthCheck")
+        arn = self.elb.create_target_group(
+            Name=f"{rest.pop('namePrefix')}{len(self.made)}",
+            VpcId=rest.pop("vpcId"),
+            TargetType=rest.pop("targetType"),
+            Protocol=rest.pop("protocol"),
+            Port=rest.pop("port"),
+            HealthCheckProtocol=check.pop("protocol"),
+            HealthCheckPath=check.pop("path"),
+            HealthCheckIntervalSeconds=check.pop("interval"),
+            HealthCheckTimeoutSeconds=check.pop("timeout"),
+            HealthyThresholdCount=check.pop("healthyThreshold"),
+            UnhealthyThresholdCount=check.pop("unhealthyThreshold"),
+            Matcher={"HttpCode": check.pop("matcher")},
+            Tags=_tag_list(rest),
+        )["TargetGroups"][0]["TargetGroupArn"]
+        assert not check
+        attributes = {
+            "preserve_client_ip.enabled": rest.pop("preserveClientIp"),
+            "deregistration_delay.timeout_seconds": str(rest.pop("deregistrationDelay")),
+        }
+        self.elb.modify_target_group_attributes(
+            TargetGroupArn=arn, Attributes=[{"Key": key, "Value": value} for key, value in attributes.items()]
+        )
+        return arn, {"arn": arn}
+
+    def _listener(self, rest: Json) -> Made:
+        actions = [{"Type": a["type"], "TargetGroupArn": a["targetGroupArn"]} for a in rest.pop("defaultActions")]
+        made = self.elb.create_listener(
+            LoadBalancerArn=rest.pop("loadBalancerArn"),
+            Protocol=rest.pop("protocol"),
+            Port=rest.pop("port"),
+            DefaultActions=actions,
+            Tags=_tag_list(rest),
+        )["Listeners"][0]
+        return made["ListenerArn"], {}
+
+    def _target(self, rest: Json) -> Made:
+        group, target, port = rest.pop("targetGroupArn"), rest.pop("targetId"), rest.pop("port")
+        self.elb.register_targets(TargetGroupArn=group, Targets=[{"Id": target, "Port": port}])
+        return f"{group}-{target}", {}
+
+
+def _tag_list(rest: Json) -> list[dict[str, str]]:
+    return [{"Key": key, "Value": value} for key, value in rest.pop("tags").items()]
+
+
+def _tags(kind: str, rest: Json) -> list[Json]:
+    return [{"ResourceType": kind, "Tags": _tag_list(rest)}]
