@@ -24,7 +24,12 @@ VERSION = "3.272.0"
 
 
 class CannotRun(Exception):
-    """The CLI cannot be run here; the message is one line with the mend."""
+    """The command cannot be run; the message is one line with the mend. `code`: 2 for what the caller can mend in
+    the command, 3 for what is missing on this computer."""
+
+    def __init__(self, message: str, code: int = 3) -> None:
+        super().__init__(message)
+        self.code = code
 
 
 def run(command: str, stack: str, arguments: Sequence[str]) -> int:
@@ -39,7 +44,7 @@ def run(command: str, stack: str, arguments: Sequence[str]) -> int:
         return 2
     except CannotRun as error:
         print(f"lab {command}: {error}", file=sys.stderr)
-        return 3
+        return error.code
     options = ["--stack", stack, "--config-file", str(config)]
     if not sys.stdin.isatty() and command != "preview":
         options.append("--yes")
@@ -53,11 +58,11 @@ def run(command: str, stack: str, arguments: Sequence[str]) -> int:
 
 
 def stack_file(stack: str) -> Path:
-    """The stack file of a lab. Raises SpecError-like CannotRun naming the labs there are."""
+    """The stack file of a lab. Raises CannotRun naming the labs there are."""
     path = ROOT / "stacks" / f"Pulumi.{stack}.yaml"
     if not path.is_file():
         known = sorted(p.name.removeprefix("Pulumi.").removesuffix(".yaml") for p in path.parent.glob("Pulumi.*.yaml"))
-        raise CannotRun(f"there is no stack {stack!r}; stacks/ has: {', '.join(known)}")
+        raise CannotRun(f"there is no stack {stack!r}; stacks/ has: {', '.join(known)}", code=2)
     return path
 
 

@@ -13,13 +13,14 @@ import pulumi
 
 from components.calico.component import Calico, CalicoArgs
 from components.cluster.component import Cluster, ClusterArgs
+from components.cluster.kubeadm import API_PORT, api_endpoint
 from components.machines.aws import AwsMachines, AwsMachinesArgs
 from components.machines.existing import ExistingMachines, ExistingMachinesArgs
 from components.machines.local import LocalMachines, LocalMachinesArgs
 from components.machines.machine import Machine
 from components.multus.component import Multus, MultusArgs
 from components.multus.node_files import NodeFiles, NodeFilesArgs
-from components.network.component import Network, NetworkArgs
+from components.network import Balancer, BalancerArgs, Network, NetworkArgs
 from components.spec import models
 from components.workloads.component import Workloads, WorkloadsArgs
 
@@ -44,8 +45,8 @@ class Lab(pulumi.ComponentResource):
         super().__init__("cnilab:index:Lab", name, {}, opts)
         lab, own = args.lab, pulumi.ResourceOptions(parent=self)
 
-        machines = self._machines(name, args)
-        cluster = Cluster(f"{name}-cluster", ClusterArgs(lab, machines), own)
+        machines, endpoint = self._machines(name, args)
+        cluster = Cluster(f"{name}-cluster", ClusterArgs(lab, machines, args.stack, endpoint), own)
         first = machines[lab.control_planes[0].name]
         calico = Calico(f"{name}-calico", CalicoArgs(lab, first, cluster.api, cluster.joined), own)
         # Pods started before the node files stand would get addresses that the delegates hand out.
@@ -62,18 +63,25 @@ class Lab(pulumi.ComponentResource):
         self.nodes = {node: machine.id for node, machine in machines.items()}
         self.register_outputs({"blocks": self.blocks})
 
-    def _machines(self, name: str, args: LabArgs) -> Mapping[str, Machine]:
+    def _machines(self, name: str, args: LabArgs) -> tuple[Mapping[str, Machine], pulumi.Input[str]]:
+        """The machines by node name, and host:port at which they will reach the API."""
         lab, own = args.lab, pulumi.ResourceOptions(parent=self)
+        endpoint: pulumi.Input[str] = api_endpoint(lab)
         match lab.machines:
             case models.AwsMachines():
                 tags = {"cni-lab:stack": args.stack, "cni-lab:owner": lab.owner}
                 if lab.ttl_hours is not None:
                     tags["cni-lab:ttl-hours"] = str(lab.ttl_hours)
-                network = Network(f"{name}-network", NetworkArgs(lab=lab, tags=tags), own)
-                return AwsMachines(
-                    f"{name}-machines", AwsMachinesArgs(lab=lab, network=network, stack=args.stack, tags=tags), own
+                network = Network(f"{name}-network", NetworkArgs(lab, tags), own)
+                machines = AwsMachines(
+                    f"{name}-machines", AwsMachinesArgs(lab, network, args.stack, tags), own
                 ).machines
+                if len(lab.control_planes) > 1 and lab.kubernetes.control_plane_endpoint is None:
+                    behind = [machines[node.name] for node in lab.control_planes]
+                    balancer = Balancer(f"{name}-balancer", BalancerArgs(network, behind, tags), own)
+                    endpoint = pulumi.Output.concat(balancer.host, f":{API_PORT}")
             case models.LocalMachines():
-                return LocalMachines(f"{name}-machines", LocalMachinesArgs(lab=lab, stack=args.stack), own).machines
+                machines = LocalMachines(f"{name}-machines", LocalMachinesArgs(lab, args.stack), own).machines
             case models.ExistingMachines():
-                return ExistingMachines(f"{name}-machines", ExistingMachinesArgs(lab=lab), own).machines
+                machines = ExistingMachines(f"{name}-machines", ExistingMachinesArgs(lab), own).machines
+        return machines, endpoint

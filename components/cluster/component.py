@@ -24,10 +24,13 @@ LIBRARY = "/usr/local/lib/cni-lab"
 
 @dataclass(frozen=True)
 class ClusterArgs:
-    """`machines` by node name, one for every node of the lab."""
+    """`machines` by node name, one for every node of the lab. `stack`: whose hosts they are from now on.
+    `endpoint`: host:port at which the nodes reach the API."""
 
     lab: Lab
     machines: Mapping[str, Machine]
+    stack: str
+    endpoint: pulumi.Input[str]
 
 
 class Cluster(pulumi.ComponentResource):
@@ -41,7 +44,8 @@ class Cluster(pulumi.ComponentResource):
 
     def __init__(self, name: str, args: ClusterArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("cnilab:cluster:Cluster", name, {}, opts)
-        self._name, self._lab, self._machines = name, args.lab, args.machines
+        self._name, self._lab, self._machines, self._stack = name, args.lab, args.machines, args.stack
+        self._endpoint = pulumi.Output.from_input(args.endpoint)
         self._pki = Pki(f"{name}-pki", pulumi.ResourceOptions(parent=self))
         self.multus = self._pki.multus
         first, *others = args.lab.control_planes
@@ -79,9 +83,9 @@ class Cluster(pulumi.ComponentResource):
     def _variables(self, node: Node) -> dict[str, pulumi.Input[str]]:
         lab = self._lab
         return {
+            "OWNER": f"cni-lab/{self._stack}",
             "NODE_NAME": node.name,
             "NODE_ADDRESS": str(node.address),
-            "API_ENDPOINT": kubeadm.api_endpoint(lab),
             "MACHINE_KIND": lab.machines.provider,
             "KUBERNETES_VERSION": lab.kubernetes.version,
             "KUBERNETES_MINOR": minor(lab.kubernetes.version),
@@ -120,15 +124,17 @@ class Cluster(pulumi.ComponentResource):
         machine = self._machines[node.name]
         documents = kubeadm.init_documents(
             self._lab,
+            endpoint=self._endpoint,
             token=self._pki.token,
             machine=machine.id.apply(kubeadm.machine_label),
-            sans=self._sans(machine),
+            # A person outside comes to the one, a node to the other.
+            sans=[machine.api_host, self._endpoint.apply(lambda known: known.rpartition(":")[0])],
         )
         args = StepArgs(
             machine=machine,
             phase="init",
             scripts=["prepare.sh", "init.sh"],
-            variables=self._variables(node),
+            variables=self._variables(node) | {"API_ENDPOINT": self._endpoint},
             files=[
                 *self._host_files(),
                 File("/etc/kubernetes/pki/ca.crt", self._pki.ca_certificate),
@@ -166,8 +172,8 @@ class Cluster(pulumi.ComponentResource):
         )
         admitted = Step(f"{self._name}-{node.name}-admit", admit, pulumi.ResourceOptions(parent=self)).done
         document = kubeadm.join_document(
-            self._lab,
             node,
+            endpoint=self._endpoint,
             token=self._pki.token,
             ca_hash=self._pki.ca_hash,
             machine=label,
@@ -177,12 +183,10 @@ class Cluster(pulumi.ComponentResource):
             machine=machine,
             phase="join",
             scripts=["join.sh"],
-            variables={"NODE_NAME": node.name, "API_ENDPOINT": kubeadm.api_endpoint(self._lab)},
+            variables={"NODE_NAME": node.name, "API_ENDPOINT": self._endpoint},
             files=[File(f"{kubeadm.DIRECTORY}/join.yaml", document, "0600")],
             after=[admitted, *after],
+            # A cluster made anew knows none of its nodes.
+            triggers=[self._init.id],
         )
         return Step(f"{self._name}-{node.name}-join", join, pulumi.ResourceOptions(parent=self)).done
-
-    def _sans(self, machine: Machine) -> list[pulumi.Input[str]]:
-        """Names of the API beside those kubeadm adds by itself."""
-        return [machine.api_host, kubeadm.api_endpoint(self._lab).rpartition(":")[0]]

@@ -20,7 +20,7 @@ TOKEN_TTL = "2h0m0s"
 
 
 def api_endpoint(lab: Lab) -> str:
-    """host:port at which the lab's own nodes reach the API."""
+    """host:port at which the lab's own nodes reach the API, where no balancer is made for it."""
     return lab.kubernetes.control_plane_endpoint or f"{lab.control_planes[0].address}:{API_PORT}"
 
 
@@ -60,8 +60,11 @@ def node_registration(node: Node, machine: Any) -> dict[str, Any]:
     return registration
 
 
-def init_documents(lab: Lab, *, token: Any, machine: Any, sans: list[Any]) -> list[dict[str, Any]]:
-    """The documents of `kubeadm init --config` on the first control plane. `sans`: names beside the defaults."""
+def init_documents(lab: Lab, *, endpoint: Any, token: Any, machine: Any, sans: list[Any]) -> list[dict[str, Any]]:
+    """The documents of `kubeadm init --config` on the first control plane.
+
+    `endpoint`: host:port at which nodes reach the API; `sans`: names in the API's certificate beside the defaults.
+    """
     first = lab.control_planes[0]
     documents: list[dict[str, Any]] = [
         {
@@ -79,7 +82,7 @@ def init_documents(lab: Lab, *, token: Any, machine: Any, sans: list[Any]) -> li
             "kind": "ClusterConfiguration",
             "kubernetesVersion": f"v{lab.kubernetes.version}",
             "clusterName": "cni-lab",
-            "controlPlaneEndpoint": api_endpoint(lab),
+            "controlPlaneEndpoint": endpoint,
             "networking": {
                 "podSubnet": str(lab.kubernetes.pod_cidr),
                 "serviceSubnet": str(lab.kubernetes.service_cidr),
@@ -87,7 +90,7 @@ def init_documents(lab: Lab, *, token: Any, machine: Any, sans: list[Any]) -> li
             },
             "apiServer": {"certSANs": sans},
         },
-        # Files may not be larger than the host's limits: `local` machines share the kernel of this computer.
+        # The computer's swap is not a container's to turn off.
         {
             "apiVersion": "kubelet.config.k8s.io/v1beta1",
             "kind": "KubeletConfiguration",
@@ -102,15 +105,13 @@ def init_documents(lab: Lab, *, token: Any, machine: Any, sans: list[Any]) -> li
 
 
 def join_document(
-    lab: Lab, node: Node, *, token: Any, ca_hash: Any, machine: Any, certificate_key: Any = None
+    node: Node, *, endpoint: Any, token: Any, ca_hash: Any, machine: Any, certificate_key: Any = None
 ) -> dict[str, Any]:
     """The document of `kubeadm join --config`; `certificate_key` for a further control plane only."""
     document: dict[str, Any] = {
         "apiVersion": "kubeadm.k8s.io/v1beta4",
         "kind": "JoinConfiguration",
-        "discovery": {
-            "bootstrapToken": {"token": token, "apiServerEndpoint": api_endpoint(lab), "caCertHashes": [ca_hash]}
-        },
+        "discovery": {"bootstrapToken": {"token": token, "apiServerEndpoint": endpoint, "caCertHashes": [ca_hash]}},
         "nodeRegistration": node_registration(node, machine),
         "patches": {"directory": f"{DIRECTORY}/patches"},
     }

@@ -57,12 +57,17 @@ HA = {
 
 
 def init(lab: Lab) -> list[dict[str, Any]]:
-    return kubeadm.init_documents(lab, token=TOKEN, machine="0123456789abcdef", sans=["203.0.113.9", "10.0.1.100"])
+    names = ["203.0.113.9", "10.0.1.100"]
+    endpoint = kubeadm.api_endpoint(lab)
+    return kubeadm.init_documents(lab, endpoint=endpoint, token=TOKEN, machine="0123456789abcdef", sans=names)
 
 
 def join(lab: Lab, node: Node) -> dict[str, Any]:
     key = "a" * 64 if node.role == "control-plane" else None
-    return kubeadm.join_document(lab, node, token=TOKEN, ca_hash=HASH, machine="0123", certificate_key=key)
+    endpoint = kubeadm.api_endpoint(lab)
+    return kubeadm.join_document(
+        node, endpoint=endpoint, token=TOKEN, ca_hash=HASH, machine="0123", certificate_key=key
+    )
 
 
 def test_init_says_what_the_stack_file_says() -> None:
@@ -140,9 +145,7 @@ def certificate_authority() -> tuple[str, str, str]:
         .add_extension(x509.KeyUsage(True, False, True, False, False, True, True, False, False), critical=True)
         .sign(key, hashes.SHA256())
     )
-    public = key.public_key().public_bytes(
-        serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
-    )
+    public = key.public_key().public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
     private = key.private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.TraditionalOpenSSL, serialization.NoEncryption()
     )
@@ -151,8 +154,10 @@ def certificate_authority() -> tuple[str, str, str]:
 
 def test_join_hash_is_that_of_the_certificate() -> None:
     pem, _, public = certificate_authority()
-    der = x509.load_pem_x509_certificate(pem.encode()).public_key().public_bytes(
-        serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
+    der = (
+        x509.load_pem_x509_certificate(pem.encode())
+        .public_key()
+        .public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
     )
     assert kubeadm.ca_cert_hash(public) == "sha256:" + hashlib.sha256(der).hexdigest()
 
