@@ -1,0 +1,122 @@
+"""Time and memory of `plan`, as ratios: `python benchmarks/plan.py [STACK]`.
+
+1. plan of the shipped stack against importing the SDK modules that the program uses: at most 2.
+2. plan of 100 nodes against 10: at most 12, and under 600 MB.
+
+Each figure is the least CPU time of several fresh processes: wall time would measure what else the computer does.
+Exit code 1 where a bound is broken.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+RUNS = 5
+
+MEASURED = """
+import importlib, resource
+{body}
+usage = resource.getrusage(resource.RUSAGE_SELF)
+print("@", usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024)
+"""
+
+PLAN = """
+import io, contextlib
+from cli.plan import plan
+with contextlib.redirect_stdout(io.StringIO()):
+    assert plan({stack!r}, as_json=False, out=None) == 0
+"""
+
+# The SDK modules that one plan loads: read from sys.modules after it.
+MODULES = """
+from cli.plan import plan
+import io, contextlib, sys
+with contextlib.redirect_stdout(io.StringIO()):
+    plan({stack!r}, as_json=False, out=None)
+sdk = ("pulumi", "grpc", "google.protobuf")
+print(*(name for name in sys.modules if name.startswith(sdk) and sys.modules[name]), sep="\\n")
+"""
+
+# The program and every drawing, without the page.
+SCALE = """
+import json
+from pathlib import Path
+from cli.engine import run_program
+from cli.graph import Graph, mermaid, svg
+deployment = run_program(Path("__main__.py").resolve(), stack="scale", config=json.loads({config!r}), timeout=600)
+graph = Graph.of(deployment.to_json()["resources"])
+list(graph.tree()), graph.longest_chain(), svg(graph, "scale"), mermaid(graph)
+print(len(graph.nodes))
+"""
+
+
+def run(body: str) -> tuple[str, float, float]:
+    """What a fresh process prints, its CPU seconds, and its peak memory in MB."""
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, "-c", MEASURED.format(body=body)],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+    if done.returncode:
+        sys.exit(done.stderr)
+    text, _, figures = done.stdout.rpartition("@")
+    seconds, memory = map(float, figures.split())
+    return text, seconds, memory
+
+
+def least(body: str, runs: int = RUNS) -> float:
+    return min(run(body)[1] for _ in range(runs))
+
+
+def scale(nodes: int) -> str:
+    """Configuration of a lab with one control plane and workers, `nodes` in all."""
+    names = ["control", *(f"worker-{i:03d}" for i in range(1, nodes))]
+    lab = {
+        "machines": {"provider": "aws", "operatorCidrs": ["203.0.113.7/32"]},
+        "nodes": [
+            {
+                "name": name,
+                "role": "worker" if i else "control-plane",
+                "subnet": "workers" if i else "control",
+                "address": f"10.0.2.{i + 100}" if i else "10.0.1.100",
+            }
+            for i, name in enumerate(names)
+        ],
+    }
+    return json.dumps({"aws:region": "us-west-2", "cni-lab:lab": json.dumps(lab)})
+
+
+def main() -> int:
+    stack = sys.argv[1] if len(sys.argv) > 1 else "cfos-egress"
+    names = run(MODULES.format(stack=stack))[0].split()
+    imports = least(f"names = {names!r}\nfor name in names: importlib.import_module(name)")
+    whole = least(PLAN.format(stack=stack))
+    print(f"plan {stack}: {whole:.2f} s CPU; import of its {len(names)} SDK modules: {imports:.2f} s")
+    broken = report("plan / import", whole / imports, 2.0)
+
+    # Less the process itself: what grows with the lab is the run, not the import.
+    results = {nodes: min(run(SCALE.format(config=scale(nodes))) for _ in range(2)) for nodes in (10, 100)}
+    for nodes, (count, seconds, memory) in results.items():
+        print(f"{nodes} nodes, {count.split()[0]} resources: {seconds:.2f} s CPU, {memory:.0f} MB")
+    broken |= report("100 nodes / 10 nodes", results[100][1] / results[10][1], 12.0)
+    grown = (results[100][1] - imports) / (results[10][1] - imports)
+    broken |= report("100 nodes / 10 nodes, without the import", grown, 12.0)
+    broken |= report("peak memory of 100 nodes / 600 MB", results[100][2] / 600, 1.0)
+    return int(broken)
+
+
+def report(what: str, ratio: float, bound: float) -> bool:
+    print(f"{what}: {ratio:.2f} (at most {bound:g}){'' if ratio <= bound else '  BROKEN'}")
+    return ratio > bound
+
+
+if __name__ == "__main__":
+    sys.exit(main())

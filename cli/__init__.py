@@ -1,0 +1,1 @@
+"""The front door's commands: plan, up, preview, destroy, verify, walk, reap, test."""
