@@ -1,0 +1,1 @@
+"""The stack file as typed, validated, frozen values. Nothing here imports pulumi."""

@@ -1,0 +1,122 @@
+"""The address plan: what follows from the stack file, and from the blocks once a cluster has claimed them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv4Network, collapse_addresses, summarize_address_range
+from typing import Literal
+
+from components.spec.models import Delegate, Lab, Pool
+
+GATEWAY = IPv4Address("169.254.1.1")
+"""Next hop of every Calico pod: on no interface, answered by proxy ARP on the host side of its veth."""
+
+# Bytes each mode puts around a pod's packet (Calico docs, "Determine the best MTU").
+OVERHEAD = {"None": 0, "IPIP": 20, "VXLAN": 50, "WireGuard": 60}
+
+
+def api_service_address(service_cidr: IPv4Network) -> IPv4Address:
+    """The `kubernetes` Service: the range's first host."""
+    return service_cidr[1]
+
+
+def dns_service_address(service_cidr: IPv4Network) -> IPv4Address:
+    """The cluster DNS Service, by kubeadm's rule the range's tenth host."""
+    return service_cidr[10]
+
+
+def tunnels(lab: Lab) -> frozenset[Literal["IPIP", "VXLAN", "WireGuard", "None"]]:
+    """The kinds of path pod packets take between nodes. CrossSubnet has both a tunnel and a plain path."""
+    found: set[Literal["IPIP", "VXLAN", "WireGuard", "None"]] = set()
+    for encapsulation in lab.encapsulations:
+        if encapsulation.startswith("IPIP"):
+            found.add("IPIP")
+        elif encapsulation.startswith("VXLAN"):
+            found.add("VXLAN")
+        if encapsulation == "None" or encapsulation.endswith("CrossSubnet"):
+            found.add("None")
+    if lab.calico.wireguard:
+        found.add("WireGuard")
+    return frozenset(found)
+
+
+def pod_mtu(lab: Lab) -> int:
+    """MTU of a pod's eth0 in bytes: the link's less the largest overhead in use, unless the stack file says."""
+    return lab.calico.mtu or lab.link_mtu - max(OVERHEAD[t] for t in tunnels(lab))
+
+
+def delegate_range(block: IPv4Network, delegate: Delegate) -> tuple[IPv4Address, IPv4Address]:
+    """First and last address of the delegate in a node's block. IndexError where the block is too small."""
+    return block[delegate.range_start], block[delegate.range_end]
+
+
+def reserved_cidrs(blocks: Iterable[IPv4Network], delegates: Sequence[Delegate]) -> list[IPv4Network]:
+    """The fewest CIDRs that hold exactly the delegates' ranges in these blocks, in order of address."""
+    found: list[IPv4Network] = []
+    for block in blocks:
+        for delegate in delegates:
+            found += summarize_address_range(*delegate_range(block, delegate))
+    return list(collapse_addresses(found))
+
+
+def reservation(lab: Lab, blocks: Mapping[str, Sequence[str]]) -> list[IPv4Network]:
+    """Every CIDR that calico-ipam must leave to the delegates, over all nodes (`blocks`: node name → CIDRs)."""
+    found: list[IPv4Network] = []
+    for node_blocks in blocks.values():
+        for pool in lab.calico.pools:
+            delegates = [d for d in lab.multus.delegates if lab.pool_of(d) == pool] if lab.multus else []
+            block = block_in_pool(node_blocks, pool)
+            if delegates and block is not None:
+                found += reserved_cidrs([block], delegates)
+    return sorted(found)
+
+
+def block_in_pool(blocks: Sequence[str], pool: Pool) -> IPv4Network | None:
+    """A node's first block inside the pool, by address; None where it has none."""
+    inside = sorted(b for b in map(IPv4Network, blocks) if b.subnet_of(pool.cidr))
+    return inside[0] if inside else None
+
+
+@dataclass(frozen=True)
+class Rule:
+    """Traffic that must pass. `protocol` is tcp, udp, icmp, an IANA number, or -1 for all; ports inclusive.
+
+    `source`: the lab's nodes, its pods (packets that carry pod addresses on the outside), or its operators.
+    """
+
+    name: str
+    protocol: str
+    from_port: int
+    to_port: int
+    source: Literal["nodes", "pods", "operators"]
+    to: Literal["nodes", "control-plane"] = "nodes"
+
+
+def rules(lab: Lab) -> list[Rule]:
+    """What the nodes let in, by mode (Calico docs "System requirements"; kubernetes.io "Ports and protocols")."""
+    found = [
+        Rule("ssh", "tcp", 22, 22, "operators"),
+        Rule("api", "tcp", 6443, 6443, "operators", to="control-plane"),
+        # Joins go through the first control plane for the workers' SSH as well.
+        Rule("node-ssh", "tcp", 22, 22, "nodes"),
+        Rule("node-api", "tcp", 6443, 6443, "nodes", to="control-plane"),
+        Rule("kubelet", "tcp", 10250, 10250, "nodes"),
+        Rule("node-icmp", "icmp", -1, -1, "nodes"),
+    ]
+    if len(lab.control_planes) > 1:
+        found.append(Rule("etcd", "tcp", 2379, 2380, "nodes", to="control-plane"))
+    if lab.calico.install == "operator":
+        found.append(Rule("typha", "tcp", 5473, 5473, "nodes"))
+    if lab.calico.bgp == "Enabled":
+        found.append(Rule("bgp", "tcp", 179, 179, "nodes"))
+    kinds = tunnels(lab)
+    if "VXLAN" in kinds:
+        found.append(Rule("vxlan", "udp", 4789, 4789, "nodes"))
+    if "IPIP" in kinds:
+        found.append(Rule("ipip", "4", -1, -1, "nodes"))
+    if "WireGuard" in kinds:
+        found.append(Rule("wireguard", "udp", 51820, 51821, "nodes"))
+    if "None" in kinds:
+        found.append(Rule("pods", "-1", -1, -1, "pods"))
+    return found

@@ -1,0 +1,136 @@
+"""A stack file's text as plain values. YAML's traps are refused: duplicate keys, aliases, tags, several documents."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from components.spec.findings import Finding, SpecError, shown
+from components.spec.translate import Flaw, KeyPath, dotted
+
+MAX_BYTES = 256 << 10
+MAX_DEPTH = 32
+
+
+class _Loader(yaml.SafeLoader):
+    """Composes nodes, never deeper than MAX_DEPTH. Plain words mean what YAML 1.2 says: `yes` and `on` are text."""
+
+    yaml_implicit_resolvers: dict[str, Any] = {}  # noqa: RUF012
+    depth = 0
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.MarkedYAMLError(problem="is an alias", problem_mark=mark)
+        self.depth += 1
+        if self.depth > MAX_DEPTH:
+            raise yaml.MarkedYAMLError(problem="is nested too deeply", problem_mark=mark)
+        node: yaml.Node | None = super().compose_node(parent, index)
+        self.depth -= 1
+        return node
+
+
+_FLOAT = r"[-+]?(\.[0-9]+|[0-9]+\.[0-9]*|[0-9]+(?=[eE]))([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)"
+# Tag, the text that has it, and the characters that such text starts with.
+for _tag, _pattern, _first in (
+    ("bool", r"true|True|TRUE|false|False|FALSE", [*"tTfF"]),
+    ("null", r"~|null|Null|NULL|", [*"~nN", ""]),
+    ("int", r"[-+]?(0|[1-9][0-9]*)", [*"-+0123456789"]),
+    ("float", _FLOAT, [*"-+0123456789."]),
+):
+    _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(f"^(?:{_pattern})$"), _first)
+
+
+def read_document(path: Path) -> tuple[dict[str, Any], list[Flaw]]:
+    """The mapping in the file, and flaws of single values: duplicate keys, tags. Paths in the lab are the lab's own.
+
+    Raises SpecError where the file holds no mapping at all.
+    """
+
+    def refuse(key: str, value: str, problem: str, mend: str) -> SpecError:
+        return SpecError([Finding(key, value, problem, mend)], path.name)
+
+    try:
+        with path.open("rb") as file:
+            data = file.read(MAX_BYTES + 1)
+    except OSError as error:
+        problem = f"cannot be read: {error.strerror}"
+        raise refuse(path.name, shown(str(path)), problem, "name a stack file that is there") from None
+    if len(data) > MAX_BYTES:
+        raise refuse(path.name, "more than 256 KiB", "is too large for a stack file", "keep only the lab in it")
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line, byte = data[: error.start].count(b"\n") + 1, data[error.start]
+        raise refuse(f"line {line}", f"byte 0x{byte:02x}", "is not UTF-8", "save the file as UTF-8") from None
+    try:
+        loader = _Loader(text)
+        node = loader.get_single_node()
+    except yaml.MarkedYAMLError as error:
+        raise refuse(*_yaml_words(error, text)) from None
+    except yaml.YAMLError as error:
+        mend = "take that character out"
+        raise refuse(path.name, "a control character", str(error).splitlines()[0], mend) from None
+    found: list[Flaw] = []
+    document = _value(loader, node, (), found) if node else None
+    if document is None:
+        raise refuse(path.name, "empty", "holds no lab", "write config: with cni-lab:lab: and the lab under it")
+    if not isinstance(document, dict):
+        raise refuse(path.name, shown(document), "must be a mapping", "write config: with cni-lab:lab: under it")
+    return document, found
+
+
+def _yaml_words(error: yaml.MarkedYAMLError, text: str) -> tuple[str, str, str, str]:
+    """Key, value, problem and mend of a mistake in the YAML itself."""
+    mark = error.problem_mark or error.context_mark
+    number = mark.line if mark else 0
+    lines = text.splitlines()
+    line = lines[number] if number < len(lines) else ""
+    problem = error.problem or "is not YAML"
+    if "\t" in line[: len(line) - len(line.lstrip())] or "'\\t'" in problem:
+        problem, mend = "has a tab where YAML wants spaces", "indent with spaces"
+    elif problem == "is an alias":
+        mend = "write the value out: aliases are not supported"
+    elif problem == "is nested too deeply":
+        problem, mend = f"lies more than {MAX_DEPTH} levels deep", "nothing in a stack file is that deep; take it out"
+    elif "single document" in (error.context or ""):
+        problem, mend = "starts another document", "keep one document in a file: take the --- out"
+    else:
+        problem, mend = f"is not YAML: {problem}", "check indentation, quotes and brackets here and on the line above"
+    return f"line {number + 1}", shown(line.strip()), problem, mend
+
+
+def _value(loader: _Loader, node: yaml.Node, path: KeyPath, found: list[Flaw]) -> Any:
+    """The node's value; every duplicate key, tag and key that is no text goes to `found`."""
+
+    def note(at: KeyPath, value: str, problem: str, mend: str) -> None:
+        place = at[2:] if at[:2] == ("config", "cni-lab:lab") else at
+        found.append(Flaw(Finding(dotted(place), value, problem, mend), place, place))
+
+    if isinstance(node, yaml.SequenceNode):
+        return [_value(loader, item, (*path, index), found) for index, item in enumerate(node.value)]
+    if isinstance(node, yaml.MappingNode):
+        values: dict[str, Any] = {}
+        for key_node, value_node in node.value:
+            if not isinstance(key_node, yaml.ScalarNode):
+                note(
+                    path, "a list or mapping", "cannot be a key", "write a word before the colon; put braces in quotes"
+                )
+                continue
+            key = key_node.value
+            if key in values:
+                again = f"again on line {key_node.start_mark.line + 1}"
+                note((*path, key), again, "is given twice", "keep one of the two")
+            values[key] = _value(loader, value_node, (*path, key), found)
+        return values
+    try:
+        return loader.construct_object(node)
+    except (yaml.YAMLError, ValueError):
+        if len(node.value) > 4000:
+            note(path, shown(node.value), "is too large for any key here", "write a smaller number")
+        else:
+            note(path, shown(node.value), f"has the tag {shown(node.tag)}", "take the tag out")
+        return None

@@ -1,0 +1,63 @@
+"""What is wrong with a stack file: one Finding for each mistake, all of them in one SpecError."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from itertools import islice
+
+
+@dataclass(frozen=True, order=True)
+class Finding:
+    """One mistake. `key` is its place (`nodes[2].address`), `value` what stands there, as text."""
+
+    key: str
+    value: str
+    problem: str
+    mend: str
+
+    def __str__(self) -> str:
+        end = "" if self.mend.endswith(("?", ".")) else "."
+        return f"{self.key}: {self.value} — {self.problem}. Mend: {self.mend}{end}"
+
+
+class SpecError(Exception):
+    """The stack file cannot be used. `findings` holds every mistake found, never none."""
+
+    def __init__(self, findings: Iterable[Finding], source: str = "the stack file") -> None:
+        self.findings = tuple(findings)
+        self.source = source
+        super().__init__(source, self.findings)
+
+    def __str__(self) -> str:
+        count = len(self.findings)
+        head = f"{self.source} has {count} mistake{'' if count == 1 else 's'}:"
+        return "\n".join([head, *(f"  {finding}" for finding in self.findings)])
+
+
+def nearest(word: str, words: Iterable[str]) -> str | None:
+    """The word that was probably meant, whatever its case; None where nothing is near."""
+    # No more than so many: the search is slow, and a file may hold thousands of names.
+    by_lower = {w.lower(): w for w in islice(words, 200)}
+    found = difflib.get_close_matches(word[:100].lower(), by_lower, n=1, cutoff=0.6)
+    return by_lower[found[0]] if found else None
+
+
+def shown(value: object, limit: int = 60) -> str:
+    """A value on one short line, as it would be written in YAML's flow style; control characters escaped."""
+    match value:
+        case None:
+            text = "null"
+        case bool():
+            text = str(value).lower()
+        case str():
+            text = value if value and value.isprintable() and value == value.strip() else ascii(value)
+        case dict():
+            text = "{" + ", ".join(map(str, list(value)[:5])) + "}"
+        case list() | tuple():
+            text = "[]" if not value else f"[{len(value)} items]" if len(value) > 1 else f"[{shown(value[0], limit)}]"
+        case _:
+            text = str(value)
+    text = text if text.isprintable() else ascii(text)
+    return text if len(text) <= limit else text[: limit - 1] + "…"

@@ -1,0 +1,181 @@
+"""Reads a stack file into a `Lab`, or says everything that is wrong with it in one `SpecError`."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from components.spec.document import MAX_DEPTH, read_document
+from components.spec.findings import Finding, SpecError, nearest, shown
+from components.spec.models import Lab
+from components.spec.rules import check
+from components.spec.translate import Flaw, KeyPath, dotted, flaws, replaceable, without
+
+__all__ = ["LAB_KEY", "Finding", "SpecError", "StackFile", "load_stack_file", "parse_lab", "stack_name"]
+
+LAB_KEY = "cni-lab:lab"
+# Pulumi's own keys beside `config` (pulumi sdk/go/common/workspace, ProjectStack).
+PULUMI_KEYS = ("config", "secretsprovider", "encryptedkey", "encryptionsalt", "environment")
+# A value put aside may leave its mapping without a key it needs, that one its own, and so on: the depth of the models.
+MAX_REPAIRS = 6
+# Nobody reads on, and some thousand would take long to find.
+MAX_FINDINGS = 500
+
+
+@dataclass(frozen=True)
+class StackFile:
+    """A valid stack file: the stack's name, its lab, and all its configuration as Pulumi hands it to a program.
+
+    `config` maps `namespace:key` to text, objects as JSON. Encrypted values are not in it: only Pulumi can read them.
+    """
+
+    path: Path
+    name: str
+    lab: Lab
+    config: dict[str, str]
+
+
+def load_stack_file(path: Path) -> StackFile:
+    """The stack file at `path`. Raises SpecError with every finding, also where the file cannot be read."""
+    document, broken = read_document(path)
+    config = document.get("config")
+    lab, flat = None, {}
+    found = [flaw.finding for flaw in broken]
+    if isinstance(config, dict):
+        flat = _flatten(config)
+        if LAB_KEY in config:
+            lab, found = _lab(config[LAB_KEY], flat, broken)
+    found += _file_findings(document)
+    if found or lab is None:
+        raise SpecError(found, path.name)
+    return StackFile(path, stack_name(path), lab, flat)
+
+
+def parse_lab(value: object, config: Mapping[str, str] | None = None) -> Lab:
+    """The lab in `value`, the object under `cni-lab:lab`. Raises SpecError with every finding.
+
+    `config`: all the stack's configuration, flat as in StackFile; None where it is not at hand and not to be checked.
+    """
+    lab, found = _lab(value, config, [])
+    if found or lab is None:
+        raise SpecError(found, LAB_KEY)
+    return lab
+
+
+def stack_name(path: Path) -> str:
+    """The stack of a file: `Pulumi.local.yaml` holds the stack `local`."""
+    return path.name.removeprefix("Pulumi.").removesuffix(".yaml").removesuffix(".yml")
+
+
+def _file_findings(document: Mapping[str, object]) -> Iterator[Finding]:
+    """What is wrong around the lab: Pulumi's own keys, and the names of the configuration's keys."""
+    for key in document:
+        if key not in PULUMI_KEYS:
+            meant = nearest(key, PULUMI_KEYS)
+            mend = f"did you mean {meant}?" if meant else f"put it under config, as {LAB_KEY} or namespace:key"
+            yield Finding(shown(key), shown(document[key]), "Pulumi knows no such key in a stack file", mend)
+    config = document.get("config")
+    if not isinstance(config, dict):
+        problem = "must be a mapping" if "config" in document else "this key is required"
+        seen = shown(config) if "config" in document else "missing"
+        yield Finding("config", seen, problem, f"write config: with {LAB_KEY}: and the lab under it")
+        return
+    for key, value in config.items():
+        if ":" not in key:
+            meant = LAB_KEY if nearest(key, ["lab", "cni-lab"]) else f"cni-lab:{key}"
+            yield Finding(f"config.{shown(key)}", shown(value), "has no namespace", f"did you mean {meant}?")
+        elif key.startswith("cni-lab:") and key != LAB_KEY:
+            yield Finding(shown(key), shown(value), "is not a key that is known here", f"did you mean {LAB_KEY}?")
+    if LAB_KEY not in config:
+        mend = f"add {LAB_KEY}: under config:, at least with machines: {{provider: local}}"
+        yield Finding(LAB_KEY, "missing", "this key is required", mend)
+
+
+def _flatten(config: Mapping[str, object]) -> dict[str, str]:
+    """Configuration as Pulumi hands it to a program: text, and objects as JSON. Encrypted values are left out."""
+    plain = {key: _json_value(value, (), []) for key, value in config.items() if not _is_secret(value)}
+    return {key: value if isinstance(value, str) else json.dumps(value) for key, value in plain.items()}
+
+
+def _lab(value: object, config: Mapping[str, str] | None, known: Sequence[Flaw]) -> tuple[Lab | None, list[Finding]]:
+    """The lab, and every finding, those of the `known` flaws too.
+
+    Rules run on what is left of a broken lab, those that read a broken key excepted.
+    """
+    broken = list(known)
+    rest = _json_value(value, (), broken)
+    spoilt = {flaw.spoilt for flaw in broken}
+    told = [flaw.finding for flaw in broken]
+    lab = None
+    for attempt in range(MAX_REPAIRS):
+        # As JSON, for there strict means what a reader expects: no text for numbers, yet addresses from text.
+        try:
+            lab = Lab.model_validate_json(json.dumps(rest), strict=True)
+            break
+        except ValidationError as error:
+            errors = error.errors(include_url=False)
+            found = list(flaws(errors[:MAX_FINDINGS], rest))
+        if attempt == 0:
+            told += [flaw.finding for flaw in found if flaw.path not in spoilt]
+        spoilt |= {flaw.spoilt for flaw in found}
+        paths = {flaw.path[:-1] if flaw.absent and not replaceable(flaw.path) else flaw.path for flaw in found}
+        spoilt |= paths
+        if () in paths or len(errors) > MAX_FINDINGS:
+            break
+        # Backwards, so that taking an item away leaves the indices of those still to be taken.
+        for path in sorted(paths, key=lambda path: [(isinstance(part, str), part) for part in path], reverse=True):
+            rest = without(rest, path)
+    if lab is not None:
+        told += islice(check(lab, config, spoilt), MAX_FINDINGS)
+    return (None if told else lab), told
+
+
+def _is_secret(value: object) -> bool:
+    return isinstance(value, dict) and list(value) == ["secure"]
+
+
+def _json_value(value: object, path: KeyPath, broken: list[Flaw]) -> Any:
+    """`value` as JSON can hold it. What cannot be held becomes null and is noted in `broken`."""
+    problem = None
+    if _is_secret(value):
+        problem = "a secret cannot be part of a lab: it would end in files and pods that many can read"
+        mend = "write the plain value, or take it out"
+    elif len(path) > MAX_DEPTH:
+        problem, mend = f"lies more than {MAX_DEPTH} levels deep", "nothing in a lab is that deep; take it out"
+    elif isinstance(value, dict):
+        return {str(key): _json_value(item, (*path, str(key)), broken) for key, item in value.items()}
+    elif isinstance(value, list):
+        return [_json_value(item, (*path, index), broken) for index, item in enumerate(value)]
+    elif isinstance(value, str):
+        if all(c.isprintable() or c in "\n\t" or ord(c) >= 0xA0 for c in value) and _encodes(value):
+            return value
+        problem, mend = "holds a control character or half a surrogate pair", "take that character out"
+    elif isinstance(value, bool) or value is None:
+        return value
+    elif isinstance(value, int):
+        if abs(value) < 1 << 63:
+            return value
+        problem, mend = "is too large for any key here", "write a smaller number"
+    elif isinstance(value, float):
+        if math.isfinite(value):
+            return value
+        problem, mend = "is not a finite number", "write a number"
+    else:
+        problem, mend = "is neither text, number, true, false, list nor mapping", "write one of these"
+    broken.append(Flaw(Finding(dotted(path), shown(value), problem, mend), path, path))
+    return None
+
+
+def _encodes(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

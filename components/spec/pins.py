@@ -1,0 +1,48 @@
+"""Versions that are known to work together, with the checksums of everything fetched by address.
+
+A version is supported when it stands here: an unknown one is refused before anything is made. Sources: Calico and
+Multus release assets of the tags named; Kubernetes https://kubernetes.io/releases/ and CRI-O's matching minors.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+# Minor → newest patch known here. Patches up to it exist; a later one is refused until it stands here.
+KUBERNETES: Final[dict[str, int]] = {"1.34": 4, "1.35": 4, "1.36": 3}
+DEFAULT_KUBERNETES: Final = "1.36.3"
+
+# CRI-O's minor is Kubernetes' minor; a version, or the beginning of one where any patch of the minor will do.
+CRIO: Final[dict[str, str]] = {"1.34": "1.34", "1.35": "1.35", "1.36": "1.36.3"}
+# Fingerprint of the key that signs the Kubernetes packages (pkgs.k8s.io, project isv:kubernetes).
+KUBERNETES_KEY: Final = "DE15B14486CD377B9E876E1A234654DA9A296436"
+# The same for the CRI-O packages (project isv:cri-o).
+CRIO_KEY: Final[str | None] = None
+# pause image of each Kubernetes minor (k8s.io/kubernetes cmd/kubeadm/app/constants).
+PAUSE: Final[dict[str, str]] = {"1.34": "3.10.1", "1.35": "3.10.1", "1.36": "3.10.2"}
+
+
+@dataclass(frozen=True)
+class CalicoPin:
+    """One Calico release: `operator` is Tigera's version, `sha256` maps a manifest's file name to its checksum."""
+
+    operator: str
+    sha256: dict[str, str]
+
+
+CALICO: Final[dict[str, CalicoPin]] = {
+    "3.32.1": CalicoPin(
+        operator="1.42.3",
+        sha256={
+            "v1_crd_projectcalico_org.yaml": "192f8b2d934ef24b62e86b7e1a6e1762d1c8af26a916f78057bc13fa5ed60f71",
+            "tigera-operator.yaml": "f18e073794207d372606bc3ea6f8fd73972f86d6828f4ba666dfe0d4aa8ab07f",
+            "calico.yaml": "a1df919d9721cf667accdc3e72848911b0cb25cfab7d2478ad0c996302c95744",
+            "calico-vxlan.yaml": "c2ab4f9a4ecde01d66e6f040d6745cd7f174d5ded573164c809ffb9f40a9d566",
+        },
+    ),
+}
+DEFAULT_CALICO: Final = "3.32.1"
+
+MULTUS: Final = ("4.3.0",)
+DEFAULT_MULTUS: Final = "4.3.0"

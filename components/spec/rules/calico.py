@@ -1,0 +1,198 @@
+"""Calico: pools and blocks, encapsulation and routing, BGP, MTU. What tigera/operator and Calico refuse themselves
+(pkg/controller/installation/validation.go, pkg/controller/ippool) is refused here before anything is made."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from components.spec.addresses import OVERHEAD, tunnels
+from components.spec.findings import Finding, nearest, shown
+from components.spec.models import ExistingMachines, Lab
+from components.spec.rules.core import listed, overlaps, repeated, rule
+
+
+@rule("calico.pools[].name", each="calico.pools[]")
+def pool_names(lab: Lab) -> Iterator[Finding]:
+    names = [pool.name for pool in lab.calico.pools]
+    for index, first in repeated(names):
+        problem = f"is pools[{first}]'s name already"
+        yield Finding(f"calico.pools[{index}].name", names[index], problem, "give it its own name")
+
+
+@rule("calico.pools[].cidr", "kubernetes.podCidr", each="calico.pools[]")
+def pools_in_pod_range(lab: Lab) -> Iterator[Finding]:
+    pods = lab.kubernetes.pod_cidr
+    for index, pool in enumerate(lab.calico.pools):
+        if not pool.cidr.subnet_of(pods):
+            problem = f"lies outside kubernetes.podCidr {pods}"
+            mend = f"choose a range inside {pods}, or widen kubernetes.podCidr"
+            yield Finding(f"calico.pools[{index}].cidr", str(pool.cidr), problem, mend)
+
+
+@rule("calico.pools[].cidr", each="calico.pools[]")
+def pools_apart(lab: Lab) -> Iterator[Finding]:
+    pools = [(f"calico.pools[{index}].cidr", pool.cidr) for index, pool in enumerate(lab.calico.pools)]
+    for key, other, cidr, taken in overlaps(pools):
+        yield Finding(key, str(cidr), f"overlaps {other} {taken}", "choose a range apart from it")
+
+
+@rule(
+    "calico.pools[].cidr",
+    "calico.pools[].blockSize",
+    "calico.pools[].nodeSelector",
+    "nodes[].name",
+    each="calico.pools[]",
+)
+def blocks_fit(lab: Lab) -> Iterator[Finding]:
+    """Every node that a pool selects claims a block of its own."""
+    for index, pool in enumerate(lab.calico.pools):
+        key = f"calico.pools[{index}].blockSize"
+        if pool.block_size < pool.cidr.prefixlen:
+            problem = f"a block of /{pool.block_size} is larger than the pool {pool.cidr}"
+            yield Finding(key, str(pool.block_size), problem, f"make it {max(20, pool.cidr.prefixlen)} or more")
+            continue
+        blocks = 1 << (pool.block_size - pool.cidr.prefixlen)
+        if pool.node_selector == "all()" and blocks < len(lab.nodes):
+            smaller = pool.cidr.prefixlen + (len(lab.nodes) - 1).bit_length()
+            problem = f"{pool.cidr} holds {blocks} blocks of /{pool.block_size}, and there are {len(lab.nodes)} nodes"
+            mend = "widen the pool" + (f", or make blockSize {smaller} or more" if smaller <= 32 else "")
+            yield Finding(key, str(pool.block_size), problem, mend)
+
+
+@rule("calico.pools[].nodeSelector", each="calico.pools[]")
+def selectors(lab: Lab) -> Iterator[Finding]:
+    for index, pool in enumerate(lab.calico.pools):
+        if not pool.node_selector.strip():
+            key = f"calico.pools[{index}].nodeSelector"
+            yield Finding(key, shown(pool.node_selector), "selects nothing", "write all(), or e.g. rack == 'a'")
+
+
+@rule("calico.pools[].encapsulation", "calico.bgp", each="calico.pools[]")
+def encapsulation_needs_bgp(lab: Lab) -> Iterator[Finding]:
+    """Routes of IPIP and of plain pools are BIRD's to program; those of VXLAN are Felix's."""
+    if lab.calico.bgp == "Enabled":
+        return
+    for index, pool in enumerate(lab.calico.pools):
+        if not pool.encapsulation.startswith("VXLAN"):
+            problem = "needs BGP, and calico.bgp is Disabled"
+            mend = "set calico.bgp: Enabled, or encapsulation: VXLAN"
+            yield Finding(f"calico.pools[{index}].encapsulation", pool.encapsulation, problem, mend)
+
+
+@rule("calico.pools[].encapsulation", "calico.ipam", each="calico.pools[]")
+def encapsulation_needs_calico_ipam(lab: Lab) -> Iterator[Finding]:
+    if lab.calico.ipam != "HostLocal":
+        return
+    for index, pool in enumerate(lab.calico.pools):
+        if pool.encapsulation.startswith("VXLAN"):
+            problem = "routes by Calico's blocks, and with calico.ipam HostLocal there are none"
+            mend = "set calico.ipam: Calico, or encapsulation: None or IPIP with BGP"
+            yield Finding(f"calico.pools[{index}].encapsulation", pool.encapsulation, problem, mend)
+
+
+@rule(
+    "calico.pools[].encapsulation",
+    "calico.wireguard",
+    "calico.peers",
+    "machines.provider",
+    "nodes[].subnet",
+    each="calico.pools[]",
+)
+def plain_packets_stay_in_subnet(lab: Lab) -> Iterator[Finding]:
+    """Between subnets stands a router that knows no pod addresses, unless it is a BGP peer."""
+    subnets = sorted({node.subnet for node in lab.nodes})
+    peered = isinstance(lab.machines, ExistingMachines) and lab.calico.peers
+    if len(subnets) < 2 or lab.calico.wireguard or peered:
+        return
+    router = "the VPC's router" if lab.machines.provider == "aws" else "the router between them"
+    for index, pool in enumerate(lab.calico.pools):
+        if pool.encapsulation == "None":
+            problem = f"nodes stand in {len(subnets)} subnets, and {router} drops packets with pod addresses"
+            mend = "set IPIPCrossSubnet or VXLANCrossSubnet, or put all nodes into one subnet"
+            yield Finding(f"calico.pools[{index}].encapsulation", "None", problem, mend)
+
+
+@rule("calico.routeReflectors", "calico.bgp", "nodes[].name")
+def route_reflectors(lab: Lab) -> Iterator[Finding]:
+    names = {node.name: index for index, node in enumerate(lab.nodes)}
+    if lab.calico.route_reflectors and lab.calico.bgp == "Disabled":
+        given = shown(list(lab.calico.route_reflectors))
+        mend = "set calico.bgp: Enabled, or remove them"
+        yield Finding("calico.routeReflectors", given, "need BGP, and calico.bgp is Disabled", mend)
+    for index, name in enumerate(lab.calico.route_reflectors):
+        if name not in names:
+            meant = nearest(name, names)
+            mend = f"did you mean {meant}?" if meant else f"write {listed(list(names))}"
+            yield Finding(f"calico.routeReflectors[{index}]", name, "is not a node's name", mend)
+    for index, first in repeated(lab.calico.route_reflectors):
+        name = lab.calico.route_reflectors[index]
+        yield Finding(f"calico.routeReflectors[{index}]", name, f"is routeReflectors[{first}] already", "remove it")
+
+
+@rule("calico.peers", "calico.bgp")
+def peers_need_bgp(lab: Lab) -> Iterator[Finding]:
+    if lab.calico.peers and lab.calico.bgp == "Disabled":
+        given = shown([peer.name for peer in lab.calico.peers])
+        mend = "set calico.bgp: Enabled, or remove them"
+        yield Finding("calico.peers", given, "need BGP, and calico.bgp is Disabled", mend)
+
+
+@rule("calico.peers[].name", each="calico.peers[]")
+def peer_names(lab: Lab) -> Iterator[Finding]:
+    names = [peer.name for peer in lab.calico.peers]
+    for index, first in repeated(names):
+        problem = f"is peers[{first}]'s name already"
+        yield Finding(f"calico.peers[{index}].name", names[index], problem, "give it its own name")
+
+
+@rule("calico.mtu", "calico.wireguard", "calico.pools[].encapsulation", "network.mtu", "machines.provider")
+def pod_mtu_fits(lab: Lab) -> Iterator[Finding]:
+    kinds = tunnels(lab)
+    if lab.calico.mtu is None or not kinds:
+        return
+    kind = max(kinds, key=OVERHEAD.__getitem__)
+    most = lab.link_mtu - OVERHEAD[kind]
+    if lab.calico.mtu > most:
+        why = f" less {OVERHEAD[kind]} bytes for {kind}" if OVERHEAD[kind] else ""
+        problem = f"is more than the {lab.link_mtu} bytes of the link{why}"
+        yield Finding("calico.mtu", str(lab.calico.mtu), problem, f"make it at most {most}, or leave it out")
+
+
+@rule("network.mtu", "machines.provider")
+def link_mtu(lab: Lab) -> Iterator[Finding]:
+    if lab.machines.provider == "aws" and lab.network.mtu is not None and lab.network.mtu > 9001:
+        yield Finding("network.mtu", str(lab.network.mtu), "is more than EC2 carries", "make it at most 9001")
+
+
+@rule("calico.interface")
+def interface(lab: Lab) -> Iterator[Finding]:
+    given = lab.calico.interface
+    if given is None:
+        return
+    try:
+        re.compile(given)
+    except (re.error, OverflowError) as error:
+        mend = "write e.g. eth1 or eth.*"
+        yield Finding("calico.interface", shown(given), f"is not a regular expression: {error}", mend)
+    else:
+        if not given.strip():
+            yield Finding("calico.interface", shown(given), "names no interface", "write e.g. eth1, or leave it out")
+
+
+RULES = (
+    pool_names,
+    pools_in_pod_range,
+    pools_apart,
+    blocks_fit,
+    selectors,
+    encapsulation_needs_bgp,
+    encapsulation_needs_calico_ipam,
+    plain_packets_stay_in_subnet,
+    route_reflectors,
+    peers_need_bgp,
+    peer_names,
+    pod_mtu_fits,
+    link_mtu,
+    interface,
+)

@@ -1,0 +1,162 @@
+"""Machines: who may reach them, how they are reached, and whether a control plane fits on one."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+from collections.abc import Iterator, Mapping
+
+from components.spec.findings import Finding, shown
+from components.spec.models import AwsMachines, ExistingMachines, Lab, LocalMachines
+from components.spec.rules.core import repeated, rule
+
+WIDEST_OPERATOR = 8
+KEY_TYPES = ("ssh-ed25519", "ecdsa-sha2-nistp256", "ecdsa-sha2-nistp384", "ecdsa-sha2-nistp521")
+# Length of an ed25519 public key in its wire form (RFC 8709): the type's name and 32 bytes, each with its length.
+ED25519_LENGTH = 4 + 11 + 4 + 32
+REGION = re.compile(r"[a-z]{2}(-[a-z]+)+-\d")
+
+
+def region(lab: Lab, config: Mapping[str, str]) -> Iterator[Finding]:
+    """`aws:region` where machines are EC2's."""
+    if lab.machines.provider != "aws":
+        return
+    given = config.get("aws:region")
+    if not given:
+        mend = "add aws:region beside cni-lab:lab, e.g. aws:region: us-west-2"
+        yield Finding("aws:region", "missing", "EC2 machines need a region", mend)
+    elif not REGION.fullmatch(given):
+        yield Finding("aws:region", shown(given), "is not in the form of a region", "write e.g. us-west-2")
+
+
+@rule("machines.provider", "machines.operatorCidrs")
+def operators(lab: Lab) -> Iterator[Finding]:
+    if not isinstance(lab.machines, AwsMachines):
+        return
+    for index, cidr in enumerate(lab.machines.operator_cidrs):
+        if cidr.prefixlen < WIDEST_OPERATOR:
+            problem = "opens SSH and the Kubernetes API to the world" if not cidr.prefixlen else "is far too wide"
+            mend = f"write your own address with /32, or a range of at least /{WIDEST_OPERATOR}"
+            yield Finding(f"machines.operatorCidrs[{index}]", str(cidr), problem, mend)
+
+
+@rule("machines.provider", "machines.instanceType", "machines.image")
+def instance_type(lab: Lab) -> Iterator[Finding]:
+    """kubeadm's preflight wants 2 CPU and 1700 MB; the default image is for x86."""
+    if not isinstance(lab.machines, AwsMachines):
+        return
+    given = lab.machines.instance_type
+    family, size = given.split(".", 1)
+    if size in ("nano", "micro") or given in ("t2.small", "t1.micro", "m1.small", "m1.medium", "m3.medium"):
+        problem = "has less than the 2 CPUs and 1700 MB that a control plane needs"
+        yield Finding("machines.instanceType", given, problem, "write t3.small or larger")
+    elif lab.machines.image is None and (family == "a1" or re.match(r"[a-z]+\d+g", family)):
+        problem = "has an Arm processor, and the image that is looked up is for x86"
+        yield Finding("machines.instanceType", given, problem, "write e.g. t3.large, or give an Arm machines.image")
+
+
+@rule("machines.provider", "nodes[].ssh", each="nodes[]")
+def existing_hosts(lab: Lab) -> Iterator[Finding]:
+    existing = isinstance(lab.machines, ExistingMachines)
+    for index, node in enumerate(lab.nodes):
+        key = f"nodes[{index}].ssh"
+        if existing and node.ssh is None:
+            mend = "add ssh: {hostKey: …}; on the host, cat /etc/ssh/ssh_host_ed25519_key.pub"
+            yield Finding(key, "missing", "an existing host's key must be known before the first contact", mend)
+        elif not existing and node.ssh is not None:
+            problem = f"is for existing hosts, and machines.provider is {lab.machines.provider}"
+            yield Finding(key, shown(node.ssh.host_key), problem, "remove it")
+
+
+@rule("machines.provider", "nodes[].ssh.hostKey", each="nodes[]")
+def host_keys(lab: Lab) -> Iterator[Finding]:
+    if not isinstance(lab.machines, ExistingMachines):
+        return
+    for index, node in enumerate(lab.nodes):
+        if node.ssh is not None and (problem := host_key_problem(node.ssh.host_key)):
+            mend = "copy the one line of /etc/ssh/ssh_host_ed25519_key.pub"
+            yield Finding(f"nodes[{index}].ssh.hostKey", shown(node.ssh.host_key), problem, mend)
+
+
+@rule("machines.provider", "machines.jumpHost.hostKey")
+def jump_host_key(lab: Lab) -> Iterator[Finding]:
+    jump = lab.machines.jump_host if isinstance(lab.machines, ExistingMachines) else None
+    if jump is not None and jump.host_key is not None and (problem := host_key_problem(jump.host_key)):
+        mend = "copy the one line of the jump host's /etc/ssh/ssh_host_ed25519_key.pub"
+        yield Finding("machines.jumpHost.hostKey", shown(jump.host_key), problem, mend)
+
+
+def host_key_problem(line: str) -> str | None:
+    """What is wrong with an SSH public key in one line (`type base64 [comment]`), None where nothing is."""
+    words = line.split()
+    if "\n" in line.strip():
+        return "is more than one line"
+    if "PRIVATE KEY" in line:
+        return "is a private key"
+    if len(words) < 2 or words[0] not in KEY_TYPES:
+        # RSA keys: the SSH client offers only ssh-rsa with SHA-1 for them, which OpenSSH refuses since 8.8.
+        return "is not a public key of type ssh-ed25519 or ecdsa-sha2-nistp256"
+    try:
+        wire = base64.b64decode(words[1], validate=True)
+    except binascii.Error:
+        return "is not base64 after the type; part of it is missing"
+    named = wire[4 : 4 + int.from_bytes(wire[:4], "big")]
+    if named != words[0].encode():
+        return f"says {words[0]}, but the key after it is another type's or cut"
+    if words[0] == "ssh-ed25519" and len(wire) != ED25519_LENGTH:
+        return "is not as long as an ed25519 key; part of it is missing"
+    return None
+
+
+@rule("machines.provider", "machines.privateKeyFile")
+def private_key(lab: Lab) -> Iterator[Finding]:
+    given = lab.machines.private_key_file if isinstance(lab.machines, ExistingMachines) else None
+    if given is not None:
+        yield from _private_key_file("machines.privateKeyFile", given)
+
+
+@rule("nodes[].ssh.privateKeyFile", each="nodes[]")
+def node_private_keys(lab: Lab) -> Iterator[Finding]:
+    for index, node in enumerate(lab.nodes):
+        if node.ssh is not None and node.ssh.private_key_file is not None:
+            yield from _private_key_file(f"nodes[{index}].ssh.privateKeyFile", node.ssh.private_key_file)
+
+
+def _private_key_file(key: str, path: str) -> Iterator[Finding]:
+    if path.endswith(".pub"):
+        yield Finding(key, shown(path), "is the public half", f"write {path.removesuffix('.pub')}")
+    elif "PRIVATE KEY" in path:
+        problem = "must be the path of a file, not the key itself"
+        yield Finding(key, "a private key", problem, "write e.g. ~/.ssh/id_ed25519")
+
+
+@rule("machines.provider", "machines.extraMounts[].containerPath", each="machines.extraMounts[]")
+def mounts(lab: Lab) -> Iterator[Finding]:
+    if not isinstance(lab.machines, LocalMachines):
+        return
+    places = [mount.container_path for mount in lab.machines.extra_mounts]
+    for index, first in repeated(places):
+        key = f"machines.extraMounts[{index}].containerPath"
+        yield Finding(key, shown(places[index]), f"is extraMounts[{first}]'s already", "mount it elsewhere")
+
+
+@rule("mirrors.images")
+def image_mirrors(lab: Lab) -> Iterator[Finding]:
+    pairs = [(mirror.registry, mirror.mirror) for mirror in lab.mirrors.images]
+    for index, first in repeated(pairs):
+        problem = f"stands in mirrors.images[{first}] already"
+        yield Finding(f"mirrors.images[{index}]", shown(pairs[index][0]), problem, "remove one of the two")
+
+
+RULES = (
+    operators,
+    instance_type,
+    existing_hosts,
+    host_keys,
+    jump_host_key,
+    private_key,
+    node_private_keys,
+    mounts,
+    image_mirrors,
+)

@@ -1,0 +1,141 @@
+"""Multus and its delegates: ranges inside the nodes' blocks, apart from one another, and room left for Calico."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from components.spec.findings import Finding, nearest, shown
+from components.spec.models import Delegate, Lab, Multus, Pool
+from components.spec.rules.core import listed, repeated, rule
+
+LEFT_FOR_CALICO = 8
+"""Addresses of a block that calico-ipam must keep: tunnel addresses, cluster DNS, Calico's own pods."""
+
+RANGES = ("multus.delegates[].rangeStart", "multus.delegates[].rangeEnd", "multus.delegates[].pool")
+POOLS = ("calico.pools[].name", "calico.pools[].blockSize")
+
+
+def _placed(lab: Lab) -> Iterator[tuple[int, Delegate, Pool]]:
+    """Each delegate whose pool is known, with its index."""
+    pools = {pool.name: pool for pool in lab.calico.pools}
+    for index, delegate in enumerate(lab.multus.delegates if lab.multus else ()):
+        pool = lab.calico.pools[0] if delegate.pool is None else pools.get(delegate.pool)
+        if pool is not None:
+            yield index, delegate, pool
+
+
+def _inside(delegate: Delegate, pool: Pool) -> bool:
+    return delegate.range_start <= delegate.range_end < 1 << (32 - pool.block_size)
+
+
+@rule("multus.delegates[].name", each="multus.delegates[]")
+def delegate_names(lab: Lab) -> Iterator[Finding]:
+    names = [delegate.name for delegate in lab.multus.delegates] if lab.multus else []
+    for index, first in repeated(names):
+        problem = f"is delegates[{first}]'s name already"
+        yield Finding(f"multus.delegates[{index}].name", names[index], problem, "give it its own name")
+
+
+@rule("multus.clusterNetwork", "multus.delegates[].name")
+def cluster_network(lab: Lab) -> Iterator[Finding]:
+    if lab.multus is not None:
+        yield from not_a_delegate("multus.clusterNetwork", lab.multus.cluster_network, lab.multus)
+
+
+def not_a_delegate(key: str, name: str, multus: Multus) -> Iterator[Finding]:
+    names = [delegate.name for delegate in multus.delegates]
+    if name not in names:
+        meant = nearest(name, names)
+        yield Finding(key, name, "is not one of multus.delegates", f"did you mean {meant}?" if meant else listed(names))
+
+
+@rule("multus.delegates[].pool", "calico.pools[].name", each="multus.delegates[]")
+def delegate_pools(lab: Lab) -> Iterator[Finding]:
+    names = [pool.name for pool in lab.calico.pools]
+    for index, delegate in enumerate(lab.multus.delegates if lab.multus else ()):
+        if delegate.pool is not None and delegate.pool not in names:
+            meant = nearest(delegate.pool, names)
+            mend = f"did you mean {meant}?" if meant else f"write {listed(names)}"
+            yield Finding(f"multus.delegates[{index}].pool", delegate.pool, "is not one of calico.pools", mend)
+
+
+@rule(*RANGES, *POOLS, each="multus.delegates[]")
+def ranges_in_block(lab: Lab) -> Iterator[Finding]:
+    for index, delegate, pool in _placed(lab):
+        start, end, size = delegate.range_start, delegate.range_end, 1 << (32 - pool.block_size)
+        key = f"multus.delegates[{index}]"
+        if start > end:
+            problem = f"comes after rangeEnd {end}"
+            yield Finding(f"{key}.rangeStart", str(start), problem, "swap the two, or make rangeEnd larger")
+        elif end >= size:
+            problem = f"lies outside the block: a /{pool.block_size} of pool {pool.name} has addresses 0 to {size - 1}"
+            mend = f"make it at most {size - 1}" if start < size else "choose a range inside the block"
+            yield Finding(f"{key}.rangeEnd", str(end), problem, f"{mend}, or lower the pool's blockSize: larger blocks")
+
+
+@rule(*RANGES, *POOLS, each="multus.delegates[]")
+def ranges_apart(lab: Lab) -> Iterator[Finding]:
+    """host-local keeps its books by network name: two names with a common address would both hand it out."""
+    widest: dict[str, tuple[int, int]] = {}
+    placed = {index: (pool.name, delegate) for index, delegate, pool in _placed(lab) if _inside(delegate, pool)}
+    for index in sorted(placed, key=lambda i: (placed[i][0], placed[i][1].range_start)):
+        pool_name, (start, end) = placed[index][0], (placed[index][1].range_start, placed[index][1].range_end)
+        before = widest.get(pool_name)
+        if before is not None and start <= before[0]:
+            earlier, later = sorted((index, before[1]))
+            problem = f"its range overlaps that of delegates[{earlier}] in the same blocks"
+            mend = "choose ranges with no common address"
+            value = str(placed[later][1].range_start)
+            yield Finding(f"multus.delegates[{later}].rangeStart", value, problem, mend)
+        if before is None or end > before[0]:
+            widest[pool_name] = (end, index)
+
+
+@rule(*RANGES, *POOLS)
+def room_for_calico(lab: Lab) -> Iterator[Finding]:
+    ranges: dict[str, list[tuple[int, int]]] = {}
+    for _, delegate, pool in _placed(lab):
+        if _inside(delegate, pool):
+            ranges.setdefault(pool.name, []).append((delegate.range_start, delegate.range_end))
+    for pool in {pool.name: pool for pool in lab.calico.pools}.values():
+        size = 1 << (32 - pool.block_size)
+        mine = sorted(ranges.get(pool.name, ()))
+        reserved, reached = 0, -1
+        for start, end in mine:
+            reserved += max(0, end - max(start - 1, reached))
+            reached = max(reached, end)
+        if mine and size - reserved < LEFT_FOR_CALICO:
+            problem = (
+                f"the ranges leave calico-ipam {size - reserved} of the {size} addresses of a block of pool {pool.name}"
+            )
+            mend = f"leave at least {LEFT_FOR_CALICO}, or lower the pool's blockSize: larger blocks"
+            yield Finding("multus.delegates", f"{reserved} addresses", problem, mend)
+
+
+@rule("multus.delegates", "calico.ipam")
+def delegates_need_blocks(lab: Lab) -> Iterator[Finding]:
+    if lab.multus is not None and lab.calico.ipam == "HostLocal":
+        given = shown([delegate.name for delegate in lab.multus.delegates])
+        problem = "lie in Calico's blocks, and with calico.ipam HostLocal there are none"
+        yield Finding("multus.delegates", given, problem, "set calico.ipam: Calico")
+
+
+@rule("multus.delegates[].pool", "calico.pools[].name", "calico.pools[].nodeSelector", each="multus.delegates[]")
+def delegates_need_block_everywhere(lab: Lab) -> Iterator[Finding]:
+    for index, _, pool in _placed(lab):
+        if pool.node_selector != "all()":
+            problem = f"nodes outside the nodeSelector of pool {pool.name} have no block for the delegate's range"
+            mend = "choose a pool that selects all()"
+            yield Finding(f"multus.delegates[{index}].pool", pool.name, problem, mend)
+
+
+RULES = (
+    delegate_names,
+    cluster_network,
+    delegate_pools,
+    ranges_in_block,
+    ranges_apart,
+    room_for_calico,
+    delegates_need_blocks,
+    delegates_need_block_everywhere,
+)

@@ -1,0 +1,290 @@
+"""Attached networks: names, interfaces, address ranges, gateways, hand-written configurations."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from ipaddress import IPv4Address, IPv4Network
+
+from components.spec.findings import Finding, shown
+from components.spec.models import (
+    AddressedNetwork,
+    BridgeNetwork,
+    CustomNetwork,
+    HostDeviceNetwork,
+    HostLocal,
+    IpvlanNetwork,
+    Lab,
+    MacvlanNetwork,
+    StaticAddresses,
+    Whereabouts,
+)
+from components.spec.rules.core import listed, overlaps, repeated, rule
+
+DELEGATES_NAMESPACE = "kube-system"
+CNI_VERSIONS = ("0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0")
+TAKEN_INTERFACES = ("lo", "eth0", "tunl0", "vxlan.calico", "wireguard.cali", "docker0", "podman0", "cni0", ".", "..")
+"""Interfaces that are there already or are Calico's; a bridge of that name would be taken for it."""
+
+
+def handed_out(network: AddressedNetwork) -> tuple[IPv4Address, IPv4Address]:
+    """First and last address that the network's pods may get (host-local: the gateway between them is left out)."""
+    subnet, ipam = network.subnet, network.ipam
+    if isinstance(ipam, StaticAddresses):
+        return min(a.ip for a in ipam.addresses), max(a.ip for a in ipam.addresses)
+    return ipam.range_start or subnet[min(1, subnet.num_addresses - 1)], ipam.range_end or last_host(subnet)
+
+
+def gateway(network: AddressedNetwork) -> IPv4Address:
+    """The gateway that the IPAM leaves out of what it hands out; without a word the subnet's first address."""
+    return network.ipam.gateway or network.subnet[min(1, network.subnet.num_addresses - 1)]
+
+
+def last_host(subnet: IPv4Network) -> IPv4Address:
+    return subnet[max(0, subnet.num_addresses - 2)]
+
+
+@rule("networks", "multus")
+def networks_need_multus(lab: Lab) -> Iterator[Finding]:
+    if lab.networks and lab.multus is None:
+        given = shown([network.name for network in lab.networks])
+        mend = "add multus: with clusterNetwork and delegates, or remove the networks"
+        yield Finding("networks", given, "only Multus attaches further networks, and there is no multus", mend)
+
+
+@rule("networks[].name", "networks[].namespace", each="networks[]")
+def network_names(lab: Lab) -> Iterator[Finding]:
+    names = [(network.namespace, network.name) for network in lab.networks]
+    for index, first in repeated(names):
+        problem = f"is networks[{first}]'s name in namespace {names[index][0]} already"
+        yield Finding(f"networks[{index}].name", names[index][1], problem, "give it its own name")
+
+
+@rule("networks[].name", "networks[].namespace", "multus.delegates[].name", each="networks[]")
+def names_of_delegates(lab: Lab) -> Iterator[Finding]:
+    """A delegate's definition stands in kube-system under its own name."""
+    taken = {delegate.name for delegate in lab.multus.delegates} if lab.multus else set()
+    for index, network in enumerate(lab.networks):
+        if network.namespace == DELEGATES_NAMESPACE and network.name in taken:
+            problem = f"is a delegate's name, and its definition stands in {DELEGATES_NAMESPACE} too"
+            yield Finding(f"networks[{index}].name", network.name, problem, "give it its own name")
+
+
+@rule("networks[].bridge", "networks[].type", each="networks[]")
+def bridge_names(lab: Lab) -> Iterator[Finding]:
+    for index, network in enumerate(lab.networks):
+        if isinstance(network, BridgeNetwork) and (
+            network.bridge in TAKEN_INTERFACES or network.bridge.startswith("cali")
+        ):
+            problem = "is the name of an interface that is there already or is Calico's"
+            yield Finding(f"networks[{index}].bridge", network.bridge, problem, "choose another name, e.g. cni5")
+
+
+@rule("networks[].bridge", "networks[].subnet", "networks[].type", each="networks[]")
+def bridges_have_one_subnet(lab: Lab) -> Iterator[Finding]:
+    """The bridge plugin refuses a bridge that carries another network's gateway."""
+    first: dict[str, tuple[int, IPv4Network]] = {}
+    for index, network in enumerate(lab.networks):
+        if not isinstance(network, BridgeNetwork):
+            continue
+        before, subnet = first.setdefault(network.bridge, (index, network.subnet))
+        if subnet != network.subnet:
+            problem = f"is networks[{before}]'s bridge too, whose subnet is {subnet}"
+            mend = "give each subnet a bridge of its own"
+            yield Finding(f"networks[{index}].bridge", network.bridge, problem, mend)
+
+
+@rule("networks[].subnet", "networks[].type", "networks[].bridge", each="networks[]")
+def subnets_apart(lab: Lab) -> Iterator[Finding]:
+    """Different subnets share no address. Those on one bridge are told of by the bridge."""
+    first: dict[IPv4Network, int] = {}
+    for index, network in enumerate(lab.networks):
+        if isinstance(network, AddressedNetwork):
+            first.setdefault(network.subnet, index)
+    indices = {f"networks[{index}].subnet": index for index in first.values()}
+    for key, other, cidr, taken in overlaps([(f"networks[{index}].subnet", cidr) for cidr, index in first.items()]):
+        one, two = lab.networks[indices[key]], lab.networks[indices[other]]
+        if not (isinstance(one, BridgeNetwork) and isinstance(two, BridgeNetwork) and one.bridge == two.bridge):
+            yield Finding(key, str(cidr), f"overlaps {other} {taken}", "choose a range apart from it")
+
+
+@rule(
+    "networks[].subnet",
+    "networks[].type",
+    "networks[].ipam",
+    "networks[].bridge",
+    "networks[].master",
+    "networks[].device",
+    each="networks[]",
+)
+def addresses_handed_out_once(lab: Lab) -> Iterator[Finding]:
+    """Networks may share one subnet on one interface when their ranges are apart.
+
+    host-local keeps its books by network name: two names with a common address would both hand it out.
+    """
+    sharing: dict[IPv4Network, list[tuple[int, AddressedNetwork]]] = {}
+    for index, network in enumerate(lab.networks):
+        if isinstance(network, AddressedNetwork):
+            sharing.setdefault(network.subnet, []).append((index, network))
+    for subnet, members in sharing.items():
+        first, leader = members[0]
+        for index, member in members[1:]:
+            if _link(member) != _link(leader):
+                problem = f"is networks[{first}].subnet too, on another interface"
+                yield Finding(f"networks[{index}].subnet", str(subnet), problem, "choose a range apart from it")
+        mine = [member for member in members if _link(member[1]) == _link(leader)]
+        for index, before in _shared(mine):
+            problem = f"is networks[{before}].subnet too, and both hand out the same addresses"
+            mend = "give both an ipam range, apart from one another"
+            yield Finding(f"networks[{index}].subnet", str(subnet), problem, mend)
+
+
+def _shared(networks: Sequence[tuple[int, AddressedNetwork]]) -> Iterator[tuple[int, int]]:
+    """(index, earlier index) of networks that hand out common addresses, once for each index."""
+    reached: tuple[IPv4Address, int] | None = None
+    # Whereabouts keeps one book for all its networks: they may share addresses among themselves.
+    reached_by_others = reached
+    told: set[int] = set()
+    for index, network in sorted(networks, key=lambda item: (handed_out(item[1]), item[0])):
+        start, end = handed_out(network)
+        booked = isinstance(network.ipam, Whereabouts)
+        rival = reached_by_others if booked else reached
+        if rival is not None and start <= rival[0]:
+            earlier, later = sorted((index, rival[1]))
+            if later not in told:
+                told.add(later)
+                yield later, earlier
+        if reached is None or end > reached[0]:
+            reached = (end, index)
+        if not booked and (reached_by_others is None or end > reached_by_others[0]):
+            reached_by_others = (end, index)
+
+
+def _link(network: AddressedNetwork) -> tuple[str, str]:
+    """The interface on the node that the network goes through."""
+    match network:
+        case BridgeNetwork():
+            return "bridge", network.bridge
+        case MacvlanNetwork() | IpvlanNetwork():
+            return "master", network.master
+        case HostDeviceNetwork():
+            return "device", network.device
+    raise TypeError(f"unknown kind of network: {type(network).__name__}")
+
+
+@rule("networks[].subnet", "networks[].type", each="networks[]")
+def subnets_hold_pods(lab: Lab) -> Iterator[Finding]:
+    for index, network in enumerate(lab.networks):
+        if isinstance(network, AddressedNetwork) and network.subnet.prefixlen > 30:
+            mend = "choose a prefix length of at most /30"
+            key = f"networks[{index}].subnet"
+            yield Finding(key, str(network.subnet), "has no room for a gateway and a pod", mend)
+
+
+@rule("networks[].ipam", "networks[].subnet", "networks[].type", each="networks[]")
+def ipam_in_subnet(lab: Lab) -> Iterator[Finding]:
+    for index, network in enumerate(lab.networks):
+        if not isinstance(network, AddressedNetwork) or network.subnet.prefixlen > 30:
+            continue
+        key, subnet, ipam = f"networks[{index}].ipam", network.subnet, network.ipam
+        mend = f"choose from {subnet[1]} to {last_host(subnet)}"
+        if ipam.gateway is not None and not subnet[1] <= ipam.gateway <= last_host(subnet):
+            yield Finding(f"{key}.gateway", str(ipam.gateway), f"is not a host of the subnet {subnet}", mend)
+        if isinstance(ipam, HostLocal | Whereabouts):
+            ends = {"rangeStart": ipam.range_start, "rangeEnd": ipam.range_end}
+            outside = {name: a for name, a in ends.items() if a is not None and not subnet[1] <= a <= last_host(subnet)}
+            for name, address in outside.items():
+                yield Finding(f"{key}.{name}", str(address), f"is not a host of the subnet {subnet}", mend)
+            start, end = handed_out(network)
+            if not outside and start > end:
+                yield Finding(f"{key}.rangeStart", str(start), f"comes after the last address, {end}", "swap the two")
+            continue
+        for number, address in enumerate(ipam.addresses):
+            place = f"{key}.addresses[{number}]"
+            if not subnet[1] <= address.ip <= last_host(subnet):
+                yield Finding(place, str(address), f"is not a host of the subnet {subnet}", mend)
+            elif address.network != subnet:
+                problem = f"has another prefix length than the subnet {subnet}"
+                yield Finding(place, str(address), problem, f"write {address.ip}/{subnet.prefixlen}")
+        for number, before in repeated([address.ip for address in ipam.addresses]):
+            problem = f"is addresses[{before}] already"
+            yield Finding(f"{key}.addresses[{number}]", str(ipam.addresses[number]), problem, "remove it")
+
+
+@rule("networks[].routes", "networks[].subnet", "networks[].type", each="networks[]")
+def route_gateways(lab: Lab) -> Iterator[Finding]:
+    for index, network in enumerate(lab.networks):
+        if not isinstance(network, AddressedNetwork):
+            continue
+        for number, route in enumerate(network.routes):
+            if route.gateway is not None and route.gateway not in network.subnet:
+                problem = f"lies outside the subnet {network.subnet}, so pods cannot reach it directly"
+                key = f"networks[{index}].routes[{number}].gateway"
+                yield Finding(key, str(route.gateway), problem, f"write e.g. {gateway(network)}, or leave it out")
+
+
+@rule("networks[].mtu", "networks[].type", "network.mtu", "machines.provider", each="networks[]")
+def mtu_fits(lab: Lab) -> Iterator[Finding]:
+    for index, network in enumerate(lab.networks):
+        if not isinstance(network, AddressedNetwork) or network.mtu is None or isinstance(network, BridgeNetwork):
+            continue
+        if network.mtu > lab.link_mtu:
+            problem = f"is more than the {lab.link_mtu} bytes of the link"
+            yield Finding(f"networks[{index}].mtu", str(network.mtu), problem, f"make it at most {lab.link_mtu}")
+
+
+@rule("networks[].type", "machines.provider", each="networks[]")
+def macvlan_on_aws(lab: Lab) -> Iterator[Finding]:
+    if lab.machines.provider != "aws":
+        return
+    for index, network in enumerate(lab.networks):
+        if isinstance(network, MacvlanNetwork):
+            problem = "a VPC drops frames from MAC addresses that it did not give out"
+            yield Finding(f"networks[{index}].type", "macvlan", problem, "use bridge, or local machines")
+
+
+@rule("networks[].config", "networks[].type", each="networks[]")
+def custom_configs(lab: Lab) -> Iterator[Finding]:
+    """CNI specification 1.1.0, section 1."""
+    for index, network in enumerate(lab.networks):
+        if not isinstance(network, CustomNetwork):
+            continue
+        key, config = f"networks[{index}].config", network.config
+        version, kind, plugins = config.get("cniVersion"), config.get("type"), config.get("plugins")
+        if version is None:
+            yield Finding(f"{key}.cniVersion", "missing", "a CNI configuration needs it", "add cniVersion: 0.3.1")
+        elif version not in CNI_VERSIONS:
+            mend = f"write {listed(CNI_VERSIONS)}"
+            yield Finding(f"{key}.cniVersion", shown(version), "is not a known version", mend)
+        if "plugins" in config:
+            good = isinstance(plugins, list) and plugins and all(_is_plugin(plugin) for plugin in plugins)
+            if not good:
+                problem, mend = "must be a list of mappings, each with a type", "write e.g. plugins: [{type: bridge}]"
+                yield Finding(f"{key}.plugins", shown(plugins), problem, mend)
+        elif not _is_plugin(config):
+            seen = "missing" if kind is None else shown(kind)
+            mend = "add type: with a plugin's name, e.g. bridge"
+            yield Finding(f"{key}.type", seen, "a CNI configuration names its plugin", mend)
+        if "name" in config and config["name"] != network.name:
+            problem = f"is another name than the network's, {network.name}"
+            yield Finding(f"{key}.name", shown(config["name"]), problem, f"write {network.name}, or leave it out")
+
+
+def _is_plugin(config: object) -> bool:
+    return isinstance(config, dict) and isinstance(config.get("type"), str) and bool(config["type"])
+
+
+RULES = (
+    networks_need_multus,
+    network_names,
+    names_of_delegates,
+    bridge_names,
+    bridges_have_one_subnet,
+    subnets_apart,
+    addresses_handed_out_once,
+    subnets_hold_pods,
+    ipam_in_subnet,
+    route_gateways,
+    mtu_fits,
+    macvlan_on_aws,
+    custom_configs,
+)

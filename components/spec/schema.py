@@ -1,0 +1,75 @@
+"""JSON schema of a stack file, for editors: `python -m components.spec.schema` writes stacks/schema.json."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from components.spec.models import Lab
+
+SCHEMA_FILE = Path(__file__).parents[2] / "stacks" / "schema.json"
+
+
+def stack_file_schema() -> dict[str, Any]:
+    """The lab under `cni-lab:lab`, beside whatever else Pulumi keeps in a stack file."""
+    lab = _tidy(Lab.model_json_schema(mode="validation"))
+    definitions = lab.pop("$defs")
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "cni-lab stack file",
+        "type": "object",
+        "required": ["config"],
+        "properties": {
+            "config": {
+                "description": "Configuration of the stack, namespace:key.",
+                "type": "object",
+                "required": ["cni-lab:lab"],
+                "properties": {
+                    "aws:region": {
+                        "description": "AWS region; needed where machines.provider is aws.",
+                        "type": "string",
+                        "pattern": r"^[a-z]{2}(-[a-z]+)+-\d$",
+                    },
+                    "cni-lab:lab": {"$ref": "#/$defs/Lab"},
+                },
+                "propertyNames": {"pattern": "^(cni-lab:lab|(?!cni-lab:).+:.+)$"},
+            },
+            "encryptionsalt": {"description": "Pulumi's own: salt of the stack's passphrase.", "type": "string"},
+            "secretsprovider": {"description": "Pulumi's own: who encrypts secrets.", "type": "string"},
+            "encryptedkey": {"description": "Pulumi's own: the stack's encrypted key.", "type": "string"},
+            "environment": {"description": "Pulumi's own: environments that configuration is taken from."},
+        },
+        "additionalProperties": False,
+        "$defs": {**definitions, "Lab": lab},
+    }
+
+
+# JSON schema knows no format for these two.
+_ADDRESS = r"(25[0-5]|2[0-4]\d|1\d\d|[1-9]?\d)(\.(25[0-5]|2[0-4]\d|1\d\d|[1-9]?\d)){3}"
+_PATTERNS = {
+    "ipv4network": rf"^{_ADDRESS}(/(3[0-2]|[12]?\d))?$",
+    "ipv4interface": rf"^{_ADDRESS}(/(3[0-2]|[12]?\d))?$",
+}
+
+
+def _tidy(schema: Any) -> Any:
+    """Without the titles that only repeat the keys, and with patterns for networks."""
+    if isinstance(schema, list):
+        return [_tidy(item) for item in schema]
+    if not isinstance(schema, dict):
+        return schema
+    tidy = {key: _tidy(value) for key, value in schema.items() if not (key == "title" and isinstance(value, str))}
+    if pattern := _PATTERNS.get(str(tidy.get("format"))):
+        del tidy["format"]
+        tidy["pattern"] = pattern
+    return tidy
+
+
+def render() -> str:
+    """The text of stacks/schema.json."""
+    return json.dumps(stack_file_schema(), indent=2, ensure_ascii=False) + "\n"
+
+
+if __name__ == "__main__":
+    SCHEMA_FILE.write_text(render(), encoding="utf-8")

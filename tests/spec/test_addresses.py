@@ -1,0 +1,259 @@
+"""The address plan in exact numbers, the seeds' among them."""
+
+from __future__ import annotations
+
+from ipaddress import IPv4Address, IPv4Network, collapse_addresses
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from components.spec import addresses
+from components.spec.load import parse_lab
+from components.spec.models import Delegate, Lab
+from tests.strategies import busy, labs
+
+
+def lab(**keys: Any) -> Lab:
+    return parse_lab(
+        {"machines": {"provider": "local"}, "network": {"subnets": {"control": "10.0.1.0/24"}}, **keys} | _one
+    )
+
+
+_one = {"nodes": [{"name": "a", "role": "control-plane", "subnet": "control", "address": "10.0.1.10"}]}
+
+
+def with_pools(*encapsulations: str, **calico: Any) -> Lab:
+    pools = [
+        {"name": f"pool-{i}", "cidr": f"10.244.{64 * i}.0/18", "encapsulation": encapsulation}
+        for i, encapsulation in enumerate(encapsulations)
+    ]
+    return lab(calico={"bgp": "Enabled", "pools": pools, **calico})
+
+
+def delegate(start: int, end: int, name: str = "net", **keys: Any) -> Delegate:
+    return Delegate.model_validate({"name": name, "rangeStart": start, "rangeEnd": end, **keys})
+
+
+def test_services() -> None:
+    assert addresses.api_service_address(IPv4Network("10.96.0.0/12")) == IPv4Address("10.96.0.1")
+    assert addresses.dns_service_address(IPv4Network("10.96.0.0/12")) == IPv4Address("10.96.0.10")
+    assert addresses.dns_service_address(IPv4Network("10.233.0.0/18")) == IPv4Address("10.233.0.10")
+
+
+# --- MTU --------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("encapsulations", "calico", "at_9001", "at_1500"),
+    [
+        (["None"], {}, 9001, 1500),
+        (["IPIP"], {}, 8981, 1480),
+        (["IPIPCrossSubnet"], {}, 8981, 1480),
+        (["VXLAN"], {}, 8951, 1450),
+        (["VXLANCrossSubnet"], {}, 8951, 1450),
+        (["None", "VXLAN"], {}, 8951, 1450),
+        (["IPIP", "VXLAN"], {}, 8951, 1450),
+        (["None"], {"wireguard": True}, 8941, 1440),
+        (["VXLAN"], {"wireguard": True}, 8941, 1440),
+        (["VXLAN"], {"mtu": 1400}, 1400, 1400),
+    ],
+)
+def test_pod_mtu(encapsulations: list[str], calico: dict[str, Any], at_9001: int, at_1500: int) -> None:
+    spec = with_pools(*encapsulations, **calico)
+    assert addresses.pod_mtu(spec) == at_9001
+    slow = spec.model_copy(update={"network": spec.network.model_copy(update={"mtu": 1500})})
+    assert addresses.pod_mtu(slow) == at_1500
+
+
+@pytest.mark.parametrize(
+    ("encapsulations", "kinds"),
+    [
+        (["None"], {"None"}),
+        (["IPIP"], {"IPIP"}),
+        (["IPIPCrossSubnet"], {"IPIP", "None"}),
+        (["VXLAN"], {"VXLAN"}),
+        (["VXLANCrossSubnet"], {"VXLAN", "None"}),
+        (["IPIP", "VXLAN"], {"IPIP", "VXLAN"}),
+    ],
+)
+def test_tunnels(encapsulations: list[str], kinds: set[str]) -> None:
+    assert addresses.tunnels(with_pools(*encapsulations)) == kinds
+    assert addresses.tunnels(with_pools(*encapsulations, wireguard=True)) == kinds | {"WireGuard"}
+
+
+# --- reservation ------------------------------------------------------------------------------------------------------
+
+
+def test_seed_ranges() -> None:
+    """Seeds 000 and 004: .50 to .100 takes six CIDRs, .150 to .250 eight."""
+    block = IPv4Network("10.244.6.0/24")
+    assert addresses.reserved_cidrs([block], [delegate(50, 100)]) == [
+        IPv4Network(cidr)
+        for cidr in (
+            "10.244.6.50/31",
+            "10.244.6.52/30",
+            "10.244.6.56/29",
+            "10.244.6.64/27",
+            "10.244.6.96/30",
+            "10.244.6.100/32",
+        )
+    ]
+    assert addresses.reserved_cidrs([block], [delegate(150, 250)]) == [
+        IPv4Network(cidr)
+        for cidr in (
+            "10.244.6.150/31",
+            "10.244.6.152/29",
+            "10.244.6.160/27",
+            "10.244.6.192/27",
+            "10.244.6.224/28",
+            "10.244.6.240/29",
+            "10.244.6.248/31",
+            "10.244.6.250/32",
+        )
+    ]
+
+
+def test_delegate_range() -> None:
+    block = IPv4Network("10.244.97.0/24")
+    first, last = IPv4Address("10.244.97.150"), IPv4Address("10.244.97.250")
+    assert addresses.delegate_range(block, delegate(150, 250)) == (first, last)
+    with pytest.raises(IndexError):
+        addresses.delegate_range(IPv4Network("10.244.97.0/26"), delegate(50, 100))
+
+
+def test_neighbouring_ranges_share_their_cidrs() -> None:
+    block = IPv4Network("10.244.6.0/24")
+    both = addresses.reserved_cidrs([block], [delegate(64, 95), delegate(96, 127)])
+    assert both == [IPv4Network("10.244.6.64/26")]
+
+
+def test_reservation_of_the_seeds() -> None:
+    spec = parse_lab(
+        {
+            "machines": {"provider": "local"},
+            "multus": {
+                "clusterNetwork": "net-calico",
+                "delegates": [
+                    {"name": "net-calico", "rangeStart": 150, "rangeEnd": 250},
+                    {"name": "default-calico", "rangeStart": 50, "rangeEnd": 100},
+                ],
+            },
+        }
+    )
+    blocks = {
+        "ip1001100": ["10.244.6.0/24"],
+        "ip-10-0-2-200": ["10.244.97.0/24"],
+        # A second block, claimed when the first was full, carries no delegate's range.
+        "ip-10-0-2-201": ["10.244.200.0/24", "10.244.93.0/24"],
+    }
+    reserved = addresses.reservation(spec, blocks)
+    assert len(reserved) == 3 * (6 + 8)
+    assert {cidr.supernet(new_prefix=24) for cidr in reserved} == {
+        IPv4Network(f"10.244.{third}.0/24") for third in (6, 93, 97)
+    }
+
+
+def test_block_in_pool() -> None:
+    one, two = with_pools("VXLAN", "None").calico.pools
+    blocks = ["10.244.70.0/26", "10.244.9.64/26", "10.244.10.0/26"]
+    assert addresses.block_in_pool(blocks, one) == IPv4Network("10.244.9.64/26")
+    assert addresses.block_in_pool(blocks, two) == IPv4Network("10.244.70.0/26")
+    assert addresses.block_in_pool(blocks[1:], two) is None
+
+
+@busy
+@given(labs(multus=True), st.data())
+def test_reservation_holds_the_ranges_and_nothing_else(raw: dict[str, Any], data: st.DataObject) -> None:
+    spec = parse_lab(raw)
+    assert spec.multus is not None
+    blocks: dict[str, list[str]] = {}
+    for number, node in enumerate(spec.nodes):
+        blocks[node.name] = [str(_block(pool.cidr, pool.block_size, number)) for pool in spec.calico.pools]
+    reserved = addresses.reservation(spec, blocks)
+
+    expected: set[IPv4Address] = set()
+    for node_blocks in blocks.values():
+        for one in spec.multus.delegates:
+            block = addresses.block_in_pool(node_blocks, spec.pool_of(one))
+            assert block is not None
+            first, last = addresses.delegate_range(block, one)
+            assert first in block and last in block and first <= last
+            handed = {IPv4Address(a) for a in range(int(first), int(last) + 1)}
+            assert not handed & expected, "two delegates hand out one address"
+            expected |= handed
+            assert block.num_addresses - len(handed) >= 8
+    assert {address for cidr in reserved for address in cidr} == expected
+    assert reserved == sorted(reserved)
+    assert list(collapse_addresses(reserved)) == reserved
+
+
+def _block(pool: IPv4Network, size: int, number: int) -> IPv4Network:
+    start = int(pool.network_address) + number * (1 << (32 - size))
+    return IPv4Network((start, size))
+
+
+# --- rules ------------------------------------------------------------------------------------------------------------
+
+
+def table(spec: Lab) -> dict[str, tuple[str, int, int, str]]:
+    return {rule.name: (rule.protocol, rule.from_port, rule.to_port, rule.source) for rule in addresses.rules(spec)}
+
+
+ALWAYS = {
+    "ssh": ("tcp", 22, 22, "operators"),
+    "api": ("tcp", 6443, 6443, "operators"),
+    "node-ssh": ("tcp", 22, 22, "nodes"),
+    "node-api": ("tcp", 6443, 6443, "nodes"),
+    "kubelet": ("tcp", 10250, 10250, "nodes"),
+    "node-icmp": ("icmp", -1, -1, "nodes"),
+}
+TYPHA = {"typha": ("tcp", 5473, 5473, "nodes")}
+BGP = {"bgp": ("tcp", 179, 179, "nodes")}
+VXLAN = {"vxlan": ("udp", 4789, 4789, "nodes")}
+IPIP = {"ipip": ("4", -1, -1, "nodes")}
+WIREGUARD = {"wireguard": ("udp", 51820, 51821, "nodes")}
+PODS = {"pods": ("-1", -1, -1, "pods")}
+
+
+@pytest.mark.parametrize(
+    ("encapsulations", "calico", "more"),
+    [
+        (["VXLAN"], {"bgp": "Disabled"}, TYPHA | VXLAN),
+        (["VXLANCrossSubnet"], {"bgp": "Disabled"}, TYPHA | VXLAN | PODS),
+        (["IPIP"], {}, TYPHA | BGP | IPIP),
+        (["IPIPCrossSubnet"], {}, TYPHA | BGP | IPIP | PODS),
+        (["None"], {}, TYPHA | BGP | PODS),
+        (["None"], {"install": "manifest"}, BGP | PODS),
+        (["None", "VXLAN"], {}, TYPHA | BGP | VXLAN | PODS),
+        (["VXLAN"], {"bgp": "Disabled", "wireguard": True}, TYPHA | VXLAN | WIREGUARD),
+    ],
+)
+def test_rules(encapsulations: list[str], calico: dict[str, Any], more: dict[str, Any]) -> None:
+    assert table(with_pools(*encapsulations, **calico)) == ALWAYS | more
+
+
+def test_etcd_only_between_control_planes() -> None:
+    nodes = [
+        {"name": f"n{i}", "role": "control-plane", "subnet": "control", "address": f"10.0.1.{10 + i}"} for i in range(3)
+    ]
+    spec = parse_lab({"machines": {"provider": "local"}, "nodes": nodes})
+    etcd = [rule for rule in addresses.rules(spec) if rule.name == "etcd"]
+    assert [(rule.from_port, rule.to_port, rule.to) for rule in etcd] == [(2379, 2380, "control-plane")]
+
+
+@busy
+@given(labs())
+def test_every_rule_is_well_formed(raw: dict[str, Any]) -> None:
+    rules = addresses.rules(parse_lab(raw))
+    assert len({rule.name for rule in rules}) == len(rules)
+    for rule in rules:
+        if rule.protocol in ("tcp", "udp"):
+            assert 1 <= rule.from_port <= rule.to_port <= 65535
+        else:
+            assert rule.protocol in ("icmp", "4", "-1")
+            assert (rule.from_port, rule.to_port) == (-1, -1)
+        assert rule.source in ("nodes", "pods", "operators")
+        assert rule.source != "operators" or (rule.protocol, rule.from_port) in (("tcp", 22), ("tcp", 6443))
+    assert 576 <= addresses.pod_mtu(parse_lab(raw)) <= 9001

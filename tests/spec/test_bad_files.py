@@ -1,0 +1,90 @@
+"""Broken stack files: every finding is told, at its key, and nothing beyond."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import pytest
+
+from components.spec.load import SpecError, load_stack_file
+
+BAD = sorted((Path(__file__).parents[1] / "data" / "bad").glob("*.yaml"))
+
+
+def expected(path: Path) -> list[tuple[str, str]]:
+    """(key, words of the message) from the file's lines `# expect: key | words`."""
+    lines = path.read_text(encoding="utf-8").splitlines()
+    pairs = [line.removeprefix("# expect: ").split(" | ", 1) for line in lines if line.startswith("# expect: ")]
+    return [(key, words) for key, words in pairs]
+
+
+def test_there_are_many() -> None:
+    assert len(BAD) >= 60
+
+
+@pytest.mark.parametrize("path", BAD, ids=lambda path: path.stem)
+def test_bad_file(path: Path) -> None:
+    with pytest.raises(SpecError) as caught:
+        load_stack_file(path)
+    left = list(caught.value.findings)
+    for key, words in expected(path):
+        found = [finding for finding in left if finding.key == key and words in str(finding)]
+        assert found, f"no finding at {key} with {words!r} in:\n{caught.value}"
+        left.remove(found[0])
+    assert not left, f"findings beyond those expected:\n{caught.value}"
+    check_message(path, caught.value)
+
+
+def check_message(path: Path, error: SpecError) -> None:
+    head, *lines = str(error).splitlines()
+    count = len(error.findings)
+    assert head == f"{path.name} has {count} mistake{'s' * (count != 1)}:"
+    assert len(lines) == count, "one line for each finding"
+    for line, finding in zip(lines, error.findings, strict=True):
+        assert line.startswith(f"  {finding.key}: {finding.value} — {finding.problem}. Mend: ")
+        assert all((finding.key, finding.value, finding.problem, finding.mend))
+        assert len(line) < 500
+        assert line.isprintable()
+
+
+def load_bytes(tmp_path: Path, data: bytes) -> SpecError:
+    path = tmp_path / "Pulumi.made.yaml"
+    path.write_bytes(data)
+    with pytest.raises(SpecError) as caught:
+        load_stack_file(path)
+    assert len(caught.value.findings) == 1
+    return caught.value
+
+
+@pytest.mark.parametrize(
+    ("data", "key", "words"),
+    [
+        (b"", "Pulumi.made.yaml", "empty"),
+        (b"# nothing but a comment\n", "Pulumi.made.yaml", "empty"),
+        (b"\xef\xbb\xbf", "Pulumi.made.yaml", "empty"),
+        (b"config:\n  cni-lab:lab: {owner: M\xfcller}\n", "line 2", "byte 0xfc — is not UTF-8"),
+        ("config: {}\n".encode("utf-16"), "line 1", "is not UTF-8"),
+        (b"\x00\x01", "Pulumi.made.yaml", "control character"),
+        (b"config: '" + b"x" * (256 << 10) + b"'\n", "Pulumi.made.yaml", "too large for a stack file"),
+        (b"[" * 100_000, "line 1", "levels deep"),
+    ],
+    ids=["empty", "comment", "bom", "latin-1", "utf-16", "binary", "large", "deep"],
+)
+def test_bad_bytes(tmp_path: Path, data: bytes, key: str, words: str) -> None:
+    error = load_bytes(tmp_path, data)
+    assert error.findings[0].key == key
+    assert words in str(error)
+
+
+def test_random_bytes(tmp_path: Path) -> None:
+    generator = random.Random(1)
+    for _ in range(50):
+        load_bytes(tmp_path, generator.randbytes(200))
+
+
+def test_missing_file(tmp_path: Path) -> None:
+    with pytest.raises(SpecError, match="No such file"):
+        load_stack_file(tmp_path / "Pulumi.gone.yaml")
+    with pytest.raises(SpecError, match="directory"):
+        load_stack_file(tmp_path)

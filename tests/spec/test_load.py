@@ -1,0 +1,252 @@
+"""What is accepted, what is made of it, and that nothing but a SpecError comes of the rest."""
+
+from __future__ import annotations
+
+import copy
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from components.spec.load import Lab, SpecError, load_stack_file, parse_lab
+from tests.strategies import CONFIG, PROVIDERS, busy, labs
+
+_DELEGATE = ("name", "rangeStart", "rangeEnd")
+ROOT = Path(__file__).parents[2]
+STACKS = sorted((ROOT / "stacks").glob("Pulumi.*.yaml"))
+
+
+@pytest.mark.parametrize("path", STACKS, ids=lambda path: path.name)
+def test_shipped_stacks(path: Path) -> None:
+    stack = load_stack_file(path)
+    assert path.name == f"Pulumi.{stack.name}.yaml"
+    assert stack.path == path
+    assert parse_lab(json.loads(stack.config["cni-lab:lab"]), stack.config) == stack.lab
+
+
+def test_three_lines_are_a_lab(tmp_path: Path) -> None:
+    path = tmp_path / "Pulumi.mine.yaml"
+    path.write_text("config:\n  cni-lab:lab:\n    machines: {provider: local}\n", encoding="utf-8")
+    stack = load_stack_file(path)
+    assert stack.name == "mine"
+    assert [node.name for node in stack.lab.nodes] == ["ip1001100", "ip-10-0-2-200", "ip-10-0-2-201"]
+
+
+def test_config_is_flat(tmp_path: Path) -> None:
+    path = tmp_path / "Pulumi.mine.yaml"
+    path.write_text(
+        "encryptionsalt: v1:abc=\n"
+        "config:\n"
+        "  aws:region: us-west-2\n"
+        "  aws:secretKey: {secure: v1:abc=}\n"
+        "  aws:skipMetadataApiCheck: true\n"
+        "  aws:maxRetries: 5\n"
+        "  aws:defaultTags: {tags: {a: b}}\n"
+        "  cni-lab:lab: {machines: {provider: local}}\n",
+        encoding="utf-8",
+    )
+    assert load_stack_file(path).config == {
+        "aws:region": "us-west-2",
+        "aws:skipMetadataApiCheck": "true",
+        "aws:maxRetries": "5",
+        "aws:defaultTags": '{"tags": {"a": "b"}}',
+        "cni-lab:lab": '{"machines": {"provider": "local"}}',
+    }
+
+
+@pytest.mark.parametrize("word", ["yes", "on", "No", "1:30", "2026-08-20", "0x1F", "010", "<<"])
+def test_plain_words_are_text(tmp_path: Path, word: str) -> None:
+    """As in YAML 1.2, not 1.1."""
+    path = tmp_path / "Pulumi.mine.yaml"
+    path.write_text(f"config:\n  a:b: {word}\n  cni-lab:lab: {{machines: {{provider: local}}}}\n", encoding="utf-8")
+    assert load_stack_file(path).config["a:b"] == word
+
+
+def test_region_is_looked_for_only_with_a_config() -> None:
+    raw = {"machines": {"provider": "aws", "operatorCidrs": ["203.0.113.7/32"]}}
+    assert parse_lab(raw) == parse_lab(raw, CONFIG)
+    with pytest.raises(SpecError, match="aws:region: missing"):
+        parse_lab(raw, {})
+
+
+def test_a_hundred_nodes_load_fast(tmp_path: Path) -> None:
+    """The bound is ten times what it takes, so that only another order of growth breaks it."""
+    nodes = [
+        {
+            "name": f"n{i}",
+            "subnet": "workers",
+            "address": f"10.0.2.{i + 10}",
+            "role": "worker" if i else "control-plane",
+        }
+        for i in range(100)
+    ]
+    networks = [
+        {"name": f"net{i}", "type": "bridge", "bridge": f"br{i}", "subnet": f"10.1.{i}.0/24"} for i in range(100)
+    ]
+    multus = {"clusterNetwork": "a", "delegates": [{"name": "a", "rangeStart": 50, "rangeEnd": 100}]}
+    lab = {"machines": {"provider": "local"}, "nodes": nodes, "networks": networks, "multus": multus}
+    path = tmp_path / "Pulumi.large.yaml"
+    path.write_text(yaml.safe_dump({"config": {"cni-lab:lab": lab}}), encoding="utf-8")
+    start = time.process_time()
+    assert len(load_stack_file(path).lab.nodes) == 100
+    assert time.process_time() - start < 3
+
+
+@pytest.mark.parametrize(
+    ("part", "keys"),
+    [
+        ({"nodes": [4]}, ["nodes[0]"]),
+        ({"nodes": 4}, ["nodes"]),
+        ({"calico": None}, ["calico"]),
+        ({"calico": {"pools": [None]}}, ["calico.pools[0]"]),
+        ({"multus": {"delegates": [{}]}}, ["multus.clusterNetwork"] + [f"multus.delegates[0].{k}" for k in _DELEGATE]),
+        ({"networks": [{"name": "a", "type": "bridge"}]}, ["networks[0].subnet", "networks[0].bridge"]),
+        ({"mirrors": {"images": [{}]}}, ["mirrors.images[0].registry", "mirrors.images[0].mirror"]),
+    ],
+)
+def test_rules_run_beside_what_is_broken(part: dict[str, Any], keys: list[str]) -> None:
+    """However little is left of one part, the rules of the others are told in the same message."""
+    raw = {"machines": {"provider": "local"}, "kubernetes": {"serviceCidr": "10.96.0.0/29"}, **part}
+    with pytest.raises(SpecError) as caught:
+        parse_lab(raw)
+    assert [finding.key for finding in caught.value.findings] == [*keys, "kubernetes.serviceCidr"]
+
+
+# --- generated --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("provider", PROVIDERS)
+@pytest.mark.parametrize("multus", [True, False], ids=["multus", "calico"])
+def test_generated_labs_are_accepted(provider: str, multus: bool) -> None:
+    @settings(busy, max_examples=busy.max_examples // 4)
+    @given(labs(provider, multus))
+    def accepted(raw: dict[str, Any]) -> None:
+        lab = parse_lab(raw, CONFIG)
+        assert lab == parse_lab(json.loads(json.dumps(raw)), CONFIG)
+        assert Lab.model_validate_json(lab.model_dump_json(by_alias=True)) == lab
+        assert lab.machines.provider == provider
+        assert (lab.multus is not None) == multus
+
+    accepted()
+
+
+def places(value: Any, path: tuple[str | int, ...] = ()) -> Iterator[tuple[str | int, ...]]:
+    """The path of every value inside."""
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, item in items:
+        yield (*path, key)
+        yield from places(item, (*path, key))
+
+
+def put(raw: Any, path: tuple[str | int, ...], value: Any) -> Any:
+    found = copy.deepcopy(raw)
+    inner = found
+    for part in path[:-1]:
+        inner = inner[part]
+    inner[path[-1]] = value
+    return found
+
+
+def dotted(path: tuple[str | int, ...]) -> str:
+    return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path).removeprefix(".")
+
+
+@busy
+@given(labs(), st.data())
+def test_one_broken_value_is_told_once(raw: dict[str, Any], data: st.DataObject) -> None:
+    """A value of a type that fits nowhere gives one finding, there; nothing that would follow from it."""
+    path = data.draw(st.sampled_from([p for p in places(raw) if p[-2:-1] != ("config",) and "config" not in p]))
+    with pytest.raises(SpecError) as caught:
+        parse_lab(put(raw, path, float("nan")), CONFIG)
+    assert [finding.key for finding in caught.value.findings] == [dotted(path)], str(caught.value)
+
+
+@busy
+@given(labs(), st.data())
+def test_one_missing_value_is_told_at_most_once(raw: dict[str, Any], data: st.DataObject) -> None:
+    """A key taken away: the lab is accepted still, or the findings name the key or what it was for."""
+    path = data.draw(st.sampled_from([p for p in places(raw) if isinstance(p[-1], str) and "config" not in p]))
+    found = copy.deepcopy(raw)
+    inner = found
+    for part in path[:-1]:
+        inner = inner[part]
+    del inner[path[-1]]
+    try:
+        parse_lab(found, CONFIG)
+    except SpecError as error:
+        assert error.findings
+        missing = [finding for finding in error.findings if finding.value == "missing"]
+        assert len(missing) <= max(1, len(raw["nodes"]))
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=10), inner, max_size=4),
+    max_leaves=20,
+)
+
+
+@busy
+@given(json_values)
+def test_arbitrary_values(value: Any) -> None:
+    with pytest.raises(SpecError):
+        parse_lab(value, CONFIG)
+
+
+@busy
+@given(labs(), st.data(), json_values)
+def test_mutated_labs(raw: dict[str, Any], data: st.DataObject, value: Any) -> None:
+    path = data.draw(st.sampled_from(list(places(raw))))
+    accepted_or_refused(put(raw, path, value))
+
+
+@busy
+@given(labs(), st.data())
+def test_swapped_values(raw: dict[str, Any], data: st.DataObject) -> None:
+    """Values of the right type in the wrong place: what cross-field rules have to bear."""
+    paths = list(places(raw))
+    for _ in range(data.draw(st.integers(1, 5))):
+        target, source = data.draw(st.sampled_from(paths)), data.draw(st.sampled_from(paths))
+        try:
+            inner = raw
+            for part in source:
+                inner = inner[part]
+            raw = put(raw, target, inner)
+        except (KeyError, IndexError, TypeError):
+            continue
+    accepted_or_refused(raw)
+
+
+def accepted_or_refused(raw: Any) -> None:
+    try:
+        assert isinstance(parse_lab(raw, CONFIG), Lab)
+    except SpecError as error:
+        assert error.findings
+        for finding in error.findings:
+            assert all((finding.key, finding.value, finding.problem, finding.mend))
+            assert str(finding).isprintable()
+
+
+@busy
+@given(st.sampled_from(STACKS), st.data())
+def test_mutated_files(tmp_path_factory: pytest.TempPathFactory, stack: Path, data: st.DataObject) -> None:
+    text = bytearray(stack.read_bytes())
+    for _ in range(data.draw(st.integers(1, 6))):
+        start = data.draw(st.integers(0, len(text) - 1))
+        text[start : start + data.draw(st.integers(0, 8))] = data.draw(
+            st.binary(max_size=4)
+            | st.sampled_from([b"\t", b"[", b"}", b"&a ", b"*a", b"!!x ", b"? ", b"- ", b": ", b"\n"])
+        )
+    path = tmp_path_factory.getbasetemp() / "Pulumi.mutated.yaml"
+    path.write_bytes(text)
+    try:
+        load_stack_file(path)
+    except SpecError as error:
+        assert error.findings
+        assert str(error).startswith("Pulumi.mutated.yaml has ")

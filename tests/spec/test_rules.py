@@ -1,0 +1,196 @@
+"""The rules as a whole: none forgotten, each shown by a broken file; and what they stand on."""
+
+from __future__ import annotations
+
+import base64
+import re
+from collections.abc import Iterator
+from ipaddress import IPv4Network
+from itertools import combinations
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from components.spec import rules, translate
+from components.spec.findings import Finding, SpecError, nearest, shown
+from components.spec.load import load_stack_file, parse_lab
+from components.spec.rules import addresses, calico, cluster, machines, multus, networks, workloads
+from components.spec.rules.core import Rule, overlaps
+from components.spec.rules.machines import host_key_problem
+from components.spec.schema import stack_file_schema
+from tests.spec.test_bad_files import BAD
+from tests.strategies import host_key
+
+MODULES = (machines, addresses, cluster, calico, multus, networks, workloads)
+
+
+def test_every_rule_is_listed() -> None:
+    for module in MODULES:
+        written = [value for value in vars(module).values() if isinstance(value, Rule)]
+        assert list(module.RULES) == written
+    assert [rule for module in MODULES for rule in module.RULES] == list(rules.RULES)
+
+
+def test_every_rule_is_shown_by_a_bad_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    shown_by: set[str] = set()
+    real = Rule.findings
+
+    def recorded(self: Rule, *arguments: Any) -> Iterator[Finding]:
+        for finding in real(self, *arguments):
+            shown_by.add(f"{self.check.__module__}.{self.check.__name__}")
+            yield finding
+
+    monkeypatch.setattr(Rule, "findings", recorded)
+    for path in BAD:
+        with pytest.raises(SpecError):
+            load_stack_file(path)
+    assert shown_by == {f"{rule.check.__module__}.{rule.check.__name__}" for rule in rules.RULES}
+
+
+def properties() -> dict[str, set[str]]:
+    """The keys of every definition in the schema."""
+    return {name: set(body.get("properties", ())) for name, body in stack_file_schema()["$defs"].items()}
+
+
+def test_rules_read_keys_that_exist() -> None:
+    known = set().union(*properties().values())
+    for rule in rules.RULES:
+        for key in (*rule.reads, *filter(None, [rule.each])):
+            for part in key.replace("[]", "").split("."):
+                assert part in known, f"{rule.check.__name__} reads {key}"
+        assert rule.each is None or any(key.startswith(rule.each) for key in rule.reads)
+
+
+def test_every_pattern_has_its_words() -> None:
+    """A value that does not match is told in words, never by its regular expression."""
+    found: set[str] = set()
+
+    def collect(value: Any) -> None:
+        if isinstance(value, dict):
+            if isinstance(value.get("pattern"), str):
+                found.add(value["pattern"])
+            for inner in value.values():
+                collect(inner)
+        elif isinstance(value, list):
+            for inner in value:
+                collect(inner)
+
+    collect(stack_file_schema()["$defs"])
+    addresses_of_networks = {pattern for pattern in found if r"25[0-5]" in pattern}
+    assert found - addresses_of_networks == set(translate.PATTERNS)
+
+
+def test_stand_ins_are_of_the_right_kind() -> None:
+    """A lab in which every stand-in is used at once is taken as far as the models go."""
+    with pytest.raises(SpecError) as caught:
+        parse_lab(
+            {
+                "machines": {"provider": "existing", "user": 1},
+                "nodes": [{"role": "control-plane", "name": 1, "subnet": 1, "address": 1, "ssh": {"hostKey": 1}}],
+                "calico": {"pools": [{"name": 1, "cidr": 1}], "peers": [{"name": 1, "peerIP": 1, "asNumber": 0}]},
+                "multus": {"clusterNetwork": 1, "delegates": [{"name": 1, "rangeStart": "a", "rangeEnd": "b"}]},
+                "networks": [
+                    {"name": 1, "type": "bridge", "subnet": 1, "bridge": 1},
+                    {"name": 1, "type": "macvlan", "subnet": 1, "master": 1},
+                    {"name": 1, "type": "host-device", "subnet": 1, "device": 1},
+                    {"name": 1, "type": "custom", "config": 1},
+                    {"name": 1, "type": "nothing"},
+                ],
+                "workloads": [{"name": 1, "image": 1, "networks": [{"name": 1}]}],
+                # Last, and only seen where the models took the rest.
+                "kubernetes": {"version": "1.0.0"},
+            }
+        )
+    keys = [finding.key for finding in caught.value.findings]
+    assert len(keys) == len(set(keys))
+    assert keys[-1] == "kubernetes.version"
+    assert all("." in key for key in keys), keys
+
+
+# --- what they stand on -----------------------------------------------------------------------------------------------
+
+
+cidrs = st.builds(
+    lambda prefix, start: IPv4Network(((start << (32 - prefix)) & 0xFFFFFFFF, prefix)),
+    st.integers(4, 12),
+    st.integers(0, 4095),
+)
+
+
+@given(st.lists(cidrs, max_size=12))
+def test_overlaps_agree_with_all_pairs(ranges: list[IPv4Network]) -> None:
+    found = list(overlaps([(str(index), cidr) for index, cidr in enumerate(ranges)]))
+    assert len({key for key, *_ in found}) == len(found)
+    for key, other, cidr, taken in found:
+        assert int(other) < int(key)
+        assert (cidr, taken) == (ranges[int(key)], ranges[int(other)])
+        assert cidr.overlaps(taken)
+    pairs = [(i, j) for i, j in combinations(range(len(ranges)), 2) if ranges[i].overlaps(ranges[j])]
+    assert {int(key) for key, *_ in found} == {j for _, j in pairs}
+
+
+def test_host_keys() -> None:
+    good = host_key(7)
+    wire = base64.b64decode(good.split()[1])
+    ecdsa = b"ecdsa-sha2-nistp256"
+    assert host_key_problem(good) is None
+    assert host_key_problem(f"{good} root@host") is None
+    assert host_key_problem(f"  {good}\n") is None
+    curve = len(ecdsa).to_bytes(4, "big") + ecdsa + bytes(85)
+    assert host_key_problem(f"ecdsa-sha2-nistp256 {base64.b64encode(curve).decode()}") is None
+    assert host_key_problem(f"{good}\n{good}") == "is more than one line"
+    for broken in ("", "ssh-ed25519", good.split()[1], f"192.0.2.1 {good}", f"ssh-rsa {good.split()[1]}"):
+        assert "not a public key of type" in str(host_key_problem(broken))
+    for cut in (wire[:-1], wire + b"x", wire[:19]):
+        assert "as long as" in str(host_key_problem(f"ssh-ed25519 {base64.b64encode(cut).decode()}"))
+    assert "base64" in str(host_key_problem(good[:-1]))
+    assert "another type's" in str(host_key_problem("ssh-ed25519 AAAA"))
+
+
+@pytest.mark.parametrize(
+    ("word", "words", "meant"),
+    [
+        ("vxlan", ["IPIP", "VXLAN", "None"], "VXLAN"),
+        ("pod_cidr", ["podCidr", "serviceCidr"], "podCidr"),
+        ("zebra", ["machines", "network"], None),
+        ("", ["a"], None),
+        ("x" * 100_000, ["x"], None),
+        ("anything", [], None),
+    ],
+)
+def test_nearest(word: str, words: list[str], meant: str | None) -> None:
+    assert nearest(word, words) == meant
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (None, "null"),
+        (True, "true"),
+        ("a b", "a b"),
+        ("", "''"),
+        (" a", "' a'"),
+        ("a\nb", r"'a\nb'"),
+        ("\x1b[31m", r"'\x1b[31m'"),
+        ([], "[]"),
+        (["a"], "[a]"),
+        (["a", "b"], "[2 items]"),
+        ({"a": 1, "b": 2}, "{a, b}"),
+        (1.5, "1.5"),
+        ("x" * 100, "x" * 59 + "…"),
+    ],
+)
+def test_shown(value: object, text: str) -> None:
+    assert shown(value) == text
+
+
+def test_messages_use_one_form() -> None:
+    """Problems and mends continue a sentence: small first letter (or a name), no full stop of their own."""
+    for path in BAD:
+        with pytest.raises(SpecError) as caught:
+            load_stack_file(path)
+        for finding in caught.value.findings:
+            assert not re.search(r"[.,;:]$", finding.problem), finding
+            assert not re.search(r"[,;:]$", finding.mend), finding
