@@ -1,0 +1,159 @@
+"""Calico on a cluster whose API answers: install it, say what it shall be, wait for it, read the nodes' blocks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+import pulumi
+
+from components.calico import manifests
+from components.calico.blocks import claimed_pools, parse_blocks
+from components.cluster.api import Api, KubeObject
+from components.cluster.host import pause_image
+from components.machines.machine import Machine
+from components.node.script import File
+from components.node.step import Step, StepArgs
+from components.spec import pins
+from components.spec.models import Lab
+
+DIRECTORY = "/var/lib/cni-lab/calico"
+
+T = TypeVar("T")
+
+
+def refused(compute: Callable[[], T]) -> T:
+    """A ValueError as one clear line of Pulumi's instead of a traceback."""
+    try:
+        return compute()
+    except ValueError as error:
+        raise pulumi.RunError(str(error)) from None
+
+
+@dataclass(frozen=True)
+class CalicoArgs:
+    """`machine`: the first control plane. `joined`: one leaf per further node, done when it has joined."""
+
+    lab: Lab
+    machine: Machine
+    api: Api
+    joined: Sequence[pulumi.CustomResource]
+
+
+class Calico(pulumi.ComponentResource):
+    """`installed`: the CRDs are there and what reads them runs. `ready`: pods get addresses on every node.
+    `blocks`: node name → CIDRs of the blocks it has claimed, as read from the live cluster."""
+
+    installed: pulumi.CustomResource
+    ready: pulumi.CustomResource
+    blocks: pulumi.Output[dict[str, list[str]]]
+
+    def __init__(self, name: str, args: CalicoArgs, opts: pulumi.ResourceOptions | None = None) -> None:
+        super().__init__("cnilab:calico:Calico", name, {}, opts)
+        self._name, self._lab, self._args = name, args.lab, args
+        by_operator = args.lab.calico.install == "operator"
+
+        self.installed = self._install()
+        wanted = self._by_operator() if by_operator else self._by_manifest()
+        # Calico's API server serves the settings only once it runs; as stored objects they can stand from the start.
+        if not by_operator:
+            wanted += self._settings([self.installed])
+        read = self._read_blocks(wanted)
+        self.ready = read.done
+        if by_operator:
+            self._settings([self.ready])
+
+        names = [node.name for node in args.lab.nodes]
+        self.blocks = read.stdout.apply(lambda text: refused(lambda: parse_blocks(text, names)))
+        self.register_outputs({"blocks": self.blocks})
+
+    def _install(self) -> pulumi.CustomResource:
+        lab = self._lab
+        by_operator = lab.calico.install == "operator"
+        sources = (
+            ["v1_crd_projectcalico_org.yaml", "tigera-operator.yaml"]
+            if by_operator
+            else [manifests.upstream_manifest(lab)]
+        )
+        sums = pins.CALICO[lab.calico.version].sha256
+        # Beside the manifests that calico.sh fetches: kustomize reads nothing outside its own directory.
+        files = [
+            File(f"{DIRECTORY}/kustomization.yaml", manifests.kustomization(lab)),
+            File(f"{DIRECTORY}/calico-node.yaml", manifests.node_patch(lab)),
+            File(f"{DIRECTORY}/calico-config.yaml", manifests.config_patch(lab)),
+        ]
+        step = StepArgs(
+            machine=self._args.machine,
+            phase="calico",
+            scripts=["calico.sh"],
+            variables={
+                "INSTALL": lab.calico.install,
+                "DIRECTORY": DIRECTORY,
+                "BASE": f"{lab.mirrors.calico_manifests}/v{lab.calico.version}/manifests",
+                "SOURCES": "".join(f"{sums[source]} {source}\n" for source in sources),
+            },
+            files=[] if by_operator else files,
+            after=[self._args.api.ready],
+        )
+        return Step(f"{self._name}-install", step, pulumi.ResourceOptions(parent=self)).done
+
+    def _object(
+        self, name: str, manifest: manifests.Manifest, after: Sequence[pulumi.Resource], *, patch: bool = False
+    ) -> KubeObject:
+        return self._args.api.object(f"{self._name}-{name}", manifest, parent=self, after=after, patch=patch)
+
+    def _by_operator(self) -> list[KubeObject]:
+        return [
+            self._object("installation", manifests.installation(self._lab), [self.installed]),
+            self._object("apiserver", manifests.api_server(), [self.installed]),
+        ]
+
+    def _by_manifest(self) -> list[KubeObject]:
+        pools = manifests.ip_pools(self._lab)
+        return [self._object(f"pool-{name}", pool, [self.installed]) for name, pool in pools.items()]
+
+    def _settings(self, after: list[pulumi.CustomResource]) -> list[KubeObject]:
+        """Felix, BGP and IPAM where the lab says more than Calico's defaults. The mesh goes last: routes stay."""
+        lab = self._lab
+        made: list[KubeObject] = []
+        if felix := manifests.felix_configuration(lab):
+            made.append(self._object("felix", felix, after, patch=True))
+        if ipam := manifests.ipam_configuration(lab):
+            made.append(self._object("ipam", ipam, after, patch=True))
+        reflectors = [
+            self._object(f"reflector-{node}", patch, [*after, *self._args.joined], patch=True)
+            for node, patch in manifests.route_reflectors(lab).items()
+        ]
+        peers = [
+            self._object(f"peer-{name}", peer, [*after, *reflectors]) for name, peer in manifests.bgp_peers(lab).items()
+        ]
+        made += [*reflectors, *peers]
+        if bgp := manifests.bgp_configuration(lab):
+            made.append(self._object("bgp", bgp, [*after, *peers], patch=True))
+        return made
+
+    def _read_blocks(self, wanted: Sequence[pulumi.Resource]) -> Step:
+        lab = self._lab
+        pools = [f"{pool.name}={pool.cidr}" for pool in claimed_pools(lab)]
+        step = StepArgs(
+            machine=self._args.machine,
+            phase="blocks",
+            scripts=["blocks.sh"],
+            variables={
+                "INSTALL": lab.calico.install,
+                "IPAM": lab.calico.ipam,
+                "NODES": " ".join(node.name for node in lab.nodes),
+                "POOLS": " ".join(pools),
+                "PAUSE_IMAGE": pause_image(lab),
+                "PATIENCE": "900",
+            },
+            after=[*wanted, *self._args.joined],
+            # Another set of machines, or other pools: the blocks are others too.
+            triggers=[
+                *(leaf.id for leaf in self._args.joined),
+                *(f"{pool.name} {pool.cidr} /{pool.block_size}" for pool in lab.calico.pools),
+            ],
+            timeout=1500,
+        )
+        return Step(f"{self._name}-blocks", step, pulumi.ResourceOptions(parent=self))

@@ -1,0 +1,249 @@
+"""Calico's objects for a lab, as plain dicts.
+
+By the operator, objects of `projectcalico.org/v3` (served by Calico's own API server); by manifest there is none, and
+the same objects are written as they are stored, in `crd.projectcalico.org/v1`. Field names are those of the CRDs in
+Calico's manifests `v1_crd_projectcalico_org.yaml` and of tigera/operator `api/v1`.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any, Final
+
+from components.spec.models import Encapsulation, Lab
+
+Manifest = dict[str, Any]
+
+ROUTE_REFLECTOR_LABEL: Final = "cni-lab/route-reflector"
+
+_IPIP_MODE: Final[dict[Encapsulation, str]] = {"IPIP": "Always", "IPIPCrossSubnet": "CrossSubnet"}
+_VXLAN_MODE: Final[dict[Encapsulation, str]] = {"VXLAN": "Always", "VXLANCrossSubnet": "CrossSubnet"}
+
+
+def api_version(lab: Lab) -> str:
+    return "projectcalico.org/v3" if lab.calico.install == "operator" else "crd.projectcalico.org/v1"
+
+
+def _object(lab: Lab, kind: str, name: str, spec: Manifest) -> Manifest:
+    return {"apiVersion": api_version(lab), "kind": kind, "metadata": {"name": name}, "spec": spec}
+
+
+# --- by the operator --------------------------------------------------------------------------------------------------
+
+
+def installation(lab: Lab) -> Manifest:
+    """What the operator makes and keeps so, pools included: it undoes changes made to an IPPool by hand."""
+    calico = lab.calico
+    network: Manifest = {
+        "bgp": calico.bgp,
+        "containerIPForwarding": calico.container_ip_forwarding,
+        "hostPorts": "Enabled",
+        "linuxDataplane": calico.linux_dataplane,
+        "nodeAddressAutodetectionV4": _autodetection(lab),
+        "ipPools": [
+            {
+                "name": pool.name,
+                "cidr": str(pool.cidr),
+                "blockSize": pool.block_size,
+                "encapsulation": pool.encapsulation,
+                "natOutgoing": "Enabled" if pool.nat_outgoing else "Disabled",
+                "nodeSelector": pool.node_selector,
+                "disableBGPExport": pool.disable_bgp_export,
+            }
+            for pool in calico.pools
+        ],
+    }
+    if calico.mtu is not None:
+        network["mtu"] = calico.mtu
+    spec: Manifest = {"calicoNetwork": network, "cni": {"type": "Calico", "ipam": {"type": calico.ipam}}}
+    if len(lab.control_planes) == 1:
+        # A second copy of each controller cannot save what falls with the one control plane.
+        spec["controlPlaneReplicas"] = 1
+    return {
+        "apiVersion": "operator.tigera.io/v1",
+        "kind": "Installation",
+        "metadata": {"name": "default"},
+        "spec": spec,
+    }
+
+
+def _autodetection(lab: Lab) -> Manifest:
+    if lab.calico.interface is not None:
+        return {"interface": lab.calico.interface}
+    if lab.calico.node_address_autodetection == "NodeInternalIP":
+        return {"kubernetes": "NodeInternalIP"}
+    return {"firstFound": True}
+
+
+def api_server() -> Manifest:
+    return {"apiVersion": "operator.tigera.io/v1", "kind": "APIServer", "metadata": {"name": "default"}, "spec": {}}
+
+
+# --- by manifest ------------------------------------------------------------------------------------------------------
+
+
+def upstream_manifest(lab: Lab) -> str:
+    """File name of the release's manifest: with BIRD, or with VXLAN alone."""
+    return "calico.yaml" if lab.calico.bgp == "Enabled" else "calico-vxlan.yaml"
+
+
+def kustomization(lab: Lab) -> Manifest:
+    """What the lab changes in the upstream manifest before anything of it starts; to be written beside it."""
+    return {
+        "apiVersion": "kustomize.config.k8s.io/v1beta1",
+        "kind": "Kustomization",
+        "resources": [upstream_manifest(lab)],
+        "patches": [{"path": "calico-node.yaml"}, {"path": "calico-config.yaml"}],
+    }
+
+
+def node_patch(lab: Lab) -> Manifest:
+    """Strategic merge patch of the DaemonSet: no pool but the lab's own, and how a node finds its address."""
+    calico = lab.calico
+    if calico.interface is not None:
+        method = f"interface={calico.interface}"
+    elif calico.node_address_autodetection == "NodeInternalIP":
+        method = "kubernetes-internal-ip"
+    else:
+        method = "first-found"
+    env = {"NO_DEFAULT_POOLS": "true", "IP_AUTODETECTION_METHOD": method}
+    return {
+        "apiVersion": "apps/v1",
+        "kind": "DaemonSet",
+        "metadata": {"name": "calico-node", "namespace": "kube-system"},
+        "spec": {
+            "template": {
+                # Pods read the ConfigMap only when they start: a change of it has to show in their template.
+                "metadata": {"annotations": {"cni-lab/calico-config": json.dumps(_config(lab), sort_keys=True)}},
+                "spec": {
+                    "containers": [
+                        {"name": "calico-node", "env": [{"name": k, "value": v} for k, v in env.items()]},
+                    ]
+                },
+            }
+        },
+    }
+
+
+def config_patch(lab: Lab) -> Manifest:
+    """Strategic merge patch of the ConfigMap: MTU and the CNI configuration that every node gets."""
+    return {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": {"name": "calico-config", "namespace": "kube-system"},
+        "data": _config(lab),
+    }
+
+
+def _config(lab: Lab) -> dict[str, str]:
+    calico = lab.calico
+    plugin: Manifest = {
+        "type": "calico",
+        "log_level": "info",
+        "log_file_path": "/var/log/calico/cni/cni.log",
+        "datastore_type": "kubernetes",
+        "nodename": "__KUBERNETES_NODE_NAME__",
+        "mtu": "__CNI_MTU__",
+        "ipam": {"type": "calico-ipam"} if calico.ipam == "Calico" else {"type": "host-local", "subnet": "usePodCidr"},
+        "container_settings": {"allow_ip_forwarding": calico.container_ip_forwarding == "Enabled"},
+        "policy": {"type": "k8s"},
+        "kubernetes": {"kubeconfig": "__KUBECONFIG_FILEPATH__"},
+    }
+    portmap = {"type": "portmap", "snat": True, "capabilities": {"portMappings": True}}
+    network = {"name": "k8s-pod-network", "cniVersion": "0.3.1", "plugins": [plugin, portmap]}
+    # The installer puts a number where this word stands, so it must not be in quotes.
+    text = json.dumps(network, indent=2).replace('"__CNI_MTU__"', "__CNI_MTU__")
+    return {"veth_mtu": str(calico.mtu or 0), "cni_network_config": text}
+
+
+def ip_pools(lab: Lab) -> dict[str, Manifest]:
+    """One IPPool for each pool, by name."""
+    return {
+        pool.name: _object(
+            lab,
+            "IPPool",
+            pool.name,
+            {
+                "cidr": str(pool.cidr),
+                "blockSize": pool.block_size,
+                "ipipMode": _IPIP_MODE.get(pool.encapsulation, "Never"),
+                "vxlanMode": _VXLAN_MODE.get(pool.encapsulation, "Never"),
+                "natOutgoing": pool.nat_outgoing,
+                "nodeSelector": pool.node_selector,
+                "disableBGPExport": pool.disable_bgp_export,
+                "allowedUses": ["Workload", "Tunnel"],
+                "assignmentMode": "Automatic",
+            },
+        )
+        for pool in lab.calico.pools
+    }
+
+
+# --- both -------------------------------------------------------------------------------------------------------------
+
+
+def felix_configuration(lab: Lab) -> Manifest | None:
+    """Patch of FelixConfiguration `default`, which Calico makes itself: only what the lab sets."""
+    spec: Manifest = {}
+    if lab.calico.wireguard:
+        spec["wireguardEnabled"] = True
+    if lab.calico.install == "manifest" and lab.calico.linux_dataplane == "Nftables":
+        spec["nftablesMode"] = "Enabled"
+    return _object(lab, "FelixConfiguration", "default", spec) if spec else None
+
+
+def bgp_configuration(lab: Lab) -> Manifest | None:
+    """Patch of BGPConfiguration `default`; None where Calico's own defaults hold or there is no BGP."""
+    calico = lab.calico
+    if calico.bgp == "Disabled" or (calico.as_number == 64512 and not calico.route_reflectors):
+        return None
+    spec = {"asNumber": calico.as_number, "nodeToNodeMeshEnabled": not calico.route_reflectors}
+    return _object(lab, "BGPConfiguration", "default", spec)
+
+
+def bgp_peers(lab: Lab) -> dict[str, Manifest]:
+    """One BGPPeer for each of the lab's peers, and one that joins every node to the route reflectors, by name."""
+    calico = lab.calico
+    peers = {
+        peer.name: _object(
+            lab,
+            "BGPPeer",
+            peer.name,
+            {"peerIP": str(peer.peer_ip), "asNumber": peer.as_number, "nodeSelector": peer.node_selector},
+        )
+        for peer in calico.peers
+    }
+    if calico.route_reflectors:
+        name = "cni-lab-route-reflectors"
+        selector = f"has({ROUTE_REFLECTOR_LABEL})"
+        peers[name] = _object(lab, "BGPPeer", name, {"nodeSelector": "all()", "peerSelector": selector})
+    return peers
+
+
+def route_reflectors(lab: Lab) -> dict[str, Manifest]:
+    """Patches that turn Nodes into route reflectors, by node name. One cluster id: they stand in for one another."""
+    return {
+        node: {
+            "apiVersion": "v1",
+            "kind": "Node",
+            "metadata": {
+                "name": node,
+                "labels": {ROUTE_REFLECTOR_LABEL: "true"},
+                "annotations": {"projectcalico.org/RouteReflectorClusterID": "224.0.0.1"},
+            },
+        }
+        for node in lab.calico.route_reflectors
+    }
+
+
+def ipam_configuration(lab: Lab) -> Manifest | None:
+    """Patch of calico-ipam's settings: None where the lab leaves them alone."""
+    if not lab.calico.strict_affinity:
+        return None
+    kind = "IPAMConfiguration" if lab.calico.install == "operator" else "IPAMConfig"
+    return _object(lab, kind, "default", {"strictAffinity": True, "autoAllocateBlocks": True})
+
+
+def ip_reservation(lab: Lab, cidrs: Any) -> Manifest:
+    """`cidrs`: list of CIDR strings, or an output of one."""
+    return _object(lab, "IPReservation", "cni-lab-delegates", {"reservedCIDRs": cidrs})

@@ -1,0 +1,159 @@
+"""CNI configurations, as plain dicts: Multus' own, the delegates' on each node, and the attached networks'.
+
+A delegate inherits nothing from Calico's Installation: MTU, forwarding and API address stand in each. Sources: Calico
+"Configure the Calico CNI plugins", Multus `docs/configuration.md`, containernetworking/plugins v1.9.1.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from components.spec.addresses import api_service_address
+from components.spec.models import (
+    AddressedNetwork,
+    AttachedNetwork,
+    BridgeNetwork,
+    CustomNetwork,
+    Delegate,
+    HostDeviceNetwork,
+    HostLocal,
+    IpvlanNetwork,
+    Lab,
+    MacvlanNetwork,
+    Multus,
+    StaticAddresses,
+    Whereabouts,
+)
+
+Config = dict[str, Any]
+
+CNI_VERSION: Final = "0.3.1"
+"""Calico's plugin speaks no later one, and Multus must not speak a later one than its delegates."""
+
+DELEGATE_DIRECTORY: Final = "/etc/cni/multus/net.d"
+KUBECONFIG: Final = "/etc/cni/multus/multus.kubeconfig"
+"""Beside Multus' own `/etc/cni/net.d/multus.d`, whose token is written once and dies with its pod."""
+DEFAULT_NETWORK: Final = "multus-cni-network"
+
+
+def api_server(lab: Lab) -> str:
+    """The API as every node reaches it, once kube-proxy runs: the `kubernetes` Service."""
+    return f"https://{api_service_address(lab.kubernetes.service_cidr)}:443"
+
+
+def delegate_config(lab: Lab, delegate: Delegate, *, subnet: Any, start: Any, end: Any) -> Config:
+    """Calico's plugin over host-local in a node's own block. `subnet` (CIDR), `start` and `end` may be outputs."""
+    forwarding = delegate.allow_ip_forwarding
+    if forwarding is None:
+        forwarding = lab.calico.container_ip_forwarding == "Enabled"
+    ipam: Config = {
+        "type": "host-local",
+        "ranges": [[{"subnet": subnet, "rangeStart": start, "rangeEnd": end}]],
+    }
+    if delegate.routes:
+        ipam["routes"] = [{"dst": str(dst)} for dst in delegate.routes]
+    return {
+        "cniVersion": CNI_VERSION,
+        "name": delegate.name,
+        "type": "calico",
+        "datastore_type": "kubernetes",
+        # 0: as Calico finds it on each node, in /var/lib/calico/mtu.
+        "mtu": lab.calico.mtu or 0,
+        "nodename_file_optional": False,
+        "log_level": "Info",
+        "log_file_path": "/var/log/calico/cni/cni.log",
+        "ipam": ipam,
+        "container_settings": {"allow_ip_forwarding": forwarding},
+        "policy": {"type": "k8s"},
+        "kubernetes": {"k8s_api_root": api_server(lab), "kubeconfig": "/etc/cni/net.d/calico-kubeconfig"},
+    }
+
+
+def multus_config(multus: Multus, name: str = DEFAULT_NETWORK) -> Config:
+    """Multus as a CNI network: `clusterNetwork` gives eth0, and nothing is added unless a pod asks."""
+    return {
+        "cniVersion": CNI_VERSION,
+        "name": name,
+        "type": "multus",
+        "confDir": DELEGATE_DIRECTORY,
+        "cniDir": "/var/lib/cni/multus",
+        "binDir": "/opt/cni/bin",
+        "logFile": "/var/log/multus.log",
+        "logLevel": multus.log_level,
+        "capabilities": {"portMappings": True},
+        # By the name of its NetworkAttachmentDefinition: read from a file's path, Multus 4.3.0 loses what Calico's
+        # plugin needs to give addresses back (k8snetworkplumbingwg/multus-cni#1449).
+        "clusterNetwork": multus.cluster_network,
+        "defaultNetworks": [],
+        "kubeconfig": KUBECONFIG,
+    }
+
+
+def network_config(network: AttachedNetwork) -> Config:
+    """The CNI configuration of an attached network; `custom` as written, but for the two keys every one must have."""
+    head: Config = {"cniVersion": CNI_VERSION, "name": network.name}
+    if isinstance(network, CustomNetwork):
+        return head | network.config
+    config = head | {"type": network.type} | _kind(network)
+    if network.mtu is not None:
+        config["mtu"] = network.mtu
+    return config | {"ipam": _ipam(network)}
+
+
+def _kind(network: BridgeNetwork | MacvlanNetwork | IpvlanNetwork | HostDeviceNetwork) -> Config:
+    if isinstance(network, BridgeNetwork):
+        return {
+            "bridge": network.bridge,
+            "isGateway": network.is_gateway,
+            "ipMasq": network.ip_masq,
+            "hairpinMode": network.hairpin_mode,
+        }
+    if isinstance(network, HostDeviceNetwork):
+        return {"device": network.device}
+    return {"master": network.master, "mode": network.mode}
+
+
+def _ipam(network: AddressedNetwork) -> Config:
+    ipam = network.ipam
+    found: Config = {"type": ipam.type}
+    if network.routes:
+        found["routes"] = [
+            {"dst": str(route.dst)} | ({"gw": str(route.gateway)} if route.gateway else {}) for route in network.routes
+        ]
+    gateway = {"gateway": str(ipam.gateway)} if ipam.gateway else {}
+    if isinstance(ipam, StaticAddresses):
+        found["addresses"] = [{"address": str(address)} | gateway for address in ipam.addresses]
+        return found
+    limits = {"rangeStart": ipam.range_start, "rangeEnd": ipam.range_end}
+    if isinstance(ipam, HostLocal):
+        given = {key: str(address) for key, address in limits.items() if address}
+        found["ranges"] = [[{"subnet": str(network.subnet)} | given | gateway]]
+        return found
+    return found | _whereabouts(network, ipam) | gateway
+
+
+def _whereabouts(network: AddressedNetwork, ipam: Whereabouts) -> Config:
+    found = {"range": str(network.subnet)}
+    if ipam.range_start:
+        found["range_start"] = str(ipam.range_start)
+    if ipam.range_end:
+        found["range_end"] = str(ipam.range_end)
+    return found
+
+
+def plugins(lab: Lab) -> list[str]:
+    """Executables that must stand in /opt/cni/bin on every node for the lab's networks, sorted."""
+    found = {"multus", "calico", "host-local"}
+    for network in lab.networks:
+        found |= _types(network_config(network))
+    return sorted(found)
+
+
+def _types(config: Any) -> set[str]:
+    """Plugin types of a configuration, of its chain's plugins and of their IPAM; a custom one may hold anything."""
+    if isinstance(config, list):
+        return {found for item in config for found in _types(item)}
+    if not isinstance(config, dict):
+        return set()
+    own = {config["type"]} if isinstance(config.get("type"), str) else set()
+    return own | _types(config.get("ipam")) | _types(config.get("plugins"))

@@ -1,0 +1,184 @@
+# shellcheck shell=bash
+# Wait until Calico serves every node, then print the blocks the nodes have claimed: {"node": ["CIDR", …]} on stdout.
+# INSTALL: operator or manifest. IPAM: Calico or HostLocal. NODES: every node of the lab. POOLS: "NAME=CIDR" of each
+# pool in which every node must hold a block. Where a pool has a tunnel, its address claims one a moment after Calico
+# runs; a node that has none then gets one by a pod of PAUSE_IMAGE that lives as long as that takes.
+# PATIENCE: seconds in which every node must be served, images pulled and all.
+: "${INSTALL:?}" "${IPAM:?}" "${NODES:?}" "${PAUSE_IMAGE:?}" "${PATIENCE:?}"
+export KUBECONFIG=${CNI_LAB_KUBECONFIG:-/etc/kubernetes/admin.conf}
+read -ra nodes <<<"$NODES"
+read -ra pools <<<"${POOLS:-}"
+CLAIM=cni-lab/claim
+deadline=$(($(uptime_seconds) + PATIENCE))
+left() { echo $((deadline - $(uptime_seconds))); }
+
+# condition TYPE OBJECT…: its status is True.
+condition() {
+  local type=$1 status
+  shift
+  status=$(kubectl get "$@" --output "jsonpath={.status.conditions[?(@.type==\"$type\")].status}")
+  [[ $status == True ]] || { echo "$* is not $type" && kubectl get "$@" && return 1; }
+}
+
+# The operator has seen the Installation as it is now: Available may still speak of the one before.
+installation_seen() {
+  local wanted seen
+  wanted=$(kubectl get installation default --output 'jsonpath={.metadata.generation}')
+  seen=$(kubectl get tigerastatus calico \
+    --output 'jsonpath={.status.conditions[?(@.type=="Available")].observedGeneration}')
+  [[ -n $wanted && $seen == "$wanted" ]] || {
+    echo "TigeraStatus calico speaks of Installation generation ${seen:-none}, wanted $wanted" && return 1
+  }
+}
+
+# stuck NAMESPACE: what is known, then the end.
+stuck() {
+  kubectl get nodes --output wide >&2 || true
+  if [[ $INSTALL == operator ]]; then
+    kubectl get tigerastatus --output 'jsonpath={range .items[*]}{.metadata.name}{": "}{range .status.conditions[?(@.status=="True")]}{.type}{" "}{.message}{" "}{end}{"\n"}{end}' >&2 || true
+  fi
+  kubectl --namespace "$1" get pods --output wide >&2 || true
+  fail "Calico does not serve every node, see above. Look: kubectl -n $1 describe pods; kubectl get tigerastatus -o yaml"
+}
+
+rolled_out() { kubectl --namespace kube-system rollout status --timeout=5s "$1"; }
+
+case $INSTALL in
+  operator)
+    (
+      wait_for "$(left)" "the operator to take up the Installation" installation_seen
+      for part in calico ippools apiserver; do
+        wait_for "$(left)" "TigeraStatus $part to be Available" condition Available "tigerastatus/$part"
+      done
+    ) || stuck calico-system
+    ;;
+  manifest)
+    (
+      for part in daemonset/calico-node deployment/calico-kube-controllers; do
+        wait_for "$(left)" "$part to be rolled out" rolled_out "$part"
+      done
+    ) || stuck kube-system
+    ;;
+  *) fail "INSTALL=$INSTALL: want operator or manifest" ;;
+esac
+for node in "${nodes[@]}"; do
+  (wait_for "$(left)" "node $node to be Ready" condition Ready "node/$node") || stuck kube-system
+done
+
+# number ADDRESS: an IPv4 address as a number.
+number() {
+  local IFS=. a b c d
+  read -r a b c d <<<"$1"
+  echo $(((a << 24) | (b << 16) | (c << 8) | d))
+}
+
+# inside CIDR POOL: CIDR lies in POOL.
+inside() {
+  local mask=$(((0xffffffff << (32 - ${2#*/})) & 0xffffffff))
+  ((${1#*/} >= ${2#*/} && ($(number "${1%/*}") & mask) == $(number "${2%/*}")))
+}
+
+# blocks: lines "NODE CIDR", IPv4 only, by node and address. A block is a node's when its affinity is confirmed.
+blocks() {
+  if [[ $IPAM == HostLocal ]]; then
+    kubectl get nodes --output 'jsonpath={range .items[*]}{.metadata.name}{" "}{.spec.podCIDR}{"\n"}{end}'
+  else
+    kubectl get blockaffinities.crd.projectcalico.org --output 'jsonpath={range .items[*]}{.spec.node}{" "}{.spec.cidr}{" "}{.spec.state}{" "}{.spec.deleted}{" "}{.spec.type}{"\n"}{end}' |
+      while read -r node cidr state deleted type; do
+        if [[ $state == confirmed && $deleted != true && ${type:-host} == host ]]; then echo "$node $cidr"; fi
+      done
+  fi | { grep -v : || true; } | sort --version-sort
+}
+
+# missing: lines "NODE POOL CIDR" where a node holds no block of a pool it must have one of.
+missing() {
+  local held node pool mine
+  held=$(blocks) || return
+  for node in "${nodes[@]}"; do
+    for pool in "${pools[@]}"; do
+      mine=no
+      while read -r owner cidr; do
+        if [[ $owner == "$node" ]] && inside "$cidr" "${pool#*=}"; then mine=yes; fi
+      done <<<"$held"
+      [[ $mine == yes ]] || echo "$node ${pool%%=*} ${pool#*=}"
+    done
+  done
+}
+
+none_missing() {
+  local lines
+  lines=$(missing) || return
+  [[ -z $lines ]] || { echo "$lines" && return 1; }
+}
+
+# tunnelled: one of the pools is reached through a tunnel.
+tunnelled() {
+  local pool modes
+  for pool in "${pools[@]}"; do
+    modes=$(kubectl get "ippools.crd.projectcalico.org/${pool%%=*}" \
+      --output 'jsonpath={.spec.ipipMode} {.spec.vxlanMode}')
+    if [[ $modes == *Always* || $modes == *CrossSubnet* ]]; then return 0; fi
+  done
+  return 1
+}
+
+remove_claims() {
+  kubectl --namespace kube-system delete pods --selector "$CLAIM" --ignore-not-found --timeout=60s >&2
+}
+
+# claim NODE POOL: a pod on that node with an address of that pool; asking for it makes the node claim a block.
+claim() {
+  kubectl --namespace kube-system create --filename - >&2 <<EOF
+apiVersion: v1
+kind: Pod
+metadata:
+  generateName: cni-lab-claim-
+  labels: {$CLAIM: "$1"}
+  annotations: {cni.projectcalico.org/ipv4pools: '["$2"]'}
+spec:
+  nodeName: $1
+  restartPolicy: Never
+  activeDeadlineSeconds: 300
+  terminationGracePeriodSeconds: 0
+  automountServiceAccountToken: false
+  enableServiceLinks: false
+  tolerations: [{operator: Exists}]
+  containers: [{name: pause, image: "$PAUSE_IMAGE"}]
+EOF
+}
+
+if [[ $IPAM == Calico ]]; then
+  deadline=$(uptime_seconds)
+  if tunnelled; then deadline=$((deadline + 60)); fi
+  until none_missing >/dev/null || (($(uptime_seconds) >= deadline)); do sleep 2; done
+  without=$(missing)
+  if [[ -n $without ]]; then
+    # An earlier run that was cut may have left some.
+    remove_claims
+    trap remove_claims EXIT
+    while read -r node pool cidr; do
+      log "node $node has no block of pool $pool ($cidr) yet: a short-lived pod claims one"
+      claim "$node" "$pool"
+    done <<<"$without"
+    (wait_for 180 "every node to claim a block (node, pool and CIDR follow)" none_missing) || {
+      kubectl --namespace kube-system describe pods --selector "$CLAIM" 2>&1 | tail -n 40 >&2 || true
+      fail "a node got no block. Is its pool full, or does the pool's nodeSelector leave the node out?" \
+        "Look: kubectl get ippools.crd.projectcalico.org,blockaffinities.crd.projectcalico.org"
+    }
+    trap - EXIT
+    remove_claims
+  fi
+fi
+
+held=$(blocks)
+separator='{'
+for node in "${nodes[@]}"; do
+  printf '%s\n  "%s": [' "$separator" "$node"
+  comma=
+  while read -r owner cidr; do
+    if [[ $owner == "$node" && -n $cidr ]]; then printf '%s"%s"' "$comma" "$cidr" && comma=', '; fi
+  done <<<"$held"
+  printf ']'
+  separator=,
+done
+printf '\n}\n'

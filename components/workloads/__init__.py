@@ -1,0 +1,1 @@
+"""Demonstration pods on the lab's networks."""

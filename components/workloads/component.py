@@ -1,0 +1,44 @@
+"""The lab's demonstration pods, once the nodes give them their networks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import pulumi
+
+from components.cluster.api import Api
+from components.spec.models import Lab
+from components.workloads import manifests
+
+
+@dataclass(frozen=True)
+class WorkloadsArgs:
+    """`after`: leaves without which a pod would come up on the wrong network."""
+
+    lab: Lab
+    api: Api
+    after: Sequence[pulumi.Resource]
+
+
+class Workloads(pulumi.ComponentResource):
+    """`ready`: one leaf per workload, done when its pods run."""
+
+    ready: list[pulumi.Resource]
+
+    def __init__(self, name: str, args: WorkloadsArgs, opts: pulumi.ResourceOptions | None = None) -> None:
+        super().__init__("cnilab:workloads:Workloads", name, {}, opts)
+        spaces = [
+            args.api.object(f"{name}-namespace-{space}", manifest, parent=self)
+            for space, manifest in manifests.namespaces(args.lab).items()
+        ]
+        self.ready = [
+            args.api.object(
+                f"{name}-{workload.namespace}-{workload.name}",
+                manifests.deployment(args.lab, workload),
+                parent=self,
+                after=[*args.after, *spaces],
+            )
+            for workload in args.lab.workloads
+        ]
+        self.register_outputs({})

@@ -1,0 +1,80 @@
+"""Deployments whose pods ask for the lab's networks, as plain dicts."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from components.multus.manifests import BUILT_IN_NAMESPACES, namespace
+from components.spec.models import Lab, Workload
+
+Manifest = dict[str, Any]
+
+
+def namespaces(lab: Lab) -> dict[str, Manifest]:
+    """Namespaces that the workloads need and neither Kubernetes nor the networks make, by name."""
+    made = BUILT_IN_NAMESPACES | {network.namespace for network in lab.networks}
+    names = {workload.namespace for workload in lab.workloads} - made
+    return {name: namespace(name) for name in sorted(names)}
+
+
+def network_annotations(lab: Lab, workload: Workload) -> dict[str, str]:
+    """What Multus reads when a pod's sandbox is made; both are JSON lists."""
+    found: dict[str, str] = {}
+    if workload.default_network is not None:
+        # Without a namespace Multus looks in kube-system, where the delegates' definitions are.
+        found["v1.multus-cni.io/default-network"] = json.dumps([{"name": workload.default_network}])
+    if workload.networks:
+        home = {network.name: network.namespace for network in lab.networks}
+        elements = []
+        for attachment in workload.networks:
+            element: dict[str, Any] = {"name": attachment.name}
+            if home.get(attachment.name, workload.namespace) != workload.namespace:
+                element["namespace"] = home[attachment.name]
+            if attachment.default_route is not None:
+                element["default-route"] = [str(attachment.default_route)]
+            elements.append(element)
+        found["k8s.v1.cni.cncf.io/networks"] = json.dumps(elements)
+    return found
+
+
+def deployment(lab: Lab, workload: Workload) -> Manifest:
+    """A Deployment that stands on every node it may stand on, as far as its replicas reach."""
+    labels = {"app": workload.name}
+    container: Manifest = {"name": workload.name, "image": workload.image}
+    if workload.command:
+        container["command"] = list(workload.command)
+    pod: Manifest = {
+        "topologySpreadConstraints": [
+            {
+                "maxSkew": 1,
+                "topologyKey": "kubernetes.io/hostname",
+                "whenUnsatisfiable": "DoNotSchedule",
+                # A node the pods cannot go to does not count, nor do the pods of the version before.
+                "nodeTaintsPolicy": "Honor",
+                "labelSelector": {"matchLabels": labels},
+                "matchLabelKeys": ["pod-template-hash"],
+            }
+        ],
+        "containers": [container],
+    }
+    if workload.on_control_plane:
+        pod["tolerations"] = [
+            {"key": "node-role.kubernetes.io/control-plane", "operator": "Exists", "effect": "NoSchedule"}
+        ]
+    if workload.node_selector:
+        pod["nodeSelector"] = dict(workload.node_selector)
+    # The second label says that the pod is the lab's to restart (vacate.sh).
+    metadata: Manifest = {"labels": labels | {"cni-lab/workload": workload.name}}
+    if wanted := network_annotations(lab, workload):
+        metadata["annotations"] = wanted
+    return {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": {"name": workload.name, "namespace": workload.namespace, "labels": labels},
+        "spec": {
+            "replicas": workload.replicas,
+            "selector": {"matchLabels": labels},
+            "template": {"metadata": metadata, "spec": pod},
+        },
+    }

@@ -1,0 +1,170 @@
+"""Calico's objects: exact, and as the release's CRDs want them."""
+
+from __future__ import annotations
+
+import copy
+import json
+from typing import Any
+
+import jsonschema
+import pytest
+import yaml
+
+from components.calico import manifests
+from components.spec.models import Lab
+from tests.calico import schemas
+from tests.calico.labs import VARIETY, calico_lab, lab, pool
+
+
+def custom_objects(lab: Lab) -> list[dict[str, Any]]:
+    """Every custom object that the component may make of a lab."""
+    settings = [
+        manifests.felix_configuration(lab),
+        manifests.bgp_configuration(lab),
+        manifests.ipam_configuration(lab),
+        manifests.ip_reservation(lab, ["10.244.6.50/31"]),
+        *manifests.bgp_peers(lab).values(),
+    ]
+    if lab.calico.install == "operator":
+        own = [manifests.installation(lab), manifests.api_server()]
+    else:
+        own = list(manifests.ip_pools(lab).values())
+    return own + [m for m in settings if m is not None]
+
+
+def test_installation_of_seed_000() -> None:
+    assert manifests.installation(lab()) == {
+        "apiVersion": "operator.tigera.io/v1",
+        "kind": "Installation",
+        "metadata": {"name": "default"},
+        "spec": {
+            "calicoNetwork": {
+                "bgp": "Disabled",
+                "containerIPForwarding": "Enabled",
+                "hostPorts": "Enabled",
+                "linuxDataplane": "Iptables",
+                "nodeAddressAutodetectionV4": {"kubernetes": "NodeInternalIP"},
+                "ipPools": [
+                    {
+                        "name": "default-ipv4-ippool",
+                        "cidr": "10.244.0.0/16",
+                        "blockSize": 24,
+                        "encapsulation": "VXLAN",
+                        "natOutgoing": "Enabled",
+                        "nodeSelector": "all()",
+                        "disableBGPExport": False,
+                    }
+                ],
+            },
+            "cni": {"type": "Calico", "ipam": {"type": "Calico"}},
+            "controlPlaneReplicas": 1,
+        },
+    }
+
+
+@pytest.mark.parametrize("name", VARIETY)
+def test_every_object_fits_its_definition(name: str) -> None:
+    made = custom_objects(VARIETY[name])
+    assert made
+    for manifest in made:
+        schemas.check(manifest)
+
+
+def test_the_schema_check_refuses_an_unknown_field() -> None:
+    wrong = copy.deepcopy(manifests.installation(lab()))
+    wrong["spec"]["calicoNetwork"]["ipPools"][0]["natOutgoin"] = "Enabled"
+    with pytest.raises(jsonschema.ValidationError, match="natOutgoin"):
+        schemas.check(wrong)
+
+
+@pytest.mark.parametrize(
+    ("encapsulation", "ipip", "vxlan"),
+    [
+        ("IPIP", "Always", "Never"),
+        ("IPIPCrossSubnet", "CrossSubnet", "Never"),
+        ("VXLAN", "Never", "Always"),
+        ("VXLANCrossSubnet", "Never", "CrossSubnet"),
+        ("None", "Never", "Never"),
+    ],
+)
+def test_pool_modes_by_manifest(encapsulation: str, ipip: str, vxlan: str) -> None:
+    spec = calico_lab(install="manifest", pools=[pool("p", "10.244.0.0/16", encapsulation=encapsulation)])
+    made = manifests.ip_pools(spec)["p"]
+    assert made["apiVersion"] == "crd.projectcalico.org/v1"
+    assert (made["spec"]["ipipMode"], made["spec"]["vxlanMode"]) == (ipip, vxlan)
+
+
+@pytest.mark.parametrize(
+    ("calico", "by_operator", "by_manifest"),
+    [
+        ({}, {"kubernetes": "NodeInternalIP"}, "kubernetes-internal-ip"),
+        ({"nodeAddressAutodetection": "FirstFound"}, {"firstFound": True}, "first-found"),
+        ({"interface": "eth1"}, {"interface": "eth1"}, "interface=eth1"),
+    ],
+)
+def test_autodetection(calico: dict[str, Any], by_operator: dict[str, Any], by_manifest: str) -> None:
+    spec = calico_lab(**calico)
+    assert manifests.installation(spec)["spec"]["calicoNetwork"]["nodeAddressAutodetectionV4"] == by_operator
+    [container] = manifests.node_patch(spec)["spec"]["template"]["spec"]["containers"]
+    assert {"name": "IP_AUTODETECTION_METHOD", "value": by_manifest} in container["env"]
+
+
+def test_a_lab_that_sets_nothing_leaves_the_settings_alone() -> None:
+    spec = lab()
+    assert manifests.felix_configuration(spec) is None
+    assert manifests.bgp_configuration(spec) is None
+    assert manifests.ipam_configuration(spec) is None
+    assert manifests.bgp_peers(spec) == {}
+
+
+def test_route_reflectors_switch_the_mesh_off() -> None:
+    spec = VARIETY["reflectors"]
+    bgp = manifests.bgp_configuration(spec)
+    assert bgp is not None
+    assert bgp["spec"] == {"asNumber": 64512, "nodeToNodeMeshEnabled": False}
+    peers = manifests.bgp_peers(spec)
+    assert peers["cni-lab-route-reflectors"]["spec"] == {
+        "nodeSelector": "all()",
+        "peerSelector": "has(cni-lab/route-reflector)",
+    }
+    nodes = manifests.route_reflectors(spec)
+    assert sorted(nodes) == ["ip-10-0-2-200", "ip-10-0-2-201"]
+    assert nodes["ip-10-0-2-200"]["metadata"]["labels"] == {"cni-lab/route-reflector": "true"}
+
+
+def test_settings_are_stored_objects_where_no_calico_api_server_runs() -> None:
+    spec = VARIETY["manifest-vxlan"]
+    kinds = {m["kind"]: m["apiVersion"] for m in custom_objects(spec)}
+    assert kinds == {
+        "IPPool": "crd.projectcalico.org/v1",
+        "FelixConfiguration": "crd.projectcalico.org/v1",
+        "IPAMConfig": "crd.projectcalico.org/v1",
+        "IPReservation": "crd.projectcalico.org/v1",
+    }
+
+
+def test_patches_name_what_the_upstream_manifest_has() -> None:
+    for name in ("manifest-bird", "manifest-vxlan"):
+        spec = VARIETY[name]
+        upstream = schemas.objects("calico-v3.32.1", manifests.upstream_manifest(spec))
+        by_name = {(o["kind"], o["metadata"]["name"], o["metadata"].get("namespace")): o for o in upstream}
+        for patch in (manifests.node_patch(spec), manifests.config_patch(spec)):
+            metadata = patch["metadata"]
+            assert (patch["kind"], metadata["name"], metadata["namespace"]) in by_name
+        config = by_name["ConfigMap", "calico-config", "kube-system"]["data"]
+        assert set(manifests.config_patch(spec)["data"]) <= set(config)
+
+
+def test_cni_configuration_by_manifest_is_upstreams_with_forwarding() -> None:
+    spec = VARIETY["manifest-bird"]
+    [config] = [o for o in schemas.objects("calico-v3.32.1", "calico.yaml") if o["kind"] == "ConfigMap"]
+    theirs = json.loads(config["data"]["cni_network_config"].replace("__CNI_MTU__", "0"))
+    ours = json.loads(manifests.config_patch(spec)["data"]["cni_network_config"].replace("__CNI_MTU__", "0"))
+    assert ours["plugins"][0].pop("container_settings") == {"allow_ip_forwarding": True}
+    assert ours == theirs
+
+
+def test_files_are_yaml_that_reads_back() -> None:
+    spec = VARIETY["manifest-vxlan"]
+    for document in (manifests.kustomization(spec), manifests.node_patch(spec), manifests.config_patch(spec)):
+        assert yaml.safe_load(yaml.safe_dump(document, sort_keys=False)) == document

@@ -1,0 +1,260 @@
+"""CNI configurations, against the seeds' own text."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from components.multus import delegates
+from components.multus.manifests import attachments
+from components.spec.models import Lab
+from tests.calico.labs import calico_lab, lab
+
+# Seeds 000 and 004, node ip1001100.
+NET_CALICO = """
+{
+  "cniVersion": "0.3.1",
+  "name": "net-calico",
+  "type": "calico",
+  "datastore_type": "kubernetes",
+  "mtu": 0,
+  "nodename_file_optional": false,
+  "log_level": "Info",
+  "log_file_path": "/var/log/calico/cni/cni.log",
+  "ipam": {
+    "type": "host-local",
+    "ranges": [
+       [
+         {
+           "subnet": "10.244.6.0/24",
+           "rangeStart": "10.244.6.150",
+           "rangeEnd": "10.244.6.250"
+         }
+       ]
+    ]
+  },
+  "container_settings": {
+      "allow_ip_forwarding": true
+  },
+  "policy": {
+      "type": "k8s"
+  },
+  "kubernetes": {
+      "k8s_api_root":"https://10.96.0.1:443",
+      "kubeconfig": "/etc/cni/net.d/calico-kubeconfig"
+  }
+}
+"""
+DEFAULT_CALICO_IPAM = """
+{
+    "type": "host-local",
+    "ranges": [
+       [
+         {
+           "subnet": "10.244.6.0/24",
+           "rangeStart": "10.244.6.50",
+           "rangeEnd": "10.244.6.100"
+         }
+       ]
+    ],
+   "routes": [
+      { "dst": "10.96.0.0/12" },
+      { "dst": "10.0.0.0/8" }
+   ]
+}
+"""
+MULTUS = """
+{
+  "name": "multus-cni-network",
+  "type": "multus",
+  "confDir": "/etc/cni/multus/net.d",
+  "cniDir": "/var/lib/cni/multus",
+  "binDir": "/opt/cni/bin",
+  "logFile": "/var/log/multus.log",
+  "logLevel": "info",
+  "capabilities": {
+    "portMappings": true
+  },
+  "clusterNetwork": "net-calico",
+  "defaultNetworks": [],
+  "delegates": [],
+  "kubeconfig": "/etc/cni/net.d/multus.d/multus.kubeconfig"
+}
+"""
+CFOS = """
+{
+  "cniVersion": "0.3.1",
+  "name": "cfosdefaultcni5",
+  "type": "bridge",
+  "bridge": "cni5",
+  "isGateway": true,
+  "ipMasq": false,
+  "hairpinMode": true,
+  "ipam": {
+      "type": "host-local",
+      "routes": [
+          { "dst": "10.96.0.0/12","gw": "10.1.128.1" },
+          { "dst": "10.0.0.2/32", "gw": "10.1.128.1" }
+      ],
+      "ranges": [
+          [{ "subnet": "10.1.128.0/24" }]
+      ]
+  }
+}
+"""
+
+
+def _delegate(spec: Lab, index: int, start: str, end: str) -> dict[str, Any]:
+    assert spec.multus is not None
+    return delegates.delegate_config(
+        spec, spec.multus.delegates[index], subnet="10.244.6.0/24", start=f"10.244.6.{start}", end=f"10.244.6.{end}"
+    )
+
+
+def test_net_calico_is_the_seeds() -> None:
+    assert _delegate(lab(), 0, "150", "250") == json.loads(NET_CALICO)
+
+
+def test_default_calico_has_its_routes_and_no_default_route() -> None:
+    config = _delegate(lab(), 1, "50", "100")
+    assert config["ipam"] == json.loads(DEFAULT_CALICO_IPAM)
+    assert {k: v for k, v in config.items() if k not in {"name", "ipam"}} == {
+        k: v for k, v in json.loads(NET_CALICO).items() if k not in {"name", "ipam"}
+    }
+
+
+def test_multus_is_the_seeds_but_for_its_mends() -> None:
+    """A cniVersion; no delegates, which clusterNetwork would make void; a known log level; our own kubeconfig."""
+    spec = lab()
+    assert spec.multus is not None
+    seed = json.loads(MULTUS)
+    del seed["delegates"]
+    seed |= {"cniVersion": "0.3.1", "logLevel": "verbose", "kubeconfig": "/etc/cni/multus/multus.kubeconfig"}
+    assert delegates.multus_config(spec.multus) == seed
+
+
+def test_bridge_is_the_seeds() -> None:
+    [network] = lab().networks
+    assert delegates.network_config(network) == json.loads(CFOS)
+
+
+def test_forwarding_and_mtu_stand_in_the_delegate() -> None:
+    assert _delegate(calico_lab(containerIPForwarding="Disabled"), 0, "150", "250")["container_settings"] == {
+        "allow_ip_forwarding": False
+    }
+    own = lab(
+        multus={
+            "clusterNetwork": "n",
+            "delegates": [{"name": "n", "rangeStart": 1, "rangeEnd": 9, "allowIPForwarding": False}],
+        }
+    )
+    assert _delegate(own, 0, "1", "9")["container_settings"] == {"allow_ip_forwarding": False}
+    assert _delegate(calico_lab(mtu=1400), 0, "150", "250")["mtu"] == 1400
+
+
+@pytest.mark.parametrize(
+    ("network", "config"),
+    [
+        (
+            {"type": "macvlan", "master": "eth0", "subnet": "10.9.0.0/24", "mtu": 1500, "mode": "private"},
+            {
+                "type": "macvlan",
+                "master": "eth0",
+                "mode": "private",
+                "mtu": 1500,
+                "ipam": {"type": "host-local", "ranges": [[{"subnet": "10.9.0.0/24"}]]},
+            },
+        ),
+        (
+            {
+                "type": "ipvlan",
+                "master": "eth0",
+                "subnet": "10.9.0.0/24",
+                "ipam": {
+                    "type": "host-local",
+                    "rangeStart": "10.9.0.10",
+                    "rangeEnd": "10.9.0.20",
+                    "gateway": "10.9.0.1",
+                },
+            },
+            {
+                "type": "ipvlan",
+                "master": "eth0",
+                "mode": "l2",
+                "ipam": {
+                    "type": "host-local",
+                    "ranges": [
+                        [
+                            {
+                                "subnet": "10.9.0.0/24",
+                                "rangeStart": "10.9.0.10",
+                                "rangeEnd": "10.9.0.20",
+                                "gateway": "10.9.0.1",
+                            }
+                        ]
+                    ],
+                },
+            },
+        ),
+        (
+            {
+                "type": "host-device",
+                "device": "eth1",
+                "subnet": "10.9.0.0/24",
+                "ipam": {"type": "static", "addresses": ["10.9.0.7/24"], "gateway": "10.9.0.1"},
+                "routes": [{"dst": "10.8.0.0/16"}],
+            },
+            {
+                "type": "host-device",
+                "device": "eth1",
+                "ipam": {
+                    "type": "static",
+                    "routes": [{"dst": "10.8.0.0/16"}],
+                    "addresses": [{"address": "10.9.0.7/24", "gateway": "10.9.0.1"}],
+                },
+            },
+        ),
+        (
+            {
+                "type": "macvlan",
+                "master": "eth0",
+                "subnet": "10.9.0.0/24",
+                "ipam": {"type": "whereabouts", "rangeStart": "10.9.0.10", "rangeEnd": "10.9.0.20"},
+            },
+            {
+                "type": "macvlan",
+                "master": "eth0",
+                "mode": "bridge",
+                "ipam": {
+                    "type": "whereabouts",
+                    "range": "10.9.0.0/24",
+                    "range_start": "10.9.0.10",
+                    "range_end": "10.9.0.20",
+                },
+            },
+        ),
+        (
+            {"type": "custom", "config": {"type": "dummy", "cniVersion": "1.0.0"}},
+            {"type": "dummy", "cniVersion": "1.0.0"},
+        ),
+    ],
+)
+def test_networks_of_every_kind(network: dict[str, Any], config: dict[str, Any]) -> None:
+    spec = lab(networks=[{"name": "net", **network}])
+    assert delegates.network_config(spec.networks[0]) == {"cniVersion": "0.3.1", "name": "net"} | config
+
+
+def test_plugins_are_all_that_the_configurations_name() -> None:
+    assert delegates.plugins(lab()) == ["bridge", "calico", "host-local", "multus"]
+    chain = {"plugins": [{"type": "macvlan", "ipam": {"type": "static"}}, {"type": "tuning"}], "ipam": 7}
+    spec = lab(networks=[{"name": "chain", "type": "custom", "config": chain}])
+    assert delegates.plugins(spec) == ["calico", "host-local", "macvlan", "multus", "static", "tuning"]
+
+
+def test_attachments_carry_the_configuration_as_text_and_delegates_none() -> None:
+    made = attachments(lab())
+    assert list(made) == ["kube-system/net-calico", "kube-system/default-calico", "default/cfosdefaultcni5"]
+    assert "spec" not in made["kube-system/net-calico"]
+    assert json.loads(made["default/cfosdefaultcni5"]["spec"]["config"]) == json.loads(CFOS)

@@ -1,0 +1,64 @@
+"""Workloads: what Multus and the scheduler read."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from components.spec.models import Lab
+from components.workloads import manifests
+from tests.calico.labs import SEED, lab
+
+
+def _workload(**keys: Any) -> Lab:
+    return lab(workloads=[{"name": "w", "image": "docker.io/library/busybox:1.37", **keys}])
+
+
+def test_the_seeds_workload() -> None:
+    spec = lab()
+    made = manifests.deployment(spec, spec.workloads[0])
+    assert made["spec"]["template"]["metadata"]["annotations"] == {
+        "v1.multus-cni.io/default-network": '[{"name": "default-calico"}]',
+        "k8s.v1.cni.cncf.io/networks": '[{"name": "cfosdefaultcni5", "default-route": ["10.1.128.1"]}]',
+    }
+    assert made["spec"]["replicas"] == 3
+    [container] = made["spec"]["template"]["spec"]["containers"]
+    assert container == {"name": "normal", "image": "docker.io/praqma/network-multitool"}
+    assert made["spec"]["selector"]["matchLabels"] == {"app": "normal"}
+    assert made["spec"]["template"]["metadata"]["labels"] == {"app": "normal", "cni-lab/workload": "normal"}
+
+
+def test_a_plain_workload_asks_multus_for_nothing() -> None:
+    spec = _workload()
+    made = manifests.deployment(spec, spec.workloads[0])
+    assert "annotations" not in made["spec"]["template"]["metadata"]
+
+
+def test_a_network_of_another_namespace_is_named_with_it() -> None:
+    network = {**SEED["networks"][0], "namespace": "shared"}
+    spec = lab(
+        networks=[network],
+        workloads=[
+            {
+                "name": "w",
+                "namespace": "apps",
+                "image": "docker.io/library/busybox",
+                "networks": [{"name": "cfosdefaultcni5"}],
+            }
+        ],
+    )
+    found = manifests.network_annotations(spec, spec.workloads[0])
+    assert json.loads(found["k8s.v1.cni.cncf.io/networks"]) == [{"name": "cfosdefaultcni5", "namespace": "shared"}]
+    assert list(manifests.namespaces(spec)) == ["apps"]
+
+
+def test_placement() -> None:
+    spec = _workload(onControlPlane=True, nodeSelector={"zone": "a"}, command=["sleep", "inf"])
+    pod = manifests.deployment(spec, spec.workloads[0])["spec"]["template"]["spec"]
+    assert pod["tolerations"] == [
+        {"key": "node-role.kubernetes.io/control-plane", "operator": "Exists", "effect": "NoSchedule"}
+    ]
+    assert pod["nodeSelector"] == {"zone": "a"}
+    assert pod["containers"][0]["command"] == ["sleep", "inf"]
+    [spread] = pod["topologySpreadConstraints"]
+    assert spread["topologyKey"] == "kubernetes.io/hostname"
