@@ -1,0 +1,205 @@
+"""Machines on this computer: containers with systemd and sshd, at the lab's own addresses, without a cloud account.
+
+This computer is the lab's router. Everything made here is labelled with the stack and the lab's own SSH key, so a
+killed run leaves nothing that the next `up` or `destroy` does not clear, and nothing of anyone else's is touched.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from ipaddress import collapse_addresses
+from pathlib import Path
+
+import pulumi
+from pulumi_command import local, remote
+
+from components.machines.keys import ssh_key
+from components.machines.machine import Machine
+from components.spec import addresses, models
+
+# As Pulumi starts its plugins in the project's folder; an absolute path would tie the state to one clone.
+SCRIPTS = "components/machines"
+# debian:bookworm-20260918-slim (docker-library/repo-info, repos/debian/remote); without a tag, as podman before 5
+# refuses a name with both.
+BASE_IMAGE = "library/debian@sha256:3783cc01769c7b2b1b83a5c5ad96c815348e28ed7da68e2e3687004faa906251"
+# What a Debian machine needs before prepare.sh, and what the labs' walks are seen with.
+PACKAGES = (
+    "systemd systemd-sysv libpam-systemd dbus openssh-server sudo iproute2 iptables nftables ipset kmod procps "
+    "ca-certificates curl gpg jq ethtool conntrack socat tcpdump iputils-ping iputils-arping ebtables hostname "
+    "netbase less"
+)
+DIAL_ERROR_LIMIT = 30
+Environment = dict[str, pulumi.Input[str]]
+
+
+@dataclass(frozen=True)
+class LocalMachinesArgs:
+    """`lab`: a lab whose machines are local. `stack`: its stack's name, part of every name on this computer."""
+
+    lab: models.Lab
+    stack: str
+
+
+def kernel_needs(lab: models.Lab) -> list[str]:
+    """Kernel modules, loadable or built in, without which the lab's mode cannot work."""
+    tunnel = {"VXLAN": "vxlan", "IPIP": "ipip", "WireGuard": "wireguard"}
+    links = {n.type for n in lab.networks} & {"bridge", "macvlan", "ipvlan"}
+    return ["overlay", "br_netfilter", *sorted({tunnel[t] for t in addresses.tunnels(lab) if t in tunnel} | links)]
+
+
+def built_image() -> str:
+    """Name of the image that is built where the stack file names none; another recipe has another name."""
+    folder = Path(__file__).parent
+    files = b"".join((folder / name).read_bytes() for name in ("local-image-setup.sh", "local.Containerfile"))
+    recipe = hashlib.sha256(files + f"{BASE_IMAGE} {PACKAGES}".encode()).hexdigest()
+    return f"localhost/cni-lab-machine:{recipe[:12]}"
+
+
+class LocalMachines(pulumi.ComponentResource):
+    """`machines`: node name → Machine, in the stack file's order."""
+
+    machines: dict[str, Machine]
+
+    def __init__(self, name: str, args: LocalMachinesArgs, opts: pulumi.ResourceOptions | None = None) -> None:
+        super().__init__("cnilab:machines:LocalMachines", name, {}, opts)
+        lab, settings = args.lab, args.lab.machines
+        if not isinstance(settings, models.LocalMachines):
+            raise TypeError(f"machines.provider is {settings.provider}, not local")
+        self._name, self._lab, self._settings, self._stack = name, lab, settings, args.stack
+        self._own = pulumi.ResourceOptions(parent=self)
+        self._login = ssh_key(f"{name}-login", self._own)
+        owner = self._login.resource.public_key_fingerprint_sha256
+
+        # Its delete is the sweep: made first, it goes last.
+        engine = self._command(
+            "engine",
+            "local-engine.sh",
+            {"STACK": args.stack, "OWNER": owner, "ENGINE": settings.engine},
+            delete="delete",
+            previous_output=True,
+        )
+        self._common: Environment = {"STACK": args.stack, "OWNER": owner, "ENGINE": engine.stdout}
+        needs = " ".join(kernel_needs(lab))
+        kernel = self._command(
+            "kernel", "local-kernel.sh", {"KERNEL": needs, "MACHINES": str(len(lab.nodes))}, after=engine
+        )
+        image = self._image(kernel)
+        networks = {subnet: self._network(subnet, kernel) for subnet in lab.network.subnets}
+        self.machines = {node.name: self._machine(node, image, networks[node.subnet]) for node in lab.nodes}
+        self.register_outputs({"machines": {node: machine.id for node, machine in self.machines.items()}})
+
+    def _image(self, after: pulumi.Resource) -> local.Command:
+        environment: Environment = {**self._common, "LOGIN": self._settings.user}
+        if self._settings.image is not None:
+            environment["IMAGE"] = self._settings.image
+        else:
+            mirrors = {m.registry: m.mirror for m in reversed(self._lab.mirrors.images)}
+            environment["IMAGE"] = built_image()
+            environment["BASE_IMAGE"] = f"{mirrors.get('docker.io', 'docker.io')}/{BASE_IMAGE}"
+            environment["PACKAGES"] = PACKAGES
+        return self._command("image", "local-image.sh", environment, after=after)
+
+    def _network(self, subnet: str, after: pulumi.Resource) -> local.Command:
+        lab = self._lab
+        cidr = lab.network.subnets[subnet]
+        ranges = [lab.kubernetes.service_cidr, lab.kubernetes.pod_cidr, *(pool.cidr for pool in lab.calico.pools)]
+        environment: Environment = {
+            **self._common,
+            "NETWORK": f"cni-lab-{self._stack}-{subnet}",
+            "SUBNET": str(cidr),
+            "GATEWAY": str(cidr[1]),
+            "MTU": str(lab.link_mtu),
+            "LAB_SUBNETS": " ".join(map(str, lab.network.subnets.values())),
+            "CLUSTER_RANGES": " ".join(map(str, collapse_addresses(ranges))),
+        }
+        return self._command(
+            f"subnet-{subnet}",
+            "local-network.sh",
+            environment,
+            # The others are rules on this computer, which change in place.
+            triggers=["ENGINE", "OWNER", "NETWORK", "SUBNET", "MTU"],
+            update="update",
+            delete="delete",
+            after=after,
+        )
+
+    def _machine(self, node: models.Node, image: local.Command, network: local.Command) -> Machine:
+        lab, settings = self._lab, self._settings
+        host_key = ssh_key(f"{self._name}-host-key-{node.name}", self._own)
+        mounts = [f"{m.host_path}:{m.container_path}:{'ro' if m.read_only else 'rw'}" for m in settings.extra_mounts]
+        environment: Environment = {
+            **self._common,
+            "NODE": node.name,
+            "NETWORK": f"cni-lab-{self._stack}-{node.subnet}",
+            # The network's range and MTU stand here so that a machine is replaced with its network.
+            "SUBNET": str(lab.network.subnets[node.subnet]),
+            "MTU": str(lab.link_mtu),
+            "ADDRESS": str(node.address),
+            "IMAGE": image.stdout,
+            "LOGIN": settings.user,
+            "AUTHORIZED_KEY": self._login.public,
+            "HOST_KEY": host_key.public,
+            "CPUS": "" if settings.cpus is None else f"{settings.cpus:g}",
+            # The engines write 4Gi as 4g.
+            "MEMORY": "" if settings.memory is None else settings.memory[:-1].lower(),
+            "MOUNTS": "\n".join(mounts),
+            "RUN_ARGS": "\n".join(settings.run_args),
+        }
+        made = self._command(
+            f"node-{node.name}",
+            "local-machine.sh",
+            environment,
+            triggers=list(environment),
+            stdin=host_key.private,
+            update="update",
+            delete="delete",
+            after=network,
+        )
+        connection = remote.ConnectionArgs(
+            host=str(node.address),
+            user=settings.user,
+            private_key=self._login.private,
+            host_key=host_key.public,
+            dial_error_limit=DIAL_ERROR_LIMIT,
+        )
+        return Machine(
+            node=node,
+            id=made.stdout,
+            resource=made,
+            connection=connection,
+            api_host=pulumi.Output.from_input(str(node.address)),
+            root=settings.user == "root",
+        )
+
+    def _command(
+        self,
+        name: str,
+        script: str,
+        environment: Environment,
+        *,
+        triggers: Sequence[str] = (),
+        stdin: pulumi.Input[str] | None = None,
+        update: str | None = None,
+        delete: str | None = None,
+        after: pulumi.Resource | None = None,
+        previous_output: bool = False,
+    ) -> local.Command:
+        """One script of ours: `create`, and the words for update and delete where it has them.
+
+        `triggers` are the variables whose change makes this another thing: it is deleted, then made again. The
+        script's text is no input: a mended script must not show every machine as changed.
+        """
+        run = f"bash {SCRIPTS}/{script}"
+        return local.Command(
+            f"{self._name}-{name}",
+            create=f"{run} create",
+            update=f"{run} {update}" if update else None,
+            delete=f"{run} {delete}" if delete else None,
+            environment=environment,
+            stdin=stdin,
+            triggers=[environment[key] for key in triggers],
+            add_previous_output_in_env=previous_output,
+            opts=pulumi.ResourceOptions(parent=self, depends_on=[after] if after else None, delete_before_replace=True),
+        )

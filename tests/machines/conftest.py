@@ -1,0 +1,219 @@
+"""The local machines' scripts: run against a stand-in for the engine, and against the real podman.
+
+CNILAB_HOST_IMAGE is an image with systemd, sshd and sudo; CNILAB_RUN_ARGS are what podman's `run` needs on this
+computer besides (separated by spaces). Where podman, root or the image is missing the tests on real machines skip.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import uuid
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+SCRIPTS = ROOT / "components" / "machines"
+HOST_IMAGE = os.environ.get("CNILAB_HOST_IMAGE", "localhost/cnilab-host:bookworm")
+RUN_ARGS = os.environ.get(
+    "CNILAB_RUN_ARGS", "--runtime runc --ulimit nofile=10000:10000 --ulimit nproc=10000:10000"
+).split()
+OWNER = "SHA256:0123456789abcdef/+"
+
+
+@dataclass(frozen=True)
+class Done:
+    """How a script ended; `refusal` is its last line when that is one of ours."""
+
+    status: int
+    stdout: str
+    stderr: str
+
+    @property
+    def refusal(self) -> str:
+        lines = [line for line in self.stderr.splitlines() if line.startswith("cni-lab: ")]
+        return lines[-1].removeprefix("cni-lab: ") if lines else ""
+
+
+@dataclass
+class Scripts:
+    """Runs the scripts as the program's commands do: from the project's folder, values in the environment."""
+
+    stack: str
+    environment: dict[str, str]
+    folder: Path
+    keys: dict[str, Path] = field(default_factory=dict)
+
+    def key(self, name: str) -> Path:
+        """An ed25519 key pair; the file with the private half."""
+        if name not in self.keys:
+            self.keys[name] = self.folder / name
+            make = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "", "-f", str(self.keys[name])]
+            subprocess.run(make, check=True)
+        return self.keys[name]
+
+    def public(self, name: str) -> str:
+        return self.key(name).with_suffix(".pub").read_text().strip()
+
+    def start(self, script: str, word: str, stdin: str = "", **environment: str) -> subprocess.Popen[str]:
+        """In a process group of its own, so that a test can kill all of it or only its head."""
+        process = subprocess.Popen(
+            ["bash", f"components/machines/{script}", word],
+            cwd=ROOT,
+            env=os.environ | self.environment | environment,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+        assert process.stdin is not None
+        process.stdin.write(stdin)
+        process.stdin.close()
+        process.stdin = None
+        return process
+
+    def run(self, script: str, word: str, stdin: str = "", **environment: str) -> Done:
+        process = self.start(script, word, stdin, **environment)
+        try:
+            stdout, stderr = process.communicate(timeout=200)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            raise
+        return Done(process.returncode, stdout.strip(), stderr)
+
+    def engine(self, word: str, **environment: str) -> Done:
+        return self.run("local-engine.sh", word, **({"PULUMI_COMMAND_STDOUT": "podman"} | environment))
+
+    def network(self, word: str, subnet: str = "a", **environment: str) -> Done:
+        return self.run("local-network.sh", word, **(self.of_network(subnet) | environment))
+
+    def machine(self, word: str, node: str = "n1", subnet: str = "a", octet: int = 10, **environment: str) -> Done:
+        secret = self.key(f"host-{node}").read_text()
+        return self.run("local-machine.sh", word, secret, **(self.of_machine(node, subnet, octet) | environment))
+
+    def container(self, node: str = "n1") -> str:
+        return f"cni-lab-{self.stack}-{node}"
+
+    def cidr(self, subnet: str) -> str:
+        return {"a": "10.78.1.0/24", "b": "10.78.2.0/24"}[subnet]
+
+    def of_network(self, subnet: str) -> dict[str, str]:
+        return {
+            "NETWORK": f"cni-lab-{self.stack}-{subnet}",
+            "SUBNET": self.cidr(subnet),
+            "GATEWAY": self.cidr(subnet).replace("0/24", "1"),
+            "MTU": "9001",
+            "LAB_SUBNETS": f"{self.cidr('a')} {self.cidr('b')}",
+            "CLUSTER_RANGES": "10.96.0.0/12 10.244.0.0/16",
+        }
+
+    def of_machine(self, node: str, subnet: str, octet: int) -> dict[str, str]:
+        return {
+            "NETWORK": f"cni-lab-{self.stack}-{subnet}",
+            "NODE": node,
+            "ADDRESS": self.cidr(subnet).replace("0/24", str(octet)),
+            "IMAGE": HOST_IMAGE,
+            "LOGIN": "ubuntu",
+            "AUTHORIZED_KEY": self.public("login"),
+            "HOST_KEY": self.public(f"host-{node}"),
+            "RUN_ARGS": "\n".join(RUN_ARGS),
+        }
+
+
+@dataclass
+class Stub(Scripts):
+    """The scripts with the stand-in in place of every engine and network tool."""
+
+    def calls(self, *words: str) -> list[list[str]]:
+        """Calls whose first words are these."""
+        file = self.folder / "calls"
+        lines = [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+        return [line for line in lines if tuple(line[: len(words)]) == words]
+
+    def put(self, kind: str, name: str, labels: Mapping[str, str], **more: str) -> None:
+        file = self.folder / "state.json"
+        empty: dict[str, Any] = {"container": {}, "volume": {}, "network": {}}
+        state = json.loads(file.read_text()) if file.exists() else empty
+        state[kind][name] = {"labels": dict(labels), **more}
+        file.write_text(json.dumps(state))
+
+    def there(self, kind: str) -> list[str]:
+        file = self.folder / "state.json"
+        return list(json.loads(file.read_text())[kind]) if file.exists() else []
+
+    def fail(self, *words: str, saying: str = "Error: no") -> None:
+        (self.folder / "-".join(["fail", *words])).write_text(saying)
+
+    @property
+    def mine(self) -> dict[str, str]:
+        return {"cni-lab.stack": self.stack, "cni-lab.owner": OWNER}
+
+
+@pytest.fixture
+def stub(tmp_path: Path) -> Iterator[Stub]:
+    for tool in ("ssh-keygen", "flock"):
+        if shutil.which(tool) is None:
+            pytest.skip(f"{tool} is not installed")
+    tools = tmp_path / "bin"
+    tools.mkdir()
+    for tool in ("podman", "docker", "nft", "ip", "iptables", "unshare", "modprobe", "ssh-keyscan"):
+        script = tools / tool
+        script.write_text(f"#!{sys.executable}\n" + (Path(__file__).parent / "engine_stub.py").read_text())
+        script.chmod(0o755)
+    stack = f"test-stub-{uuid.uuid4().hex[:8]}"
+    made = Stub(stack, {"ENGINE": "podman", "STACK": stack, "OWNER": OWNER}, tmp_path)
+    made.environment |= {
+        "STUB": str(tmp_path),
+        "STUB_HOST_KEY": made.public("host-n1"),
+        "PATH": f"{tools}:{os.environ['PATH']}",
+    }
+    yield made
+    shutil.rmtree(f"/run/lock/cni-lab/stacks/{stack}", ignore_errors=True)
+
+
+def podman(*arguments: str) -> str:
+    done = subprocess.run(["podman", *arguments], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, f"podman {' '.join(arguments)}: {done.stderr.strip()}"
+    return done.stdout.strip()
+
+
+def require_podman() -> None:
+    """Skip where this computer cannot carry local machines."""
+    for tool in ("podman", "nft", "ip", "unshare", "ssh", "ssh-keygen", "ssh-keyscan"):
+        if shutil.which(tool) is None:
+            pytest.skip(f"{tool} is not installed")
+    if os.geteuid() != 0:
+        pytest.skip("machines on lab networks need root")
+    if subprocess.run(["podman", "image", "exists", HOST_IMAGE]).returncode != 0:
+        pytest.skip(f"the image {HOST_IMAGE} is not here")
+
+
+def leftovers(stack: str) -> list[str]:
+    """Everything on this computer that carries the stack's label or name."""
+    label = f"label=cni-lab.stack={stack}"
+    found = podman("ps", "--all", "--filter", label, "--format", "{{.Names}}").split()
+    found += podman("volume", "ls", "--filter", label, "--format", "{{.Name}}").split()
+    found += podman("network", "ls", "--filter", label, "--format", "{{.Name}}").split()
+    tables = subprocess.run(["nft", "list", "tables"], capture_output=True, text=True, check=True).stdout
+    return found + [line for line in tables.splitlines() if f"cni-lab-{stack}-" in line]
+
+
+@pytest.fixture
+def lab(tmp_path: Path) -> Iterator[Scripts]:
+    """A stack of its own on the real podman; whatever a test leaves is swept."""
+    require_podman()
+    stack = f"test-local-{uuid.uuid4().hex[:8]}"
+    made = Scripts(stack, {"ENGINE": "podman", "STACK": stack, "OWNER": OWNER}, tmp_path)
+    yield made
+    swept = made.engine("delete")
+    assert swept.status == 0, swept.stderr
+    assert leftovers(stack) == []

@@ -1,0 +1,622 @@
+"""Machines on this computer: the graph, the scripts against a stand-in, and real machines in podman."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cli.engine import Resource
+from components.machines.local import built_image, kernel_needs
+from components.spec.models import Lab
+from tests.machines.conftest import HOST_IMAGE, ROOT, RUN_ARGS, Scripts, Stub, leftovers, podman, require_podman
+from tests.support.graphs import STEP, Graph, run_lab
+
+LOCAL = "command:local:Command"
+MACHINE, NETWORK, ENGINE = "local-machine.sh", "local-network.sh", "local-engine.sh"
+
+
+# --- the graph --------------------------------------------------------------------------------------------------------
+
+
+def spec(**changes: Any) -> dict[str, Any]:
+    return {"machines": {"provider": "local"}, **changes}
+
+
+def of_script(graph: Graph, script: str) -> list[Resource]:
+    return [r for r in graph.of_type(LOCAL) if f"/{script} " in r.inputs["create"]]
+
+
+@pytest.fixture(scope="module")
+def graph() -> Graph:
+    return run_lab(spec(), dry_run=False)
+
+
+def test_one_command_for_each_machine_and_each_subnet(graph: Graph) -> None:
+    machines = {r.inputs["environment"]["ADDRESS"]: r for r in of_script(graph, MACHINE)}
+    assert list(machines) == ["10.0.1.100", "10.0.2.200", "10.0.2.201"]
+    networks = {r.inputs["environment"]["SUBNET"]: r for r in of_script(graph, NETWORK)}
+    assert list(networks) == ["10.0.1.0/24", "10.0.2.0/24"]
+    assert networks["10.0.1.0/24"].inputs["environment"]["GATEWAY"] == "10.0.1.1"
+    assert {r.inputs["environment"]["MTU"] for r in networks.values()} == {"9001"}
+    for machine in machines.values():
+        assert graph.waits(machine, networks[machine.inputs["environment"]["SUBNET"]])
+        assert machine.delete_before_replace
+
+
+def test_the_sweep_is_made_first_so_that_destroy_does_it_last(graph: Graph) -> None:
+    (engine,) = of_script(graph, ENGINE)
+    assert engine.inputs["delete"].endswith("local-engine.sh delete")
+    for later in [*of_script(graph, MACHINE), *of_script(graph, NETWORK)]:
+        assert graph.waits(later, engine)
+
+
+def test_whatever_defines_a_machine_replaces_it(graph: Graph) -> None:
+    for machine in of_script(graph, MACHINE):
+        assert sorted(machine.inputs["triggers"]) == sorted(machine.inputs["environment"].values())
+
+
+def test_host_keys_travel_on_stdin_only_and_as_secrets(graph: Graph) -> None:
+    for machine in of_script(graph, MACHINE):
+        assert machine.inputs["stdin"] == "<secret>"
+        plain = graph.plain[machine.urn]
+        assert "PRIVATE KEY" in plain.pop("stdin")
+        assert "PRIVATE KEY" not in json.dumps(plain)
+
+
+def test_steps_go_with_their_machine(graph: Graph) -> None:
+    machines = {r.inputs["environment"]["NODE"]: r for r in of_script(graph, MACHINE)}
+    assert set(machines) == {"ip1001100", "ip-10-0-2-200", "ip-10-0-2-201"}
+    for node, machine in machines.items():
+        first = next(r for r in graph.of_type(STEP) if r.inputs["node"] == node)
+        assert graph.command(first).deleted_with == machine.urn
+
+
+def test_another_encapsulation_is_another_check_of_the_kernel_and_nothing_else_here(graph: Graph) -> None:
+    pool = {"name": "default-ipv4-ippool", "cidr": "10.244.0.0/16", "blockSize": 24, "encapsulation": "IPIP"}
+    other = run_lab(spec(calico={"bgp": "Enabled", "pools": [pool]}), dry_run=False)
+    changed = [r.name for r, s in zip(graph.of_type(LOCAL), other.of_type(LOCAL), strict=True) if r.inputs != s.inputs]
+    assert changed == ["lab-machines-kernel"]
+
+
+def test_names_of_nodes_and_subnets_cannot_collide() -> None:
+    names = ["control", "engine", "kernel", "image", "login"]
+    nodes = [{"name": n, "subnet": "control", "address": f"10.0.1.{10 + i}"} for i, n in enumerate(names)]
+    nodes[0]["role"] = "control-plane"
+    assert len(of_script(run_lab(spec(nodes=nodes)), MACHINE)) == 5
+
+
+@pytest.mark.parametrize(
+    ("changes", "needs"),
+    [
+        ({}, ["overlay", "br_netfilter", "vxlan"]),
+        ({"calico": {"wireguard": True}}, ["overlay", "br_netfilter", "vxlan", "wireguard"]),
+        (
+            {"networks": [{"name": "x", "type": "macvlan", "master": "eth0", "subnet": "10.9.0.0/24"}]},
+            ["overlay", "br_netfilter", "macvlan", "vxlan"],
+        ),
+        (
+            {"calico": {"bgp": "Enabled", "pools": [{"name": "p", "cidr": "10.244.0.0/16", "encapsulation": "IPIP"}]}},
+            ["overlay", "br_netfilter", "ipip"],
+        ),
+    ],
+)
+def test_what_the_kernel_must_have(changes: dict[str, Any], needs: list[str]) -> None:
+    assert kernel_needs(Lab.model_validate(spec(**changes))) == needs
+
+
+def test_memory_cpus_and_mounts_reach_the_engine_in_its_words() -> None:
+    mount = {"hostPath": "/srv", "containerPath": "/mnt", "readOnly": True}
+    machines = {"provider": "local", "memory": "4Gi", "cpus": 1.5, "extraMounts": [mount], "runArgs": ["--a", "b c"]}
+    environment = of_script(run_lab(spec(machines=machines)), MACHINE)[0].inputs["environment"]
+    assert [environment[key] for key in ("MEMORY", "CPUS", "MOUNTS", "RUN_ARGS")] == [
+        "4g",
+        "1.5",
+        "/srv:/mnt:ro",
+        "--a\nb c",
+    ]
+
+
+def test_a_docker_hub_mirror_is_where_the_base_image_comes_from() -> None:
+    mirrors = {"images": [{"registry": "docker.io", "mirror": "mirror.example/hub"}]}
+    (image,) = of_script(run_lab(spec(mirrors=mirrors)), "local-image.sh")
+    assert image.inputs["environment"]["BASE_IMAGE"].startswith("mirror.example/hub/library/debian@sha256:")
+    assert image.inputs["environment"]["IMAGE"] == built_image()
+    (image,) = of_script(run_lab(spec(machines={"provider": "local", "image": "x/y:1"})), "local-image.sh")
+    assert set(image.inputs["environment"]) == {"STACK", "OWNER", "ENGINE", "LOGIN", "IMAGE"}
+
+
+# --- the scripts against a stand-in -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("engine", ["podman", "docker"])
+def test_a_machine_is_made(stub: Stub, engine: str) -> None:
+    stub.environment["ENGINE"] = engine
+    stub.put("network", f"cni-lab-{stub.stack}-a", stub.mine)
+    done = stub.machine("create", MEMORY="4g", CPUS="1.5", MOUNTS="/srv:/mnt:ro", RUN_ARGS="--tz\nEurope/Vienna x")
+    assert done.status == 0, done.stderr
+    assert done.stdout == f"id-of-{stub.container()}"
+    (call,) = stub.calls(engine, "create")
+    text = " ".join(call)
+    for words in (
+        f"--name {stub.container()} --hostname n1",
+        f"--label cni-lab.stack={stub.stack} --label cni-lab.owner=",
+        "--ip 10.78.1.10",
+        "--cpus 1.5 --memory 4g --volume /srv:/mnt:ro",
+    ):
+        assert words in text
+    assert call[-3:] == ["--tz", "Europe/Vienna x", HOST_IMAGE]
+    assert ("--systemd=always" in call) == (engine == "podman")
+    # The host key went through stdin, and through nothing else.
+    secret = stub.key("host-n1").read_text()
+    assert (stub.folder / "stdin").read_text() == secret
+    assert not any(line in json.dumps(stub.calls()) for line in secret.splitlines()[1:-1])
+
+
+def test_an_engine_that_does_not_answer_is_not_taken_for_an_absent_machine(stub: Stub) -> None:
+    stub.put("container", stub.container(), stub.mine)
+    stub.fail("podman", "container", "ls", saying="Error: database is locked")
+    done = stub.machine("delete")
+    assert done.status == 1
+    assert "podman does not say which containers there are" in done.refusal
+    assert stub.calls("podman", "rm") == []
+
+
+@pytest.mark.parametrize("labels", [{}, {"cni-lab.stack": "other", "cni-lab.owner": "x"}])
+@pytest.mark.parametrize("word", ["create", "delete", "update"])
+def test_a_foreign_container_is_refused(stub: Stub, word: str, labels: dict[str, str]) -> None:
+    stub.put("network", f"cni-lab-{stub.stack}-a", stub.mine)
+    stub.put("container", stub.container(), labels)
+    done = stub.machine(word)
+    assert done.status == 1
+    assert f"the container {stub.container()} exists in podman and is not of this lab's making" in done.refusal
+    assert stub.calls("podman", "rm") == []
+    assert stub.calls("podman", "create") == []
+
+
+def test_deleting_what_is_gone_succeeds(stub: Stub) -> None:
+    assert stub.machine("delete").status == 0
+    assert stub.network("delete").status == 0
+    assert stub.engine("delete").status == 0
+
+
+def test_a_half_made_machine_is_removed_before_it_is_made_again(stub: Stub) -> None:
+    stub.put("network", f"cni-lab-{stub.stack}-a", stub.mine)
+    stub.put("container", stub.container(), stub.mine)
+    stub.put("volume", stub.container(), stub.mine)
+    assert stub.machine("create").status == 0
+    order = [call[1:3] for call in stub.calls("podman") if call[1] in ("rm", "create") or call[2] in ("rm", "create")]
+    assert [words[0] for words in order] == ["rm", "volume", "volume", "create"]
+
+
+@pytest.mark.parametrize(
+    ("failing", "says"),
+    [
+        (("podman", "create"), "podman cannot make n1: Error: no such runtime; see machines.runArgs"),
+        (("podman", "start"), "podman cannot start n1 at 10.78.1.10: Error: no such runtime"),
+        (("podman", "exec", "--interactive"), "n1 cannot be set up for SSH"),
+        (("podman", "image", "inspect"), "the machine image"),
+    ],
+)
+def test_a_create_that_fails_leaves_nothing(stub: Stub, failing: tuple[str, ...], says: str) -> None:
+    stub.put("network", f"cni-lab-{stub.stack}-a", stub.mine)
+    stub.fail(*failing, saying="trace\nError: no such runtime")
+    done = stub.machine("create")
+    assert done.status == 1
+    assert says in done.refusal
+    assert stub.there("container") == stub.there("volume") == []
+
+
+def test_an_address_that_is_taken_names_who_has_it(stub: Stub) -> None:
+    network = f"cni-lab-{stub.stack}-a"
+    stub.put("network", network, stub.mine)
+    stub.put("container", "somebody", {}, network=network, address="10.78.1.10")
+    done = stub.machine("create")
+    assert (
+        done.refusal
+        == "nodes: 10.78.1.10 of n1 is taken by the container somebody; remove that or give n1 another address"
+    )
+
+
+def test_the_sweep_takes_this_labs_things_only(stub: Stub) -> None:
+    network = f"cni-lab-{stub.stack}-a"
+    for owner in (stub.mine, {"cni-lab.stack": stub.stack, "cni-lab.owner": "another clone"}, {}):
+        suffix = str(len(stub.there("container")))
+        stub.put("container", f"c{suffix}", owner)
+        stub.put("volume", f"v{suffix}", owner)
+    stub.put("network", network, stub.mine)
+    assert stub.engine("delete").status == 0
+    assert (stub.there("container"), stub.there("volume"), stub.there("network")) == (["c1", "c2"], ["v1", "v2"], [])
+
+
+@pytest.mark.parametrize(
+    ("failing", "environment", "says"),
+    [
+        ("podman", {}, "machines.engine: podman does not work here (Error: cannot connect); mend it until 'podman ps'"),
+        ("docker", {"ENGINE": "docker"}, "machines.engine: docker does not work here"),
+    ],
+)
+def test_an_engine_that_does_not_work_is_named(
+    stub: Stub, failing: str, environment: dict[str, str], says: str
+) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("the engine is looked at by root only")
+    stub.fail(failing, "ps", saying="Error: cannot connect")
+    assert says in stub.engine("create", **environment).refusal
+
+
+def test_no_engine_at_all(stub: Stub) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("the engine is looked at by root only")
+    tools = stub.folder / "few"
+    tools.mkdir()
+    for tool in ("bash", "uname", "ip", "nft", "unshare", "flock", "timeout"):
+        found = shutil.which(tool, path=stub.environment["PATH"])
+        assert found
+        (tools / tool).symlink_to(found)
+    assert stub.engine("create", ENGINE="auto", PATH=str(tools)).refusal.startswith(
+        "machines.engine: podman is not installed"
+    )
+
+
+@pytest.mark.parametrize("missing", ["vxlan", "ipip", "wireguard", "bridge"])
+def test_a_kernel_that_lacks_something(stub: Stub, missing: str) -> None:
+    stub.fail("unshare", "--net", "ip", "link", "add", "probe", "type", missing, saying="Error: Unknown device type.")
+    done = stub.run("local-kernel.sh", "create", KERNEL=f"overlay {missing}", MACHINES="1")
+    assert done.refusal.startswith(
+        f"this computer's kernel lacks {missing}, which this lab needs (Error: Unknown device"
+    )
+
+
+def test_a_computer_too_narrow_is_refused_with_the_mend(stub: Stub) -> None:
+    done = stub.run("local-kernel.sh", "create", KERNEL="overlay", MACHINES="10000000")
+    assert done.refusal.startswith("fs.inotify.max_user_instances is ")
+    assert done.refusal.endswith("sysctl -w fs.inotify.max_user_instances=640000000")
+
+
+# --- real machines ----------------------------------------------------------------------------------------------------
+
+
+def ssh(lab: Scripts, command: str, node: str = "n1", address: str = "10.78.1.10", key: str = "") -> tuple[int, str]:
+    """Over sshd, with the host key that was pinned before the machine was there."""
+    known = lab.folder / "known_hosts"
+    known.write_text(f"{address} {lab.public(key or f'host-{node}')}\n")
+    done = subprocess.run(
+        ["ssh", "-i", str(lab.key("login")), "-o", f"UserKnownHostsFile={known}", "-o", "StrictHostKeyChecking=yes",
+         "-o", "BatchMode=yes", "-o", "ConnectTimeout=5", "-o", "LogLevel=ERROR", f"ubuntu@{address}", command],
+        capture_output=True, text=True, timeout=60, stdin=subprocess.DEVNULL,
+    )  # fmt: skip
+    return done.returncode, done.stdout + done.stderr
+
+
+def make(done: Any) -> str:
+    assert done.status == 0, done.stderr
+    return str(done.stdout)
+
+
+def test_create_again_update_and_delete(lab: Scripts) -> None:
+    make(lab.network("create"))
+    first = make(lab.machine("create"))
+    assert ssh(lab, "hostname; sudo -n id -u") == (0, "n1\n0\n")
+    status, said = ssh(lab, "true", key="other")
+    assert (status, "Host key verification failed" in said) == (255, True)
+    assert make(lab.machine("update")) == first
+
+    # Nothing secret where an inspection of the container shows it.
+    secret = lab.key("host-n1").read_text().splitlines()[1:-1]
+    assert not any(line in podman("inspect", lab.container()) for line in secret)
+    # Images and pods' file systems need overlay on something that is none.
+    assert ssh(lab, "stat -fc %T /var /var/lib")[1].split() != ["overlayfs"] * 2
+    assert "nodev" not in ssh(lab, "grep ' /var ' /proc/mounts")[1]
+
+    second = make(lab.machine("create"))
+    assert second != first
+    assert podman("ps", "--filter", f"label=cni-lab.stack={lab.stack}", "--format", "{{.Names}}") == lab.container()
+    make(lab.machine("delete"))
+    make(lab.machine("delete"))
+    make(lab.network("delete"))
+    assert leftovers(lab.stack) == []
+
+
+def test_this_computer_routes_between_the_subnets_as_a_vpc_does(lab: Scripts) -> None:
+    for subnet in "ab":
+        make(lab.network("create", subnet))
+        make(lab.machine("create", f"n{subnet}", subnet))
+    watch = subprocess.Popen(
+        ["podman", "exec", lab.container("nb"), "timeout", "20", "tcpdump", "-lnni", "eth0", "-c", "1",
+         "icmp[icmptype] = icmp-echo and greater 8000"],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert watch.stderr is not None
+    while "listening on" not in (line := watch.stderr.readline()):
+        assert line, "tcpdump ended early"
+    # The MTU holds across the subnets: 8973 bytes and 28 of headers make 9001, unfragmented.
+    status, said = ssh(lab, "ping -c 2 -W 2 -M do -s 8973 10.78.2.10", "na")
+    assert (status, "ttl=63" in said) == (0, True), said
+    seen, _ = watch.communicate(timeout=30)
+    assert "10.78.1.10 > 10.78.2.10" in seen, "addresses are not kept between subnets"
+    # An untranslated Service address is refused at the gateway, at once.
+    assert "From 10.78.1.1 icmp_seq=1 Destination Port Unreachable" in ssh(lab, "ping -c 1 -W 2 10.96.0.1", "na")[1]
+    # A pod's address does not cross subnets, as no VPC's route table has it.
+    ssh(lab, "sudo ip address add 10.244.6.9/32 dev lo", "na")
+    assert ssh(lab, "ping -c 1 -W 1 -I 10.244.6.9 10.78.2.10", "na")[0] == 1
+
+
+def test_pods_addresses_pass_between_nodes_of_a_subnet(lab: Scripts) -> None:
+    make(lab.network("create"))
+    for octet in (10, 11):
+        make(lab.machine("create", f"n{octet}", octet=octet))
+        other = 21 - octet
+        route = f"sudo ip route add 10.244.{other}.0/24 via 10.78.1.{other}"
+        pod = f"sudo ip address add 10.244.{octet}.9/32 dev lo && {route}"
+        assert ssh(lab, pod, f"n{octet}", f"10.78.1.{octet}")[0] == 0
+    status, said = ssh(lab, "ping -c 1 -W 2 -I 10.244.10.9 10.244.11.9", "n10")
+    assert (status, "ttl=64" in said) == (0, True), said
+
+
+def test_killed_at_any_moment_the_next_create_stands_and_the_sweep_clears(lab: Scripts) -> None:
+    make(lab.network("create"))
+    begun = time.monotonic()
+    make(lab.machine("create"))
+    whole = time.monotonic() - begun
+    choose = random.Random(4)
+    for number in range(6):
+        secret = lab.key("host-n1").read_text()
+        process = lab.start(MACHINE, "create", secret, **lab.of_machine("n1", "a", 10))
+        time.sleep(choose.uniform(0.05, whole))
+        # Pulumi kills only the shell itself; a crash of the computer's user session kills all of it.
+        os.kill(process.pid, signal.SIGKILL) if number % 2 else os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    make(lab.machine("create"))
+    assert ssh(lab, "hostname") == (0, "n1\n")
+    process = lab.start(MACHINE, "create", secret, **lab.of_machine("n1", "a", 10))
+    time.sleep(whole * 0.7)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    make(lab.network("delete"))
+    make(lab.engine("delete"))
+    assert leftovers(lab.stack) == []
+
+
+def test_podman_itself_killed_in_mid_start(lab: Scripts) -> None:
+    """It then leaves a bridge, which goes with its network, and an address that it may hold until the next boot."""
+    choose = random.Random(7)
+    secret = lab.key("host-n1").read_text()
+    for _ in range(4):
+        make(lab.network("create"))
+        process = lab.start(MACHINE, "create", secret, **lab.of_machine("n1", "a", 10))
+        starting = None
+        while starting is None and process.poll() is None:
+            starting = next((p for p in running(f"podman\0start\0{lab.container()}\0")), None)
+        time.sleep(choose.uniform(0, 0.6))
+        if starting is not None and Path(f"/proc/{starting}").exists():
+            os.kill(starting, signal.SIGKILL)
+        process.communicate(timeout=200)
+        again = lab.machine("create")
+        assert again.status == 0 or "give n1 another address" in again.refusal, again.stderr
+        make(lab.network("delete"))
+        make(lab.engine("delete"))
+        assert leftovers(lab.stack) == []
+    make(lab.network("create"))
+    make(lab.machine("create", octet=11))
+
+
+def running(command: str) -> list[int]:
+    """Processes whose command line, arguments ended by NUL, is this."""
+    found = []
+    for entry in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            if entry.read_text() == command:
+                found.append(int(entry.parent.name))
+    return found
+
+
+def test_a_terminated_create_clears_up_after_itself(lab: Scripts) -> None:
+    make(lab.network("create"))
+    process = lab.start(MACHINE, "create", lab.key("host-n1").read_text(), **lab.of_machine("n1", "a", 10))
+    deadline = time.monotonic() + 60
+    while not podman("ps", "--filter", f"name={lab.container()}", "--quiet"):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    process.terminate()
+    assert process.wait(timeout=60) == 143
+    assert leftovers(lab.stack) != []  # the network
+    make(lab.network("delete"))
+    assert leftovers(lab.stack) == []
+
+
+def test_a_machine_that_cannot_boot_says_its_last_words_and_goes(lab: Scripts) -> None:
+    make(lab.network("create"))
+    done = lab.machine("create", RUN_ARGS="\n".join([*RUN_ARGS, "--entrypoint", "/bin/false"]))
+    assert done.status == 1
+    assert "n1 stopped while waiting until systemd has booted it" in done.refusal
+    assert "--- last words of n1:" in done.stderr
+    assert podman("ps", "--all", "--filter", f"label=cni-lab.stack={lab.stack}", "--quiet") == ""
+    done = lab.machine("create", RUN_ARGS="--no-such-option")
+    assert "podman cannot make n1: Error: unknown flag: --no-such-option; see machines.runArgs" in done.refusal
+    done = lab.machine("create", MOUNTS="/no/such/folder:/mnt:rw")
+    assert "/no/such/folder" in done.refusal
+
+
+@pytest.fixture
+def bare_image(tmp_path: Path) -> Any:
+    """An image that holds a shell's name and nothing that boots."""
+    require_podman()
+    (tmp_path / "usr" / "bin").mkdir(parents=True)
+    shutil.copy("/bin/true", tmp_path / "usr" / "bin" / "bash")
+    name = f"localhost/cni-lab-test-bare:{os.getpid()}"
+    archive = tmp_path / "bare.tar"
+    subprocess.run(["tar", "-C", str(tmp_path), "-cf", str(archive), "usr"], check=True)
+    podman("import", str(archive), name)
+    yield name
+    podman("rmi", "--force", name)
+
+
+def test_images(lab: Scripts, bare_image: str) -> None:
+    found = make(lab.run("local-image.sh", "create", IMAGE=HOST_IMAGE, LOGIN="ubuntu"))
+    assert found == podman("image", "inspect", "--format", "{{.Id}}", HOST_IMAGE)
+    done = lab.run("local-image.sh", "create", IMAGE=bare_image, LOGIN="ubuntu")
+    assert f"machines.image {bare_image} lacks /usr/lib/systemd/systemd /usr/sbin/sshd /usr/bin/sudo" in done.refusal
+    done = lab.run("local-image.sh", "create", IMAGE="registry.invalid/machine:1", LOGIN="ubuntu")
+    assert done.refusal.startswith(
+        "machines.image registry.invalid/machine:1 is not on this computer and cannot be pulled"
+    )
+    assert leftovers(lab.stack) == []
+
+
+def test_ranges_in_use_are_refused(lab: Scripts) -> None:
+    make(lab.network("create"))
+    wide = {"SUBNET": "10.78.0.0/16", "GATEWAY": "10.78.0.1"}
+    assert f"in use on this computer by podman's network cni-lab-{lab.stack}-a (10.78.1.0/24)" in (
+        lab.network("create", "b", **wide).refusal
+    )
+    loopback = {"SUBNET": "127.0.0.0/24", "GATEWAY": "127.0.0.1"}
+    assert "127.0.0.0/24 is in use on this computer by interface lo (127.0.0.1/8)" in (
+        lab.network("create", "b", **loopback).refusal
+    )
+
+
+def test_foreign_things_stay(lab: Scripts) -> None:
+    make(lab.network("create"))
+    network, foreign = f"cni-lab-{lab.stack}-a", f"cni-lab-{lab.stack}-foreign"
+    other = {"OWNER": "SHA256:another"}
+    podman("create", "--name", foreign, "--network", network, HOST_IMAGE)
+    try:
+        assert "is not of this lab's making" in lab.machine("create", "foreign").refusal
+        assert "is not of this lab's making" in lab.machine("delete", "foreign").refusal
+        assert "is not of this lab's making" in lab.network("delete", **other).refusal
+        assert f"the network {network} cannot be removed" in lab.network("delete").refusal
+        make(lab.engine("delete", **other))
+        assert foreign in podman("ps", "--all", "--format", "{{.Names}}").split()
+        assert network in leftovers(lab.stack)
+    finally:
+        podman("rm", "--force", foreign)
+
+
+def test_two_at_once_for_one_machine_wait_for_one_another(lab: Scripts) -> None:
+    make(lab.network("create"))
+    secret = lab.key("host-n1").read_text()
+    both = [lab.start(MACHINE, "create", secret, **lab.of_machine("n1", "a", 10)) for _ in range(2)]
+    assert [process.wait(timeout=120) for process in both] == [0, 0]
+    assert ssh(lab, "hostname") == (0, "n1\n")
+
+
+# --- through the real pulumi ------------------------------------------------------------------------------------------
+
+PROGRAM = """
+import json, os, pulumi
+from pulumi_command import remote
+from components.machines.local import LocalMachines, LocalMachinesArgs
+from components.spec.models import Lab
+lab = Lab.model_validate(json.loads(os.environ["TEST_LAB"]))
+for name, machine in LocalMachines("m", LocalMachinesArgs(lab, pulumi.get_stack())).machines.items():
+    step = remote.Command(name, connection=machine.connection, create="hostname && sudo -n id -u",
+                          triggers=[machine.id], opts=pulumi.ResourceOptions(deleted_with=machine.resource))
+    pulumi.export(name, {"id": machine.id, "said": step.stdout})
+"""
+
+
+class Project:
+    """A Pulumi project of its own with a local state; `run` gives the changes by kind."""
+
+    def __init__(self, folder: Path, stack: str) -> None:
+        self.folder, self.stack = folder, stack
+        (folder / "components").symlink_to(ROOT / "components")
+        (folder / "Pulumi.yaml").write_text("name: cni-lab\nruntime: {name: python, options: {virtualenv: ''}}\n")
+        (folder / "__main__.py").write_text(PROGRAM)
+        (folder / "state").mkdir()
+        self.environment = os.environ | {
+            "PULUMI_BACKEND_URL": f"file://{folder}/state",
+            "PULUMI_CONFIG_PASSPHRASE": "test",
+            "PULUMI_SKIP_UPDATE_CHECK": "1",
+            "PULUMI_HOME": str(folder / "home"),
+            "PULUMI_DISABLE_AUTOMATIC_PLUGIN_ACQUISITION": "1",
+        }
+        self.call("stack", "init", stack)
+
+    def call(self, *words: str) -> str:
+        done = subprocess.run(
+            ["pulumi", *words, "--non-interactive"], cwd=self.folder, env=self.environment, text=True,
+            capture_output=True, timeout=240,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    def up(self, lab: dict[str, Any]) -> dict[str, int]:
+        self.environment["TEST_LAB"] = json.dumps(lab)
+        self.call("up", "--yes", "--skip-preview")
+        return dict(json.loads(self.call("stack", "history", "--json"))[0]["resourceChanges"])
+
+    def outputs(self) -> dict[str, dict[str, str]]:
+        return dict(json.loads(self.call("stack", "output", "--json")))
+
+
+@pytest.fixture
+def project(lab: Scripts, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    for tool in ("pulumi", "pulumi-resource-command", "pulumi-resource-tls"):
+        if shutil.which(tool) is None:
+            pytest.skip(f"{tool} is not on the PATH")
+    made = Project(tmp_path_factory.mktemp("project"), lab.stack)
+    yield made
+    made.call("destroy", "--yes", "--skip-preview")
+    assert leftovers(lab.stack) == []
+
+
+def small(*workers: int, **machines: Any) -> dict[str, Any]:
+    nodes = [{"name": "cp", "role": "control-plane", "subnet": "a", "address": "10.78.1.10"}]
+    nodes += [{"name": f"w{n}", "subnet": "b", "address": f"10.78.2.{n}"} for n in workers]
+    return {
+        "machines": {"provider": "local", "image": HOST_IMAGE, "runArgs": RUN_ARGS, **machines},
+        "network": {"vpcCidr": "10.78.0.0/16", "subnets": {"a": "10.78.1.0/24", "b": "10.78.2.0/24"}},
+        "nodes": nodes,
+    }
+
+
+@pytest.mark.timeout(600)
+def test_up_again_a_worker_more_one_replaced_one_less_and_destroy(project: Project, lab: Scripts) -> None:
+    def machine(name: str) -> str:
+        return podman("inspect", "--format", "{{.Id}}", lab.container(name))
+
+    project.up(small(10))
+    first = project.outputs()
+    assert first["w10"]["said"] == "w10\n0"
+    assert first["cp"]["id"] == machine("cp")
+    assert set(project.up(small(10))) == {"same"}
+
+    changes = project.up(small(10, 11))
+    assert (changes["create"], set(changes)) == (3, {"create", "same"})  # its host key, itself, its step
+    assert project.outputs()["cp"] == first["cp"]
+
+    # Another memory limit is another machine, at the same address, with the same keys; its step runs again.
+    changes = project.up(small(10, 11, memory="1Gi"))
+    assert changes["replace"] == 6
+    assert project.outputs()["cp"]["id"] == machine("cp") != first["cp"]["id"]
+
+    changes = project.up(small(10, memory="1Gi"))
+    assert (changes["delete"], set(changes)) == (3, {"delete", "same"})
+    assert leftovers(lab.stack).count(lab.container("w11")) == 0
+
+
+@pytest.mark.timeout(600)
+def test_a_lab_destroyed_in_the_middle_of_its_first_up_leaves_nothing(project: Project, lab: Scripts) -> None:
+    project.environment["TEST_LAB"] = json.dumps(small(10))
+    process = subprocess.Popen(
+        ["pulumi", "up", "--yes", "--skip-preview", "--non-interactive"], cwd=project.folder, env=project.environment,
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
+    )  # fmt: skip
+    deadline = time.monotonic() + 90
+    while lab.container("w10") not in podman("ps", "--format", "{{.Names}}").split():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    project.call("cancel", "--yes")
