@@ -21,7 +21,8 @@ from components.node.script import LIBRARY, File, compose, read_script
 @dataclass(frozen=True)
 class StepArgs:
     """`after`: named leaves to wait for, never components. `timeout` in seconds bounds the whole run on the node.
-    `delete`: a command line that undoes the step on its node; it must not need stdin.
+    `delete`: a command line that undoes the step on its node; it must not need stdin. Only for a node that outlives
+    the step: the engine dials it before it replaces what the step waits for, and a machine that is lost never answers.
     `triggers`: values beside the machine's id whose change makes this another step (replace), not a changed one.
     """
 
@@ -70,7 +71,9 @@ class Step(pulumi.ComponentResource):
             create=f"{sudo}timeout --kill-after=30 {args.timeout} bash -s",
             delete=None if args.delete is None else sudo + args.delete,
             stdin=program,
-            triggers=[args.machine.id, *args.triggers],
+            # Another machine is another step. One with a delete would first dial the machine that is gone; it runs
+            # again all the same, for the connection is another.
+            triggers=[*([args.machine.id] if args.delete is None else []), *args.triggers],
             add_previous_output_in_env=False,
             opts=pulumi.ResourceOptions(
                 parent=self,

@@ -1,0 +1,96 @@
+# shellcheck shell=bash
+# Takes everything that this stack made on an existing host away again, and nothing else. May run any number of times.
+# Installed with lib.sh before it.
+NODE_NAME=${NODE_NAME:-$(hostname)}
+
+SOCKET=unix:///var/run/crio/crio.sock
+LOGS=/var/log/cni-lab
+SELF=/usr/local/lib/cni-lab/reset.sh
+
+if [[ ! -s $CNI_LAB_STATE/owner ]]; then
+  log "$NODE_NAME has nothing of ours: left as it is"
+  exit 0
+fi
+
+reset_kubeadm() {
+  [[ -n $(command -v kubeadm) ]] || return 0
+  logged "$LOGS/kubeadm-reset.log" timeout --kill-after=10 240 kubeadm reset --force --cri-socket "$SOCKET" ||
+    log "kubeadm reset did not do all of its work: see $LOGS/kubeadm-reset.log; going on"
+  rm -rf -- /var/lib/etcd/member /etc/kubernetes/cni-lab
+}
+
+# unlink PATTERN…: links whose names match, where they are.
+unlink_interfaces() {
+  local pattern path
+  for pattern in "$@"; do
+    for path in /sys/class/net/$pattern; do
+      [[ -e $path ]] || continue
+      ip link delete "${path##*/}" || log "the link ${path##*/} could not be deleted; going on"
+    done
+  done
+}
+
+reset_links() {
+  local bridge
+  unlink_interfaces vxlan.calico wireguard.cali 'cali*' 'cni0'
+  # tunl0 belongs to the kernel's ipip module and cannot be deleted.
+  if [[ -e /sys/class/net/tunl0 ]]; then
+    ip address flush dev tunl0
+    ip link set tunl0 down
+  fi
+  [[ -e $CNI_LAB_STATE/bridges ]] || return 0
+  while IFS= read -r bridge; do
+    [[ ! -d /sys/class/net/$bridge/bridge ]] || unlink_interfaces "$bridge"
+  done <"$CNI_LAB_STATE/bridges"
+}
+
+# Chains and rules of Calico and kube-proxy go, all others are loaded back as they were.
+reset_iptables() {
+  local tool rules
+  for tool in iptables ip6tables; do
+    [[ -n $(command -v "$tool-save") ]] || continue
+    rules=$("$tool-save") || continue
+    if grep -qE '(^:| )(cali-|KUBE-)' <<<"$rules"; then
+      grep -vE '(^:|-A |-j |-g )(cali-|KUBE-)' <<<"$rules" | "$tool-restore" ||
+        log "the rules of $tool could not be taken back; going on"
+    fi
+  done
+}
+
+reset_nftables() {
+  local family table
+  [[ -n $(command -v nft) ]] || return 0
+  while read -r _ family table; do
+    if [[ $table =~ ^(calico|kube-proxy)$ ]]; then nft delete table "$family" "$table"; fi
+  done < <(nft list tables)
+}
+
+# Every file in our manifests, whichever step wrote it; this one, which a run after a cut needs, comes last of all.
+remove_files() {
+  local manifest
+  for manifest in "$CNI_LAB_STATE"/files/*; do
+    [[ ! -e $manifest ]] || keep_files "${manifest##*/}" "$SELF"
+  done
+  rm -rf -- /etc/cni/net.d/10-calico.conflist /etc/cni/net.d/calico-kubeconfig /etc/cni/net.d/multus.d \
+    /etc/cni/net.d/00-multus.conf /var/lib/cni /var/lib/calico /var/run/calico
+}
+
+release_packages() {
+  local -a held
+  mapfile -t held < <(apt-mark showhold | grep -xE 'kubelet|kubeadm|kubectl|cri-o')
+  ((${#held[@]} == 0)) || apt-mark unhold "${held[@]}" >&2
+}
+
+reset_kubeadm
+reset_links
+reset_iptables
+reset_nftables
+if [[ -e /etc/systemd/system/cni-lab-mounts.service ]]; then systemctl disable --now cni-lab-mounts.service; fi
+remove_files
+release_packages
+[[ ! -L /root/.kube/config ]] || rm -f -- /root/.kube/config
+systemctl daemon-reload
+if systemctl is-active --quiet crio; then systemctl restart crio; fi
+# Last: while this is there, a run that was cut is taken up again.
+rm -rf -- "$CNI_LAB_STATE" "$LOGS" "${SELF%/*}"
+log "$NODE_NAME is free again; the packages stay, and may be removed with apt"

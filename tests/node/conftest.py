@@ -1,0 +1,176 @@
+"""Hosts to run the node scripts on: podman containers with systemd, reached through their real sshd.
+
+CNILAB_HOST_IMAGE is a bare Debian 12 with systemd, sshd and a user `ubuntu` who may sudo; CNILAB_BAKED_IMAGE carries
+kubeadm, kubelet, kubectl, CRI-O and crictl as well, CNILAB_BAKED_MOUNTS is what its hosts mount (FROM:TO:ro …), such as
+a store of container images. Where podman, runc or an image is missing the tests skip.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import subprocess
+import time
+import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from components.node.script import File, compose
+
+HOST_IMAGE = os.environ.get("CNILAB_HOST_IMAGE", "localhost/cnilab-host:bookworm")
+BAKED_IMAGE = os.environ.get("CNILAB_BAKED_IMAGE", "localhost/cnilab-baked:1.36")
+BAKED_MOUNTS = os.environ.get("CNILAB_BAKED_MOUNTS", "").split()
+NETWORK = "cni-lab-test-node"
+SUBNET = "10.77.0.0/24"
+LABEL = "cni-lab-test=node"
+
+
+@dataclass(frozen=True)
+class Host:
+    """One container; `ssh` is the command line that reaches it."""
+
+    name: str
+    container: str
+    address: str
+    ssh: tuple[str, ...]
+
+    def shell(self, command: str, stdin: str = "", timeout: float = 120) -> subprocess.CompletedProcess[str]:
+        """Run a command line as root through sshd."""
+        return subprocess.run(
+            [*self.ssh, f"sudo -n bash -c {shlex.quote(command)}"],
+            input=stdin, capture_output=True, text=True, timeout=timeout,
+        )  # fmt: skip
+
+    def read(self, command: str) -> str:
+        """What a command line that must succeed prints."""
+        done = self.shell(command)
+        assert done.returncode == 0, f"{command} on {self.name}:\n{done.stderr}"
+        return done.stdout.strip()
+
+    def start(self, program: str, limit: int = 900) -> subprocess.Popen[str]:
+        """Send a program just as a Step does, and do not wait for it."""
+        process = subprocess.Popen(
+            [*self.ssh, f"sudo -n timeout --kill-after=30 {limit} bash -s"],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        assert process.stdin is not None
+        process.stdin.write(program)
+        process.stdin.close()
+        process.stdin = None
+        return process
+
+    def run(self, program: str, limit: int = 900) -> subprocess.CompletedProcess[str]:
+        """Send a program just as a Step does."""
+        process = self.start(program, limit)
+        stdout, stderr = process.communicate(timeout=limit + 60)
+        return subprocess.CompletedProcess(process.args, process.returncode, stdout, stderr)
+
+    def step(
+        self, phase: str, scripts: Sequence[str], variables: Mapping[str, str], files: Sequence[File] = ()
+    ) -> subprocess.CompletedProcess[str]:
+        """Run scripts of components/node; the step must succeed."""
+        done = self.run(compose(phase, variables, files, scripts))
+        assert done.returncode == 0, f"{phase} on {self.name}:\n{done.stderr}"
+        return done
+
+
+def _podman(*arguments: str) -> str:
+    done = subprocess.run(["podman", *arguments], capture_output=True, text=True, timeout=120)
+    if done.returncode != 0:
+        raise RuntimeError(f"podman {' '.join(arguments)}: {done.stderr.strip()}")
+    return done.stdout.strip()
+
+
+def require_image(image: str) -> None:
+    """Skip the test where this computer cannot run hosts from `image`."""
+    for tool in ("podman", "runc", "ssh", "ssh-keygen"):
+        if shutil.which(tool) is None:
+            pytest.skip(f"{tool} is not installed")
+    if os.geteuid() != 0:
+        pytest.skip("systemd hosts in podman need root")
+    if subprocess.run(["podman", "image", "exists", image]).returncode != 0:
+        pytest.skip(f"the image {image} is not here")
+
+
+class Hosts:
+    """Makes hosts on a network of their own, and takes all of it away again."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._run = uuid.uuid4().hex[:8]
+        self._made: list[str] = []
+
+    def make(self, name: str, octet: int, image: str = HOST_IMAGE, options: Sequence[str] = ()) -> Host:
+        """A new host 10.77.0.<octet> that answers on SSH."""
+        require_image(image)
+        key = self._folder / "key"
+        if not key.exists():
+            subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(key)], check=True)
+        if subprocess.run(["podman", "network", "exists", NETWORK]).returncode != 0:
+            _podman("network", "create", "--disable-dns", "--subnet", SUBNET, NETWORK)
+        container, address = f"{NETWORK}-{self._run}-{name}", SUBNET.replace("0/24", str(octet))
+        self._made.append(container)
+        mounts = [part for mount in BAKED_MOUNTS for part in ("--volume", mount)] if image == BAKED_IMAGE else []
+        _podman(
+            "run", "--detach", "--name", container, "--hostname", name, "--label", LABEL, "--runtime", "runc",
+            "--privileged", "--systemd=always", "--ulimit", "nofile=10000:10000", "--ulimit", "nproc=10000:10000",
+            "--pids-limit=-1", "--network", NETWORK, "--ip", address, *options, *mounts, image,
+        )  # fmt: skip
+        _wait_until(lambda: _authorise(container, key.with_suffix(".pub").read_text()), f"{container}: no user ubuntu")
+        known = self._folder / f"known-{name}"
+        _wait_until(lambda: _know(container, address, known), f"{container}: no SSH host key")
+        ssh = (
+            "ssh", "-i", str(key), "-o", f"UserKnownHostsFile={known}", "-o", "StrictHostKeyChecking=yes",
+            "-o", "IdentitiesOnly=yes", "-o", "ConnectTimeout=30", "-o", "LogLevel=ERROR", f"ubuntu@{address}",
+        )  # fmt: skip
+        host = Host(name, container, address, ssh)
+        _wait_until(lambda: host.shell("true").returncode == 0, f"{container}: sshd does not answer")
+        return host
+
+    def remove(self, host: Host) -> None:
+        """Take one host away."""
+        subprocess.run(["podman", "rm", "--force", "--time", "2", "--volumes", host.container], capture_output=True)
+        self._made.remove(host.container)
+
+    def close(self) -> None:
+        """Take all of them away."""
+        for container in self._made:
+            subprocess.run(["podman", "rm", "--force", "--time", "2", "--volumes", container], capture_output=True)
+        subprocess.run(["podman", "network", "rm", NETWORK], capture_output=True)
+
+
+@pytest.fixture(scope="module")
+def hosts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hosts]:
+    """A maker of hosts; what it made goes when the module's tests end."""
+    maker = Hosts(tmp_path_factory.mktemp("ssh"))
+    yield maker
+    maker.close()
+
+
+def _wait_until(condition: Callable[[], bool], otherwise: str, seconds: float = 60) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            raise RuntimeError(f"{otherwise} within {seconds:.0f} s")
+        time.sleep(0.3)
+
+
+def _exec(container: str, command: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        ["podman", "exec", "-i", container, "bash", "-c", command], input=stdin, capture_output=True, text=True
+    )
+
+
+def _authorise(container: str, public_key: str) -> bool:
+    command = "install -d -m 0700 -o ubuntu ~ubuntu/.ssh && cat >~ubuntu/.ssh/authorized_keys"
+    return _exec(container, f"{command} && chown -R ubuntu ~ubuntu/.ssh", public_key).returncode == 0
+
+
+def _know(container: str, address: str, known: Path) -> bool:
+    done = _exec(container, "cat /etc/ssh/ssh_host_ed25519_key.pub")
+    known.write_text(f"{address} {done.stdout}")
+    return done.returncode == 0
