@@ -41,7 +41,12 @@ def network_annotations(lab: Lab, workload: Workload) -> dict[str, str]:
 def deployment(lab: Lab, workload: Workload) -> Manifest:
     """A Deployment that stands on every node it may stand on, as far as its replicas reach."""
     labels = {"app": workload.name}
-    container: Manifest = {"name": workload.name, "image": workload.image}
+    container: Manifest = {
+        "name": workload.name,
+        "image": workload.image,
+        # For ping, arping and tcpdump, which the labs are about: CRI-O gives no container raw sockets by itself.
+        "securityContext": {"capabilities": {"add": ["NET_RAW"]}},
+    }
     if workload.command:
         container["command"] = list(workload.command)
     pod: Manifest = {

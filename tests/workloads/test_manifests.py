@@ -23,7 +23,8 @@ def test_the_seeds_workload() -> None:
     }
     assert made["spec"]["replicas"] == 3
     [container] = made["spec"]["template"]["spec"]["containers"]
-    assert container == {"name": "normal", "image": "docker.io/praqma/network-multitool"}
+    assert (container["name"], container["image"]) == ("normal", "docker.io/praqma/network-multitool")
+    assert container["securityContext"] == {"capabilities": {"add": ["NET_RAW"]}}, "ping needs it under CRI-O"
     assert made["spec"]["selector"]["matchLabels"] == {"app": "normal"}
     assert made["spec"]["template"]["metadata"]["labels"] == {"app": "normal", "cni-lab/workload": "normal"}
 
