@@ -71,7 +71,9 @@ class Cluster(pulumi.ComponentResource):
         self.kubeconfig = pulumi.Output.secret(pulumi.Output.json_dumps(self._pki.admin.kubeconfig(server), indent=2))
         provider = kubernetes.Provider(
             f"{name}-api",
-            kubeconfig=self.kubeconfig,
+            # The provider looks for its cluster when it is configured, and never again: not before there is one. The
+            # command's id is unknown only while the cluster is made, so an edit leaves the provider configured.
+            kubeconfig=pulumi.Output.all(self.kubeconfig, self._init.id).apply(lambda known: str(known[0])),
             # The cluster is another one when its machine is: a kubeconfig that changed does not replace everything.
             cluster_identifier=args.machines[first.name].id,
             delete_unreachable=True,
@@ -95,6 +97,7 @@ class Cluster(pulumi.ComponentResource):
             "CRIO_PACKAGES": lab.mirrors.crio_packages,
             "CRIO_KEY": lab.mirrors.crio_key or "",
             "MODULES": " ".join(modules(lab)),
+            "MULTUS": "yes" if lab.multus else "no",
         }
 
     def _host_files(self) -> list[File]:

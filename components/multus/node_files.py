@@ -67,8 +67,6 @@ class NodeFiles(pulumi.ComponentResource):
                 },
                 files=self._files(lab, node, kubeconfig),
                 after=after,
-                # Without Multus this file would leave the node without a network; CRI-O then goes back to Calico's.
-                delete=f"rm -f {MULTUS_FILE}",
             )
             self.ready.append(Step(f"{name}-{node}", step, pulumi.ResourceOptions(parent=self)).done)
         self.register_outputs({})

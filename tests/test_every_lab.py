@@ -1,0 +1,28 @@
+"""Any lab that is accepted plans: no hang, no traceback, the properties of every graph."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from hypothesis import HealthCheck, given, settings
+
+from tests.strategies import labs
+from tests.support.graphs import run_lab
+from tests.test_lab import check_every_graph
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+@given(labs())
+def test_every_accepted_lab_plans(lab: dict[str, Any]) -> None:
+    preview = run_lab(lab, timeout=30)
+    with tempfile.TemporaryDirectory() as folder:
+        key = Path(folder) / "id"
+        key.touch(mode=0o600)
+        key.write_text("-----BEGIN OPENSSH PRIVATE KEY-----\n-----END OPENSSH PRIVATE KEY-----\n")
+        if lab["machines"]["provider"] == "existing":
+            # An up reads the key; a preview does not.
+            nodes = [n | {"ssh": n["ssh"] | {"privateKeyFile": str(key)}} for n in lab["nodes"]]
+            lab = lab | {"machines": lab["machines"] | {"privateKeyFile": str(key)}, "nodes": nodes}
+        check_every_graph(preview, run_lab(lab, dry_run=False, timeout=30))

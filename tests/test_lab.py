@@ -1,0 +1,265 @@
+"""The whole graph: what every lab must keep, and what each shipped lab must show."""
+
+from __future__ import annotations
+
+import copy
+from functools import cache
+from typing import Any
+
+import networkx
+import pytest
+import yaml
+
+from tests.support.graphs import COMMAND, ROOT, STACKS, STEP, Graph, run_lab, run_stack
+
+PREVIEW = cache(run_stack)
+
+
+@cache
+def simulated(stack: str) -> Graph:
+    return run_stack(stack, dry_run=False)
+
+
+def source(stack: str) -> dict[str, Any]:
+    text = (ROOT / "stacks" / f"Pulumi.{stack}.yaml").read_text()
+    lab: dict[str, Any] = yaml.safe_load(text)["config"]["cni-lab:lab"]
+    return copy.deepcopy(lab)
+
+
+def check_every_graph(preview: Graph, up: Graph) -> None:
+    """The properties no lab may lose."""
+    resources = preview.deployment.resources
+    assert len(preview.by_urn) == len(resources)
+    edges = [(r.urn, d) for r in resources for d in r.dependencies]
+    assert networkx.is_directed_acyclic_graph(networkx.DiGraph(edges))
+    assert {r.urn: (r.dependencies, r.deleted_with, r.provider) for r in resources} == {
+        r.urn: (r.dependencies, r.deleted_with, r.provider) for r in up.deployment.resources
+    }
+    inits = [s for s in preview.of_type(STEP) if s.inputs["phase"] == "init"]
+    assert len(inits) == 1
+    init = preview.command(inits[0])
+    for command in preview.of_type(COMMAND):
+        known = up.plain[command.urn]
+        assert known["connection"]["hostKey"].startswith(("ssh-ed25519 ", "ecdsa-sha2-")), command.name
+        # A step with a delete runs again because its connection is another: see Step.
+        assert known["triggers"] or known["delete"]
+        assert known["addPreviousOutputInEnv"] is False
+        assert command.inputs["create"].endswith("bash -s"), "scripts travel on stdin"
+    for thing in preview.objects():
+        if not thing.type.startswith("pulumi:providers"):
+            assert thing.deleted_with == init.urn, thing.name
+            assert preview.waits(thing, init), thing.name
+    for component in (r for r in resources if not r.custom):
+        users = [r.name for r in resources if component.urn in r.dependencies]
+        assert not users, f"{users} wait for the component {component.name}: depend on a leaf"
+
+
+@pytest.mark.parametrize("stack", STACKS)
+def test_every_stack_keeps_the_properties(stack: str) -> None:
+    check_every_graph(PREVIEW(stack), simulated(stack))
+
+
+@pytest.mark.parametrize("stack", [s for s in STACKS if s != "components"])
+def test_what_runs_on_a_machine_goes_with_it(stack: str) -> None:
+    graph = PREVIEW(stack)
+    machines = {r.urn for r in graph.of_type("aws:ec2/instance:Instance") + graph.of_type("command:local:Command")}
+    init = graph.command(next(s for s in graph.of_type(STEP) if s.inputs["phase"] == "init"))
+    for command in graph.of_type(COMMAND):
+        assert command.deleted_with in machines | {init.urn}, command.name
+
+
+def test_existing_hosts_are_reset_and_nothing_else_is_deleted_by_hand() -> None:
+    graph = PREVIEW("components")
+    undone = {
+        s.inputs["node"] for s in graph.of_type(STEP) if "reset.sh" in (graph.command(s).inputs.get("delete") or "")
+    }
+    assert undone == {"master1", "master2", "master3", "worker1", "worker2"}
+
+
+@pytest.mark.parametrize("stack", [s for s in STACKS if s != "components"])
+def test_no_delete_dials_a_machine_that_may_be_lost(stack: str) -> None:
+    """The engine runs the deletes of what waits for a machine before it replaces that machine."""
+    graph = PREVIEW(stack)
+    for step in graph.of_type(STEP):
+        if graph.command(step).inputs.get("delete"):
+            assert step.inputs["phase"] == "admit", step.name
+
+
+def test_secrets_show_nowhere_in_a_plan() -> None:
+    """Every secret value of a simulated up, looked for in everything that the preview or the up would print."""
+    for stack in STACKS:
+        up = simulated(stack)
+        shown = yaml.safe_dump([r.inputs for r in up.deployment.resources]) + yaml.safe_dump(up.deployment.outputs)
+        for urn, inputs in up.plain.items():
+            kind = up.by_urn[urn].type
+            if kind.startswith(("tls:", "random:")) or kind == COMMAND:
+                connection = inputs.get("connection") or {}
+                for value in (inputs.get("privateKeyPem"), inputs.get("caPrivateKeyPem"), connection.get("privateKey")):
+                    assert not value or value not in shown, urn
+
+
+def test_cfos_egress_shows_what_the_seed_describes() -> None:
+    graph = PREVIEW("cfos-egress")
+    (vpc,) = graph.of_type("aws:ec2/vpc:Vpc")
+    assert vpc.inputs["cidrBlock"] == "10.0.0.0/16"
+    assert {s.inputs["cidrBlock"] for s in graph.of_type("aws:ec2/subnet:Subnet")} == {"10.0.1.0/24", "10.0.2.0/24"}
+    instances = graph.of_type("aws:ec2/instance:Instance")
+    assert {i.inputs["privateIp"] for i in instances} == {"10.0.1.100", "10.0.2.200", "10.0.2.201"}
+    for instance in instances:
+        assert instance.inputs["sourceDestCheck"] is False
+        assert instance.inputs["metadataOptions"]["httpTokens"] == "required"
+        assert instance.inputs["metadataOptions"]["httpPutResponseHopLimit"] == 1
+        assert instance.inputs["rootBlockDevice"]["encrypted"] is True
+        assert "secret" not in str(instance.inputs.get("userData"))
+    ingress = graph.of_type("aws:vpc/securityGroupIngressRule:SecurityGroupIngressRule")
+    assert ingress
+    for rule in ingress:
+        assert rule.inputs.get("cidrIpv4") not in {"0.0.0.0/0"} and not rule.inputs.get("cidrIpv6"), rule.name
+
+    installation = graph.one("kubernetes:operator.tigera.io/v1:Installation").inputs["spec"]["calicoNetwork"]
+    assert (installation["bgp"], installation["containerIPForwarding"]) == ("Disabled", "Enabled")
+    (pool,) = installation["ipPools"]
+    assert pool["cidr"] == "10.244.0.0/16" and pool["blockSize"] == 24
+    assert (pool["encapsulation"], pool["natOutgoing"], pool["nodeSelector"]) == ("VXLAN", "Enabled", "all()")
+
+    nads = {n.inputs["metadata"]["name"]: n.inputs for n in graph.objects("NetworkAttachmentDefinition")}
+    assert set(nads) == {"net-calico", "default-calico", "cfosdefaultcni5"}
+    for name in ("net-calico", "default-calico"):
+        assert nads[name]["metadata"]["namespace"] == "kube-system" and not nads[name].get("spec", {}).get("config")
+    bridge = yaml.safe_load(nads["cfosdefaultcni5"]["spec"]["config"])
+    assert nads["cfosdefaultcni5"]["metadata"]["namespace"] == "default"
+    assert (bridge["bridge"], bridge["isGateway"], bridge["hairpinMode"]) == ("cni5", True, True)
+    assert bridge["ipam"]["ranges"] == [[{"subnet": "10.1.128.0/24"}]]
+    assert bridge["ipam"]["routes"] == [
+        {"dst": "10.96.0.0/12", "gw": "10.1.128.1"},
+        {"dst": "10.0.0.2/32", "gw": "10.1.128.1"},
+    ]
+
+
+def files_of(graph: Graph, node: str) -> dict[str, Any]:
+    return {f["path"]: f["content"] for s in graph.of_type(STEP) if s.inputs["node"] == node for f in s.inputs["files"]}
+
+
+def test_delegates_follow_from_the_blocks() -> None:
+    known = files_of(simulated("cfos-egress"), "ip-10-0-2-200")
+    unknown = files_of(PREVIEW("cfos-egress"), "ip-10-0-2-200")
+    for files, first in ((known, None), (unknown, "<known after up>")):
+        delegate = files["/etc/cni/multus/net.d/net-calico.conf"]
+        (((range_,),),) = [delegate["ipam"]["ranges"]]
+        assert delegate["type"] == "calico" and "routes" not in delegate["ipam"]
+        if first:
+            assert range_ == {"subnet": first, "rangeStart": first, "rangeEnd": first}
+        else:
+            assert range_["rangeStart"].endswith(".150") and range_["rangeEnd"].endswith(".250")
+        narrow = files["/etc/cni/multus/net.d/default-calico.conf"]["ipam"]
+        assert [r["dst"] for r in narrow["routes"]] == ["10.96.0.0/12", "10.0.0.0/8"]
+    assert all(p.endswith((".conf", ".conflist")) for p in known if p.startswith("/etc/cni/multus/net.d/"))
+    assert list(known)[-1] == "/etc/cni/net.d/00-multus.conf"
+
+
+def test_order_of_cfos_egress() -> None:
+    graph = PREVIEW("cfos-egress")
+    workers = ("ip-10-0-2-200", "ip-10-0-2-201")
+    init = graph.step("ip1001100", "init")
+    calico = graph.step("ip1001100", "calico")
+    blocks = graph.step("ip1001100", "blocks")
+    (reservation,) = graph.objects("IPReservation")
+    (daemonset,) = graph.objects("DaemonSet")
+    nads = graph.objects("NetworkAttachmentDefinition")
+    for node in workers:
+        prepare, join = graph.step(node, "prepare"), graph.step(node, "join")
+        assert not any(graph.by_urn[u].type == COMMAND for u in graph.behind(prepare)), "machines prepare in parallel"
+        behind = {graph.by_urn[u].name for u in graph.behind(join) if graph.by_urn[u].type == COMMAND}
+        assert behind == {f"lab-cluster-{node}-prepare", "lab-cluster-ip1001100-init", f"lab-cluster-{node}-admit"}
+        assert graph.waits(blocks, join)
+    assert graph.waits(calico, init) and not graph.waits(calico, graph.step(workers[0], "prepare"))
+    assert graph.waits(graph.objects("Installation")[0], calico)
+    assert not graph.waits(daemonset, calico), "Multus needs the API, not Calico"
+    for node in ("ip1001100", *workers):
+        files = graph.step(node, "files")
+        for earlier in (reservation, daemonset, *nads):
+            assert graph.waits(files, earlier)
+        for deployment in graph.objects("Deployment"):
+            assert graph.waits(deployment, files)
+    assert graph.waits(reservation, blocks)
+
+
+def test_connections_of_the_first_up() -> None:
+    """At most four SSH connections a node; what admits a node counts as that node's."""
+    for stack in STACKS:
+        graph = PREVIEW(stack)
+        nodes = source(stack).get("nodes") or [None] * 3
+        assert len(graph.of_type(COMMAND)) <= 4 * len(nodes), stack
+
+
+def differences(before: Graph, after: Graph) -> tuple[set[str], set[str], set[str]]:
+    """Names of resources added, removed, and changed in their inputs."""
+    old, new = before.by_urn, after.by_urn
+    changed = {new[u].name for u in old.keys() & new.keys() if old[u].inputs != new[u].inputs}
+    return {new[u].name for u in new.keys() - old.keys()}, {old[u].name for u in old.keys() - new.keys()}, changed
+
+
+def test_a_mode_switch_differs_only_where_it_must() -> None:
+    lab = source("cross-node")
+    before = run_lab(lab)
+    lab["calico"]["pools"][0]["encapsulation"] = "VXLAN"
+    added, removed, changed = differences(before, run_lab(lab))
+    assert added == {"lab-network-vxlan"}
+    assert removed == {"lab-network-pods-default-ipv4-ippool"}, "the second pool's packets still go out as they are"
+    steps = {f"lab-cluster-{n}-{'init' if n == 'control1' else 'prepare'}" for n in ("control1", "worker1", "worker2")}
+    assert changed == {"lab-calico-installation", *steps}, "the kernel module, and the pool's own word"
+
+
+def test_an_added_worker_touches_no_other_node() -> None:
+    lab = source("cfos-egress")
+    before = run_lab(lab)
+    lab["nodes"].append({"name": "ip-10-0-2-202", "role": "worker", "subnet": "workers", "address": "10.0.2.202"})
+    added, removed, changed = differences(before, run_lab(lab))
+    assert not removed
+    assert all("ip-10-0-2-202" in name for name in added)
+    commands = {
+        name for name in changed if "-prepare" in name or "-join" in name or "-init" in name or "-admit" in name
+    }
+    assert not commands
+
+
+def test_packet_life_installs_by_manifest() -> None:
+    graph = PREVIEW("packet-life")
+    assert not graph.objects("Installation")
+    (pool,) = graph.objects("IPPool")
+    assert pool.inputs["apiVersion"] == "crd.projectcalico.org/v1"
+    assert (pool.inputs["spec"]["ipipMode"], pool.inputs["spec"]["vxlanMode"]) == ("Always", "Never")
+
+
+def test_components_has_several_control_planes_and_wireguard_as_a_switch() -> None:
+    graph = PREVIEW("components")
+    assert graph.waits(graph.step("master2", "join"), graph.step("master1", "init"))
+    assert graph.waits(graph.step("master3", "join"), graph.step("master2", "join")), "etcd takes one learner at a time"
+    lab = source("components")
+    before = run_lab(lab)
+    lab["calico"]["wireguard"] = True
+    _, removed, changed = differences(before, run_lab(lab))
+    assert not removed
+    assert any("felix" in name for name in changed) or any("felix" in n for n in differences(before, run_lab(lab))[0])
+
+
+def test_several_control_planes_on_aws_stand_behind_a_balancer() -> None:
+    lab = source("cfos-egress")
+    for host in (101, 102):
+        lab["nodes"].append(
+            {"name": f"cp{host}", "role": "control-plane", "subnet": "control", "address": f"10.0.1.{host}"}
+        )
+    up = run_lab(lab, dry_run=False)
+    (balancer,) = up.of_type("aws:lb/loadBalancer:LoadBalancer")
+    files = files_of(up, "ip1001100")
+    endpoint = files["/etc/kubernetes/cni-lab/init.yaml"][1]["controlPlaneEndpoint"]
+    assert endpoint.startswith(balancer.name) and endpoint.endswith(":6443")
+    assert files_of(up, "cp101")  # joins name it too
+    assert endpoint.rpartition(":")[0] in files["/etc/kubernetes/cni-lab/init.yaml"][1]["apiServer"]["certSANs"]
+
+
+def test_the_plan_says_when_nothing_is_known_yet() -> None:
+    """The first preview has every Kubernetes object's row, with the cluster unknown."""
+    graph = PREVIEW("cfos-egress")
+    kinds = {o.inputs["kind"] for o in graph.objects() if "kind" in o.inputs}
+    assert {"Installation", "APIServer", "IPReservation", "DaemonSet", "NetworkAttachmentDefinition"} <= kinds
