@@ -62,7 +62,8 @@ def installation(lab: Lab) -> Manifest:
     return {
         "apiVersion": "operator.tigera.io/v1",
         "kind": "Installation",
-        "metadata": {"name": "default"},
+        # The operator writes defaults into what we wrote, the list of pools among it, and so becomes its owner too.
+        "metadata": {"name": "default", "annotations": {"pulumi.com/patchForce": "true"}},
         "spec": spec,
     }
 

@@ -9,6 +9,11 @@ export KUBECONFIG=${CNI_LAB_KUBECONFIG:-/etc/kubernetes/admin.conf}
 read -ra nodes <<<"$NODES"
 read -ra pools <<<"${POOLS:-}"
 CLAIM=cni-lab/claim
+# jsonpath templates: a line each.
+STATUS='{range .items[*]}{.metadata.name}{": "}{range .status.conditions[?(@.status=="True")]}{.type}{" "}{.message}'
+STATUS+='{" "}{end}{"\n"}{end}'
+AFFINITY='{range .items[*]}{.spec.node}{" "}{.spec.cidr}{" "}{.spec.state}{" "}{.spec.deleted}{" "}{.spec.type}'
+AFFINITY+='{"\n"}{end}'
 deadline=$(($(uptime_seconds) + PATIENCE))
 left() { echo $((deadline - $(uptime_seconds))); }
 
@@ -35,10 +40,11 @@ installation_seen() {
 stuck() {
   kubectl get nodes --output wide >&2 || true
   if [[ $INSTALL == operator ]]; then
-    kubectl get tigerastatus --output 'jsonpath={range .items[*]}{.metadata.name}{": "}{range .status.conditions[?(@.status=="True")]}{.type}{" "}{.message}{" "}{end}{"\n"}{end}' >&2 || true
+    kubectl get tigerastatus --output "jsonpath=$STATUS" >&2 || true
   fi
   kubectl --namespace "$1" get pods --output wide >&2 || true
-  fail "Calico does not serve every node, see above. Look: kubectl -n $1 describe pods; kubectl get tigerastatus -o yaml"
+  fail "Calico does not serve every node, see above." \
+    "Look: kubectl -n $1 describe pods; kubectl get tigerastatus -o yaml"
 }
 
 rolled_out() { kubectl --namespace kube-system rollout status --timeout=5s "$1"; }
@@ -83,7 +89,7 @@ blocks() {
   if [[ $IPAM == HostLocal ]]; then
     kubectl get nodes --output 'jsonpath={range .items[*]}{.metadata.name}{" "}{.spec.podCIDR}{"\n"}{end}'
   else
-    kubectl get blockaffinities.crd.projectcalico.org --output 'jsonpath={range .items[*]}{.spec.node}{" "}{.spec.cidr}{" "}{.spec.state}{" "}{.spec.deleted}{" "}{.spec.type}{"\n"}{end}' |
+    kubectl get blockaffinities.crd.projectcalico.org --output "jsonpath=$AFFINITY" |
       while read -r node cidr state deleted type; do
         if [[ $state == confirmed && $deleted != true && ${type:-host} == host ]]; then echo "$node $cidr"; fi
       done

@@ -11,7 +11,8 @@ apply() { kubectl apply --server-side --field-manager=cni-lab --force-conflicts 
 # stuck NAMESPACE: what is known about the pods there, then the end.
 stuck() {
   kubectl --namespace "$1" get pods --output wide >&2 || true
-  kubectl --namespace "$1" get events --field-selector type=Warning --sort-by .lastTimestamp 2>&1 | tail -n 10 >&2 || true
+  kubectl --namespace "$1" get events --field-selector type=Warning --sort-by .lastTimestamp 2>&1 |
+    tail -n 10 >&2 || true
   fail "Calico's $2 does not start. Look: kubectl -n $1 describe pods; an image that cannot be pulled is the usual" \
     "cause (mirrors.images in the stack file)"
 }

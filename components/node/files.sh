@@ -43,7 +43,8 @@ taken_up() {
 }
 
 (wait_for "$PATIENCE" "CRI-O to take $DEFAULT_NETWORK for its default network" taken_up) || {
-  since | { grep -E 'Error (validating|loading|parsing) CNI config|Ignored CNI network|Error reading' || true; } | tail -n 5 >&2
+  since | { grep -E 'Error (validating|loading|parsing) CNI config|Ignored CNI network|Error reading' || true; } |
+    tail -n 5 >&2
   fail "CRI-O does not use /etc/cni/net.d/00-multus.conf: the lines above, if any, name the file it skipped and why." \
     "Look: journalctl -u crio | grep CNI; ls /etc/cni/net.d (a file that sorts before 00-multus.conf wins)"
 }

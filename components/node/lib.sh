@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# What every script of a step can use. Comes first in the program; taking the lock is part of loading it.
+# What every script of a step can use. Comes first in the program; taking the step's lock is part of loading it.
 # Logs go to stderr, results to stdout; no function prints the content of a file.
 set -euo pipefail
 
@@ -67,7 +67,7 @@ replace() {
   directory=$(dirname -- "$path")
   [[ ! -d $path ]] || fail "$path is a directory where a file is wanted: move it away"
   mkdir -p -- "$directory" || fail "cannot make $directory: see the line above"
-  # What an earlier run that was cut left behind; the lock says nobody else is at it.
+  # What an earlier run that was cut left behind: each file has one writer, and that one the lock.
   rm -f -- "$directory/.cni-lab.${path##*/}".*
   temporary=$(mktemp -- "$directory/.cni-lab.${path##*/}.XXXXXX") ||
     fail "cannot write in $directory: free some space there (df -h '$directory'; df -i) or make it writable"
@@ -76,6 +76,13 @@ replace() {
     rm -f -- "$temporary"
     fail "cannot write $path, which is as it was: free some space in $directory (df -h '$directory'; df -i)"
   fi
+}
+
+# alone COMMAND…: run it while no other step of this host does so; for the list of changes, which they share.
+alone() {
+  mkdir -p -- "$CNI_LAB_STATE"
+  (flock -w 60 8 || fail "$CNI_LAB_STATE/lists is locked since 60 s: end the step that hangs (fuser), then repeat" &&
+    "$@") 8>"$CNI_LAB_STATE/lists" || exit
 }
 
 # write_list FILE LINE…: one item a line.
@@ -88,22 +95,22 @@ write_list() {
 # write_file PATH MODE <CONTENT: write PATH unless content, mode and owner are so already. Before it moves, PATH enters
 # the manifest of PHASE (so that no cut can make us forget it) and the list of changes not acted on yet.
 write_file() {
-  local path=$1 mode=$2 content manifest=$CNI_LAB_STATE/files/${PHASE:?} pending=$CNI_LAB_STATE/changed list
+  local path=$1 mode=$2 content
   IFS= read -r -d '' content || true
   if [[ -f $path && ! -L $path && $(stat -c '%a %u' -- "$path") == "$(printf '%o' "$((8#$mode))") $EUID" ]] &&
     cmp -s -- "$path" <(printf '%s' "$content"); then
     return
   fi
-  for list in "$manifest" "$pending"; do
-    in_list "$path" "$list" || add_line "$path" "$list"
-  done
+  add_line "$path" "$CNI_LAB_STATE/files/${PHASE:?}"
+  alone add_line "$path" "$CNI_LAB_STATE/changed"
   replace "$path" "$mode" "$content"
   log "wrote $path"
 }
 
-# add_line ITEM FILE
+# add_line ITEM FILE: unless it is there.
 add_line() {
   local lines=()
+  if in_list "$1" "$2"; then return; fi
   [[ ! -e $2 ]] || mapfile -t lines <"$2"
   write_list "$2" "${lines[@]}" "$1"
 }
@@ -118,15 +125,18 @@ changed() {
 }
 
 # settled PATH…: what had to follow from their change is done.
-settled() {
-  local pending=$CNI_LAB_STATE/changed line
+settled() { ! changed "$@" || alone remove_lines "$CNI_LAB_STATE/changed" "$@"; }
+
+# remove_lines FILE ITEM…
+remove_lines() {
+  local file=$1 line
   local -a lines=() left=()
-  changed "$@" || return 0
-  mapfile -t lines <"$pending"
+  shift
+  mapfile -t lines <"$file"
   for line in "${lines[@]}"; do
     contains "$line" "$@" || left+=("$line")
   done
-  if ((${#left[@]})); then write_list "$pending" "${left[@]}"; else rm -f -- "$pending"; fi
+  if ((${#left[@]})); then write_list "$file" "${left[@]}"; else rm -f -- "$file"; fi
 }
 
 # keep_files PHASE PATH…: remove what PHASE wrote earlier and does not want any more; never a file we did not write.
@@ -141,7 +151,7 @@ keep_files() {
       kept+=("$path")
     elif [[ -e $path || -L $path ]]; then
       rm -f -- "$path" || fail "cannot remove $path: see the line above"
-      in_list "$path" "$CNI_LAB_STATE/changed" || add_line "$path" "$CNI_LAB_STATE/changed"
+      alone add_line "$path" "$CNI_LAB_STATE/changed"
       log "removed $path"
     fi
   done
@@ -203,6 +213,15 @@ fetch() {
   log "fetched $url"
 }
 
+# write_hosts [LINE]: our line in /etc/hosts, and no other of ours. A container engine mounts that file, so that it
+# cannot be replaced there, only rewritten.
+write_hosts() {
+  local hosts
+  hosts=${1:+$1 # cni-lab$'\n'}$(sed '/# cni-lab$/d' /etc/hosts)
+  if [[ $hosts == "$(</etc/hosts)" ]]; then return; fi
+  if mountpoint -q /etc/hosts; then printf '%s\n' "$hosts" >/etc/hosts; else replace /etc/hosts 0644 "$hosts"$'\n'; fi
+}
+
 cgroup_version() { if [[ $(stat -fc %T /sys/fs/cgroup) == cgroup2fs ]]; then echo v2; else echo v1; fi; }
 
 # kubeadm_run FILE init|join CONFIG: what it prints goes to FILE. On a host with cgroup v1, which kubelet bears by the
@@ -230,15 +249,16 @@ logged() {
   return "$status"
 }
 
-# take_lock: one step at a time on this host, also when a cut connection left the last one or a child of it running:
-# every process that inherits the descriptor holds the lock. A script that a step calls has it already by that.
+# take_lock: no step runs twice at once, also when a cut connection left the last run or a child of it running: every
+# process that inherits the descriptor holds the lock. A script that a step calls under the same lock has it by that.
 take_lock() {
   mkdir -p -- "${CNI_LAB_LOCK%/*}"
   [[ /proc/self/fd/9 -ef $CNI_LAB_LOCK ]] || exec 9<>"$CNI_LAB_LOCK"
   if ! flock -w "${CNI_LAB_LOCK_WAIT:-300}" 9; then
     local holder
     read -r holder <"$CNI_LAB_LOCK" || true
-    fail "another step is still running on this host (process ${holder:-unknown}): wait for it or end it, then repeat"
+    fail "an earlier run of this step still goes on on this host (process ${holder:-unknown}): wait for it or end it," \
+      "then repeat"
   fi
   printf '%-10s\n' "$$" >"$CNI_LAB_LOCK"
 }

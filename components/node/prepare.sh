@@ -1,6 +1,6 @@
 # shellcheck shell=bash
 # From a bare Debian or Ubuntu machine to one on which kubeadm can work: kernel, packages, CRI-O. Prints what it found.
-: "${NODE_NAME:?}" "${NODE_ADDRESS:?}" "${MACHINE_KIND:?}" "${MODULES:?}"
+: "${OWNER:?}" "${NODE_NAME:?}" "${NODE_ADDRESS:?}" "${MACHINE_KIND:?}" "${MODULES:?}"
 : "${KUBERNETES_VERSION:?}" "${KUBERNETES_MINOR:?}" "${KUBERNETES_PACKAGES:?}" "${CRIO_VERSION:?}" "${CRIO_PACKAGES:?}"
 : "${KUBERNETES_KEY?}" "${CRIO_KEY?}" "${MULTUS:?}"
 
@@ -24,10 +24,10 @@ in_container() { systemd-detect-virt --quiet --container; }
 # --- Is this host ours to change? -------------------------------------------------------------------------------------
 
 claim_host() {
-  local trace owner=${OWNER:-cni-lab}
+  local trace
   if [[ -s $OWNER_FILE ]]; then
-    [[ $(<"$OWNER_FILE") == "$owner" ]] ||
-      fail "$NODE_NAME belongs to '$(<"$OWNER_FILE")', not to '$owner': destroy that stack, or take another host"
+    [[ $(<"$OWNER_FILE") == "$OWNER" ]] ||
+      fail "$NODE_NAME belongs to '$(<"$OWNER_FILE")', not to '$OWNER': destroy that stack, or take another host"
     return
   fi
   for trace in /etc/kubernetes/admin.conf /etc/kubernetes/kubelet.conf /etc/kubernetes/manifests/*.yaml \
@@ -35,7 +35,7 @@ claim_host() {
     [[ ! -e $trace ]] || fail "$NODE_NAME already carries a cluster that is not ours ($trace): it is left as it is." \
       "Take another host, or reset this one yourself (kubeadm reset) and repeat"
   done
-  replace "$OWNER_FILE" 0644 "$owner"$'\n'
+  replace "$OWNER_FILE" 0644 "$OWNER"$'\n'
 }
 
 check_system() {
@@ -64,18 +64,9 @@ wait_for_first_boot() {
 
 # --- Name, swap, kernel -----------------------------------------------------------------------------------------------
 
-# A container engine mounts this file, so that it cannot be replaced there, only rewritten.
 name_host() {
-  local hosts
   [[ $(hostname) == "$NODE_NAME" ]] || hostnamectl set-hostname -- "$NODE_NAME"
-  hosts=$(sed '/# cni-lab$/d' /etc/hosts)
-  hosts=$(printf '%s %s # cni-lab\n%s' "$NODE_ADDRESS" "$NODE_NAME" "$hosts")
-  [[ $hosts == "$(</etc/hosts)" ]] && return
-  if mountpoint -q /etc/hosts; then
-    printf '%s\n' "$hosts" >/etc/hosts
-  else
-    replace /etc/hosts 0644 "$hosts"$'\n'
-  fi
+  write_hosts "$NODE_ADDRESS $NODE_NAME"
 }
 
 swap_off() {

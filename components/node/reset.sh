@@ -12,6 +12,15 @@ if [[ ! -s $CNI_LAB_STATE/owner ]]; then
   exit 0
 fi
 
+# What a cut connection left running must not write after us.
+wait_for_steps() {
+  local lock
+  for lock in "$CNI_LAB_LOCK"-*; do
+    [[ ! -e $lock ]] || flock -w 60 "$lock" true ||
+      fail "a step still runs on $NODE_NAME (process $(<"$lock")): wait for it or end it, then repeat"
+  done
+}
+
 reset_kubeadm() {
   [[ -n $(command -v kubeadm) ]] || return 0
   logged "$LOGS/kubeadm-reset.log" timeout --kill-after=10 240 kubeadm reset --force --cri-socket "$SOCKET" ||
@@ -81,16 +90,18 @@ release_packages() {
   ((${#held[@]} == 0)) || apt-mark unhold "${held[@]}" >&2
 }
 
+wait_for_steps
 reset_kubeadm
 reset_links
 reset_iptables
 reset_nftables
 if [[ -e /etc/systemd/system/cni-lab-mounts.service ]]; then systemctl disable --now cni-lab-mounts.service; fi
+write_hosts
 remove_files
 release_packages
 [[ ! -L /root/.kube/config ]] || rm -f -- /root/.kube/config
 systemctl daemon-reload
 if systemctl is-active --quiet crio; then systemctl restart crio; fi
 # Last: while this is there, a run that was cut is taken up again.
-rm -rf -- "$CNI_LAB_STATE" "$LOGS" "${SELF%/*}"
+rm -rf -- "$LOGS" "$CNI_LAB_STATE" "${SELF%/*}"
 log "$NODE_NAME is free again; the packages stay, and may be removed with apt"

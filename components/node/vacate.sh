@@ -18,7 +18,10 @@ number() {
 # intruders: lines "NAMESPACE,POD,ADDRESS,DELEGATE,OWNER,WORKLOAD" of pods in a range without a lease of its delegate.
 intruders() {
   local pods namespace pod address hostnetwork phase owner workload delegate first last
-  pods=$(kubectl get pods --all-namespaces --field-selector "spec.nodeName=$NODE_NAME" --output 'jsonpath={range .items[*]}{.metadata.namespace},{.metadata.name},{.status.podIP},{.spec.hostNetwork},{.status.phase},{.metadata.ownerReferences[0].kind},{.metadata.labels.cni-lab/workload}{"\n"}{end}') || return
+  local template='{range .items[*]}{.metadata.namespace},{.metadata.name},{.status.podIP},{.spec.hostNetwork}'
+  template+=',{.status.phase},{.metadata.ownerReferences[0].kind},{.metadata.labels.cni-lab/workload}{"\n"}{end}'
+  pods=$(kubectl get pods --all-namespaces --field-selector "spec.nodeName=$NODE_NAME" \
+    --output "jsonpath=$template") || return
   while IFS=, read -r namespace pod address hostnetwork phase owner workload; do
     [[ $address == *.* && $hostnetwork != true && $phase != Succeeded && $phase != Failed ]] || continue
     while read -r delegate first last; do

@@ -36,7 +36,7 @@ def test_installation_of_seed_000() -> None:
     assert manifests.installation(lab()) == {
         "apiVersion": "operator.tigera.io/v1",
         "kind": "Installation",
-        "metadata": {"name": "default"},
+        "metadata": {"name": "default", "annotations": {"pulumi.com/patchForce": "true"}},
         "spec": {
             "calicoNetwork": {
                 "bgp": "Disabled",

@@ -21,6 +21,9 @@ from components.spec.models import Lab
 from tests.machines.conftest import HOST_IMAGE, ROOT, RUN_ARGS, Scripts, Stub, leftovers, podman, require_podman
 from tests.support.graphs import STEP, Graph, run_lab
 
+# One worker for all tests on real machines: they share addresses.
+pytestmark = pytest.mark.xdist_group("hosts")
+
 LOCAL = "command:local:Command"
 MACHINE, NETWORK, ENGINE = "local-machine.sh", "local-network.sh", "local-engine.sh"
 

@@ -21,6 +21,9 @@ from components.spec.models import Lab
 from tests.calico.labs import SEED, SEED_BLOCKS, lab
 from tests.node.conftest import BAKED_IMAGE, Host, Hosts
 
+# One worker for all tests on real hosts: they share a network.
+pytestmark = pytest.mark.xdist_group("hosts")
+
 NODE = "ip-10-0-2-200"
 # Stands in for a plugin whose binary is not here: it answers the one question CRI-O asks before it takes a file.
 STAND_IN = """#!/bin/sh

@@ -21,11 +21,10 @@ import pytest
 
 from components.node.script import File, compose
 
-HOST_IMAGE = os.environ.get("CNILAB_HOST_IMAGE", "localhost/cnilab-host:bookworm")
-BAKED_IMAGE = os.environ.get("CNILAB_BAKED_IMAGE", "localhost/cnilab-baked:1.36")
+HOST_IMAGE = os.environ.get("CNILAB_HOST_IMAGE", "")
+BAKED_IMAGE = os.environ.get("CNILAB_BAKED_IMAGE", "")
 BAKED_MOUNTS = os.environ.get("CNILAB_BAKED_MOUNTS", "").split()
 NETWORK = "cni-lab-test-node"
-SUBNET = "10.77.0.0/24"
 LABEL = "cni-lab-test=node"
 
 
@@ -69,6 +68,13 @@ class Host:
         stdout, stderr = process.communicate(timeout=limit + 60)
         return subprocess.CompletedProcess(process.args, process.returncode, stdout, stderr)
 
+    def kill(self) -> None:
+        """Every process of the steps that run on the host now: timeout, bash and all they started."""
+        self.shell(
+            "for lock in /run/lock/cni-lab*; do flock -n $lock true ||"
+            " kill -KILL -- -$(ps -o pgid= -p $(cat $lock) | tr -d ' '); done"
+        )
+
     def step(
         self, phase: str, scripts: Sequence[str], variables: Mapping[str, str], files: Sequence[File] = ()
     ) -> subprocess.CompletedProcess[str]:
@@ -86,7 +92,9 @@ def _podman(*arguments: str) -> str:
 
 
 def require_image(image: str) -> None:
-    """Skip the test where this computer cannot run hosts from `image`."""
+    """Skip the test where this computer cannot run hosts from `image`, or nobody asked for privileged containers."""
+    if not image:
+        pytest.skip("no image for systemd hosts: set CNILAB_HOST_IMAGE and CNILAB_BAKED_IMAGE")
     for tool in ("podman", "runc", "ssh", "ssh-keygen"):
         if shutil.which(tool) is None:
             pytest.skip(f"{tool} is not installed")
@@ -102,23 +110,23 @@ class Hosts:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._run = uuid.uuid4().hex[:8]
+        self._network = f"{NETWORK}-{self._run}"
+        self._subnet = ""
         self._made: list[str] = []
 
     def make(self, name: str, octet: int, image: str = HOST_IMAGE, options: Sequence[str] = ()) -> Host:
-        """A new host 10.77.0.<octet> that answers on SSH."""
+        """A new host that answers on SSH, at the address that ends in `octet`."""
         require_image(image)
         key = self._folder / "key"
         if not key.exists():
             subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(key)], check=True)
-        if subprocess.run(["podman", "network", "exists", NETWORK]).returncode != 0:
-            _podman("network", "create", "--disable-dns", "--subnet", SUBNET, NETWORK)
-        container, address = f"{NETWORK}-{self._run}-{name}", SUBNET.replace("0/24", str(octet))
+        container, address = f"{self._network}-{name}", self.address(octet)
         self._made.append(container)
         mounts = [part for mount in BAKED_MOUNTS for part in ("--volume", mount)] if image == BAKED_IMAGE else []
         _podman(
             "run", "--detach", "--name", container, "--hostname", name, "--label", LABEL, "--runtime", "runc",
             "--privileged", "--systemd=always", "--ulimit", "nofile=10000:10000", "--ulimit", "nproc=10000:10000",
-            "--pids-limit=-1", "--network", NETWORK, "--ip", address, *options, *mounts, image,
+            "--pids-limit=-1", "--network", self._network, "--ip", address, *options, *mounts, image,
         )  # fmt: skip
         _wait_until(lambda: _authorise(container, key.with_suffix(".pub").read_text()), f"{container}: no user ubuntu")
         known = self._folder / f"known-{name}"
@@ -131,6 +139,22 @@ class Hosts:
         _wait_until(lambda: host.shell("true").returncode == 0, f"{container}: sshd does not answer")
         return host
 
+    def address(self, octet: int) -> str:
+        """An address on the hosts' network, which is made when it is asked for first; 1 is this computer."""
+        if not self._subnet:
+            self._subnet = self._make_network()
+        return f"{self._subnet}.{octet}"
+
+    def _make_network(self) -> str:
+        """The first of 10.77.0.0/24, 10.77.1.0/24, … that no other run has."""
+        for third in range(50):
+            subnet = ["--subnet", f"10.77.{third}.0/24"]
+            create = ["podman", "network", "create", "--disable-dns", "--label", LABEL, *subnet, self._network]
+            done = subprocess.run(create, capture_output=True, text=True)
+            if done.returncode == 0:
+                return f"10.77.{third}"
+        raise RuntimeError(f"no free network among 10.77.0.0/24 … 10.77.49.0/24: {done.stderr.strip()}")
+
     def remove(self, host: Host) -> None:
         """Take one host away."""
         subprocess.run(["podman", "rm", "--force", "--time", "2", "--volumes", host.container], capture_output=True)
@@ -140,7 +164,7 @@ class Hosts:
         """Take all of them away."""
         for container in self._made:
             subprocess.run(["podman", "rm", "--force", "--time", "2", "--volumes", container], capture_output=True)
-        subprocess.run(["podman", "network", "rm", NETWORK], capture_output=True)
+        subprocess.run(["podman", "network", "rm", self._network], capture_output=True)
 
 
 @pytest.fixture(scope="module")

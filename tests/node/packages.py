@@ -84,6 +84,8 @@ class Repositories:
 
     def close(self) -> None:
         self._server.shutdown()
+        for key in (self.key, self.stranger):
+            subprocess.run(["gpgconf", "--homedir", str(key.home), "--kill", "all"], check=True)
 
     def _deb(self, repository: str, name: str, version: str, program: str) -> None:
         tree = self.root / "tree"

@@ -29,7 +29,7 @@ TOKEN = "abcdef.0123456789abcdef"
 CERTIFICATE_KEY = "5f" * 32
 LIBRARY = "/usr/local/lib/cni-lab"
 
-pytestmark = pytest.mark.timeout(1200)
+pytestmark = [pytest.mark.timeout(1200), pytest.mark.xdist_group("hosts")]
 
 
 @dataclass(frozen=True)
@@ -191,6 +191,7 @@ class Cluster:
 
     def _prepare_variables(self, host: Host) -> dict[str, str]:
         return {
+            "OWNER": "cni-lab/test",
             "NODE_NAME": host.name,
             "NODE_ADDRESS": host.address,
             "MACHINE_KIND": "local",
@@ -222,9 +223,13 @@ def run(host: Host, program: str) -> str:
     return done.stderr
 
 
-def kill(host: Host) -> None:
-    """Every process of the step that runs on the host, kubeadm included."""
-    host.shell("read -r pid </run/lock/cni-lab && kill -KILL -- -$(ps -o pgid= -p $pid | tr -d ' ')")
+def cut(host: Host, program: str, after: float) -> None:
+    """Start a step and kill all of it, kubeadm included, after some seconds."""
+    process = host.start(program)
+    time.sleep(after)
+    host.kill()
+    process.communicate(timeout=60)
+    assert process.returncode != 0, "it was done before it was killed"
 
 
 @pytest.fixture(scope="module")
@@ -240,10 +245,7 @@ def cluster(hosts: Hosts) -> Iterator[Cluster]:
 def test_init_is_cut_and_resumed(cluster: Cluster) -> None:
     dice = random.Random(3)
     for after in [dice.uniform(3, 16) for _ in range(4)]:
-        process = cluster.first.start(cluster.init())
-        time.sleep(after)
-        kill(cluster.first)
-        process.communicate(timeout=60)
+        cut(cluster.first, cluster.init(), after)
     run(cluster.first, cluster.init())
     assert cluster.first.read("kubectl get --raw /readyz") == "ok"
     assert set(cluster.nodes()) == {"cp1"}
@@ -322,10 +324,7 @@ def test_certificates_are_uploaded_once(cluster: Cluster) -> None:
 
 def test_second_control_plane_is_cut_and_joins(cluster: Cluster) -> None:
     for after in (2.0, 5.0):
-        process = cluster.second.start(cluster.join(cluster.second, "control-plane"))
-        time.sleep(after)
-        kill(cluster.second)
-        process.communicate(timeout=60)
+        cut(cluster.second, cluster.join(cluster.second, "control-plane"), after)
     run(cluster.first, cluster.admit(cluster.second, "control-plane"))
     run(cluster.second, cluster.join(cluster.second, "control-plane"))
     assert cluster.etcd_members() == ["cp1", "cp2"]
@@ -362,23 +361,20 @@ def test_worker_is_replaced(cluster: Cluster) -> None:
     assert "the Node w1 is of another machine" in log
     assert "w1" not in cluster.nodes()
     for after in (1.0, 3.0):
-        process = worker.start(cluster.join(worker))
-        time.sleep(after)
-        kill(worker)
-        process.communicate(timeout=60)
+        cut(worker, cluster.join(worker), after)
     run(worker, cluster.join(worker))
     assert cluster.nodes()["w1"] == cluster.machine(worker)
 
 
 def test_api_out_of_reach_is_named(cluster: Cluster) -> None:
     """A join to an address where nobody answers ends, and says which."""
-    program = cluster.join(cluster.second).replace(cluster.endpoint, "10.77.0.99:6443")
+    program = cluster.join(cluster.second).replace(cluster.endpoint, "10.77.99.99:6443")
     program = program.replace("discovery:\n", "timeouts: {discovery: 3s}\ndiscovery:\n")
     program = program.replace("retry 4 join", "retry 1 join")
     cluster.second.read("timeout 200 kubeadm reset -f >/dev/null; rm -f /var/lib/cni-lab/joined")
     done = cluster.second.run(program)
     assert done.returncode == 1
-    assert "Can it reach https://10.77.0.99:6443?" in done.stderr and TOKEN not in done.stderr
+    assert "Can it reach https://10.77.99.99:6443?" in done.stderr and TOKEN not in done.stderr
     assert cluster.second.shell(f"ls {DIRECTORY}/join.yaml").returncode != 0
 
 

@@ -177,6 +177,19 @@ def test_changed_until_settled(bash: Bash) -> None:
     assert bash.lib(ask).stdout.split() == ["a"], "a file that went is a change too"
 
 
+def test_steps_at_once_share_the_list_of_changes(bash: Bash) -> None:
+    program = "PHASE=p$1; for i in 1 2 3 4 5; do write_file {0}/$1-$i 0644 <<<x; settled {0}/$1-$((i - 1)); done"
+    lib = read_script("lib.sh") + program.format(bash.etc)
+    running = [
+        subprocess.Popen(
+            ["bash", "-c", lib, "-", str(n)], env=bash.environment() | {"CNI_LAB_LOCK": f"{bash.root}/{n}"}
+        )
+        for n in range(4)
+    ]
+    assert [process.wait(60) for process in running] == [0] * 4
+    assert sorted((bash.state / "changed").read_text().split()) == [f"{bash.etc}/{n}-5" for n in range(4)]
+
+
 def test_wanted(bash: Bash) -> None:
     files = [File("/nowhere/a", NEW), File("/nowhere/b", "b\n")]
     program = compose("test", {}, files, []).replace(

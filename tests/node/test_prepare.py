@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import shutil
 import subprocess
@@ -13,11 +14,13 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from components.node.script import File, compose, read_script
-from tests.node.conftest import SUBNET, Host, Hosts
+from tests.node.conftest import Host, Hosts
 from tests.node.packages import Repositories
 
-KILLS = 20
+KILLS = int(os.environ.get("CNILAB_KILLS", "5"))
 NO_MIRRORS = "rm -rf /etc/apt/sources.list /etc/apt/sources.list.d/*"
+# One host is shared: its tests stay together, in the order of this file.
+pytestmark = pytest.mark.xdist_group("hosts")
 MODULES = "overlay br_netfilter vxlan"
 RESET = "/usr/local/lib/cni-lab/reset.sh"
 
@@ -31,12 +34,12 @@ def host(hosts: Hosts) -> Host:
 
 
 @pytest.fixture(scope="module")
-def repositories(host: Host, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Repositories]:
-    """Served at the hosts' gateway, which is this computer."""
-    for tool in ("gpg", "dpkg-deb"):
+def repositories(host: Host, hosts: Hosts, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Repositories]:
+    """Served at the gateway of `host`, which is this computer; the address is there since `host` is."""
+    for tool in ("gpg", "gpgconf", "dpkg-deb"):
         if shutil.which(tool) is None:
             pytest.skip(f"{tool} is not installed")
-    made = Repositories(tmp_path_factory.mktemp("packages"), SUBNET.replace("0/24", "1"))
+    made = Repositories(tmp_path_factory.mktemp("packages"), hosts.address(1))
     yield made
     made.close()
 
@@ -61,6 +64,7 @@ def files(crio: str = "[crio.image]\n", registries: str = "") -> list[File]:
 
 def program(host: Host, repositories: Repositories, wanted: list[File] | None = None, **changes: str) -> str:
     variables = {
+        "OWNER": "cni-lab/test",
         "NODE_NAME": host.name,
         "NODE_ADDRESS": host.address,
         "MACHINE_KIND": "existing",
@@ -151,8 +155,7 @@ def test_killed_at_random_points(hosts: Hosts, clean: Host, repositories: Reposi
         reset(clean)
         process = clean.start(program(clean, repositories))
         time.sleep(dice.uniform(0.05, 0.95) * whole)
-        # The whole session: timeout, bash and what they started.
-        clean.shell("read -r pid </run/lock/cni-lab && kill -KILL -- -$(ps -o pgid= -p $pid | tr -d ' ')")
+        clean.kill()
         process.communicate(timeout=60)
         killed += process.returncode != 0
         prepare(clean, repositories)
@@ -250,8 +253,8 @@ def test_version_that_the_repository_lacks(clean: Host, repositories: Repositori
 
 @pytest.mark.timeout(600)
 def test_repository_out_of_reach(clean: Host, repositories: Repositories) -> None:
-    message = refused(clean, repositories, KUBERNETES_PACKAGES="http://10.77.0.1:1/core")
-    assert "http://10.77.0.1:1/core/v1.36/deb/Release.key cannot be fetched" in message and "mirror" in message
+    message = refused(clean, repositories, KUBERNETES_PACKAGES="http://127.0.0.1:1/core")
+    assert "http://127.0.0.1:1/core/v1.36/deb/Release.key cannot be fetched" in message and "mirror" in message
 
 
 @pytest.mark.parametrize("trace", ["admin.conf", "kubelet.conf", "manifests/etcd.yaml"])
@@ -400,7 +403,7 @@ def test_reset(clean: Host, repositories: Repositories) -> None:
     left = clean.read(
         "find / -xdev -path /proc -prune -o -path /sys -prune -o -name '*cni-lab*' -print; ls /etc/cni/net.d;"
         " ls -d /var/lib/cni /var/lib/calico || true; apt-mark showhold; ls /sys/class/net; iptables-save;"
-        " nft list tables"
+        " nft list tables; cat /etc/hosts"
     )
     for gone in ("cni-lab", "10-calico", "multus.d", "calico", "kubelet", "cni5", "cali123", "KUBE-", "cali-"):
         assert gone not in left, left
@@ -423,9 +426,22 @@ def test_reset_is_cut(clean: Host, repositories: Repositories) -> None:
         prepare(clean, repositories)
         process = subprocess.Popen([*clean.ssh, f"sudo timeout 300 bash {RESET}"], stderr=subprocess.PIPE)
         time.sleep(dice.uniform(0.3, 1.5))
-        clean.shell("read -r pid </run/lock/cni-lab && kill -KILL -- -$(ps -o pgid= -p $pid | tr -d ' ')")
+        clean.kill()
         process.communicate(timeout=60)
         done = clean.shell(f"[[ ! -e {RESET} ]] || timeout 300 bash {RESET}")
         assert done.returncode == 0, done.stderr
         assert clean.shell("ls /var/lib/cni-lab").returncode != 0
         clean.read("rm -rf /usr/local/lib/cni-lab")
+
+
+@pytest.mark.timeout(600)
+def test_without_multus_its_files_go(clean: Host, repositories: Repositories) -> None:
+    """What the step `files` wrote on the node goes when Multus left the stack file, and nothing else."""
+    ours, theirs = "/etc/cni/net.d/00-multus.conf", "/etc/cni/net.d/10-calico.conflist"
+    clean.read(f"install -D /dev/null {theirs}")
+    done = clean.run(compose("files", {}, [File(ours, "{}")], []).replace("} </dev/null", "write_files\n} </dev/null"))
+    assert done.returncode == 0, done.stderr
+    prepare(clean, repositories)
+    assert clean.read("ls /etc/cni/net.d") == "00-multus.conf\n10-calico.conflist"
+    prepare(clean, repositories, MULTUS="no")
+    assert clean.read("ls /etc/cni/net.d; cat /var/lib/cni-lab/changed || true").splitlines()[0] == "10-calico.conflist"
