@@ -95,7 +95,7 @@ class Cluster(pulumi.ComponentResource):
             "KUBERNETES_PACKAGES": lab.mirrors.kubernetes_packages,
             "KUBERNETES_KEY": lab.mirrors.kubernetes_key,
             "CRIO_PACKAGES": lab.mirrors.crio_packages,
-            "CRIO_KEY": lab.mirrors.crio_key or "",
+            "CRIO_KEY": lab.mirrors.crio_key,
             "MODULES": " ".join(modules(lab)),
             "MULTUS": "yes" if lab.multus else "no",
         }

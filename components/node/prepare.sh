@@ -195,7 +195,7 @@ have_versions() {
   for program in kubelet kubeadm kubectl; do
     [[ $(version_of "$program") == "$KUBERNETES_VERSION" ]] || return 1
   done
-  [[ $(version_of crio) == "$CRIO_VERSION" && -n $(version_of crictl) ]]
+  [[ $(version_of crio). == "$CRIO_VERSION".* && -n $(version_of crictl) ]]
 }
 
 # A node of a running cluster moves by patch releases only: a minor needs kubeadm upgrade and a drain.
@@ -259,7 +259,9 @@ fingerprints() {
 
 install_packages() {
   local -a tools=()
-  local tool
+  local tool crio="$CRIO_VERSION-*"
+  # A minor alone stands for any of its patches.
+  if [[ $CRIO_VERSION != *.*.* ]]; then crio="$CRIO_VERSION.*"; fi
   for tool in curl gpg; do
     [[ -n $(command -v "$tool") ]] || tools+=("$tool")
   done
@@ -268,7 +270,7 @@ install_packages() {
       fail "ca-certificates ${tools[*]} did not install on $NODE_NAME: see above; can it reach its package mirrors?"
   fi
   trust kubernetes "$KUBERNETES_PACKAGES" "$KUBERNETES_MINOR" "$KUBERNETES_KEY"
-  trust cri-o "$CRIO_PACKAGES" "${CRIO_VERSION%.*}" "$CRIO_KEY"
+  trust cri-o "$CRIO_PACKAGES" "$KUBERNETES_MINOR" "$CRIO_KEY"
   # 1001: also when that is a downgrade.
   own_file /etc/apt/preferences.d/cni-lab 0644 <<PINS
 Package: kubelet kubeadm kubectl
@@ -276,11 +278,11 @@ Pin: version $KUBERNETES_VERSION-*
 Pin-Priority: 1001
 
 Package: cri-o
-Pin: version $CRIO_VERSION-*
+Pin: version $crio
 Pin-Priority: 1001
 PINS
   retry 3 update_and_install --allow-downgrades --allow-change-held-packages "kubelet=$KUBERNETES_VERSION-*" \
-    "kubeadm=$KUBERNETES_VERSION-*" "kubectl=$KUBERNETES_VERSION-*" "cri-o=$CRIO_VERSION-*" cri-tools kubernetes-cni ||
+    "kubeadm=$KUBERNETES_VERSION-*" "kubectl=$KUBERNETES_VERSION-*" "cri-o=$crio" cri-tools kubernetes-cni ||
     fail "the packages of Kubernetes $KUBERNETES_VERSION and CRI-O $CRIO_VERSION did not install on $NODE_NAME: see" \
       "above; does the repository have these versions, and can this host reach it?"
   have_versions || fail "$NODE_NAME has kubelet $(version_of kubelet), kubeadm $(version_of kubeadm), kubectl" \

@@ -451,7 +451,7 @@ class Mirrors(Model):
     """Fingerprint of the key that signs the Kubernetes packages; packages signed by another are refused."""
     crio_packages: Url = "https://download.opensuse.org/repositories/isv:/cri-o:/stable:"
     """Packages of CRI-O: BASE/v1.36/deb/ is a repository."""
-    crio_key: Fingerprint | None = pins.CRIO_KEY
+    crio_key: Fingerprint = pins.CRIO_KEY
     """Fingerprint of the key that signs the CRI-O packages."""
     calico_manifests: Url = "https://raw.githubusercontent.com/projectcalico/calico"
     """BASE/v3.32.1/manifests/ holds the manifests; their checksums are pinned."""

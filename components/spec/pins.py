@@ -17,8 +17,8 @@ DEFAULT_KUBERNETES: Final = "1.36.3"
 CRIO: Final[dict[str, str]] = {"1.34": "1.34", "1.35": "1.35", "1.36": "1.36.3"}
 # Fingerprint of the key that signs the Kubernetes packages (pkgs.k8s.io, project isv:kubernetes).
 KUBERNETES_KEY: Final = "DE15B14486CD377B9E876E1A234654DA9A296436"
-# The same for the CRI-O packages (project isv:cri-o).
-CRIO_KEY: Final[str | None] = None
+# The same for the CRI-O packages (project isv:cri-o; as shown in cri-o/cri-o#9298).
+CRIO_KEY: Final = "85B67D5C50100B1AC8CEFE49CBA9C85640A2B579"
 # pause image of each Kubernetes minor (k8s.io/kubernetes cmd/kubeadm/app/constants).
 PAUSE: Final[dict[str, str]] = {"1.34": "3.10.1", "1.35": "3.10.1", "1.36": "3.10.2"}
 
