@@ -74,13 +74,24 @@ reset_nftables() {
   done < <(nft list tables)
 }
 
+# Calico mounts the host's cgroups below its run directory: what is removed there while they are is the host's own.
+unmount_calico() {
+  local target
+  local -a targets=()
+  mapfile -t targets < <(findmnt --raw --noheadings --output TARGET | grep -E '^(/var)?/run/calico(/|$)' | sort -r)
+  for target in "${targets[@]}"; do
+    umount -- "$target" || fail "$target on $NODE_NAME cannot be unmounted: see what uses it (fuser -m $target), repeat"
+  done
+}
+
 # Every file in our manifests, whichever step wrote it; this one, which a run after a cut needs, comes last of all.
 remove_files() {
   local manifest
   for manifest in "$CNI_LAB_STATE"/files/*; do
     [[ ! -e $manifest ]] || keep_files "${manifest##*/}" "$SELF"
   done
-  rm -rf -- /etc/cni/net.d/10-calico.conflist /etc/cni/net.d/calico-kubeconfig /etc/cni/net.d/multus.d \
+  unmount_calico
+  rm -rf --one-file-system -- /etc/cni/net.d/10-calico.conflist /etc/cni/net.d/calico-kubeconfig /etc/cni/net.d/multus.d \
     /etc/cni/net.d/00-multus.conf /var/lib/cni /var/lib/calico /var/run/calico
 }
 
