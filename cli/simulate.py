@@ -98,7 +98,11 @@ def _named(key: str) -> Callable[[Registration], Json]:
 
 _OUTPUTS: dict[str, Callable[[Registration], Json]] = {
     "aws:ec2/keyPair:KeyPair": _named("keyName"),
-    "aws:lb/loadBalancer:LoadBalancer": lambda r: {"dnsName": f"{r.name}.elb.example"},
+    "aws:lb/loadBalancer:LoadBalancer": lambda r: {
+        "dnsName": f"{r.name}.elb.example",
+        "arn": f"arn:simulated:{r.name}",
+    },
+    "aws:lb/targetGroup:TargetGroup": lambda r: {"arn": f"arn:simulated:{r.name}"},
     "aws:iam/instanceProfile:InstanceProfile": _named("name"),
     "aws:iam/role:Role": _named("name"),
     "aws:ec2/eip:Eip": _eip,

@@ -119,7 +119,7 @@ class Scripts:
             "NETWORK": f"cni-lab-{self.stack}-{subnet}",
             "NODE": node,
             "ADDRESS": self.cidr(subnet).replace("0/24", str(octet)),
-            "IMAGE": HOST_IMAGE,
+            "IMAGE": HOST_IMAGE or "localhost/a-machine:1",
             "LOGIN": "ubuntu",
             "AUTHORIZED_KEY": self.public("login"),
             "HOST_KEY": self.public(f"host-{node}"),

@@ -157,7 +157,7 @@ def test_a_machine_is_made(stub: Stub, engine: str) -> None:
         "--cpus 1.5 --memory 4g --volume /srv:/mnt:ro",
     ):
         assert words in text
-    assert call[-3:] == ["--tz", "Europe/Vienna x", HOST_IMAGE]
+    assert call[-3:] == ["--tz", "Europe/Vienna x", stub.of_machine("n1", "a", 10)["IMAGE"]]
     assert ("--systemd=always" in call) == (engine == "podman")
     # The host key went through stdin, and through nothing else.
     secret = stub.key("host-n1").read_text()

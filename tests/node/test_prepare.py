@@ -158,7 +158,10 @@ def test_killed_at_random_points(hosts: Hosts, clean: Host, repositories: Reposi
         time.sleep(dice.uniform(0.05, 0.95) * whole)
         clean.kill()
         process.communicate(timeout=60)
-        killed += process.returncode != 0
+        if process.returncode != 0:
+            killed += 1
+        else:
+            whole /= 2  # the computer was busier when this was measured
         prepare(clean, repositories)
         assert outcome(clean) == expected
     assert killed >= KILLS // 2
@@ -327,7 +330,7 @@ def test_crio_restarts_only_for_its_own_files(clean: Host, repositories: Reposit
     mirrored = files(registries='[[registry]]\nprefix = "registry.k8s.io"\nlocation = "registry.k8s.io"\n')
     prepare(clean, repositories, mirrored)
     assert crio_since(clean) == since
-    assert "Reload" in clean.read("journalctl -u crio -o cat --no-pager | tail -n 3")
+    assert "Reloaded crio" in clean.read("journalctl -u crio -o cat --no-pager | grep Reloaded")
 
     prepare(clean, repositories, files(crio='[crio.image]\npause_image = "example.invalid/pause:1"\n'))
     assert crio_since(clean) != since
