@@ -91,8 +91,8 @@ remove_files() {
     [[ ! -e $manifest ]] || keep_files "${manifest##*/}" "$SELF"
   done
   unmount_calico
-  rm -rf --one-file-system -- /etc/cni/net.d/10-calico.conflist /etc/cni/net.d/calico-kubeconfig /etc/cni/net.d/multus.d \
-    /etc/cni/net.d/00-multus.conf /var/lib/cni /var/lib/calico /var/run/calico
+  rm -rf --one-file-system -- /etc/cni/net.d/10-calico.conflist /etc/cni/net.d/calico-kubeconfig \
+    /etc/cni/net.d/multus.d /etc/cni/net.d/00-multus.conf /var/lib/cni /var/lib/calico /var/run/calico
 }
 
 release_packages() {
