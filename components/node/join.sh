@@ -38,21 +38,8 @@ registered() {
   [[ $(wanted "$CONFIG") != *$'\n'controlPlane:* || $labels == *'"node-role.kubernetes.io/control-plane"'* ]]
 }
 
-# kubeadm reset forgets the etcd member of a node that is not registered yet, and a member that is gone counts against
-# the quorum: it is taken out first, while kubelet still runs it.
-leave_etcd() {
-  local manifest=/etc/kubernetes/manifests/etcd.yaml members own other
-  [[ -e $manifest ]] || return 0
-  members=$(sed -nE 's/^ *- --initial-cluster=//p' "$manifest")
-  own=$(sed -nE 's|^ *- --initial-advertise-peer-urls=https://(.*):2380$|\1|p' "$manifest")
-  other=$(tr ',' '\n' <<<"$members" | sed -nE 's|.*=https://(.*):2380$|\1|p' | grep -vxF -m 1 -- "$own") || return 0
-  systemctl is-active --quiet kubelet || systemctl start kubelet
-  wait_for 120 "etcd at $other to let go of $NODE_NAME" remove_etcd_member "$other" "$NODE_NAME" "$own"
-}
-
 take_back() {
   log "an unfinished kubeadm join is taken back"
-  leave_etcd
   logged "$LOGS/kubeadm-reset.log" timeout --kill-after=10 180 kubeadm reset --force --cri-socket "$SOCKET" ||
     fail "kubeadm reset did not take back an unfinished join on $NODE_NAME: see $LOGS/kubeadm-reset.log there"
   rm -rf -- /var/lib/etcd/member

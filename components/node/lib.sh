@@ -232,26 +232,6 @@ kubeadm_run() {
   logged "$1" kubeadm "$2" --config "$3" "${flags[@]}"
 }
 
-# etcd_members HOST list|remove JSON: what etcd on HOST answers, asked with this control plane's own client certificate.
-etcd_members() {
-  local pki=/etc/kubernetes/pki
-  curl --fail --silent --show-error --max-time 20 --cacert "$pki/etcd/ca.crt" --cert "$pki/apiserver-etcd-client.crt" \
-    --key "$pki/apiserver-etcd-client.key" --data "$3" "https://$1:2379/v3/cluster/member/$2"
-}
-
-# remove_etcd_member HOST NAME ADDRESS: ask HOST to take NAME out; one that never started has no name, only the address.
-remove_etcd_member() {
-  local answer member
-  answer=$(etcd_members "$1" list '{}') || return
-  while IFS= read -r member; do
-    if [[ $member == *"\"name\":\"$2\""* || $member != *'"name"'* && -n $3 && $member == *"\"https://$3:2380\""* ]]; then
-      [[ $member =~ \"ID\":\"([0-9]+)\" ]]
-      etcd_members "$1" remove "{\"ID\": \"${BASH_REMATCH[1]}\"}" >&2 || return
-      log "$2 is no member of etcd any more"
-    fi
-  done < <(grep -oE '\{"ID":[^}]*\}' <<<"$answer")
-}
-
 # without_secrets: stdin without bootstrap tokens and certificate keys.
 without_secrets() {
   sed -u -E 's/\b[a-z0-9]{6}\.[a-z0-9]{16}\b/<token>/g; s/(^|[^:0-9a-f])[0-9a-f]{64}\b/\1<key>/g'
