@@ -165,7 +165,7 @@ keep_files() {
 # wanted PATH: the content that write_files has for PATH; nothing when it has none.
 wanted() {
   local wanted_path=$1
-  # shellcheck disable=SC2317  # write_files calls both
+  # shellcheck disable=SC2317,SC2329  # write_files calls both
   (
     write_file() { if [[ $1 == "$wanted_path" ]]; then cat; else cat >/dev/null; fi; }
     keep_files() { :; }
