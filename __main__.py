@@ -1,9 +1,15 @@
 """The Pulumi program: stack file → Lab → outputs."""
 
 import pulumi
+from pulumi.runtime.settings import get_monitor
 
 from components.lab import Lab, LabArgs
 from components.spec.load import SpecError, parse_lab
+
+if get_monitor() is None:  # no program, but the plugin of PulumiPlugin.yaml: the lab as a package for other programs
+    from components.package import serve
+
+    serve()
 
 config = pulumi.Config("cni-lab")
 aws = pulumi.Config("aws")
@@ -17,3 +23,4 @@ lab = Lab("lab", LabArgs(spec, pulumi.get_stack()))
 pulumi.export("kubeconfig", lab.kubeconfig)
 pulumi.export("nodes", lab.nodes)
 pulumi.export("blocks", lab.blocks)
+pulumi.export("access", lab.access)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import pulumi
 from pulumi_command import remote
@@ -30,3 +31,25 @@ class Machine:
     @property
     def name(self) -> str:
         return self.node.name
+
+    @property
+    def access(self) -> pulumi.Output[dict[str, Any]]:
+        """How a person, or `./lab verify`, gets onto the machine by SSH (components/verify/access.py); secret."""
+        connection = self.connection
+        jump = connection.proxy
+        entry = {
+            "host": connection.host,
+            "port": connection.port or 22,
+            "user": connection.user,
+            "privateKey": connection.private_key,
+            "hostKey": connection.host_key,
+            "jump": jump
+            and {
+                "host": jump.host,
+                "port": jump.port or 22,
+                "user": jump.user,
+                "privateKey": jump.private_key,
+                "hostKey": jump.host_key,
+            },
+        }
+        return pulumi.Output.secret(pulumi.Output.from_input(entry))

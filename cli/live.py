@@ -1,0 +1,64 @@
+"""A stack that stands: what its outputs say of it. The state is read by the pulumi CLI; nothing else is asked."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from typing import Any
+
+from cli.pulumi_cli import HOME, CannotRun, environment_for_state, find_pulumi, stack_file
+from components.spec.load import load_stack_file
+from components.verify.access import Access
+from components.verify.reading import Live
+
+
+def outputs(stack: str) -> dict[str, Any]:
+    """The stack's outputs, secrets in clear. Raises CannotRun where there is no such stack, or it has none."""
+    folder = HOME / "config"
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    (folder / "Pulumi.yaml").write_text("name: cni-lab\nruntime: python\n", encoding="utf-8")
+    command = [find_pulumi(), "stack", "output", "--json", "--show-secrets", "--stack", stack, "--non-interactive"]
+    result = subprocess.run(
+        command,
+        cwd=folder,
+        env=environment_for_state(),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if result.returncode:
+        said = " ".join(result.stderr.split()).removeprefix("error: ")
+        if "no stack named" in said:
+            raise CannotRun(f"the lab {stack} does not stand: run `./lab up {stack}` first", code=2)
+        raise CannotRun(f"the stack's outputs cannot be read: {said or f'exit code {result.returncode}'}")
+    try:
+        found = json.loads(result.stdout)
+    except ValueError:
+        found = None
+    if not isinstance(found, dict):
+        raise CannotRun("pulumi printed no outputs")
+    return found
+
+
+def live(stack: str) -> Live:
+    """The lab of a stack that stands. Raises CannotRun, SpecError; a lab that is half up has empty parts."""
+    file = load_stack_file(stack_file(stack))
+    found = outputs(stack)
+    if not found.get("access"):
+        raise CannotRun(
+            f"the lab {stack} does not stand: its last `up` gave out no `access`. Run `./lab up {stack}`", code=2
+        )
+    return of_outputs(file.lab, found, file.config.get("aws:region"))
+
+
+def of_outputs(lab: Any, found: dict[str, Any], region: str | None) -> Live:
+    """The same from the outputs as JSON."""
+    return Live(
+        lab=lab,
+        blocks=found.get("blocks") or {},
+        access={node: Access.of(node, entry) for node, entry in (found.get("access") or {}).items()},
+        kubeconfig=str(found.get("kubeconfig") or ""),
+        instances={node: str(machine) for node, machine in (found.get("nodes") or {}).items()},
+        region=region,
+    )

@@ -1,0 +1,153 @@
+"""Read a whole live lab: the API once per kind, each node over one SSH connection, all nodes at once."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from ipaddress import IPv4Address
+
+import asyncssh
+
+from components.spec import addresses, models
+from components.verify import api, ec2, facts, ssh
+from components.verify.access import Access
+from components.verify.expectations import Lab, expectations, probes
+from components.verify.facts import NodeFacts, Pod, Scope
+from components.verify.iproute import Seen
+from components.verify.report import Result, compare
+
+NODE_TIMEOUT = 60.0
+# A hundred nodes at once would be a hundred key exchanges at once.
+CONNECTIONS_AT_ONCE = 16
+
+
+@dataclass(frozen=True)
+class Live:
+    """What a stack gives out: the stack file's lab, its blocks, how its nodes are reached, its kubeconfig.
+
+    `instances`: node → machine id, EC2's where the lab is there. `region`: the stack's, where it has one.
+    """
+
+    lab: models.Lab
+    blocks: Mapping[str, Sequence[str]]
+    access: Mapping[str, Access]
+    kubeconfig: str
+    instances: Mapping[str, str] = field(default_factory=dict)
+    region: str | None = None
+
+
+@dataclass
+class Reading:
+    """A live lab as read. `unreachable`: node → why. `no_api`: why the API could not be read, else empty."""
+
+    cluster: Scope
+    pods: list[Pod]
+    nodes: dict[str, NodeFacts] = field(default_factory=dict)
+    unreachable: dict[str, str] = field(default_factory=dict)
+    no_api: str = ""
+
+
+_CLUSTER_TOPICS = ("annotation", "node", "affinity", "pool", "reservation", "allocation", "status", "event")
+
+
+async def read_cluster(live: Live) -> Reading:
+    """What the API says. Where it does not answer every topic is unread, with the reason."""
+    try:
+        objects = await api.read(live.kubeconfig)
+    except api.NoApi as error:
+        return Reading(Scope(unread=dict.fromkeys(_CLUSTER_TOPICS, str(error))), [], no_api=str(error))
+    return Reading(facts.cluster(objects), facts.pods(objects))
+
+
+async def read_lab(live: Live) -> Reading:
+    """The whole lab. A node that does not answer is in `unreachable`; the others are read all the same."""
+    reading = await read_cluster(live)
+    await read_ec2(live, reading)
+    await read_nodes(live, reading, [node.name for node in live.lab.nodes])
+    return reading
+
+
+async def read_ec2(live: Live, reading: Reading) -> None:
+    """The instances' source/destination checks, where the lab is on EC2."""
+    if live.instances and isinstance(live.lab.machines, models.AwsMachines):
+        checks = await asyncio.to_thread(ec2.source_dest_checks, live.instances, live.region)
+        if isinstance(checks, str):
+            reading.cluster.unread["source_dest"] = checks
+        else:
+            reading.cluster.topics["source_dest"] = checks
+
+
+async def read_nodes(live: Live, reading: Reading, names: Sequence[str], *, ping: bool = True) -> None:
+    """Read these nodes into the reading, each over one connection."""
+    view = Lab.of(live.lab, live.blocks, reading.cluster, reading.pods, {})
+    wanted = probes(view) if ping else {}
+    gate = asyncio.Semaphore(CONNECTIONS_AT_ONCE)
+
+    async def one(name: str) -> None:
+        async with gate:
+            try:
+                async with ssh.connect(live.access[name]) as connection:
+                    text = await observe(live, connection, wanted.get(name, ()))
+                reading.nodes[name] = with_derived(live, reading, name, facts.node_facts(text))
+            except ssh.Unreachable as error:
+                reading.unreachable[name] = str(error)
+            except KeyError:
+                reading.unreachable[name] = "the stack's output `access` does not name it: `up` has not made it yet"
+
+    await asyncio.gather(*(one(name) for name in names))
+
+
+async def observe(live: Live, connection: asyncssh.SSHClientConnection, wanted: Sequence[tuple[str, str]]) -> str:
+    """What observe.sh prints on a node; `wanted`: pings as `probes` names them. Raises ssh.Unreachable."""
+    variables = {
+        "PROBES": "".join(f"{interface} {address}\n" for interface, address in wanted),
+        "BGP": "yes" if live.lab.calico.bgp == "Enabled" else "no",
+    }
+    output, errors, status = await ssh.run(connection, "observe.sh", variables, timeout=NODE_TIMEOUT)
+    if "\x1e" not in output:
+        said = (errors or output).strip().splitlines()
+        raise ssh.Unreachable(f"the node cannot be read (status {status}): {said[-1] if said else 'it said nothing'}")
+    return output
+
+
+def with_derived(live: Live, reading: Reading, name: str, node: NodeFacts) -> NodeFacts:
+    """Add what follows from both sides: each pod's address by itself, and who sits in the delegates' ranges."""
+    for pod in node.pods.values():
+        if "link" in pod.topics:
+            pod.topics["address"] = {
+                interface: tuple(
+                    Seen({"address": seen.fields["addresses"].partition("/")[0]}, seen.line) for seen in entries
+                )
+                for interface, entries in pod.topics["link"].items()
+            }
+        else:
+            pod.unread["address"] = pod.unread.get("link", "not read")
+    if live.lab.multus is None:
+        return node
+    if "allocation" not in reading.cluster.topics:
+        node.unread["free"] = reading.cluster.unread.get("allocation", "not read")
+        return node
+    node.topics["free"] = {}
+    for delegate in live.lab.multus.delegates:
+        block = addresses.block_in_pool(live.blocks.get(name, ()), live.lab.pool_of(delegate))
+        if block is not None:
+            first, last = addresses.delegate_range(block, delegate)
+            taken = [
+                f"{address} ({entries[0].fields['holder']})"
+                for address, entries in reading.cluster.topics["allocation"].items()
+                if first <= IPv4Address(address) <= last
+            ]
+            line = ", ".join(taken) or f"nothing of {first}-{last}"
+            node.topics["free"][delegate.name] = (Seen({"taken": " ".join(taken)}, line),)
+    return node
+
+
+def view(live: Live, reading: Reading) -> Lab:
+    """What expectations follow from."""
+    return Lab.of(live.lab, live.blocks, reading.cluster, reading.pods, reading.nodes)
+
+
+def verify(live: Live, reading: Reading) -> list[Result]:
+    """Every expectation of the lab against what was read."""
+    return compare(expectations(view(live, reading)), reading.cluster, reading.nodes, reading.unreachable)
