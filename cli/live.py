@@ -7,8 +7,9 @@ import subprocess
 from typing import Any
 
 from cli.pulumi_cli import HOME, CannotRun, environment_for_state, find_pulumi, stack_file
+from components.spec import models
 from components.spec.load import load_stack_file
-from components.verify.access import Access
+from components.verify.__main__ import live_of
 from components.verify.reading import Live
 
 
@@ -52,13 +53,6 @@ def live(stack: str) -> Live:
     return of_outputs(file.lab, found, file.config.get("aws:region"))
 
 
-def of_outputs(lab: Any, found: dict[str, Any], region: str | None) -> Live:
+def of_outputs(lab: models.Lab, found: dict[str, Any], region: str | None) -> Live:
     """The same from the outputs as JSON."""
-    return Live(
-        lab=lab,
-        blocks=found.get("blocks") or {},
-        access={node: Access.of(node, entry) for node, entry in (found.get("access") or {}).items()},
-        kubeconfig=str(found.get("kubeconfig") or ""),
-        instances={node: str(machine) for node, machine in (found.get("nodes") or {}).items()},
-        region=region,
-    )
+    return live_of(found | {"lab": lab, "region": region})

@@ -7,9 +7,7 @@ import json
 import sys
 import time
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
@@ -20,7 +18,7 @@ from cli.pulumi_cli import CannotRun
 from components.spec.load import SpecError
 from components.verify.reading import Reading, read_lab
 from components.verify.reading import verify as check
-from components.verify.report import Result, count, junit
+from components.verify.report import Result, count, document, junit
 
 _MARK = {"passed": "[green]ok[/]", "failed": "[red]FAILED[/]", "unknown": "[yellow]unknown[/]"}
 
@@ -51,18 +49,6 @@ def verify(stack: str, *, as_json: bool = False, junit_file: Path | None = None,
     else:
         show(stack, reading, results, seconds, verbose, Console(width=None if sys.stdout.isatty() else 120))
     return 0 if count(results)["passed"] == len(results) and not reading.no_api else 1
-
-
-def document(stack: str, reading: Reading, results: Sequence[Result]) -> dict[str, Any]:
-    """The report as JSON. `at` is UTC."""
-    return {
-        "stack": stack,
-        "at": datetime.now(UTC).isoformat(timespec="seconds"),
-        **{str(status): number for status, number in count(results).items()},
-        "unreachable": reading.unreachable,
-        "api": reading.no_api or "read",
-        "checks": [result.to_json() for result in results],
-    }
 
 
 def show(

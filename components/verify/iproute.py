@@ -72,8 +72,11 @@ def _entries(output: str) -> Iterator[dict[str, Any] | str]:
 
 def _table(entries: Iterator[tuple[str, Seen]]) -> Table:
     found: Table = {}
-    for key, seen in entries:
-        found[key] = (*found.get(key, ()), seen)
+    try:
+        for key, seen in entries:
+            found[key] = (*found.get(key, ()), seen)
+    except (KeyError, TypeError, AttributeError, IndexError) as error:
+        raise Unreadable(f"entry {len(found) + 1} has another form ({type(error).__name__}: {error})") from None
     return found
 
 

@@ -5,12 +5,16 @@ from __future__ import annotations
 import xml.etree.ElementTree as ET
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from ipaddress import IPv4Address
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from components.verify.expectations import Expectation, OneOf, Value, Within
 from components.verify.facts import NodeFacts, Scope
 from components.verify.iproute import Seen
+
+if TYPE_CHECKING:
+    from components.verify.reading import Reading
 
 Status = Literal["passed", "failed", "unknown"]
 
@@ -110,6 +114,18 @@ def _fits(expected: Value, seen: str | None) -> bool:
 def count(results: Sequence[Result]) -> dict[Status, int]:
     """How many passed, failed, and could not be read."""
     return {status: sum(r.status == status for r in results) for status in ("passed", "failed", "unknown")}
+
+
+def document(stack: str, reading: Reading, results: Sequence[Result]) -> dict[str, Any]:
+    """The report as JSON. `at` is UTC."""
+    return {
+        "stack": stack,
+        "at": datetime.now(UTC).isoformat(timespec="seconds"),
+        **{str(status): number for status, number in count(results).items()},
+        "unreachable": reading.unreachable,
+        "api": reading.no_api or "read",
+        "checks": [result.to_json() for result in results],
+    }
 
 
 def junit(stack: str, results: Sequence[Result], seconds: float) -> str:

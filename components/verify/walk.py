@@ -447,6 +447,8 @@ class _Way:
         what = f"{outer['outer_source']} → {outer['outer_destination']}" if outer else "the pod's own addresses"
         via = found[1].fields.get("via", "") if found else ""
         how = f"to the router {via}" if via else "straight to it"
+        if via and not outer:
+            how += ", which may take one from the TTL too"
         self.add(
             "underlay", node, node, nic, f"{nic} sends it to {peer} ({how}); on the wire: {what}", [result], **outer
         )

@@ -1,0 +1,99 @@
+"""Stand-in for `journalctl --unit crio` on a replica's node, which has neither systemd nor CRI-O.
+
+It says what CRI-O would have logged: at each call it looks at /etc/cni/net.d as ocicni does (by name; .conf, .conflist
+and .json; the first file that parses, names a network and whose plugins are there), and when the default network is
+another than last time, the log grows by a line. So a file that a test takes away changes what the log says.
+Options it knows: -u/--unit, -b/--boot, -q, --no-pager, -o/--output, -n/--lines, -r, -g/--grep, --show-cursor,
+--after-cursor. As in systemd, no entry is exit status 1 for --grep alone. Plain Python of any 3.x, no package.
+"""
+
+import argparse
+import json
+import re
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+
+LOG = Path("/var/log/replica-crio.log")
+DIRECTORY = Path("/etc/cni/net.d")
+PLUGINS = Path("/opt/cni/bin")
+
+
+def default_network() -> tuple[str, list[str]]:
+    """(name, complaints)"""
+    complaints: list[str] = []
+    for path in sorted(DIRECTORY.glob("*")) if DIRECTORY.is_dir() else []:
+        if path.suffix not in {".conf", ".conflist", ".json"}:
+            continue
+        try:
+            config = json.loads(path.read_text())
+            plugins = [p["type"] for p in config.get("plugins", [config])]
+            name = config["name"]
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            complaints.append(f"Error loading CNI config file {path}: {error}")
+            continue
+        missing = [plugin for plugin in plugins if not (PLUGINS / plugin).is_file()]
+        if missing:
+            complaints.append(f"Error validating CNI config file {path}: [failed to find plugin {missing[0]!r}]")
+            continue
+        return name, complaints
+    return "", complaints
+
+
+def refresh() -> list[str]:
+    lines = LOG.read_text().splitlines() if LOG.exists() else []
+    name, complaints = default_network()
+    now = datetime.now(UTC).isoformat().replace("+00:00", "Z")
+    new = [f'time="{now}" level=warning msg={json.dumps(text)}' for text in complaints]
+    new.append(f'time="{now}" level=info msg="Updated default CNI network name to {name}"')
+    said = [line.partition("level=")[2] for line in lines]
+    if said[-len(new) :] != [line.partition("level=")[2] for line in new]:
+        with LOG.open("a") as log:
+            log.write("".join(f"{line}\n" for line in new))
+        lines += new
+    return lines
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="journalctl", allow_abbrev=False)
+    parser.add_argument("-u", "--unit", action="append", default=[])
+    parser.add_argument("-b", "--boot", nargs="?", const="0")
+    parser.add_argument("-q", "--quiet", action="store_true")
+    parser.add_argument("--no-pager", action="store_true")
+    parser.add_argument("-o", "--output", default="short")
+    parser.add_argument("-n", "--lines", nargs="?", const="10")
+    parser.add_argument("-r", "--reverse", action="store_true")
+    parser.add_argument("-g", "--grep")
+    parser.add_argument("--show-cursor", action="store_true")
+    parser.add_argument("--after-cursor")
+    parser.add_argument("--since")
+    options = parser.parse_args()
+    entries = list(enumerate(refresh(), 1))
+    if any(unit.removesuffix(".service") != "crio" for unit in options.unit):
+        entries = []
+    if options.after_cursor:
+        entries = [(n, line) for n, line in entries if n > int(options.after_cursor)]
+    if options.grep:
+        # Without a capital letter in the pattern systemd ignores case.
+        flags = 0 if re.search("[A-Z]", options.grep) else re.IGNORECASE
+        entries = [(n, line) for n, line in entries if re.search(options.grep, line, flags)]
+    if options.lines not in (None, "all"):
+        entries = entries[-int(options.lines) :] if int(options.lines) else []
+    if options.reverse:
+        entries.reverse()
+    for n, line in entries:
+        if options.output == "json":
+            print(json.dumps({"__CURSOR": str(n), "_SYSTEMD_UNIT": "crio.service", "MESSAGE": line}))
+        elif options.output == "cat":
+            print(line)
+        else:
+            print(f"Nov 21 15:20:47 node crio[1]: {line}")
+    if not entries and not options.quiet:
+        print("-- No entries --")
+    if options.show_cursor and entries:
+        print(f"-- cursor: {entries[-1][0]}")
+    return 1 if options.grep and not entries else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

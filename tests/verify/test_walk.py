@@ -1,0 +1,283 @@
+"""Walks over the replica's data path: what the walk says of each hop is what tcpdump sees there."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import shutil
+import xml.etree.ElementTree as ET
+from collections.abc import Iterator
+from io import StringIO
+
+import pytest
+from rich.console import Console
+
+from cli import walk as command
+from cli.walk_picture import picture
+from components.spec.models import Lab
+from components.verify.capture import Sighting, digest, packets, sightings
+from components.verify.facts import Pod, Scope, host_interface, tunnel_mac
+from components.verify.iproute import routes
+from components.verify.reading import Live
+from components.verify.walk import NoWalk, Walk, best_route, find_pod
+from tests.verify import replica_labs as labs
+from tests.verify.bed import bed, counted
+from tests.verify.replica import Replica, has_ipip
+
+Bed = tuple[Replica, Live]
+
+ACROSS = ["pod route", "gateway arp", "host veth", "host route", "{}", "underlay", "arrival", "delivery"]
+LOCAL = ["pod route", "gateway arp", "host veth", "delivery"]
+
+
+@pytest.fixture(scope="module")
+def egress() -> Iterator[Bed]:
+    with bed(labs.EGRESS) as made:
+        yield made
+
+
+def walked(live: Live, source: str, target: str, *, capture: bool = False) -> tuple[Walk, list[Sighting], list[str]]:
+    return asyncio.run(command._walk(live, source, target, capture))
+
+
+def kinds(walk: Walk, direction: str) -> list[str]:
+    return [hop.kind for hop in walk.hops if hop.direction == direction]
+
+
+def across(middle: str) -> list[str]:
+    return [kind.format(middle) for kind in ACROSS]
+
+
+def holds(walk: Walk) -> None:
+    assert walk.ping.status == "passed", walk.ping
+    assert walk.stopped is None
+    assert [hop.status for hop in walk.hops] == ["passed"] * len(walk.hops)
+
+
+@pytest.mark.parametrize(
+    ("lab", "source", "target", "middle"),
+    [
+        pytest.param(labs.VXLAN, "control1", "worker1", "tunnel", id="VXLAN"),
+        pytest.param(labs.NONE, "worker1", "worker2", "plain", id="None"),
+        pytest.param(labs.NONE_ROUTED, "control1", "worker2", "plain", id="None through a router"),
+        pytest.param(labs.CROSS_SUBNET, "worker1", "worker2", "plain", id="CrossSubnet, one subnet"),
+        pytest.param(labs.CROSS_SUBNET, "control1", "worker2", "tunnel", id="CrossSubnet, two subnets"),
+    ],
+)
+def test_the_way_in_each_mode(lab: Lab, source: str, target: str, middle: str) -> None:
+    with bed(lab) as (_, live):
+        walk, seen, _ = walked(live, f"multitool@{source}", f"multitool@{target}", capture=True)
+        holds(walk)
+        assert kinds(walk, "out") == kinds(walk, "back") == across(middle)
+        agree(walk, seen)
+
+
+def test_out_by_one_pool_and_back_by_the_other() -> None:
+    """Seed 001 after its change: the mode of the way is the mode of the pool that the destination lies in."""
+    with bed(labs.MIXED) as (replica, live):
+        first, second = replica.pod("multitool", "worker1", pool=1), replica.pod("multitool", "worker2", pool=0)
+        walk, _, _ = walked(live, first.key, second.key)
+        holds(walk)
+        assert kinds(walk, "out") == across("tunnel")
+        assert kinds(walk, "back") == across("plain")
+
+
+@pytest.mark.skipif(not has_ipip(), reason="this kernel has no ipip")
+def test_ipip() -> None:
+    with bed(labs.IPIP) as (_, live):
+        walk, seen, _ = walked(live, "multitool@control1", "multitool@worker1", capture=True)
+        holds(walk)
+        assert kinds(walk, "out") == across("tunnel")
+        agree(walk, seen)
+
+
+def agree(walk: Walk, seen: list[Sighting]) -> None:
+    """Packet by packet: what each hop claims is in the line that tcpdump printed there."""
+    if shutil.which("tcpdump") is None:
+        pytest.skip("tcpdump is not installed: the walk is not held against packets")
+    assert len(seen) >= 6
+    assert all(sighting.request and sighting.reply for sighting in seen), [s.point for s in seen if not s.request]
+    routed = int(
+        any(hop.kind == "underlay" and "router" in hop.sentence and not hop.packet.outer_source for hop in walk.hops)
+    )
+    times = [sighting.at for sighting in seen if sighting.at is not None]
+    assert times == sorted(times), "the packet passes the places in the walk's order"
+    for hop in walk.hops:
+        if hop.direction == "back" or hop.kind in ("host route", "arrival"):
+            continue
+        inside = walk.source.interface if hop.where == walk.source.id else ""
+        at = next(s for s in seen if (s.point.node, s.point.device, s.point.pod) == (hop.node, hop.device, inside))
+        packet = hop.packet
+        line = digest(at.request)
+        # A router between the subnets takes one too where no tunnel hides the packet.
+        left = {packet.ttl} if hop.node == walk.source.node else {packet.ttl, packet.ttl - routed}
+        assert any(f"{packet.source} > {packet.destination} ttl {ttl}" in line for ttl in left), hop
+        if packet.source_mac and hop.kind != "underlay":
+            assert f"{packet.source_mac} > {packet.destination_mac}" in line, hop
+        if packet.outer_source and hop.kind == "underlay":
+            outer = line.partition("VXLAN")[0]
+            assert packet.outer_source in outer and packet.outer_destination in outer, hop
+            assert "vni 4096" in line
+            # Inside the tunnel the frame goes from one vxlan.calico to the other.
+            assert f"{tunnel_mac(walk.source.node)} > {tunnel_mac(walk.target.node if walk.target else '')}" in line
+
+
+def test_on_one_node(egress: Bed) -> None:
+    walk, seen, _ = walked(egress[1], "normal@ip-10-0-2-200", "egress@ip-10-0-2-200", capture=True)
+    holds(walk)
+    assert kinds(walk, "out") == kinds(walk, "back") == LOCAL
+    assert walk.ping.seen.count("ttl=63") == 1
+    assert [digest(s.request).rpartition("ttl ")[2] for s in seen] == ["64", "64", "63", "63"]
+
+
+def test_the_default_route_through_the_bridge(egress: Bed) -> None:
+    """Seed 000's egress: 10.0.0.0/8 by eth0, all else by net1, whose gateway is the bridge and not the pod itself."""
+    out, _, _ = walked(egress[1], "egress@ip-10-0-2-200", "192.0.2.1")
+    assert kinds(out, "out") == ["pod route", "bridge", "host route", "outside"]
+    assert kinds(out, "back") == []
+    assert out.hops[0].packet.source.startswith("10.1.128.")
+    assert out.hops[1].device == "cni5"
+    inside, _, _ = walked(egress[1], "egress@ip-10-0-2-200", "normal@ip-10-0-2-201")
+    assert inside.hops[0].device == "eth0"
+
+
+def test_an_address_of_a_pod_is_that_pod(egress: Bed) -> None:
+    replica, live = egress
+    pod = replica.pod("normal", "ip-10-0-2-201")
+    walk, _, _ = walked(live, "normal@ip1001100", str(pod.address))
+    assert walk.target is not None and walk.target.id == pod.key
+
+
+def test_two_connections_and_one_on_one_node(egress: Bed) -> None:
+    with counted() as made:
+        walked(egress[1], "normal@ip-10-0-2-200", "normal@ip-10-0-2-201", capture=True)
+    assert len(made) == 2
+    with counted() as made:
+        walked(egress[1], "normal@ip-10-0-2-200", "egress@ip-10-0-2-200")
+    assert len(made) == 1
+
+
+def test_a_node_that_does_not_answer_leaves_the_other(egress: Bed) -> None:
+    _, live = egress
+    far = live.access["ip-10-0-2-201"]
+    gone = Live(live.lab, live.blocks, {n: a for n, a in live.access.items() if a != far}, live.kubeconfig)
+    walk, _, notes = walked(gone, "normal@ip-10-0-2-200", "normal@ip-10-0-2-201")
+    assert "ip-10-0-2-201" in notes[0]
+    of_far = {hop.status for hop in walk.hops if hop.node == "ip-10-0-2-201"}
+    assert "unknown" in of_far
+    assert {hop.status for hop in walk.hops if hop.node == "ip-10-0-2-200" and hop.direction == "out"} == {"passed"}
+
+
+def test_a_lost_ping_is_captured_unasked(egress: Bed) -> None:
+    """Where every hop holds and no answer comes, the walk listens by itself."""
+    walk, seen, _ = walked(egress[1], "egress@ip-10-0-2-200", "192.0.2.1")
+    assert walk.ping.status == "failed"
+    assert walk.stopped is None
+    if shutil.which("tcpdump"):
+        assert seen[0].request
+        assert not any(sighting.reply for sighting in seen)
+
+
+def test_page_json_and_picture(egress: Bed) -> None:
+    walk, seen, notes = walked(egress[1], "normal@ip-10-0-2-200", "egress@ip-10-0-2-201")
+    page = StringIO()
+    command.show("lab", walk, seen, notes, Console(file=page, width=120))
+    text = page.getvalue()
+    for words in ("The way out", "The way back", "vxlan.calico", "bridge fdb show dev vxlan.calico", "ttl=62"):
+        assert words in text
+    document = json.loads(json.dumps(walk.to_json()))
+    assert document["stoppedAt"] is None
+    assert [hop["hop"] for hop in document["hops"]] == [hop.kind for hop in walk.hops]
+    assert all(check["command"] and check["seen"] for hop in document["hops"] for check in hop["checks"])
+    svg = ET.fromstring(picture("lab", walk))
+    words = " ".join(node.text or "" for node in svg.iter("{http://www.w3.org/2000/svg}text"))
+    for part in ("ip-10-0-2-200", "ip-10-0-2-201", "tunnel: vxlan.calico", "delivery", "TTL 62", "10.0.2.201"):
+        assert part in words
+    assert float(svg.get("width", "0")) < 1600, "it fits on a slide"
+
+
+# --- without a network ------------------------------------------------------------------------------------------------
+
+
+def pod(name: str, node: str = "a", *, host: bool = False, phase: str = "Running", workload: str | None = "web") -> Pod:
+    return Pod("default", name, node, "10.244.0.9", host, phase, workload, {}, "")
+
+
+PODS = [
+    pod("web-1"),
+    pod("web-2", "b"),
+    pod("dns", workload=None),
+    pod("proxy", host=True),
+    pod("late", phase="Pending"),
+]
+
+
+def test_pods_are_found_by_name_workload_and_node() -> None:
+    assert find_pod(PODS, "web-2").name == "web-2"
+    assert find_pod(PODS, "default/dns").name == "dns"
+    assert find_pod(PODS, "web").name == "web-1"
+    assert find_pod(PODS, "web@b").name == "web-2"
+    assert find_pod(PODS, "web", other_than=PODS[0]).name == "web-2"
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("nobody", "there is no pod nobody; pods with a network of their own: web"),
+        ("web@c", "there is no pod web@c"),
+        ("proxy", "default/proxy is on its node's network (hostNetwork)"),
+        ("late", "default/late does not run (phase Pending"),
+    ],
+)
+def test_pods_that_cannot_be_walked_are_named(name: str, words: str) -> None:
+    with pytest.raises(NoWalk) as caught:
+        find_pod(PODS, name)
+    assert words in str(caught.value)
+
+
+def test_the_kernels_choice_of_route() -> None:
+    scope = Scope(
+        {
+            "route": routes(
+                "default via 10.0.2.1 dev eth0 metric 100\n"
+                "default via 10.0.2.9 dev eth1 metric 50\n"
+                "10.0.0.0/8 via 169.254.1.1 dev eth0\n"
+                "10.96.0.0/12 via 10.1.128.1 dev net1\n"
+                "10.96.0.0/12 via 169.254.1.1 dev eth0\n"
+                "10.244.97.50 dev cali1 scope link\n"
+            )
+        }
+    )
+
+    def chosen(address: str) -> str:
+        found = best_route(scope, address)
+        return found[1].line if found else ""
+
+    assert chosen("10.244.97.50").startswith("10.244.97.50 dev cali1")
+    assert chosen("10.97.1.1") == "10.96.0.0/12 via 10.1.128.1 dev net1"
+    assert chosen("10.1.2.3").startswith("10.0.0.0/8")
+    assert chosen("8.8.8.8") == "default via 10.0.2.9 dev eth1 metric 50"
+    assert best_route(Scope({"route": {}}), "8.8.8.8") is None
+
+
+def test_names_that_calico_makes() -> None:
+    """As seen on a live lab: a pod's host side, a node's tunnel MAC (seed 000's own)."""
+    assert host_interface("default", "normal-645cfc6774-4sgc4") == "cali23eff6db456"
+    assert tunnel_mac("ip-10-0-2-200") == "66:55:b7:b7:f8:dc"
+
+
+TCPDUMP = """\
+1795277469.100000 02:1c > 02:d3, ethertype IPv4 (0x0800): (tos 0x0, ttl 64, id 1, offset 0)
+    10.244.97.51 > 10.244.93.150: ICMP echo request, id 7, seq 1, length 64
+1795277469.100200 aa:aa:aa:aa:aa:aa > bb:bb:bb:bb:bb:bb, ethertype IPv4 (0x0800): (tos 0x0, ttl 62, id 2, offset 0)
+    10.244.93.150 > 10.244.97.51: ICMP echo reply, id 7, seq 1, length 64
+1795277469.200000 ARP, Request who-has 169.254.1.1
+1795277469.300000 IP truncated
+"""
+
+
+def test_tcpdumps_lines() -> None:
+    found = packets(TCPDUMP)
+    assert [(p.kind, p.id, p.sequence) for p in found] == [("request", 7, 1), ("reply", 7, 1)]
+    assert digest(found[1].text) == "aa:aa:aa:aa:aa:aa > bb:bb:bb:bb:bb:bb  10.244.93.150 > 10.244.97.51 ttl 62"
+    assert sightings([], []) == []
