@@ -24,3 +24,5 @@ pulumi.export("kubeconfig", lab.kubeconfig)
 pulumi.export("nodes", lab.nodes)
 pulumi.export("blocks", lab.blocks)
 pulumi.export("access", lab.access)
+if lab.verification is not None:
+    pulumi.export("verification", lab.verification)

@@ -19,9 +19,11 @@ from rich.text import Text
 
 from cli.engine import UNKNOWN, Deployment, ProgramError, run_program
 from cli.graph import STEP_TYPE, Graph, Node, mermaid, svg
+from cli.policy import breaches, note
 from cli.pulumi_cli import ROOT, CannotRun, stack_file
 from components.node.script import LIBRARY, text_of
 from components.spec.load import SpecError, load_stack_file
+from policy.rules import ConfigError
 
 MARKER = ".cni-lab-plan"
 """In an output folder: the paths that an earlier plan wrote there, one a line."""
@@ -39,19 +41,22 @@ class OutputError(Exception):
 def plan(stack: str, *, as_json: bool, out: Path | None) -> int:
     """Print a stack's plan, or its JSON, and write it to `out`.
 
-    Returns the exit code: 0; 1 where the program fails or logs an error; 2 for a bad stack file or output folder.
+    Returns the exit code: 0; 1 where the program fails, logs an error or breaks a mandatory rule of the policy; 2 for
+    a bad stack file, policy configuration or output folder.
     LAB_TRACEBACK=1 in the environment shows the Python traceback of a failing program.
     """
     try:
         deployment = _run(stack)
         graph = Graph.of(deployment.to_json()["resources"])
+        broken = breaches(deployment)
         notes = [f"{message.severity}: {message.text}" for message in deployment.messages]
+        notes += [note(finding) for finding in broken]
         document = json.dumps(_document(deployment, graph), indent=2, ensure_ascii=False) + "\n"
         if out is not None:
             files, warnings = render(deployment, graph, document)
             notes += [f"warning: {warning}" for warning in warnings]
             write(out, files)
-    except CannotRun as error:
+    except (CannotRun, ConfigError) as error:
         print(f"lab plan: {error}", file=sys.stderr)
         return 2
     except (OutputError, SpecError) as error:
@@ -73,7 +78,8 @@ def plan(stack: str, *, as_json: bool, out: Path | None) -> int:
         sys.stdout.flush()
     except BrokenPipeError:  # `plan | head`: the reader has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    return 1 if any(message.severity == "error" for message in deployment.messages) else 0
+    failed = any(message.severity == "error" for message in deployment.messages)
+    return 1 if failed or any(finding.mandatory for finding in broken) else 0
 
 
 def _run(stack: str) -> Deployment:
@@ -178,7 +184,7 @@ def _node_files(graph: Graph) -> tuple[dict[str, str], list[str]]:
                     )
                     continue
                 target = f"nodes/{machine}{path}"
-                text = text_of(str(path), _ordered(file["content"]))
+                text = text_of(str(path), ordered(file["content"]))
                 if files.get(target, text) != text:
                     warnings.append(
                         f"{writers[target]} and {step.name} write {path} on {machine}: the later one is shown"
@@ -226,10 +232,13 @@ def _kubernetes_files(graph: Graph) -> dict[str, str]:
         kind = str(node.inputs.get("kind", node.type.rpartition(":")[2])).lower()
         parts = [kind, names.get("namespace"), names.get("name", node.name)]
         name = "-".join(_file_name(str(part)) for part in parts if part)
-        files[f"kubernetes/{number:0{digits}d}-{name}.yaml"] = yaml.dump(
-            _ordered(node.inputs), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120
-        )
+        files[f"kubernetes/{number:0{digits}d}-{name}.yaml"] = yaml_text(node.inputs)
     return files
+
+
+def yaml_text(value: Any, width: int = 120) -> str:
+    """A value as people write it: known keys first, text of several lines as a block."""
+    return yaml.dump(ordered(value), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=width)
 
 
 class _Dumper(yaml.SafeDumper):
@@ -243,11 +252,12 @@ def _represent_text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
 _Dumper.add_representer(str, _represent_text)
 
 
-def _ordered(value: Any) -> Any:
+def ordered(value: Any) -> Any:
+    """The same value, in each object the keys that people write first in front."""
     if isinstance(value, dict):
         keys = [key for key in _FIRST_KEYS if key in value]
-        return {key: _ordered(value[key]) for key in [*keys, *(key for key in value if key not in keys)]}
-    return [_ordered(item) for item in value] if isinstance(value, list) else value
+        return {key: ordered(value[key]) for key in [*keys, *(key for key in value if key not in keys)]}
+    return [ordered(item) for item in value] if isinstance(value, list) else value
 
 
 def _file_name(text: str) -> str:

@@ -1,0 +1,17 @@
+"""What other Pulumi programs in Python import of this repository.
+
+    from cnilab import Lab, LabArgs, parse_lab
+
+    lab = Lab("blue", LabArgs(parse_lab({"machines": {"provider": "local"}}), stack="blue"))
+    pulumi.export("kubeconfig", lab.kubeconfig)
+
+Install with `pip install <this repository>`; examples/classroom is a whole program. The rooms of a lab (network,
+machines, cluster, …) are components too, in `components`.
+"""
+
+from components.lab import Lab, LabArgs
+from components.spec.findings import SpecError
+from components.spec.load import parse_lab
+from components.spec.models import Lab as Spec
+
+__all__ = ["Lab", "LabArgs", "Spec", "SpecError", "parse_lab"]

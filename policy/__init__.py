@@ -1,0 +1,1 @@
+"""Rules that every stack keeps to, in `./lab plan` and in the pulumi engine."""

@@ -1,0 +1,57 @@
+"""The example that shares the lab with another program plans, two labs side by side, and keeps to the policy."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from cli.engine import Deployment, ProgramError, run_program
+from cli.graph import Graph
+from cli.policy import breaches
+from tests.support.graphs import ROOT
+
+STUDENTS = {"ada": "203.0.113.7/32", "grace": "198.51.100.20/32"}
+
+
+def classroom(students: dict[str, str], *, dry_run: bool = True) -> Deployment:
+    config = {"aws:region": "us-west-2", "classroom:students": json.dumps(students)}
+
+    def invoke(token: str, args: dict[str, Any]) -> dict[str, Any]:
+        return {"locations": ["us-west-2a"], "insecureValue": "ami-0123456789abcdef0"}
+
+    program = ROOT / "examples" / "classroom" / "__main__.py"
+    return run_program(program, project="classroom", stack="spring", config=config, dry_run=dry_run, invoke=invoke)
+
+
+def test_each_student_has_a_lab_and_none_meets_another() -> None:
+    made = classroom(STUDENTS)
+    labs = [r for r in made.resources if r.type == "cnilab:index:Lab"]
+    assert [lab.name for lab in labs] == ["ada", "grace"]
+    of = {name: [r for r in made.resources if r.name.startswith(f"{name}-")] for name in STUDENTS}
+    assert len(of["ada"]) > 50
+    assert sum(map(len, of.values())) == len(made.resources) - len(labs) - 1, "everything has its lab's name"
+    for name, resources in of.items():
+        tags = [r.inputs["tags"] for r in resources if "tags" in r.inputs]
+        assert {tag["cni-lab:owner"] for tag in tags} == {name}
+        assert {tag["cni-lab:stack"] for tag in tags} == {f"spring-{name}"}
+        urns = {r.urn for r in resources}
+        others = {r.urn for r in made.resources} - urns - {lab.urn for lab in labs}
+        assert not any(set(r.dependencies) & others for r in resources)
+    modes = [r.inputs["spec"]["calicoNetwork"]["ipPools"][0] for r in made.resources if r.type.endswith("Installation")]
+    assert [mode["encapsulation"] for mode in modes] == ["IPIP", "VXLAN"]
+    parameters = [r.inputs["name"] for r in made.resources if r.type == "aws:ssm/parameter:Parameter"]
+    assert len(set(parameters)) == len(parameters) == 6
+    assert made.outputs["kubeconfigs"] == "<secret>" or set(made.outputs["kubeconfigs"].values()) == {"<secret>"}
+
+
+def test_it_keeps_to_the_policy_and_its_graph_has_no_cycle() -> None:
+    made = classroom(STUDENTS)
+    assert [str(finding) for finding in breaches(made)] == []
+    assert Graph.of(made.to_json()["resources"]).wave_count > 3
+
+
+def test_a_bad_address_names_the_student() -> None:
+    with pytest.raises(ProgramError, match=r"(?s)grace: .*machines\.operatorCidrs\[0\]: 0\.0\.0\.0/0"):
+        classroom(STUDENTS | {"grace": "0.0.0.0/0"})
