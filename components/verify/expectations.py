@@ -11,6 +11,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import cache, cached_property
 from ipaddress import IPv4Address, IPv4Network
 from itertools import pairwise
 
@@ -86,6 +87,11 @@ class Lab:
     nics: Mapping[str, str]
     now: datetime
 
+    @cached_property
+    def addresses(self) -> dict[str, str]:
+        """Node → its address."""
+        return {node.name: str(node.address) for node in self.lab.nodes}
+
     @classmethod
     def of(
         cls,
@@ -113,13 +119,17 @@ class Lab:
         )
 
     def pool_of(self, cidr: str) -> models.Pool | None:
-        return next((p for p in self.lab.calico.pools if IPv4Network(cidr).subnet_of(p.cidr)), None)
+        return next((p for p in self.lab.calico.pools if _network(cidr).subnet_of(p.cidr)), None)
 
     def tunnel(self, node: str, annotation: str) -> str:
         return self.tunnels.get(node, {}).get(annotation, "")
 
     def running(self, node: str) -> list[Pod]:
         return [pod for pod in self.pods if pod.node == node and pod.running]
+
+
+# Every node asks for every other node's blocks.
+_network = cache(IPv4Network)
 
 
 def _is_ipv4(cidr: str) -> bool:
@@ -333,7 +343,7 @@ def _absent(node: str, device: str, because: str) -> Expectation:
 def _routes(live: Lab, node: models.Node) -> Iterator[Expectation]:
     for cidr in live.affinities.get(node.name, ()):
         pool = live.pool_of(cidr)
-        if pool is None or IPv4Network(cidr).prefixlen == 32:
+        if pool is None or _network(cidr).prefixlen == 32:
             continue
         proto: Value = "80" if pool.encapsulation.startswith("VXLAN") else OneOf(("bird", "80"))
         yield Expectation(
@@ -366,15 +376,15 @@ def _route(live: Lab, node: models.Node, peer: models.Node, cidr: str, pool: mod
         # BIRD learns the peer's address as next hop; across a router the kernel has the router's instead.
         fields = {"dev": nic, "proto": "80" if mode.startswith("VXLAN") else OneOf(("bird", "80"))}
         if same_subnet:
-            fields["via"] = str(peer.address)
-        how = f"straight to {peer.address}" if same_subnet else "by the router, as it is"
+            fields["via"] = live.addresses[peer.name]
+        how = f"straight to {live.addresses[peer.name]}" if same_subnet else "by the router, as it is"
     elif mode.startswith("VXLAN"):
         tunnel = live.tunnel(peer.name, "IPv4VXLANTunnelAddr") or str(IPv4Network(cidr)[0])
         fields = {"via": tunnel, "dev": VXLAN, "onlink": "yes"}
         how = f"through {VXLAN} to {tunnel}"
     else:
-        fields = {"via": str(peer.address), "dev": IPIP, "onlink": "yes", "proto": OneOf(("bird", "80"))}
-        how = f"through {IPIP} to {peer.address}"
+        fields = {"via": live.addresses[peer.name], "dev": IPIP, "onlink": "yes", "proto": OneOf(("bird", "80"))}
+        how = f"through {IPIP} to {live.addresses[peer.name]}"
     return Expectation(
         "route",
         cidr,
@@ -398,6 +408,7 @@ def _neighbours(live: Lab, node: models.Node) -> Iterator[Expectation]:
         tunnel, mac = live.tunnel(peer.name, "IPv4VXLANTunnelAddr"), tunnel_mac(peer.name)
         if peer.name == node.name or not tunnel:
             continue
+        address = live.addresses[peer.name]
         yield Expectation(
             "neighbour",
             f"{VXLAN} {tunnel}",
@@ -412,10 +423,10 @@ def _neighbours(live: Lab, node: models.Node) -> Iterator[Expectation]:
         yield Expectation(
             "fdb",
             f"{VXLAN} {mac}",
-            {"dst": str(peer.address), "state": "permanent"},
-            f"{node.name} sends frames for {mac} to {peer.address}",
+            {"dst": address, "state": "permanent"},
+            f"{node.name} sends frames for {mac} to {address}",
             f"bridge fdb show dev {VXLAN}",
-            f"Felix writes it: {mac} is {peer.name}, whose address is {peer.address}",
+            f"Felix writes it: {mac} is {peer.name}, whose address is {address}",
             "the forwarding entry is gone: the outer destination is unknown and packets end at the tunnel",
             "delete the node's calico-node pod: Felix writes its entries again (`./lab mend` after `./lab break`)",
             node=node.name,
@@ -832,9 +843,9 @@ def ttl(live: Lab, source: Pod, target: Pod) -> Value:
     if source.node == target.node:
         return "63"
     subnet = {node.name: node.subnet for node in live.lab.nodes}
-    block = next((c for c in live.affinities.get(target.node, ()) if IPv4Address(target.address) in IPv4Network(c)), "")
+    block = next((c for c in live.affinities.get(target.node, ()) if IPv4Address(target.address) in _network(c)), "")
     pools = [live.pool_of(block) if block else None]
-    back = next((c for c in live.affinities.get(source.node, ()) if IPv4Address(source.address) in IPv4Network(c)), "")
+    back = next((c for c in live.affinities.get(source.node, ()) if IPv4Address(source.address) in _network(c)), "")
     pools.append(live.pool_of(back) if back else None)
     routed = subnet.get(source.node) != subnet.get(target.node)
     plain = any(pool is not None and pool.encapsulation == "None" for pool in pools)

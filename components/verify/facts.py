@@ -11,6 +11,7 @@ import json
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from hashlib import sha1
 from ipaddress import IPv4Network
 from itertools import pairwise
@@ -79,6 +80,7 @@ def host_interface(namespace: str, pod: str) -> str:
     return "cali" + sha1(f"{namespace}.{pod}".encode()).hexdigest()[:11]
 
 
+@cache
 def tunnel_mac(node: str) -> str:
     """The MAC address Felix gives a node's vxlan.calico: "f" and SHA-1 of its name (felix, vxlan_mgr.go)."""
     return ":".join(f"{byte:02x}" for byte in b"f" + sha1(node.encode()).digest()[:5])

@@ -1,14 +1,15 @@
-"""What iproute2 prints, as values: `ip addr`, `ip route`, `ip neigh`, `bridge fdb`, in JSON or in text.
+"""What iproute2 prints, as values: `ip addr` in JSON or text, `ip route`, `ip neigh` and `bridge fdb` in text.
 
-JSON came with iproute2 4.14 (ip) and 4.15 (bridge); the text says the same. Fields we do not use are passed over.
-`line` is what a person sees at the prompt: the text as printed, or written again from the JSON.
+Text, for it is what a person sees at the prompt, and JSON of a blackhole route is broken up to 4.20. A link's text is
+long and has changed with every version, so its JSON is taken where there is one (4.14). Fields we do not use are
+passed over.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
@@ -34,43 +35,43 @@ def links(output: str) -> Table:
     """`ip -d addr`, by interface. Fields: index, kind, mtu, address (MAC), up (yes, no), addresses (CIDRs, spaces
     between); where there are any: peer (index of the other end), master, and of a VXLAN: id, local, dev, port,
     learning (on, off)."""
-    entries = list(_entries(output))
-    texts = [entry for entry in entries if isinstance(entry, str)]
-    return _table(_links_of_text(texts) if texts else (_link_of_json(e) for e in entries if isinstance(e, dict)))
+    if output.lstrip().startswith(("[", "{")):
+        return _table(map(_link_of_json, _objects(output)))
+    return _table(_links_of_text(_lines(output)))
 
 
 def routes(output: str) -> Table:
     """`ip route`, by destination. Fields: type where it is no unicast; via, dev, proto, scope, src, metric, mtu,
     onlink (yes)."""
-    return _table(_route_of_json(e) if isinstance(e, dict) else _route_of_text(e) for e in _entries(output))
+    return _table(map(_route, _lines(output)))
 
 
 def neighbours(output: str) -> Table:
     """`ip neigh`, by "DEV ADDRESS". Fields: lladdr, state."""
-    return _table(_neighbour_of_json(e) if isinstance(e, dict) else _neighbour_of_text(e) for e in _entries(output))
+    return _table(map(_neighbour, _lines(output)))
 
 
 def fdb(output: str) -> Table:
     """`bridge fdb`, by "DEV MAC". Fields: dst, state (permanent), master."""
-    return _table(_fdb_of_json(e) if isinstance(e, dict) else _fdb_of_text(e) for e in _entries(output))
+    return _table(map(_fdb, _lines(output)))
 
 
-def _entries(output: str) -> Iterator[dict[str, Any] | str]:
-    text = output.strip()
-    if text.startswith(("[", "{")):
-        try:
-            found = json.loads(text)
-        except ValueError:
-            raise Unreadable(f"broken JSON: {text[:60]!r}") from None
-        if not isinstance(found, list):
-            raise Unreadable(f"no list: {text[:60]!r}")
-        # `ip -j addr` of an empty selection prints [{},{}].
-        yield from (entry for entry in found if isinstance(entry, dict) and entry)
-    else:
-        yield from (line for line in text.splitlines() if line.strip())
+def _lines(output: str) -> list[str]:
+    return [line for line in output.splitlines() if line.strip()]
 
 
-def _table(entries: Iterator[tuple[str, Seen]]) -> Table:
+def _objects(output: str) -> list[Mapping[str, Any]]:
+    try:
+        found = json.loads(output)
+    except ValueError:
+        raise Unreadable(f"broken JSON: {output.strip()[:60]!r}") from None
+    if not isinstance(found, list):
+        raise Unreadable(f"no list: {output.strip()[:60]!r}")
+    # `ip -j addr` of an empty selection prints [{},{}].
+    return [entry for entry in found if isinstance(entry, dict) and entry]
+
+
+def _table(entries: Iterable[tuple[str, Seen]]) -> Table:
     found: Table = {}
     try:
         for key, seen in entries:
@@ -180,42 +181,11 @@ _TYPES = {"blackhole", "unreachable", "prohibit", "throw", "local", "broadcast",
 _PROTOCOLS = {"12": "bird", "2": "kernel", "3": "boot", "4": "static"}
 
 
-def _route_of_json(entry: Mapping[str, Any]) -> tuple[str, Seen]:
-    fields: dict[str, str] = {}
-    if entry.get("type", "unicast") != "unicast":
-        fields["type"] = _text(entry["type"])
-    for key, name in (("gateway", "via"), ("dev", "dev"), ("protocol", "proto"), ("scope", "scope")):
-        if key in entry:
-            fields[name] = _text(entry[key])
-    fields |= {name: _text(entry[key]) for key, name in (("prefsrc", "src"), ("metric", "metric")) if key in entry}
-    if "onlink" in entry.get("flags", ()):
-        fields["onlink"] = "yes"
-    for metrics in entry.get("metrics", ()):
-        if "mtu" in metrics:
-            fields["mtu"] = _text(metrics["mtu"])
-    destination = _text(entry.get("dst", ""))
-    return destination, Seen(_named(fields), _route_line(destination, fields))
-
-
 def _named(fields: dict[str, str]) -> dict[str, str]:
     return fields | {"proto": _PROTOCOLS.get(fields["proto"], fields["proto"])} if "proto" in fields else fields
 
 
-def _route_line(destination: str, fields: Mapping[str, str]) -> str:
-    """In iproute2's own order (ip/iproute.c, print_route)."""
-    words = [fields["type"]] if "type" in fields else []
-    words.append(destination)
-    for name in ("via", "dev", "proto", "scope", "src", "metric"):
-        if name in fields:
-            words += [name, fields[name]]
-    if "onlink" in fields:
-        words.append("onlink")
-    if "mtu" in fields:
-        words += ["mtu", fields["mtu"]]
-    return " ".join(words)
-
-
-def _route_of_text(line: str) -> tuple[str, Seen]:
+def _route(line: str) -> tuple[str, Seen]:
     words = line.split()
     fields: dict[str, str] = {}
     if words[0] in _TYPES:
@@ -234,15 +204,7 @@ def _route_of_text(line: str) -> tuple[str, Seen]:
 # --- neighbours and FDB ----------------------------------------------------------------------------------------------
 
 
-def _neighbour_of_json(entry: Mapping[str, Any]) -> tuple[str, Seen]:
-    fields = {"lladdr": _text(entry["lladdr"])} if "lladdr" in entry else {}
-    state = " ".join(map(_text, entry.get("state", ())))
-    destination, device = _text(entry.get("dst", "")), _text(entry.get("dev", ""))
-    words = [destination, "dev", device, *(["lladdr", fields["lladdr"]] if fields else []), state]
-    return f"{device} {destination}", Seen(fields | {"state": state}, " ".join(words))
-
-
-def _neighbour_of_text(line: str) -> tuple[str, Seen]:
+def _neighbour(line: str) -> tuple[str, Seen]:
     words = line.split()
     after = _after(words)
     if "dev" not in after:
@@ -251,18 +213,7 @@ def _neighbour_of_text(line: str) -> tuple[str, Seen]:
     return f"{after['dev']} {words[0]}", Seen(fields | {"state": words[-1]}, line.strip())
 
 
-def _fdb_of_json(entry: Mapping[str, Any]) -> tuple[str, Seen]:
-    device, mac = _text(entry.get("ifname", "")), _text(entry.get("mac", ""))
-    fields = {name: _text(entry[name]) for name in ("dst", "master", "state") if entry.get(name)}
-    words = [mac, "dev", device]
-    for name in ("dst", "master"):
-        if name in fields:
-            words += [name, fields[name]]
-    words += [*map(_text, entry.get("flags", ())), *([fields["state"]] if "state" in fields else [])]
-    return f"{device} {mac}", Seen(fields, " ".join(words))
-
-
-def _fdb_of_text(line: str) -> tuple[str, Seen]:
+def _fdb(line: str) -> tuple[str, Seen]:
     words = line.split()
     after = _after(words)
     if "dev" not in after:

@@ -16,9 +16,9 @@ section() { # NAME COMMAND…
 }
 
 # iproute2 before 4.14 knows no -j; its text says the same.
-if ip -j link show lo >"$errors" 2>&1; then json=(-j); else json=(); fi
+if ip -j link show lo >"$errors" 2>&1; then json=yes; else json=no; fi
 links() { # [-n NAMESPACE]
-  if ((${#json[@]})); then ip "$@" -j -d addr show; else ip "$@" -o -d link show && ip "$@" -o -4 addr show; fi
+  if [[ $json == yes ]]; then ip "$@" -j -d addr show; else ip "$@" -o -d link show && ip "$@" -o -4 addr show; fi
 }
 
 cni_files() {
@@ -35,7 +35,9 @@ crio_default_network() {
     { grep -F 'Updated default CNI network name to' || true; } | tail -n 1
 }
 
-host_local() { if [[ -d /var/lib/cni/networks ]]; then find /var/lib/cni/networks -mindepth 2 -type f -name '*.*.*.*'; fi; }
+host_local() {
+  [[ ! -d /var/lib/cni/networks ]] || find /var/lib/cni/networks -mindepth 2 -type f -name '*.*.*.*'
+}
 
 bird() {
   local container
@@ -68,9 +70,9 @@ while read -r interface address; do
 done <<<"$PROBES"
 
 section links links
-section routes ip "${json[@]}" -4 route show
-section neighbours ip "${json[@]}" -4 neigh show
-section fdb bridge "${json[@]}" fdb show
+section routes ip -4 route show
+section neighbours ip -4 neigh show
+section fdb bridge fdb show
 section proxy_arp grep -H . /proc/sys/net/ipv4/conf/*/proxy_arp
 section ip_forward cat /proc/sys/net/ipv4/ip_forward
 section files cni_files
@@ -81,6 +83,6 @@ if [[ $BGP == yes ]]; then section bgp bird; fi
 
 for name in "${namespace_of[@]}"; do
   section "pod $name links" links -n "$name"
-  section "pod $name routes" ip -n "$name" "${json[@]}" -4 route show
-  section "pod $name neighbours" ip -n "$name" "${json[@]}" -4 neigh show
+  section "pod $name routes" ip -n "$name" -4 route show
+  section "pod $name neighbours" ip -n "$name" -4 neigh show
 done

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from ipaddress import IPv4Address
 
 import asyncssh
@@ -46,6 +47,12 @@ class Reading:
     nodes: dict[str, NodeFacts] = field(default_factory=dict)
     unreachable: dict[str, str] = field(default_factory=dict)
     no_api: str = ""
+
+    @cached_property
+    def allocations(self) -> list[tuple[int, str, str]]:
+        """What calico-ipam gave: the address as a number and as text, and who has it."""
+        given = self.cluster.topics.get("allocation", {})
+        return [(int(IPv4Address(a)), a, entries[0].fields["holder"]) for a, entries in given.items()]
 
 
 _CLUSTER_TOPICS = ("annotation", "node", "affinity", "pool", "reservation", "allocation", "status", "event")
@@ -133,11 +140,8 @@ def with_derived(live: Live, reading: Reading, name: str, node: NodeFacts) -> No
         block = addresses.block_in_pool(live.blocks.get(name, ()), live.lab.pool_of(delegate))
         if block is not None:
             first, last = addresses.delegate_range(block, delegate)
-            taken = [
-                f"{address} ({entries[0].fields['holder']})"
-                for address, entries in reading.cluster.topics["allocation"].items()
-                if first <= IPv4Address(address) <= last
-            ]
+            span = range(int(first), int(last) + 1)
+            taken = [f"{address} ({holder})" for at, address, holder in reading.allocations if at in span]
             line = ", ".join(taken) or f"nothing of {first}-{last}"
             node.topics["free"][delegate.name] = (Seen({"taken": " ".join(taken)}, line),)
     return node
