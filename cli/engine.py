@@ -64,6 +64,7 @@ _FEATURES = [
 Json = dict[str, Any]
 Create = Callable[["Registration"], tuple[str, Json]]
 Invoke = Callable[[str, Json], Json]
+Known = Callable[["Registration"], Json]
 
 
 class ProgramError(Exception):
@@ -80,7 +81,8 @@ class HangError(ProgramError):
 
 @dataclass(frozen=True)
 class Registration:
-    """What `create` is told of a resource: `inputs` are plain, secrets included."""
+    """What `create` and `known` are told of a resource. `inputs`: for `create` plain, secrets included; for `known`
+    as in a Resource."""
 
     urn: str
     type: str
@@ -190,17 +192,19 @@ def run_program(
     dry_run: bool = True,
     create: Create | None = None,
     invoke: Invoke | None = None,
+    known: Known | None = None,
     timeout: float = 120.0,
 ) -> Deployment:
     """Run a program (a file, or a function) to its end.
 
     `config` holds full keys ("aws:region") and string values, `secret_keys` those of its keys that are secret.
-    With dry_run a custom resource's outputs are unknown beyond its inputs, and a data source's answer is unknown.
+    With dry_run a custom resource's outputs are unknown beyond its inputs and what `known` says of it (as a preview
+    reads it from the state), and a data source's answer is unknown.
     Without, `create` makes id and outputs of each resource and `invoke` the answers (by default both come from
     cli.simulate). Raises ProgramError where the program fails, HangError where it is not done after `timeout`
     seconds, or waits for itself.
     """
-    monitor = _Monitor(project, stack, dry_run, create or simulate_create, invoke or simulate_invoke)
+    monitor = _Monitor(project, stack, dry_run, create or simulate_create, invoke or simulate_invoke, known)
     run = _Run(program, monitor, dict(config or {}), list(secret_keys))
     # A context of its own keeps the SDK's global state (settings, root stack, config) apart from other runs'.
     thread = threading.Thread(target=contextvars.Context().run, args=(run.body,), name="program", daemon=True)
@@ -481,9 +485,11 @@ class _State:
 class _Monitor:
     """Stands in for the ResourceMonitor service. The SDK awaits the async methods and calls the others at once."""
 
-    def __init__(self, project: str, stack: str, dry_run: bool, create: Create, invoke: Invoke) -> None:
+    def __init__(
+        self, project: str, stack: str, dry_run: bool, create: Create, invoke: Invoke, known: Known | None
+    ) -> None:
         self.project, self.stack, self.dry_run = project, stack, dry_run
-        self.create, self.invoke = create, invoke
+        self.create, self.invoke, self.known = create, invoke, known
         self.log = _Log()
         self.resources: dict[str, Resource] = {}  # as they arrived
         self.order: dict[str, int] = {}  # when the program made them
@@ -565,6 +571,9 @@ class _Monitor:
         id_ = ""
         properties = struct_pb2.Struct()
         properties.CopyFrom(inputs)
+        if self.dry_run and self.known:
+            told = self.known(Registration(resource.urn, resource.type, resource.name, resource.inputs))
+            properties.MergeFrom(_struct(told))
         if not self.dry_run:
             plain = _plain(inputs)
             id_, outputs = self.create(Registration(resource.urn, resource.type, resource.name, plain))

@@ -147,7 +147,8 @@ class Graph:
         """What a reader calls the resource: a Step by its node and phase, a Kubernetes object by kind and name."""
         step = node if node.type == STEP_TYPE else self.step_of(node)
         if step:
-            return f"{step.inputs.get('phase', step.name)} on {step.inputs.get('node', '?')}"
+            when = " (when changed)" if step.inputs.get("forChanges") else ""
+            return f"{step.inputs.get('phase', step.name)} on {step.inputs.get('node', '?')}{when}"
         metadata = node.inputs.get("metadata")
         name = metadata.get("name") if node.package == "kubernetes" and isinstance(metadata, dict) else None
         return f"{node.type.rpartition(':')[2]} {name or node.name}"

@@ -1,0 +1,216 @@
+"""Plan both sides at once, each in a process of its own, and say what differs."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tarfile
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from cli.plan import WIDTH, OutputError, write
+from cli.pulumi_cli import ROOT, CannotRun
+from cli.review import side
+from cli.review.changes import Comparison, compare
+from cli.review.pages import Report, document, markdown, show
+
+GATE = 4
+"""Exit code where a control plane would be replaced."""
+
+PATIENCE = 150  # seconds a stack, beyond which a side is cut; a run that hangs says so by itself before
+
+Json = dict[str, Any]
+
+
+def review(
+    stack: str | None, against: str, *, as_json: bool, as_markdown: bool, out: Path | None, gate: bool = False
+) -> int:
+    """Print what the working tree changes against a revision, for one stack or for every one.
+
+    Returns 0, also where much changes; 1 where a stack of the working tree cannot be planned; 2 for a bad revision,
+    stack or folder; 3 without git; with `gate` GATE where a control plane would not survive, or nobody can tell.
+    """
+    try:
+        report = _report(stack, against)
+        # Only what is wanted is built: text of a large change takes longer to lay out than all the rest.
+        comment = markdown(report) if as_markdown or out is not None else ""
+        data = json.dumps(document(report), indent=2, ensure_ascii=False) + "\n" if as_json or out is not None else ""
+        if out is not None:
+            touched = "".join(f"{comparison.stack}\n" for comparison in report.touched)
+            write(out, {"comment.md": comment, "comparison.json": data, "stacks.txt": touched})
+    except CannotRun as error:
+        print(f"lab plan: {error}", file=sys.stderr)
+        return error.code
+    except OutputError as error:
+        print(error, file=sys.stderr)
+        return 2
+    try:
+        if as_json or as_markdown:
+            sys.stdout.write(data if as_json else comment)
+        else:
+            show(report, Console(width=None if sys.stdout.isatty() else WIDTH, highlight=False))
+        sys.stdout.flush()
+    except BrokenPipeError:  # `… | head`: the reader has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    if gate:
+        for line in report.stopped:
+            print(f"lab plan: {line}", file=sys.stderr)
+    if report.failed:
+        return 1
+    return GATE if gate and report.stopped else 0
+
+
+def _report(stack: str | None, against: str) -> Report:
+    commit = _commit(against)
+    with tempfile.TemporaryDirectory(prefix="cni-lab-plan-") as folder:
+        tree = Path(folder, "tree")
+        _check_out(commit, tree)
+        here, there = _stacks(ROOT), _stacks(tree)
+        stacks = sorted(here | there)
+        if stack is not None:
+            if stack not in stacks:
+                known = ", ".join(stacks)
+                raise CannotRun(f"there is no stack {stack!r}, here or at {against}; there are: {known}", code=2)
+            stacks = [stack]
+        befores, afters = _plans([tree, ROOT], stacks, Path(folder))
+        notes = []
+        if _text(ROOT / "requirements.txt") != _text(tree / "requirements.txt"):
+            notes.append("requirements.txt differs: both sides are planned with the packages that are installed here")
+    comparisons = tuple(_compared(name, befores[name], afters[name], against) for name in stacks)
+    changed = _git("status", "--porcelain", "--", ".").splitlines()
+    return Report(against, commit, len(changed), comparisons, tuple(notes))
+
+
+def _compared(stack: str, before: Json, after: Json, against: str) -> Comparison:
+    """The comparison, or what there is to say where a side has no plan. The error None stands for no stack file."""
+    file = f"stacks/Pulumi.{stack}.yaml"
+    if "error" not in before and "error" not in after:
+        return compare(stack, before, after)
+    notes = []
+    if before.get("error"):
+        notes.append(f"at {against}: {before['error']}: nothing to compare with")
+    if after.get("error"):
+        notes.append(f"in the working tree: {after['error']}")
+    new, gone = before.get("error", "") is None, after.get("error", "") is None
+    if gone:
+        notes.append(f"{file} is gone: if the lab stands, ./lab destroy {stack} first")
+    if new and "error" not in after:
+        empty = {"resources": [], "outputs": after["outputs"], "controlPlanes": []}
+        made = compare(stack, empty, after)
+        # Nobody reads two hundred new resources in a comparison: `plan` shows them.
+        changes = tuple(replace(change, parts=()) for change in made.changes)
+        return replace(made, changes=changes, notes=(f"a new stack: ./lab plan {stack} shows it", *made.notes))
+    return Comparison(
+        stack, notes=tuple(notes), failed=bool(after.get("error")), judged=not (before.get("error") and not gone)
+    )
+
+
+# --- the two sides ---------------------------------------------------------------------------------------------------
+
+
+def _commit(revision: str) -> str:
+    """The full id of a revision. Raises CannotRun."""
+    if shutil.which("git") is None:
+        raise CannotRun("--against reads a git revision, and there is no git on PATH: install it")
+    if subprocess.run(["git", "rev-parse", "--git-dir"], cwd=ROOT, capture_output=True).returncode:
+        raise CannotRun(f"--against reads a git revision, and {ROOT} is in no git repository: clone it, or git init")
+    found = subprocess.run(
+        ["git", "rev-parse", "--verify", "--quiet", "--end-of-options", f"{revision}^{{commit}}"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    if found.returncode or not revision:
+        raise CannotRun(
+            f"--against {revision!r}: git knows no such commit; name a branch, a tag or a commit "
+            "(a shallow clone has few: git fetch --unshallow)",
+            code=2,
+        )
+    return found.stdout.strip()
+
+
+def _git(*arguments: str) -> str:
+    done = subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True)
+    if done.returncode:
+        raise CannotRun(f"git {arguments[0]} fails: {' '.join(done.stderr.split())}")
+    return done.stdout
+
+
+def _check_out(commit: str, tree: Path) -> None:
+    """The revision's files, in a folder of their own: the index and the working tree are not touched."""
+    done = subprocess.run(["git", "archive", "--format=tar", commit], cwd=ROOT, capture_output=True)
+    if done.returncode:
+        reason = " ".join(done.stderr.decode(errors="replace").split())
+        raise CannotRun(f"git archive {commit[:7]} fails: {reason}")
+    tree.mkdir()
+    with tarfile.open(fileobj=io.BytesIO(done.stdout)) as archive:
+        # What the plan does not read, tests above all, is most of it.
+        wanted = [m for m in archive if not m.name.startswith(("tests/", "docs/"))]
+        archive.extractall(tree, members=wanted, filter="data")
+
+
+def _stacks(tree: Path) -> set[str]:
+    names = {path.name for path in (tree / "stacks").glob("Pulumi.*.yaml")}
+    found = {name.removeprefix("Pulumi.").removesuffix(".yaml") for name in names}
+    # A name that is no stack's would end up in pages and command lines.
+    return {name for name in found if re.fullmatch(r"[A-Za-z0-9_.-]+", name)}
+
+
+def _plans(trees: Sequence[Path], stacks: Sequence[str], folder: Path) -> list[dict[str, Json]]:
+    """For each tree its plans by stack, as `side` writes them; the trees are planned at the same time."""
+    with _running(trees, stacks, folder) as processes:
+        return [_collect(process, folder / str(index), stacks) for index, process in enumerate(processes)]
+
+
+@contextmanager
+def _running(trees: Sequence[Path], stacks: Sequence[str], folder: Path) -> Iterator[list[subprocess.Popen[bytes]]]:
+    environment = os.environ | {"PYTHONDONTWRITEBYTECODE": "1"}
+    processes = []
+    try:
+        for index, tree in enumerate(trees):
+            # -P: the modules beside side.py are not to be found by their short names.
+            command = [sys.executable, "-P", side.__file__, str(tree), str(folder / str(index)), *stacks]
+            with (folder / f"{index}.log").open("wb") as log:
+                processes.append(
+                    subprocess.Popen(
+                        command, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=log
+                    )
+                )
+        yield processes
+    finally:
+        for process in processes:
+            if process.poll() is None:
+                process.kill()
+            process.wait()
+
+
+def _collect(process: subprocess.Popen[bytes], out: Path, stacks: Sequence[str]) -> dict[str, Json]:
+    try:
+        ended = f"it ends with exit code {process.wait(PATIENCE * len(stacks))}"
+    except subprocess.TimeoutExpired:
+        process.kill()
+        ended = f"it is not done after {PATIENCE * len(stacks)} s"
+    lines = _text(out).splitlines()
+    plans = {plan.pop("stack"): plan for plan in map(json.loads, filter(_whole, lines))}
+    last = (_text(out.with_name(f"{out.name}.log")).splitlines() or ["it says nothing"])[-1]
+    return {stack: plans.get(stack, {"error": f"its program cannot be run: {ended}: {last}"}) for stack in stacks}
+
+
+def _whole(line: str) -> bool:
+    """A process that was killed leaves half a line."""
+    return line.startswith("{") and line.endswith("}")
+
+
+def _text(path: Path) -> str:
+    return path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""

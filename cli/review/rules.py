@@ -1,0 +1,86 @@
+"""Which changed inputs make the engine replace a resource instead of updating it, for the types that the labs use.
+
+Sources: `ForceNew` and `RequiresReplace` in hashicorp/terraform-provider-aws (internal/service/ec2/ec2_instance.go,
+vpc_*.go, ec2_eip*.go, ec2_key_pair.go; iam/role.go, role_policy.go, instance_profile.go; ssm/parameter.go;
+elbv2/*.go), terraform-provider-tls and terraform-provider-random; in pulumi-kubernetes `forceNew` of
+provider/pkg/provider/diff.go and DiffConfig of provider.go. Commands say themselves that `triggers` replace them.
+That a replaced resource takes along what is deletedWith it: pulumi/pulumi#23818, engines from 3.260 on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+EVERY = "*"
+
+_RULES: dict[str, tuple[str, ...]] = {
+    "aws:ec2/eip:Eip": ("domain", "address", "publicIpv4Pool"),
+    "aws:ec2/eipAssociation:EipAssociation": (EVERY,),
+    "aws:ec2/defaultSecurityGroup:DefaultSecurityGroup": ("vpcId",),
+    "aws:ec2/instance:Instance": (
+        "ami", "availabilityZone", "cpuOptions", "ebsOptimized", "hibernation", "hostId", "instanceMarketOptions",
+        "keyName", "privateIp", "rootBlockDevice.encrypted", "rootBlockDevice.kmsKeyId", "securityGroups", "subnetId",
+        "tenancy",
+    ),
+    "aws:ec2/keyPair:KeyPair": ("keyName", "keyNamePrefix", "publicKey"),
+    "aws:ec2/routeTable:RouteTable": ("vpcId",),
+    "aws:ec2/routeTableAssociation:RouteTableAssociation": ("gatewayId", "subnetId"),
+    "aws:ec2/securityGroup:SecurityGroup": ("description", "name", "namePrefix", "vpcId"),
+    "aws:ec2/subnet:Subnet": ("availabilityZone", "availabilityZoneId", "cidrBlock", "vpcId"),
+    "aws:ec2/vpc:Vpc": ("cidrBlock", "ipv4IpamPoolId", "ipv4NetmaskLength"),
+    "aws:ec2transitgateway/instanceConnectEndpoint:InstanceConnectEndpoint": (
+        "preserveClientIp", "securityGroupIds", "subnetId",
+    ),
+    "aws:iam/instanceProfile:InstanceProfile": ("name", "namePrefix", "path"),
+    "aws:iam/role:Role": ("name", "namePrefix", "path"),
+    "aws:iam/rolePolicy:RolePolicy": ("name", "namePrefix", "role"),
+    "aws:lb/listener:Listener": ("loadBalancerArn",),
+    "aws:lb/loadBalancer:LoadBalancer": ("internal", "loadBalancerType", "name", "namePrefix"),
+    "aws:lb/targetGroup:TargetGroup": ("name", "namePrefix", "port", "protocol", "targetType", "vpcId"),
+    "aws:lb/targetGroupAttachment:TargetGroupAttachment": (EVERY,),
+    "aws:ssm/parameter:Parameter": ("name",),
+    "aws:vpc/securityGroupEgressRule:SecurityGroupEgressRule": ("securityGroupId",),
+    "aws:vpc/securityGroupIngressRule:SecurityGroupIngressRule": ("securityGroupId",),
+    "kubernetes:apps/v1:DaemonSet": ("spec.selector",),
+    "kubernetes:apps/v1:Deployment": ("spec.selector",),
+    "kubernetes:apps/v1:StatefulSet": ("spec.selector", "spec.serviceName", "spec.volumeClaimTemplates"),
+    # The provider takes both for immutable unless it is told otherwise, which ours is not.
+    "kubernetes:core/v1:ConfigMap": ("binaryData", "data"),
+    "kubernetes:core/v1:Secret": ("data", "stringData", "type"),
+    "kubernetes:core/v1:Service": ("spec.clusterIP",),
+    "kubernetes:rbac.authorization.k8s.io/v1:ClusterRoleBinding": ("roleRef",),
+    "kubernetes:rbac.authorization.k8s.io/v1:RoleBinding": ("roleRef",),
+    "pulumi:providers:kubernetes": ("clusterIdentifier",),
+    "random:index/randomBytes:RandomBytes": (EVERY,),
+    "random:index/randomPassword:RandomPassword": (EVERY,),
+    "tls:index/certRequest:CertRequest": (EVERY,),
+    "tls:index/locallySignedCert:LocallySignedCert": (EVERY,),
+    "tls:index/privateKey:PrivateKey": (EVERY,),
+    "tls:index/selfSignedCert:SelfSignedCert": (EVERY,),
+}  # fmt: skip
+
+_IN_PLACE = ("earlyRenewalHours", "tags")
+"""Changed in place also where every input replaces."""
+
+
+def replacing(resource: Mapping[str, Any]) -> tuple[str, ...]:
+    """The inputs of a resource (an entry of plan's JSON) whose change replaces it; `EVERY` stands for all."""
+    own = tuple(path.removesuffix("[*]") for path in resource.get("replaceOnChanges", ()))
+    rules = _RULES.get(resource["type"], ())
+    if resource["type"].startswith("kubernetes:"):
+        rules += ("metadata.name", "metadata.namespace")
+    if resource["type"] == "aws:ec2/instance:Instance" and resource["inputs"].get("userDataReplaceOnChange"):
+        rules += ("userData", "userDataBase64")
+    return own + rules
+
+
+def matching(paths: Iterable[str], rules: Iterable[str]) -> list[str]:
+    """Those of `paths` (`spec.pools[0].cidr`) that are, or lie below, one of `rules`."""
+    rules = tuple(rules)
+    return [
+        path
+        for path in paths
+        if any(path == rule or path.startswith((f"{rule}.", f"{rule}[")) for rule in rules)
+        or (EVERY in rules and not path.startswith(_IN_PLACE))
+    ]

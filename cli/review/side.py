@@ -1,0 +1,94 @@
+"""One side of a comparison, in a process of its own: plans stacks of one tree with that tree's program.
+
+`python side.py TREE OUT STACK…` appends to OUT a line of JSON for each stack, as soon as it has it: its resources,
+outputs and control planes, or `error`, one line. The engine is this tree's for both sides, so that only what the
+labs are made of can differ; `components` and `__main__.py` are the other tree's own.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[2]
+BLOCKS = "-calico-blocks"
+"""The command whose answer is each node's blocks ends so."""
+
+
+def plan(tree: Path, stack: str) -> dict[str, Any]:
+    """A stack's plan, as plan's JSON with `controlPlanes`, the names of those nodes; or {"error": one line}."""
+    file = tree / "stacks" / f"Pulumi.{stack}.yaml"
+    program = tree / "__main__.py"
+    if not file.is_file():
+        return {"error": None}
+    if not program.is_file():
+        return {"error": "there is no __main__.py, so there is no program to plan"}
+    try:
+        from cli.engine import ProgramError, run_program
+        from components.spec.load import SpecError, load_stack_file
+    except ImportError as error:
+        return {"error": f"its program cannot be loaded: {_line(error)}"}
+    try:
+        spec = load_stack_file(file)
+        deployment = run_program(program, stack=stack, config=spec.config, known=_known(spec.lab))
+    except SpecError as error:
+        count = len(error.findings)
+        more = f" (and {count - 1} more)" if count > 1 else ""
+        return {"error": f"{file.name} is not valid{more}: {' '.join(str(error.findings[0]).split())}"}
+    except ProgramError as error:
+        return {"error": f"its program fails: {_line(error)}"}
+    # An old tree's code may raise what it likes: that side is told, and the rest is done all the same.
+    except Exception as error:
+        return {"error": f"it cannot be planned: {type(error).__name__}: {_line(error)}"}
+    if errors := [message.text for message in deployment.messages if message.severity == "error"]:
+        return {"error": f"its program logs an error: {' '.join(errors[0].split())}"}
+    return deployment.to_json() | {"controlPlanes": [node.name for node in spec.lab.control_planes]}
+
+
+def _line(error: BaseException) -> str:
+    return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__).strip()
+
+
+def _known(lab: Any) -> Callable[[Any], dict[str, Any]] | None:
+    """Blocks for every node, so that both sides show the files that follow from them; None where the tree has no such
+    keys. The block follows from the node's address alone: one more node moves nobody else's."""
+    try:
+        blocks: dict[str, list[str]] = {node.name: [] for node in lab.nodes}
+        for pool in lab.calico.pools:
+            size = 2 ** (32 - pool.block_size)
+            count = pool.cidr.num_addresses // size
+            taken: set[int] = set()
+            for node in lab.nodes if count >= len(lab.nodes) else ():
+                number = int(node.address) % count
+                while number in taken:
+                    number = (number + 1) % count
+                taken.add(number)
+                blocks[node.name].append(f"{pool.cidr[number * size]}/{pool.block_size}")
+    except AttributeError:
+        return None
+    stdout = json.dumps(blocks)
+    return lambda resource: {"stdout": stdout} if resource.name.endswith(BLOCKS) else {}
+
+
+def main() -> None:
+    tree, out, stacks = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3:]
+    # `cli` is this tree's; `components` must not be, unless this is the tree.
+    sys.path.insert(0, str(ROOT))
+    import cli.engine
+
+    assert Path(cli.engine.__file__).parents[1] == ROOT
+    sys.path[:] = [str(tree), *(entry for entry in sys.path if Path(entry or ".").resolve() != ROOT)]
+    os.chdir(tree)
+    with out.open("w", encoding="utf-8") as lines:
+        for stack in stacks:
+            # What a program prints is not our answer, nor is it anybody's news here.
+            lines.write(json.dumps({"stack": stack} | plan(tree, stack)) + "\n")
+            lines.flush()
+
+
+if __name__ == "__main__":
+    main()
