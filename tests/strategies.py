@@ -103,6 +103,9 @@ def labs(draw: st.DrawFn, provider: str | None = None, multus: bool | None = Non
         )
         | ({"allowEvenControlPlanes": True} if control_planes % 2 == 0 else {}),
     }
+    subnets_of = {role: {n["subnet"] for n in nodes if n.get("role") == role} for role in ("control-plane", None)}
+    if provider == "aws" and subnets_of[None] and not subnets_of[None] & subnets_of["control-plane"]:
+        lab["machines"]["workerAccess"] = draw(st.sampled_from(["Public", "InstanceConnect"]))
     lab["calico"] = draw(_calico(provider, pods, nodes, multus))
     if multus:
         lab["multus"] = draw(_multus(lab["calico"]["pools"]))

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from components.node.script import File
 from components.spec import pins
-from components.spec.addresses import tunnels
+from components.spec.addresses import kernel_modules
 from components.spec.models import Lab
-
-MODULE_OF = {"VXLAN": "vxlan", "IPIP": "ipip", "WireGuard": "wireguard"}
 
 
 def minor(version: str) -> str:
@@ -20,15 +18,10 @@ def pause_image(lab: Lab) -> str:
     return f"registry.k8s.io/pause:{pins.PAUSE[minor(lab.kubernetes.version)]}"
 
 
-def modules(lab: Lab) -> list[str]:
-    """Kernel modules the lab's mode needs, in the order they load."""
-    return ["overlay", "br_netfilter", *(MODULE_OF[t] for t in sorted(tunnels(lab)) if t in MODULE_OF)]
-
-
 def host_files(lab: Lab) -> list[File]:
     """Modules, sysctls, CRI-O's drop-in, mirrors, and a networkd that leaves Felix's routes alone."""
     files = [
-        File("/etc/modules-load.d/cni-lab.conf", "".join(f"{m}\n" for m in modules(lab))),
+        File("/etc/modules-load.d/cni-lab.conf", "".join(f"{m}\n" for m in kernel_modules(lab))),
         File(
             "/etc/sysctl.d/99-cni-lab.conf",
             "net.ipv4.ip_forward = 1\n"

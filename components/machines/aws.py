@@ -141,14 +141,16 @@ class AwsMachines(pulumi.ComponentResource):
         profile = aws.iam.InstanceProfile(name, name_prefix=_iam_prefix(node), role=role.name, tags=tags, opts=child)
         groups = ["nodes", "control-plane"] if node.role == "control-plane" else ["nodes"]
         first = node is args.lab.control_planes[0]
+        private = args.lab.private_workers and node.role == "worker"
         return aws.ec2.Instance(
             name,
             ami=image,
             instance_type=spec.instance_type,
             subnet_id=args.network.subnet_ids[node.subnet],
             private_ip=str(node.address),
-            # Packages come by a public address of the machine's own; the first control plane gets its fixed one.
-            associate_public_ip_address=None if first else True,
+            # Packages come by a public address of the machine's own, or by NAT; the first control plane gets its
+            # fixed one.
+            associate_public_ip_address=None if first else not private,
             # Pods' addresses are not the machine's own.
             source_dest_check=False,
             vpc_security_group_ids=[args.network.security_group_ids[group] for group in groups],
@@ -179,6 +181,8 @@ class AwsMachines(pulumi.ComponentResource):
                 delete_before_replace=True,
                 # A machine reads its host key once: another key needs another machine.
                 replace_with=[host_key.resource],
+                # The public address is ignored above, so a worker is replaced by what gives or takes it.
+                replacement_trigger=spec.worker_access if node.role == "worker" else None,
             ),
         )
 

@@ -42,13 +42,6 @@ class LocalMachinesArgs:
     stack: str
 
 
-def kernel_needs(lab: models.Lab) -> list[str]:
-    """Kernel modules, loadable or built in, without which the lab's mode cannot work."""
-    tunnel = {"VXLAN": "vxlan", "IPIP": "ipip", "WireGuard": "wireguard"}
-    links = {n.type for n in lab.networks} & {"bridge", "macvlan", "ipvlan"}
-    return ["overlay", "br_netfilter", *sorted({tunnel[t] for t in addresses.tunnels(lab) if t in tunnel} | links)]
-
-
 def built_image() -> str:
     """Name of the image that is built where the stack file names none; another recipe has another name."""
     folder = Path(__file__).parent
@@ -81,7 +74,7 @@ class LocalMachines(pulumi.ComponentResource):
             previous_output=True,
         )
         self._common: Environment = {"STACK": args.stack, "OWNER": owner, "ENGINE": engine.stdout}
-        needs = " ".join(kernel_needs(lab))
+        needs = " ".join(addresses.kernel_modules(lab))
         kernel = self._command(
             "kernel", "local-kernel.sh", {"KERNEL": needs, "MACHINES": str(len(lab.nodes))}, after=engine
         )

@@ -2,5 +2,6 @@
 
 from components.network.balancer import Balancer, BalancerArgs
 from components.network.component import Network, NetworkArgs
+from components.network.endpoint import Endpoint, EndpointArgs
 
-__all__ = ["Balancer", "BalancerArgs", "Network", "NetworkArgs"]
+__all__ = ["Balancer", "BalancerArgs", "Endpoint", "EndpointArgs", "Network", "NetworkArgs"]

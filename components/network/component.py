@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import pulumi
 import pulumi_aws as aws
 
-from components.spec.addresses import Rule, rules
+from components.spec.addresses import Rule, nat_address, rules
 from components.spec.models import AwsMachines, Lab
 
 
@@ -23,7 +23,8 @@ class NetworkArgs:
 class Network(pulumi.ComponentResource):
     """`subnet_ids` by the stack file's subnet names; `security_group_ids` by `nodes` and `control-plane`.
 
-    `routed` has, for each subnet, the leaf to depend on where the way out must stand.
+    `routed` has, for each subnet, the leaf to depend on where the way out must stand: the internet gateway, and for
+    workers without public addresses a NAT gateway.
     """
 
     vpc_id: pulumi.Output[str]
@@ -96,7 +97,7 @@ class Network(pulumi.ComponentResource):
                 )
 
         zone = _zone(self, args.lab)
-        self.subnet_ids, self.routed = {}, {}
+        self.subnet_ids = {}
         for subnet_name, cidr in subnets.items():
             subnet = aws.ec2.Subnet(
                 f"{name}-{subnet_name}",
@@ -109,17 +110,47 @@ class Network(pulumi.ComponentResource):
                 opts=pulumi.ResourceOptions(parent=self, ignore_changes=["availability_zone"]),
             )
             self.subnet_ids[subnet_name] = subnet.id
-            self.routed[subnet_name] = aws.ec2.RouteTableAssociation(
+
+        ways_out = dict.fromkeys(subnets, routes)
+        if args.lab.private_workers:
+            nat = self._nat(f"{name}-nat", args, vpc, gateway)
+            ways_out |= {node.subnet: nat for node in args.lab.workers}
+        self.routed = {
+            subnet_name: aws.ec2.RouteTableAssociation(
                 f"{name}-{subnet_name}",
-                subnet_id=subnet.id,
-                route_table_id=routes.id,
+                subnet_id=subnet_id,
+                route_table_id=ways_out[subnet_name].id,
                 opts=pulumi.ResourceOptions(parent=self, depends_on=[egress]),
             )
+            for subnet_name, subnet_id in self.subnet_ids.items()
+        }
 
         self.vpc_id = vpc.id
         self.security_group_ids = {group: resource.id for group, resource in groups.items()}
         self.register_outputs(
             {"vpcId": self.vpc_id, "subnetIds": self.subnet_ids, "securityGroupIds": self.security_group_ids}
+        )
+
+    def _nat(
+        self, name: str, args: NetworkArgs, vpc: aws.ec2.Vpc, gateway: aws.ec2.InternetGateway
+    ) -> aws.ec2.RouteTable:
+        """A NAT gateway in the first control plane's subnet, and the routes that lead to it."""
+        tags, child = {**args.tags, "Name": name}, pulumi.ResourceOptions(parent=self)
+        address = aws.ec2.Eip(name, domain="vpc", tags=tags, opts=child)
+        nat = aws.ec2.NatGateway(
+            name,
+            subnet_id=self.subnet_ids[args.lab.control_planes[0].subnet],
+            allocation_id=address.allocation_id,
+            private_ip=str(nat_address(args.lab)),
+            tags=tags,
+            opts=pulumi.ResourceOptions(parent=self, depends_on=[gateway]),
+        )
+        return aws.ec2.RouteTable(
+            name,
+            vpc_id=vpc.id,
+            routes=[{"cidr_block": "0.0.0.0/0", "nat_gateway_id": nat.id}],
+            tags=tags,
+            opts=child,
         )
 
 

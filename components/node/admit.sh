@@ -56,6 +56,9 @@ SECRET
 # The certificates lie in a Secret that lives as long as the token that owns it; our annotation says by which key.
 upload_certificates() {
   local sum owner config
+  # Control planes are admitted side by side, and one upload is enough for them.
+  exec 8<>/run/lock/cni-lab-certificates
+  flock -w 240 8 || fail "another upload of certificates still goes on: wait for it, then repeat"
   sum=$(printf '%s' "$CERTIFICATE_KEY" | sha256sum | cut -c 1-16)
   if [[ $(secret kubeadm-certs '{{with .metadata.annotations}}{{index . "cni-lab/key"}}{{end}}') == "$sum" ]]; then
     owner=$(secret kubeadm-certs '{{with .metadata.ownerReferences}}{{(index . 0).name}}{{end}}')

@@ -53,14 +53,15 @@ reset_links() {
   done <"$CNI_LAB_STATE/bridges"
 }
 
-# Chains and rules of Calico and kube-proxy go, all others are loaded back as they were.
+# Chains and rules of Calico, kube-proxy and kubelet go, and what `./lab break` put there; all others are loaded back as
+# they were. In both backends: a container may bring the one that the host does not use.
 reset_iptables() {
   local tool rules
-  for tool in iptables ip6tables; do
+  for tool in iptables-nft ip6tables-nft iptables-legacy ip6tables-legacy; do
     [[ -n $(command -v "$tool-save") ]] || continue
     rules=$("$tool-save") || continue
-    if grep -qE '(^:| )(cali-|KUBE-)' <<<"$rules"; then
-      grep -vE '(^:|-A |-j |-g )(cali-|KUBE-)' <<<"$rules" | "$tool-restore" ||
+    if grep -qE '(^:| |")(cali[-:]|KUBE-|cni-lab fault")' <<<"$rules"; then
+      grep -vE '((^:|-A |-j |-g )(cali-|KUBE-)|--comment ("?cali:|"cni-lab fault"))' <<<"$rules" | "$tool-restore" ||
         log "the rules of $tool could not be taken back; going on"
     fi
   done
@@ -86,9 +87,13 @@ unmount_calico() {
 
 # Every file in our manifests, whichever step wrote it; this one, which a run after a cut needs, comes last of all.
 remove_files() {
-  local manifest
+  local manifest renamed
   for manifest in "$CNI_LAB_STATE"/files/*; do
     [[ ! -e $manifest ]] || keep_files "${manifest##*/}" "$SELF"
+  done
+  # What `./lab break` renamed is in no manifest.
+  for renamed in "$CNI_LAB_STATE"/faults/*-delegate-renamed/file; do
+    [[ ! -e $renamed ]] || rm -f -- "$(<"$renamed").bak"
   done
   unmount_calico
   rm -rf --one-file-system -- /etc/cni/net.d/10-calico.conflist /etc/cni/net.d/calico-kubeconfig \

@@ -198,6 +198,23 @@ def test_only_the_first_control_plane_has_no_address_of_chance() -> None:
     assert found == {"machines-ip1001100": None, "machines-ip-10-0-2-200": True, "machines-ip-10-0-2-201": True}
 
 
+def test_private_workers_have_no_public_address_and_are_reached_as_the_others_are() -> None:
+    with cloud() as aws:
+        made, _ = deploy(aws_lab({"workerAccess": "InstanceConnect"}), aws)
+        workers = {i.name: i for i in of_type(made, INSTANCE) if i.name != "machines-ip1001100"}
+        for name, worker in workers.items():
+            assert worker.inputs["associatePublicIpAddress"] is False
+            # A machine needs its way out for its first boot already.
+            routed = [urn for urn in worker.dependencies if urn.endswith("::network-workers")]
+            assert any("routeTableAssociation" in urn for urn in routed), name
+        found = instances(aws)
+        assert not any("PublicIpAddress" in found[address] for address in ("10.0.2.200", "10.0.2.201"))
+        connections, public = made.outputs["connections"], made.outputs["apiHosts"]["ip1001100"]
+        for worker in ("ip-10-0-2-200", "ip-10-0-2-201"):
+            assert connections[worker]["proxy"]["host"] == public
+            assert connections[worker]["proxy"]["host_key"] == connections["ip1001100"]["host_key"]
+
+
 def test_workers_that_come_before_the_control_plane_in_the_file_still_go_through_it() -> None:
     nodes = [
         {"name": "w" * 63, "subnet": "workers", "address": "10.0.2.7"},

@@ -16,7 +16,8 @@ from typing import Any
 import pytest
 
 from cli.engine import Resource
-from components.machines.local import built_image, kernel_needs
+from components.machines.local import built_image
+from components.spec.addresses import kernel_modules
 from components.spec.models import Lab
 from tests.machines.conftest import HOST_IMAGE, ROOT, RUN_ARGS, Scripts, Stub, leftovers, podman, require_podman
 from tests.support.graphs import STEP, Graph, run_lab
@@ -114,7 +115,7 @@ def test_names_of_nodes_and_subnets_cannot_collide() -> None:
     ],
 )
 def test_what_the_kernel_must_have(changes: dict[str, Any], needs: list[str]) -> None:
-    assert kernel_needs(Lab.model_validate(spec(**changes))) == needs
+    assert kernel_modules(Lab.model_validate(spec(**changes))) == needs
 
 
 def test_memory_cpus_and_mounts_reach_the_engine_in_its_words() -> None:

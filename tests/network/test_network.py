@@ -164,6 +164,66 @@ def test_a_type_that_no_zone_offers_is_named() -> None:
         )
 
 
+PRIVATE = {"workerAccess": "InstanceConnect"}
+
+
+def test_private_workers_go_out_through_a_nat_gateway() -> None:
+    with cloud() as aws:
+        deploy(aws_lab(PRIVATE), aws)
+        mine = [{"Name": "tag:cni-lab:stack", "Values": ["test"]}]
+        subnets = {s["CidrBlock"]: s["SubnetId"] for s in aws.ec2.describe_subnets(Filters=mine)["Subnets"]}
+        nat = only(aws.ec2.describe_nat_gateways()["NatGateways"])
+        assert nat["SubnetId"] == subnets["10.0.1.0/24"], "its own way out is the internet gateway"
+        out = {}
+        for table in aws.ec2.describe_route_tables(Filters=mine)["RouteTables"]:
+            route = only([r for r in table["Routes"] if r["DestinationCidrBlock"] == "0.0.0.0/0"])
+            out |= {a["SubnetId"]: route for a in table["Associations"] if "SubnetId" in a}
+        assert out[subnets["10.0.2.0/24"]]["NatGatewayId"] == nat["NatGatewayId"]
+        assert out[subnets["10.0.1.0/24"]]["GatewayId"].startswith("igw-")
+        assert len(aws.ec2.describe_addresses()["Addresses"]) == 2
+        # Instance and gateway addresses are asked for, so none is another's by chance.
+        gateway = only(of_type(deploy(aws_lab(PRIVATE))[0], "aws:ec2/natGateway:NatGateway"))
+        assert gateway.inputs["privateIp"] == "10.0.1.254"
+
+
+def test_the_nat_gateway_leaves_the_nodes_their_addresses() -> None:
+    nodes = [
+        {"name": "cp", "role": "control-plane", "subnet": "control", "address": "10.0.1.254"},
+        {"name": "w", "subnet": "workers", "address": "10.0.2.254"},
+    ]
+    gateway = only(of_type(deploy(aws_lab(PRIVATE, nodes=nodes))[0], "aws:ec2/natGateway:NatGateway"))
+    assert gateway.inputs["privateIp"] == "10.0.1.253"
+
+
+def test_ssh_to_private_workers_comes_from_the_endpoint_and_the_nodes_only() -> None:
+    with cloud() as aws:
+        made, _ = deploy(aws_lab(PRIVATE), aws)
+        names = {
+            g["GroupId"]: tag["Value"]
+            for g in aws.ec2.describe_security_groups()["SecurityGroups"]
+            for tag in g.get("Tags", [])
+            if tag["Key"] == "Name"
+        }
+        ssh = {
+            (names[r["GroupId"]], r.get("CidrIpv4") or names[r["ReferencedGroupInfo"]["GroupId"]])
+            for r in security_group_rules(aws)
+            if r["FromPort"] == 22 and not r["IsEgress"]
+        }
+        assert ssh == {
+            ("network-control-plane", "203.0.113.7/32"),
+            ("network-nodes", "network-nodes"),
+            ("network-nodes", "endpoint"),
+        }
+        endpoint = only(of_type(made, "aws:ec2transitgateway/instanceConnectEndpoint:InstanceConnectEndpoint"))
+        behind = {urn.split("::")[-1] for urn in endpoint.dependencies if "aws:ec2/instance" in urn}
+        assert behind == {"machines-ip-10-0-2-200", "machines-ip-10-0-2-201"}, "EC2 chooses its address after theirs"
+
+
+def test_public_workers_have_neither_endpoint_nor_nat_gateway() -> None:
+    kinds = {r.type for r in deploy(aws_lab())[0].resources}
+    assert not {kind for kind in kinds if "natGateway" in kind or "nstanceConnect" in kind}
+
+
 def test_balancer_in_front_of_several_control_planes() -> None:
     nodes = [
         {"name": f"cp{i}", "role": "control-plane", "subnet": "control", "address": f"10.0.1.10{i}"} for i in range(3)

@@ -26,6 +26,11 @@ BAKED_IMAGE = os.environ.get("CNILAB_BAKED_IMAGE", "")
 BAKED_MOUNTS = os.environ.get("CNILAB_BAKED_MOUNTS", "").split()
 NETWORK = "cni-lab-test-node"
 LABEL = "cni-lab-test=node"
+# Every process of the steps that run on a host now: timeout, bash and all they started.
+KILL_STEPS = (
+    "for lock in /run/lock/cni-lab*; do flock -n $lock true ||"
+    " kill -KILL -- -$(ps -o pgid= -p $(cat $lock) | tr -d ' '); done"
+)
 
 
 @dataclass(frozen=True)
@@ -69,11 +74,8 @@ class Host:
         return subprocess.CompletedProcess(process.args, process.returncode, stdout, stderr)
 
     def kill(self) -> None:
-        """Every process of the steps that run on the host now: timeout, bash and all they started."""
-        self.shell(
-            "for lock in /run/lock/cni-lab*; do flock -n $lock true ||"
-            " kill -KILL -- -$(ps -o pgid= -p $(cat $lock) | tr -d ' '); done"
-        )
+        """End the steps that run on the host now, as no step can prevent."""
+        self.shell(KILL_STEPS)
 
     def step(
         self, phase: str, scripts: Sequence[str], variables: Mapping[str, str], files: Sequence[File] = ()

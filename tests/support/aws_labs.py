@@ -9,7 +9,7 @@ import pulumi
 from cli.engine import Deployment, Resource, run_program
 from components.machines.aws import AwsMachines, AwsMachinesArgs
 from components.machines.machine import Machine
-from components.network import Balancer, BalancerArgs, Network, NetworkArgs
+from components.network import Balancer, BalancerArgs, Endpoint, EndpointArgs, Network, NetworkArgs
 from components.spec.models import Lab
 from tests.support.moto_ec2 import REGION, Cloud
 
@@ -34,6 +34,8 @@ def deploy(lab: Lab, cloud: Cloud | None = None, *, balancer: bool = False) -> t
         if balancer:
             behind = [machines[node.name] for node in lab.control_planes]
             pulumi.export("host", Balancer("api", BalancerArgs(network, behind, TAGS)).host)
+        if lab.private_workers:
+            Endpoint("endpoint", EndpointArgs(network, [machines[node.name] for node in lab.workers], TAGS))
         # Connections are no resources of their own: exported, they can be looked at.
         pulumi.export("connections", {name: machine.connection for name, machine in machines.items()})
         pulumi.export("apiHosts", {name: machine.api_host for name, machine in machines.items()})

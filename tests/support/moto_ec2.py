@@ -54,11 +54,13 @@ class Cloud:
             "aws:ec2/instance:Instance": self._instance,
             "aws:ec2/internetGateway:InternetGateway": self._gateway,
             "aws:ec2/keyPair:KeyPair": self._key_pair,
+            "aws:ec2/natGateway:NatGateway": self._nat_gateway,
             "aws:ec2/routeTable:RouteTable": self._route_table,
             "aws:ec2/routeTableAssociation:RouteTableAssociation": self._route_table_association,
             "aws:ec2/securityGroup:SecurityGroup": self._group,
             "aws:ec2/subnet:Subnet": self._subnet,
             "aws:ec2/vpc:Vpc": self._vpc,
+            "aws:ec2transitgateway/instanceConnectEndpoint:InstanceConnectEndpoint": self._endpoint,
             "aws:iam/instanceProfile:InstanceProfile": self._profile,
             "aws:iam/role:Role": self._role,
             "aws:iam/rolePolicy:RolePolicy": self._role_policy,
@@ -119,6 +121,23 @@ class Cloud:
         self.ec2.attach_internet_gateway(InternetGatewayId=gateway, VpcId=rest.pop("vpcId"))
         return gateway, {}
 
+    def _nat_gateway(self, rest: Json) -> Made:
+        made = self.ec2.create_nat_gateway(
+            SubnetId=rest.pop("subnetId"),
+            AllocationId=rest.pop("allocationId"),
+            PrivateIpAddress=rest.pop("privateIp"),
+            TagSpecifications=_tags("natgateway", rest),
+        )
+        return made["NatGateway"]["NatGatewayId"], {}
+
+    def _endpoint(self, rest: Json) -> Made:
+        # moto has no CreateInstanceConnectEndpoint: that its subnet and groups are there is all that can be asked.
+        self.ec2.describe_subnets(SubnetIds=[rest.pop("subnetId")])
+        self.ec2.describe_security_groups(GroupIds=rest.pop("securityGroupIds"))
+        assert rest.pop("preserveClientIp") is False
+        _tag_list(rest)
+        return f"eice-{len(self.made):017x}", {}
+
     def _route_table(self, rest: Json) -> Made:
         spec = _tags("route-table", rest)
         table = self.ec2.create_route_table(VpcId=rest.pop("vpcId"), TagSpecifications=spec)["RouteTable"]
@@ -126,7 +145,7 @@ class Cloud:
             self.ec2.create_route(
                 RouteTableId=table["RouteTableId"],
                 DestinationCidrBlock=route.pop("cidrBlock"),
-                GatewayId=route.pop("gatewayId"),
+                **{key[0].upper() + key[1:]: route.pop(key) for key in ("gatewayId", "natGatewayId") if key in route},
             )
             assert not route
         return table["RouteTableId"], {}

@@ -12,6 +12,8 @@ from components.spec.models import AwsMachines, ExistingMachines, Lab, LocalMach
 from components.spec.rules.core import repeated, rule
 
 WIDEST_OPERATOR = 8
+AWS_KEEPS = 5
+"""Addresses of every subnet that AWS keeps for itself."""
 KEY_TYPES = ("ssh-ed25519", "ecdsa-sha2-nistp256", "ecdsa-sha2-nistp384", "ecdsa-sha2-nistp521")
 # Length of an ed25519 public key in its wire form (RFC 8709): the type's name and 32 bytes, each with its length.
 ED25519_LENGTH = 4 + 11 + 4 + 32
@@ -54,6 +56,29 @@ def instance_type(lab: Lab) -> Iterator[Finding]:
     elif lab.machines.image is None and (family == "a1" or re.match(r"[a-z]+\d+g", family)):
         problem = "has an Arm processor, and the image that is looked up is for x86"
         yield Finding("machines.instanceType", given, problem, "write e.g. t3.large, or give an Arm machines.image")
+
+
+@rule("machines.provider", "machines.workerAccess", "nodes[].role", "nodes[].subnet", "network.subnets")
+def worker_access(lab: Lab) -> Iterator[Finding]:
+    """A subnet has one way out: the internet gateway beside public addresses, else the NAT gateway."""
+    if not lab.private_workers:
+        return
+    if not lab.workers:
+        problem = "is for workers, and the lab has none"
+        yield Finding("machines.workerAccess", "InstanceConnect", problem, "remove it, or add a worker")
+    public = {node.subnet for node in lab.control_planes}
+    for index, node in enumerate(lab.nodes):
+        if node.role == "worker" and node.subnet in public:
+            problem = "is a control plane's, where public addresses are the way out; this worker has none"
+            mend = "give the workers a subnet of their own, or write machines.workerAccess: Public"
+            yield Finding(f"nodes[{index}].subnet", node.subnet, problem, mend)
+    standing = {node.subnet: "endpoint" for node in lab.workers[:1]}
+    standing |= {node.subnet: "NAT gateway" for node in lab.control_planes[:1]}
+    for name, thing in standing.items():
+        cidr = lab.network.subnets.get(name)
+        if cidr and sum(node.subnet == name for node in lab.nodes) + AWS_KEEPS >= cidr.num_addresses:
+            problem = f"has no address left for the {thing} of machines.workerAccess: InstanceConnect"
+            yield Finding(f"network.subnets.{name}", str(cidr), problem, "choose a larger range, or take a node away")
 
 
 @rule("machines.provider", "nodes[].ssh", each="nodes[]")
@@ -152,6 +177,7 @@ def image_mirrors(lab: Lab) -> Iterator[Finding]:
 RULES = (
     operators,
     instance_type,
+    worker_access,
     existing_hosts,
     host_keys,
     jump_host_key,

@@ -1,0 +1,77 @@
+"""What a person can do about a host that SSH did not get to: one line each, read from the engine's event log.
+
+The provider says what went wrong (`after 8 failed attempts: dial tcp 192.168.56.10:22: connect: connection refused`),
+not what to do. Its messages are those of pulumi-command 1.2.1 and of golang.org/x/crypto/ssh.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+STEP = "cnilab:node:Step"
+AUTHORISE = "add the public half of the key to ~/.ssh/authorized_keys there, or correct the user and privateKeyFile"
+KNOWN = "if it is the right machine, put the line of its /etc/ssh/ssh_host_ed25519_key.pub into the stack file"
+
+# (pattern, what it means, mend); the first that matches counts. `proxy: ` stands before what happens on the way through
+# a jump host, at either end of it.
+MEANINGS = [
+    (r"administratively prohibited", "the jump host passes no connection on",
+     "set AllowTcpForwarding yes in its sshd_config, or take another jump host"),
+    (r"rejected: connect failed", "the jump host does not get to it",
+     "start it, and let the jump host in to its SSH port"),
+    (r"proxy: .*host key mismatch", "it, or the jump host, shows another host key than the pinned one", KNOWN),
+    (r"host key mismatch", "it shows another host key than the pinned one", KNOWN),
+    (r"proxy: .*unable to authenticate", "it, or the jump host, refuses the key", AUTHORISE),
+    (r"unable to authenticate", "it refuses the key", AUTHORISE),
+    (r"lookup (?P<where>\S+?)(:| on ).*no such host", "nobody knows the name {where}", "correct the host name"),
+    (r"proxy: .*dial tcp (?P<where>\S+): ", "the jump host does not answer at {where}",
+     "start it, correct its address and port, or let this computer in"),
+    (r"dial tcp (?P<where>\S+): ", "it does not answer at {where}",
+     "start it, correct its address and port, or let this computer in to its SSH port"),
+]  # fmt: skip
+
+
+def hints(event_log: Path) -> list[str]:
+    """`NODE: what happened. Mend: …` for each node that SSH did not get to. An event log that is absent has none."""
+    return list(dict.fromkeys(_hints(event_log)))
+
+
+def _hints(event_log: Path) -> Iterator[str]:
+    nodes: dict[str, str] = {}  # by the URN of a step, and of the command in it
+    for event in _events(event_log):
+        state = _state(event)
+        if state.get("type") == STEP:
+            nodes[state["urn"]] = state["inputs"]["node"]
+        elif state.get("parent") in nodes:
+            nodes[state["urn"]] = nodes[state["parent"]]
+        diagnostic = event.get("diagnosticEvent", {})
+        node = nodes.get(diagnostic.get("urn"))
+        if diagnostic.get("severity") == "error" and node and (meaning := meaning_of(diagnostic["message"])):
+            yield f"{node}: {meaning}"
+
+
+def meaning_of(message: str) -> str | None:
+    """What an error of a remote command means, with its mend; None where it is not one of the connection."""
+    if not re.match(r"(proxy: )?(after \d+ failed attempts|dial tcp|ssh: )", message):
+        return None
+    for pattern, problem, mend in MEANINGS:
+        if found := re.search(pattern, message):
+            return f"{problem.format(**found.groupdict())}. Mend: {mend}; then run the same command again"
+    return None
+
+
+def _events(event_log: Path) -> Iterator[dict[str, Any]]:
+    if event_log.is_file():
+        with event_log.open(encoding="utf-8") as lines:
+            yield from map(json.loads, lines)
+
+
+def _state(event: dict[str, Any]) -> dict[str, Any]:
+    """The resource that an event is about, as it will be or as it was."""
+    metadata = event.get("resourcePreEvent", {}).get("metadata", {})
+    state: dict[str, Any] = metadata.get("new") or metadata.get("old") or {}
+    return state

@@ -1,0 +1,74 @@
+"""A person's way to workers that have no public address: an EC2 Instance Connect Endpoint.
+
+`aws ec2-instance-connect ssh` opens a tunnel through it for whoever IAM lets. The program itself goes through the first
+control plane, as it does to public workers: a remote command speaks SSH alone, and wants nobody's cloud session.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import pulumi
+import pulumi_aws as aws
+
+from components.machines.machine import Machine
+from components.network.component import Network
+
+SSH_PORT = 22
+
+
+@dataclass(frozen=True)
+class EndpointArgs:
+    """`workers`: the machines behind it. The endpoint stands in the first one's subnet."""
+
+    network: Network
+    workers: Sequence[Machine]
+    tags: Mapping[str, str]
+
+
+class Endpoint(pulumi.ComponentResource):
+    """Lets SSH in to the nodes, from the endpoint and from nowhere else."""
+
+    def __init__(self, name: str, args: EndpointArgs, opts: pulumi.ResourceOptions | None = None) -> None:
+        super().__init__("cnilab:network:Endpoint", name, {"workers": [machine.name for machine in args.workers]}, opts)
+        child = pulumi.ResourceOptions(parent=self)
+        nodes = args.network.security_group_ids["nodes"]
+        tags = {**args.tags, "Name": name}
+
+        group = aws.ec2.SecurityGroup(
+            name, vpc_id=args.network.vpc_id, description="cni-lab: Instance Connect Endpoint", tags=tags, opts=child
+        )
+        aws.vpc.SecurityGroupEgressRule(
+            f"{name}-to-nodes",
+            security_group_id=group.id,
+            ip_protocol="tcp",
+            from_port=SSH_PORT,
+            to_port=SSH_PORT,
+            referenced_security_group_id=nodes,
+            tags=tags,
+            opts=child,
+        )
+        aws.vpc.SecurityGroupIngressRule(
+            f"{name}-to-ssh",
+            security_group_id=nodes,
+            ip_protocol="tcp",
+            from_port=SSH_PORT,
+            to_port=SSH_PORT,
+            referenced_security_group_id=group.id,
+            tags=tags,
+            opts=child,
+        )
+        aws.ec2transitgateway.InstanceConnectEndpoint(
+            name,
+            subnet_id=args.network.subnet_ids[args.workers[0].node.subnet],
+            security_group_ids=[group.id],
+            # Packets come from the endpoint, which a security group can name.
+            preserve_client_ip=False,
+            tags=tags,
+            # EC2 chooses its address: after the machines, so that it is none of theirs.
+            opts=pulumi.ResourceOptions(
+                parent=self, depends_on=[machine.resource for machine in args.workers if machine.resource]
+            ),
+        )
+        self.register_outputs({})
