@@ -1,7 +1,7 @@
 """Time and memory of `plan`, as ratios: `python benchmarks/plan.py [STACK]`.
 
 1. plan of the shipped stack against importing the SDK modules that the program uses: at most 2.
-2. plan of 100 nodes against 10: at most 12, and under 600 MB.
+2. plan of 100 nodes and 20 networks against 10 nodes with the same: at most 12, and under 600 MB.
 
 Each figure is the least CPU time of several fresh processes: wall time would measure what else the computer does.
 Exit code 1 where a bound is broken.
@@ -76,8 +76,11 @@ def least(body: str, runs: int = RUNS) -> float:
     return min(run(body)[1] for _ in range(runs))
 
 
+NETWORKS = 20
+
+
 def scale(nodes: int) -> str:
-    """Configuration of a lab with one control plane and workers, `nodes` in all."""
+    """Configuration of a lab with one control plane and workers, `nodes` in all, two delegates and NETWORKS bridges."""
     names = ["control", *(f"worker-{i:03d}" for i in range(1, nodes))]
     lab = {
         "machines": {"provider": "aws", "operatorCidrs": ["203.0.113.7/32"]},
@@ -89,6 +92,17 @@ def scale(nodes: int) -> str:
                 "address": f"10.0.2.{i + 100}" if i else "10.0.1.100",
             }
             for i, name in enumerate(names)
+        ],
+        "multus": {
+            "clusterNetwork": "net-calico",
+            "delegates": [
+                {"name": "net-calico", "rangeStart": 150, "rangeEnd": 250},
+                {"name": "default-calico", "rangeStart": 50, "rangeEnd": 100, "routes": ["10.96.0.0/12"]},
+            ],
+        },
+        "networks": [
+            {"name": f"net-{i}", "type": "bridge", "bridge": f"br{i}", "subnet": f"10.40.{i}.0/24"}
+            for i in range(NETWORKS)
         ],
     }
     return json.dumps({"aws:region": "us-west-2", "cni-lab:lab": json.dumps(lab)})

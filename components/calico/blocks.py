@@ -10,7 +10,7 @@ from components.spec.addresses import block_in_pool, delegate_range, reservation
 from components.spec.models import Delegate, Lab, Pool
 
 Blocks = Mapping[str, Sequence[str]]
-"""Node name → CIDRs of its blocks."""
+"""Node name → CIDRs of its blocks, the oldest first."""
 
 
 def parse_blocks(text: str, nodes: Collection[str]) -> dict[str, list[str]]:

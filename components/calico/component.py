@@ -11,7 +11,6 @@ import pulumi
 from components.calico import manifests
 from components.calico.blocks import claimed_pools, parse_blocks
 from components.cluster.api import Api, KubeObject
-from components.cluster.host import pause_image
 from components.machines.machine import Machine
 from components.node.script import File
 from components.node.step import Step, StepArgs
@@ -145,7 +144,6 @@ class Calico(pulumi.ComponentResource):
                 "IPAM": lab.calico.ipam,
                 "NODES": " ".join(node.name for node in lab.nodes),
                 "POOLS": " ".join(pools),
-                "PAUSE_IMAGE": pause_image(lab),
                 "PATIENCE": "900",
             },
             after=[*wanted, *self._args.joined],

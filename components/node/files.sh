@@ -4,11 +4,28 @@
 # for each thing that Calico, Multus or CRI-O brings about.
 : "${DEFAULT_NETWORK:?}" "${PLUGINS:?}" "${PATIENCE:?}"
 read -ra plugins <<<"$PLUGINS"
+BINARIES=${CNI_LAB_CNI_BIN:-/opt/cni/bin}
+
+# origin PLUGIN: where it comes from, and so where to look.
+origin() {
+  case $1 in
+    multus) echo "its DaemonSet brings it; look: kubectl -n kube-system get pods -l app=multus -o wide" ;;
+    calico | calico-ipam) echo "calico-node brings it; look: kubectl get pods -A -o wide | grep calico-node" ;;
+    whereabouts)
+      echo "the lab does not bring it: install whereabouts on every node (its own DaemonSet, k8snetworkplumbingwg/" \
+        "whereabouts) and repeat, or give the network in the stack file another ipam, e.g. {type: host-local}"
+      ;;
+    bandwidth | bridge | dhcp | dummy | firewall | host-device | host-local | ipvlan | loopback | macvlan | portmap | \
+      ptp | sbr | static | tap | tuning | vlan | vrf)
+      echo "the package kubernetes-cni brings it: apt-get install --reinstall kubernetes-cni"
+      ;;
+    *) echo "a network of the stack file names it: install it on every node and repeat, or correct the name" ;;
+  esac
+}
 
 for plugin in "${plugins[@]}"; do
-  (wait_for "$PATIENCE" "CNI plugin $plugin" test -x "/opt/cni/bin/$plugin") ||
-    fail "/opt/cni/bin/$plugin is missing: multus comes from its DaemonSet, calico and host-local from calico-node," \
-      "the others from the package kubernetes-cni; a plugin of another origin (whereabouts) has to be installed first"
+  (wait_for "$PATIENCE" "CNI plugin $plugin" test -x "$BINARIES/$plugin") ||
+    fail "$BINARIES/$plugin is missing on $(hostname): $(origin "$plugin")"
 done
 for file in /etc/cni/net.d/calico-kubeconfig /var/lib/calico/nodename; do
   (wait_for "$PATIENCE" "$file" test -s "$file") ||

@@ -92,6 +92,18 @@ def operator(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Clus
     return cluster
 
 
+@pytest.mark.parametrize("kind", ["operator", "manifest"])
+def test_an_api_that_is_not_calicos_is_said_to_be_at_once(cluster: Cluster, tmp_path: Path, kind: str) -> None:
+    """First of all tests here: nothing of Calico is in the API yet."""
+    assert cluster.kubectl("get", "crd", "--output", "name").stdout == "", "run this file from its beginning"
+    begin = time.monotonic()
+    variables = blocks_variables(INSTALL=kind, PATIENCE="900")
+    done = run_step(tmp_path, "blocks", variables, env=environment(cluster))
+    assert done.returncode == 1 and done.stdout == ""
+    assert "the API of this cluster is not Calico's: it has no ippools.crd.projectcalico.org" in done.stderr
+    assert time.monotonic() - begin < 60, "waiting would not bring it"
+
+
 @pytest.mark.timeout(600)
 def test_the_operator_installs_twice_and_an_altered_manifest_not_at_all(operator: Cluster, tmp_path: Path) -> None:
     with meanwhile(lambda: roll_out_operator(operator)):
@@ -158,6 +170,68 @@ def test_a_mode_switch_is_taken_and_another_cidr_refused(operator: Cluster) -> N
         assert refused.returncode and "CIDR cannot be changed" in refused.stderr
     finally:
         operator.kubectl("delete", "ippools.crd.projectcalico.org", "p")
+
+
+def apply(cluster: Cluster, *made: dict[str, Any]) -> None:
+    """As Pulumi's provider does: server-side, one manager, unknown fields refused."""
+    options = ("--server-side", "--force-conflicts", "--field-manager=test", "--validate=strict")
+    cluster.kubectl("apply", *options, "-f", "-", stdin="\n---\n".join(json.dumps(manifest) for manifest in made))
+
+
+def test_the_installation_takes_every_mode_of_every_pool(operator: Cluster) -> None:
+    """By the operator the pools are fields of one object: each turns by itself, in place."""
+    cidrs = {"first": "10.244.0.0/24", "second": "10.244.128.0/24"}
+
+    def installation(*words: str) -> dict[str, Any]:
+        pools = [
+            pool(name, cidr, blockSize=26, encapsulation=word)
+            for (name, cidr), word in zip(cidrs.items(), words, strict=True)
+        ]
+        return manifests.installation(calico_lab(bgp="Enabled", pools=pools))
+
+    words = ("None", "VXLAN", "None", "IPIP", "VXLANCrossSubnet", "IPIPCrossSubnet", "None")
+    try:
+        generations = []
+        for word in words:
+            apply(operator, installation(word, "None"))
+            read = operator.read("installation", "default")
+            found = {p["name"]: p["encapsulation"] for p in read["spec"]["calicoNetwork"]["ipPools"]}
+            assert found == {"first": word, "second": "None"}
+            generations.append(read["metadata"]["generation"])
+        assert generations == sorted(set(generations)), "each is a change, and the object is the same one"
+        refused = installation("None", "None")
+        refused["spec"]["calicoNetwork"]["ipPools"][0]["encapsulation"] = "Direct"
+        with pytest.raises(AssertionError, match="Direct"):
+            apply(operator, refused)
+    finally:
+        operator.kubectl("delete", "installation", "default", "--wait=false")
+
+
+def test_route_reflectors_are_marked_and_unmarked(operator: Cluster) -> None:
+    """Patches of Nodes that kubelets own: what is theirs stays, and ours goes with the last apply."""
+    spec = VARIETY["reflectors"]
+    names = sorted(manifests.route_reflectors(spec))
+    own = {"kubernetes.io/os": "linux"}
+    nodes = [{"apiVersion": "v1", "kind": "Node", "metadata": {"name": name, "labels": own}} for name in names]
+    operator.create(*nodes)
+    try:
+        apply(operator, *manifests.route_reflectors(spec).values())
+        for name in names:
+            metadata = operator.read("node", name)["metadata"]
+            assert metadata["labels"] | own == metadata["labels"]
+            assert metadata["labels"][manifests.ROUTE_REFLECTOR_LABEL] == "true"
+            assert metadata["annotations"]["projectcalico.org/RouteReflectorClusterID"] == "224.0.0.1"
+        selected = operator.kubectl("get", "nodes", "-l", manifests.ROUTE_REFLECTOR_LABEL, "-o", "name").stdout
+        assert selected.split() == [f"node/{name}" for name in names], "the peers' selector finds them"
+        bare = [{"apiVersion": "v1", "kind": "Node", "metadata": {"name": name}} for name in names]
+        apply(operator, *bare)
+        for name in names:
+            metadata = operator.read("node", name)["metadata"]
+            assert manifests.ROUTE_REFLECTOR_LABEL not in metadata["labels"]
+            assert metadata["labels"] | own == metadata["labels"]
+            assert "projectcalico.org/RouteReflectorClusterID" not in metadata.get("annotations", {})
+    finally:
+        operator.kubectl("delete", "nodes", *names)
 
 
 def test_multus_and_its_rights(operator: Cluster) -> None:
@@ -262,9 +336,13 @@ def test_blocks_are_read_and_nothing_else_is_printed(served: Cluster, tmp_path: 
         affinity("six", "ip1001100", "fd00::/122"),
         affinity("stranger", "elsewhere", "10.244.57.0/24"),
     )
+    # The API's times are whole seconds. Its address is the lowest, and the delegates stay where they are.
+    time.sleep(1.1)
+    served.create(affinity("later", "ip1001100", "10.244.5.0/24"))
     done = run_step(tmp_path, "blocks", blocks_variables(), env=environment(served))
     assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout) == SEED_BLOCKS | {"ip1001100": ["10.244.6.0/24", "10.244.53.0/24"]}
+    mine = ["10.244.6.0/24", "10.244.53.0/24", "10.244.5.0/24"]
+    assert json.loads(done.stdout) == SEED_BLOCKS | {"ip1001100": mine}
     assert max(map(len, done.stdout.splitlines())) < 1000
 
 

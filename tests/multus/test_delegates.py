@@ -239,6 +239,10 @@ def test_forwarding_and_mtu_stand_in_the_delegate() -> None:
             {"type": "custom", "config": {"type": "dummy", "cniVersion": "1.0.0"}},
             {"type": "dummy", "cniVersion": "1.0.0"},
         ),
+        (
+            {"type": "custom", "config": '{"type": "dummy", "cniVersion": "1.0.0"}'},
+            {"type": "dummy", "cniVersion": "1.0.0"},
+        ),
     ],
 )
 def test_networks_of_every_kind(network: dict[str, Any], config: dict[str, Any]) -> None:
