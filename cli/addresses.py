@@ -149,7 +149,7 @@ def show(stack: str, blocks: Sequence[Block], reading: Reading, console: Console
         page.add_column(head)
     page.add_column("used", justify="right")
     page.add_column("free", justify="right")
-    page.add_column("by")
+    page.add_column("by", no_wrap=True)
     for block in blocks:
         rest = {a: h for a, h in block.calico.items() if a not in block.collisions}
         used = f"{len(block.calico)}"
@@ -170,7 +170,8 @@ def show(stack: str, blocks: Sequence[Block], reading: Reading, console: Console
     console.print(f"\n[bold]{stack}[/]: {len(blocks)} blocks, {verdict}")
 
 
-def _who(holders: dict[str, str], most: int = 4) -> str:
+def _who(holders: dict[str, str], most: int = 6) -> str:
+    """One line each, the first few."""
     ordered = sorted(holders.items(), key=lambda entry: IPv4Address(entry[0]))
     shown = [f"{address} {who}" for address, who in ordered[:most]]
-    return escape(", ".join([*shown, *([f"and {len(ordered) - most} more"] if len(ordered) > most else [])]))
+    return escape("\n".join([*shown, *([f"and {len(ordered) - most} more"] if len(ordered) > most else [])]))

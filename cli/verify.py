@@ -59,24 +59,7 @@ def show(
         console.print(f"[yellow]{escape(reading.no_api)}[/]\n", soft_wrap=True)
     for node, why in reading.unreachable.items():
         console.print(f"[yellow]{node}: {escape(why)}[/]\n", soft_wrap=True)
-    by_node: dict[str, list[Result]] = {}
-    for result in results:
-        by_node.setdefault(result.expectation.node or "cluster", []).append(result)
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("where", no_wrap=True)
-    topics = list(dict.fromkeys(result.expectation.topic for result in results))
-    for topic in topics:
-        table.add_column(_HEADS.get(topic, topic), justify="right")
-    for node, of_node in by_node.items():
-        cells = []
-        for topic in topics:
-            of_topic = [r for r in of_node if r.expectation.topic == topic]
-            numbers = count(of_topic)
-            bad = numbers["failed"] + numbers["unknown"]
-            colour = "red" if numbers["failed"] else "yellow" if bad else "green"
-            cells.append(f"[{colour}]{len(of_topic) - bad}/{len(of_topic)}[/]" if of_topic else "")
-        table.add_row(node, *cells)
-    console.print(table)
+    console.print(_table(results))
     for result in results:
         if verbose or result.status == "failed":
             _explain(result, console)
@@ -94,6 +77,33 @@ def show(
     )
 
 
+def _table(results: Sequence[Result]) -> Table:
+    """Passed of all, by topic and place. Places are the columns while they fit a page, else the topics are."""
+    cells: dict[tuple[str, str], list[Result]] = {}
+    for result in results:
+        place = result.expectation.node or "cluster"
+        cells.setdefault((_NAMES.get(result.expectation.topic, result.expectation.topic), place), []).append(result)
+    topics = list(dict.fromkeys(topic for topic, _ in cells))
+    places = list(dict.fromkeys(place for _, place in cells))
+    across = len(places) <= 6
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("", no_wrap=True)
+    for head in places if across else topics:
+        table.add_column(head, justify="right", no_wrap=across)
+    for row in topics if across else places:
+        keys = [(row, place) for place in places] if across else [(topic, row) for topic in topics]
+        table.add_row(row, *(_cell(cells.get(key, ())) for key in keys))
+    return table
+
+
+def _cell(results: Sequence[Result]) -> str:
+    if not results:
+        return ""
+    numbers = count(results)
+    colour = "red" if numbers["failed"] else "yellow" if numbers["unknown"] else "green"
+    return f"[{colour}]{numbers['passed']}/{len(results)}[/]"
+
+
 def _explain(result: Result, console: Console) -> None:
     e = result.expectation
     console.print(f"\n{_MARK[result.status]} {escape(e.sentence)}", soft_wrap=True, highlight=False)
@@ -106,11 +116,26 @@ def _explain(result: Result, console: Console) -> None:
             console.print(f"  [dim]{name:8}[/] {escape(text)}", soft_wrap=True, highlight=False)
 
 
-_HEADS = {
-    "proxy_arp": "arp",
-    "ip_forward": "fwd",
-    "reservation": "reserved",
-    "neighbour": "neigh",
-    "annotation": "calico",
-    "source_dest": "ec2",
+_NAMES = {
+    "node": "nodes Ready",
+    "annotation": "Calico's annotation",
+    "affinity": "block affinities",
+    "pool": "IPPools",
+    "reservation": "reserved ranges",
+    "status": "Multus status",
+    "event": "Multus events",
+    "ip_forward": "forwarding",
+    "filter": "packet filter",
+    "link": "devices",
+    "route": "routes",
+    "neighbour": "neighbours",
+    "fdb": "forwarding entries",
+    "file": "CNI files",
+    "free": "delegates' ranges",
+    "crio": "CRI-O's network",
+    "proxy_arp": "proxy ARP",
+    "address": "pod addresses",
+    "source_dest": "source/dest check",
+    "bgp": "BGP sessions",
+    "probe": "pings",
 }
