@@ -62,7 +62,7 @@ def show(
     console.print(_table(results))
     for result in results:
         if verbose or result.status == "failed":
-            _explain(result, console)
+            _explain(stack, result, console)
     unknown = [result for result in results if result.status == "unknown"]
     if unknown and not verbose:
         reasons = dict.fromkeys(result.difference for result in unknown)
@@ -104,13 +104,18 @@ def _cell(results: Sequence[Result]) -> str:
     return f"[{colour}]{numbers['passed']}/{len(results)}[/]"
 
 
-def _explain(result: Result, console: Console) -> None:
+def _explain(stack: str, result: Result, console: Console) -> None:
     e = result.expectation
     console.print(f"\n{_MARK[result.status]} {escape(e.sentence)}", soft_wrap=True, highlight=False)
     rows = [("command", f"{e.node}$ {e.command}" if e.node and not e.command.startswith("kubectl") else e.command)]
     rows.append(("seen", result.seen))
     if result.status != "passed":
-        rows += [("but", result.difference), ("because", e.because), ("cause", e.cause), ("mend", e.mend)]
+        rows += [
+            ("but", result.difference),
+            ("because", e.because),
+            ("cause", e.cause),
+            ("mend", e.mend.replace("STACK", stack)),
+        ]
     for name, text in rows:
         if text:
             console.print(f"  [dim]{name:8}[/] {escape(text)}", soft_wrap=True, highlight=False)

@@ -177,7 +177,7 @@ def _cluster(live: Lab) -> Iterator[Expectation]:
             f"kubectl get ippools.crd.projectcalico.org {pool.name} -o yaml",
             "calico.pools of the stack file",
             "someone changed the pool by hand; by the operator such an edit is undone, by the manifest it stays",
-            "`up` writes the pool as the stack file has it",
+            "`./lab up STACK --repair` writes the pool as the stack file has it",
         )
     for node, cidrs in live.blocks.items():
         for cidr in cidrs:
@@ -189,7 +189,7 @@ def _cluster(live: Lab) -> Iterator[Expectation]:
                 "kubectl get blockaffinities.crd.projectcalico.org -o custom-columns=N:.spec.node,C:.spec.cidr",
                 "the blocks that `up` read; the delegates' ranges were computed from them",
                 "the block moved: the node was made anew, or Calico released the block",
-                "`up` reads the blocks again and writes the node files for the ones there are now",
+                "`./lab up STACK --repair` reads the blocks again and writes the node files for the ones there are now",
             )
     if lab.multus and lab.calico.ipam == "Calico":
         for reserved in addresses.reservation(lab, live.blocks):
@@ -201,7 +201,7 @@ def _cluster(live: Lab) -> Iterator[Expectation]:
                 "kubectl get ipreservations.crd.projectcalico.org -o yaml",
                 "the delegates' ranges in every node's block (multus.delegates)",
                 "the IPReservation was changed or removed: two pods may get one address",
-                "`up` writes the reservation again",
+                "`./lab up STACK --repair` writes the reservation again",
             )
 
 
@@ -259,7 +259,7 @@ def _node(live: Lab, node: models.Node) -> Iterator[Expectation]:
             else f"iptables-save | grep -- '--dport {port}' | grep -E 'DROP|REJECT'",
             f"{kind} packets between nodes travel as {what}",
             f"a firewall rule of the host drops {what}: pods of other nodes are out of reach",
-            "remove the rule that is shown (`./lab mend` where `./lab break` made it)",
+            "remove the rule that is shown (`./lab mend STACK` where `./lab break` made it)",
             node=name,
         )
 
@@ -428,7 +428,7 @@ def _neighbours(live: Lab, node: models.Node) -> Iterator[Expectation]:
             f"bridge fdb show dev {VXLAN}",
             f"Felix writes it: {mac} is {peer.name}, whose address is {address}",
             "the forwarding entry is gone: the outer destination is unknown and packets end at the tunnel",
-            "delete the node's calico-node pod: Felix writes its entries again (`./lab mend` after `./lab break`)",
+            "delete the node's calico-node pod: Felix writes its entries again; `./lab mend STACK` after `./lab break`",
             node=node.name,
         )
 
@@ -469,7 +469,7 @@ def _files(live: Lab, node: models.Node) -> Iterator[Expectation]:
         "ls /etc/cni/net.d",
         "CRI-O takes the first file that it can use",
         "00-multus.conf is empty, broken or gone, or another file sorts before it",
-        "`up` with --replace on the node's files step writes it again (`./lab mend` after `./lab break`)",
+        "`./lab up STACK --repair` writes it again (`./lab mend STACK` after `./lab break`)",
         node=name,
     )
     yield _file(name, path, delegates.multus_config(lab.multus), "Multus as the node's default network")
@@ -504,7 +504,7 @@ def _files(live: Lab, node: models.Node) -> Iterator[Expectation]:
         "journalctl -u crio | grep 'Updated default CNI network name' | tail -1",
         "the name inside 00-multus.conf",
         "CRI-O skipped 00-multus.conf: new pods get Calico's network alone",
-        "look: journalctl -u crio | grep CNI; mend the file, CRI-O takes it up at once",
+        "`./lab up STACK --repair`; look: journalctl -u crio | grep CNI",
         node=name,
     )
 
@@ -518,7 +518,7 @@ def _file(node: str, path: str, config: Mapping[str, object], what: str) -> Expe
         f"cat {path}",
         "the stack file and the node's block",
         "the file was renamed, emptied or edited; a name that does not end in .conf is not read",
-        "write it as expected (`up` with --replace on the node's files step, `./lab mend` after `./lab break`)",
+        "`./lab up STACK --repair` writes it again (`./lab mend STACK` after `./lab break`)",
         node=node,
     )
 
@@ -812,7 +812,7 @@ def _source_dest(node: models.Node) -> Expectation:
         "--query 'Reservations[].Instances[].SourceDestCheck'",
         "with the source/destination check on, EC2 drops packets between pods that travel without encapsulation",
         "the check was switched on",
-        "`up` switches it off again (`./lab mend` after `./lab break`)",
+        "`./lab up STACK --repair` switches it off again (`./lab mend STACK` after `./lab break`)",
         about=node.name,
     )
 
