@@ -1,0 +1,511 @@
+"""Faults on a replica, over real SSH: each shows in verify exactly where it says, and mend puts back all of it, also
+after a break or a mend that was killed anywhere."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from unittest.mock import patch
+
+import boto3
+import pytest
+from botocore.exceptions import ClientError
+
+import cli.faults
+import cli.walk
+from components.spec.models import Lab as LabSpec
+from components.verify import facts, faults, source_dest, ssh
+from components.verify.api import KINDS, Objects
+from components.verify.expectations import Lab
+from components.verify.facts import Scope
+from components.verify.faults import FAULTS, Fault, Target, aim, find, inject, symptoms
+from components.verify.reading import Live, read_cluster, read_lab, view
+from tests.verify import replica_labs as labs
+from tests.verify.bed import REGION, bad, bed, read
+from tests.verify.replica import Replica
+from tests.verify.replica_api import make_objects
+from tests.verify.replica_plan import make_plan
+
+STACK = "replica"
+Bed = tuple[Replica, Live]
+
+# Everything that a fault may touch, as text. The kernel lists forwarding entries in no order of ours.
+SNAPSHOT = r"""
+iptables-save | grep '^-A'
+bridge fdb show | sort
+grep -H . /proc/sys/net/ipv4/conf/*/proxy_arp
+for file in /etc/cni/net.d/* /etc/cni/net.d/.[!.]* /etc/cni/multus/net.d/* /etc/cni/multus/net.d/.[!.]*; do
+  [ ! -e "$file" ] || { stat -c '%n %a %u:%g %Y' "$file"; md5sum "$file"; }
+done
+for name in /run/netns/*; do echo "$name"; ip -n "${name##*/}" route; done
+find /var/lib/cni-lab -mindepth 1 ! -name faults ! -name faults.lock | sort
+"""
+
+
+@pytest.fixture(scope="module")
+def egress() -> Iterator[Bed]:
+    with bed(labs.EGRESS) as it:
+        yield it
+
+
+@pytest.fixture(scope="module")
+def small() -> Iterator[Bed]:
+    with bed(labs.EGRESS, system_pods=False) as it:
+        yield it
+
+
+@pytest.fixture(scope="module")
+def vxlan() -> Iterator[Bed]:
+    with bed(labs.VXLAN, system_pods=False) as it:
+        yield it
+
+
+@pytest.fixture(scope="module")
+def mixed() -> Iterator[Bed]:
+    with bed(labs.MIXED, system_pods=False) as it:
+        yield it
+
+
+@pytest.fixture(scope="module")
+def cross() -> Iterator[Bed]:
+    with bed(labs.CROSS_SUBNET, system_pods=False) as it:
+        yield it
+
+
+@pytest.fixture(scope="module")
+def plain() -> Iterator[Bed]:
+    with bed(labs.NONE, system_pods=False) as it:
+        yield it
+
+
+@pytest.fixture
+def stack(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Bed:
+    """The lab that the commands take for the stack: the bed by the test's parameter `where`, else egress."""
+    found: Bed = request.getfixturevalue(getattr(request, "param", "egress"))
+    stand_for(monkeypatch, found[1])
+    return found
+
+
+def stand_for(monkeypatch: pytest.MonkeyPatch, live: Live) -> None:
+    monkeypatch.setattr(cli.faults, "live", lambda _: live)
+    monkeypatch.setattr(cli.faults, "stack_file", Path)
+    monkeypatch.setattr(cli.faults, "load_stack_file", lambda _: SimpleNamespace(lab=live.lab))
+
+
+def snapshot(replica: Replica, node: str) -> str:
+    done = replica.exec(node, ["bash", "-c", SNAPSHOT])
+    assert not done.stderr, done.stderr
+    return done.stdout
+
+
+def snapshots(replica: Replica) -> dict[str, str]:
+    return {node.name: snapshot(replica, node.name) for node in replica.lab.nodes}
+
+
+def aimed(live: Live, name: str, node: str | None = None) -> tuple[Fault, Target, Lab]:
+    of = view(live, asyncio.run(read_cluster(live)))
+    fault = find(name, live.lab)
+    return fault, aim(fault, of, node), of
+
+
+def failed(live: Live) -> list[str]:
+    """What verify says is not so; nothing is unknown."""
+    _, results = read(live)
+    assert not [r for r in results if r.status == "unknown"], bad(results)
+    return sorted(r.expectation.id for r in results if r.status == "failed")
+
+
+def stops_at(live: Live, ends: tuple[str, str]) -> tuple[str, str] | None:
+    """The hop and the node at which walk stops."""
+    found = asyncio.run(cli.walk._walk(live, *ends, False))[0].stopped
+    return (found.kind, found.node) if found else None
+
+
+# --- each fault -------------------------------------------------------------------------------------------------------
+
+EGRESS_FAULTS = [
+    "source-dest-check",
+    "vxlan-dropped",
+    "fdb-gone",
+    "proxy-arp-off",
+    "multus-emptied",
+    "delegate-renamed",
+    "wrong-default-route",
+]
+
+
+@pytest.mark.parametrize(
+    ("stack", "name"),
+    [
+        *(("egress", name) for name in EGRESS_FAULTS),
+        ("vxlan", "vxlan-dropped"),
+        ("vxlan", "fdb-gone"),
+        ("vxlan", "proxy-arp-off"),
+        ("plain", "proxy-arp-off"),
+        ("mixed", "vxlan-dropped"),
+        ("cross", "vxlan-dropped"),
+        ("cross", "fdb-gone"),
+    ],
+    indirect=["stack"],
+)
+def test_a_fault_shows_where_it_says_and_nowhere_else(
+    stack: Bed, name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    replica, live = stack
+    fault, target, of = aimed(live, name)
+    wanted = symptoms(fault, of, target)
+    before = snapshots(replica)
+    assert cli.faults.break_(STACK, name, yes=True) == 0, capsys.readouterr().err
+    said = capsys.readouterr().out
+    try:
+        assert failed(live) == sorted(e.id for e in wanted.failed) != []
+        assert all(e.id in said for e in wanted.failed)
+        assert (wanted.walk is None) == (fault.hop is None or name == "source-dest-check")
+        if wanted.walk is not None:
+            assert wanted.hop is not None and f"{wanted.hop}, {target.node}" in said
+            assert stops_at(live, wanted.walk) == (wanted.hop, target.node)
+        if name in ("vxlan-dropped", "fdb-gone", "proxy-arp-off"):
+            assert any(e.topic == "probe" for e in wanted.failed), "a ping shows it where one can"
+    finally:
+        assert cli.faults.mend(STACK) == 0
+    assert capsys.readouterr().out == f"{target.node}: {name}: put back\n"
+    assert snapshots(replica) == before
+    assert failed(live) == []
+
+
+def test_several_faults_are_put_back_newest_first(stack: Bed, capsys: pytest.CaptureFixture[str]) -> None:
+    replica, _ = stack
+    node = "ip-10-0-2-201"
+    names = ["vxlan-dropped", "multus-emptied", "fdb-gone", "delegate-renamed"]
+    before = snapshots(replica)
+    for name in names:
+        assert cli.faults.break_(STACK, name, node=node, yes=True) == 0
+    capsys.readouterr()
+    assert cli.faults.break_(STACK, "fdb-gone", node=node, yes=True) == 1
+    assert "fdb-gone is broken here already, or was cut while it broke: mend first" in capsys.readouterr().err
+    assert cli.faults.mend(STACK) == 0
+    assert capsys.readouterr().out.splitlines() == [f"{node}: {name}: put back" for name in reversed(names)]
+    assert cli.faults.mend(STACK) == 0
+    assert capsys.readouterr().out == "nothing was broken\n"
+    assert snapshots(replica) == before
+
+
+def test_what_was_mended_meanwhile_is_left(stack: Bed, capsys: pytest.CaptureFixture[str]) -> None:
+    """As Felix would write its entry again, `up` its file, and a pod may go."""
+    replica, live = stack
+    node = "ip-10-0-2-200"
+    before = snapshot(replica, node)
+    path = "/etc/cni/net.d/00-multus.conf"
+    text = replica.exec(node, ["cat", path]).stdout
+    for name in ("fdb-gone", "multus-emptied", "delegate-renamed", "vxlan-dropped", "proxy-arp-off"):
+        assert cli.faults.break_(STACK, name, node=node, yes=True) == 0
+    fault, target, _ = aimed(live, "fdb-gone", node)
+    assert fault.id == "fdb-gone"
+    peer = next(n for n in live.lab.nodes if n.name == target.peer)
+    script = (
+        f"bridge fdb add {target.variables['MAC']} dev vxlan.calico dst {peer.address} self permanent; "
+        "cd /etc/cni/multus/net.d; cp -p default-calico.conf.bak default-calico.conf; "
+        f"iptables -t raw -D PREROUTING -p udp --dport 4789 -m comment --comment 'cni-lab fault' -j DROP; "
+        f'printf %s "$1" >{path}; touch -r default-calico.conf {path}'
+    )
+    assert replica.exec(node, ["bash", "-ec", script, "-", text]).returncode == 0
+    capsys.readouterr()
+    assert cli.faults.mend(STACK) == 0
+    said = capsys.readouterr().out.splitlines()
+    assert [line.split(": ")[1] for line in said] == [
+        "proxy-arp-off",
+        "vxlan-dropped",
+        "delegate-renamed",
+        "multus-emptied",
+        "fdb-gone",
+    ]
+    assert said[0].endswith("put back") and not any(line.endswith("put back") for line in said[1:])
+    strip = [line for line in before.splitlines() if not line.startswith(f"{path} ")]
+    assert [line for line in snapshot(replica, node).splitlines() if not line.startswith(f"{path} ")] == strip
+
+
+def test_ipip_dropped_is_seen_as_protocol_4(vxlan: Bed) -> None:
+    """The rule, on a kernel that may make no tunnel: aimed as in a lab that says IPIP."""
+    replica, live = vxlan
+    fault = find("ipip-dropped", labs.IPIP)
+    target = aim(fault, Lab.of(labs.IPIP, {}, Scope(), [], {}))
+    wanted = symptoms(fault, Lab.of(labs.IPIP, {}, Scope(), [], {}), target)
+    assert [e.id for e in wanted.failed] == ["worker1/filter/4"]
+    before = snapshot(replica, target.node)
+    asyncio.run(inject(live, STACK, fault, target))
+    try:
+        reading = asyncio.run(read_lab(live))
+        (rule,) = reading.nodes[target.node].topics["filter"]["4"]
+        assert rule.fields["verdict"] == "DROP" and "cni-lab fault" in rule.line
+    finally:
+        assert asyncio.run(faults.mend(live, STACK)).done == ((target.node, "ipip-dropped", "put back"),)
+    assert snapshot(replica, target.node) == before
+
+
+# --- killed anywhere --------------------------------------------------------------------------------------------------
+
+
+# On the node: break, killed before its 1st, 2nd, … command, then mend; break, then mend killed likewise, then mend.
+# Prints how many points there were, and at how many the fault was in the journal already.
+KILL = r"""
+set -euo pipefail
+cd "$(mktemp -d)"
+look() { bash look 2>&1; ls -A /var/lib/cni-lab/faults; }
+trap_() { printf 'set -T; n=0; trap "((++n < %s)) || kill -9 \$\$ \$BASHPID" DEBUG\n' "$1"; }
+base64 -d <<<"$LOOK" >look
+base64 -d <<<"$BREAK" >break
+base64 -d <<<"$MEND" >mend
+bash mend >said
+look >sound
+for which in break mend; do
+  written=0
+  for ((step = 1; step < 500; step++)); do
+    [[ $which == break ]] || bash break >said
+    status=0
+    { trap_ "$step" && cat "$which"; } >cut
+    bash cut >said 2>&1 || status=$?
+    if compgen -G '/var/lib/cni-lab/faults/[0-9]*' >said; then written=$((written + 1)); fi
+    bash mend >said
+    look >after
+    cmp sound after || { echo "$which killed before command $step" && diff sound after; exit 1; }
+    ((status)) || break
+  done
+  echo "$which $step $written"
+done
+"""
+
+
+@pytest.mark.parametrize("name", [name for name in EGRESS_FAULTS if FAULTS[name].kind])
+def test_killed_before_any_command_all_is_put_back(small: Bed, name: str) -> None:
+    _, live = small
+    fault, target, _ = aimed(live, name)
+    owner = {"OWNER": faults.owner(STACK)}
+    programs = {
+        "LOOK": SNAPSHOT,
+        "BREAK": ssh.program(
+            "fault.sh", owner | {"DO": "break", "FAULT": name, "KIND": fault.kind, **target.variables}
+        ),
+        "MEND": ssh.program("fault.sh", owner | {"DO": "mend"}),
+    }
+    lines = [f"{key}={base64.b64encode(text.encode()).decode()}" for key, text in programs.items()]
+
+    async def whole() -> list[str]:
+        async with ssh.connect(live.access[target.node]) as connection:
+            done = await connection.run("bash -s", input="\n".join([*lines, KILL]), timeout=280)
+            assert done.exit_status == 0, f"{done.stdout}{done.stderr}"
+            return str(done.stdout).splitlines()
+
+    for line in asyncio.run(whole()):
+        which, steps, written = line.split()
+        assert which in ("break", "mend") and int(steps) > 20 and int(written) > 3, line
+
+
+# --- refused ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (("fdb-lost",), 2, "there is no fault fdb-lost: source-dest-check, vxlan-dropped"),
+        ((None,), 2, "name a fault"),
+        (("ipip-dropped",), 2, "ipip-dropped cannot be in this lab: calico.pools: no pool uses IPIP"),
+        (("vxlan-dropped", "node-9"), 2, "--node node-9: there is no such node: ip1001100, ip-10-0-2-200"),
+        (("wrong-default-route", "ip1001100"), 2, "finds nothing to break on ip1001100"),
+    ],
+)
+def test_a_wrong_command_is_one_line(
+    stack: Bed, arguments: tuple[str, ...], code: int, words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    name, node = (*arguments, None)[:2]
+    assert cli.faults.break_(STACK, name, node=node, yes=True) == code
+    said = capsys.readouterr().err
+    assert words in said and said.startswith("lab break: ") and said.count("\n") == 1
+
+
+def test_nothing_is_broken_unasked(stack: Bed, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.faults.break_(STACK, "fdb-gone") == 2
+    assert "say --yes" in capsys.readouterr().err
+    assert cli.faults.mend(STACK) == 0
+    assert capsys.readouterr().out == "nothing was broken\n"
+
+
+@pytest.mark.parametrize("owner", [None, "cni-lab/another\n"])
+def test_a_machine_that_is_not_the_lab_s_is_left_as_it_is(
+    stack: Bed, owner: str | None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    replica, _ = stack
+    node, path = "ip-10-0-2-200", "/var/lib/cni-lab/owner"
+    text = replica.exec(node, ["cat", path]).stdout
+    put = f'if [ -n "$1" ]; then printf "%s\\n" "$1" >{path}; else rm {path}; fi'
+    assert replica.exec(node, ["sh", "-c", put, "-", (owner or "").strip()]).returncode == 0
+    before = snapshot(replica, node)
+    try:
+        assert cli.faults.break_(STACK, "vxlan-dropped", node=node, yes=True) == 1
+        said = capsys.readouterr().err
+        assert said.count("\n") == 1 and "is left as it is" in said
+        assert snapshot(replica, node) == before
+        assert cli.faults.mend(STACK) == 1
+        assert f"lab mend: {node}: " in capsys.readouterr().err
+    finally:
+        replica.exec(node, ["sh", "-c", put, "-", text.strip()])
+
+
+def test_a_node_that_does_not_answer_is_named_and_the_others_are_mended(
+    stack: Bed, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _, live = stack
+    near, far = "ip-10-0-2-200", "ip-10-0-2-201"
+    assert cli.faults.break_(STACK, "vxlan-dropped", node=near, yes=True) == 0
+    capsys.readouterr()
+    away = replace(live, access={**live.access, far: replace(live.access[far], port=1)})
+    stand_for(monkeypatch, away)
+    assert cli.faults.break_(STACK, "vxlan-dropped", node=far, yes=True) == 1
+    assert f"lab break: {far}: root@127.0.0.1:1 does not answer" in capsys.readouterr().err
+    assert cli.faults.mend(STACK) == 1
+    said = capsys.readouterr()
+    assert said.out == f"{near}: vxlan-dropped: put back\n"
+    assert f"lab mend: {far}: root@127.0.0.1:1 does not answer" in said.err
+    assert f"{far} may still be broken: repeat ./lab mend {STACK}" in said.err
+
+
+def test_a_lab_that_does_not_stand_has_nothing_to_break(
+    stack: Bed, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _, live = stack
+    stand_for(monkeypatch, replace(live, access={}))
+    assert cli.faults.break_(STACK, "vxlan-dropped", yes=True) == 1
+    assert "`up` has not made it yet" in capsys.readouterr().err
+
+
+def test_without_the_api_a_node_can_be_broken_and_a_pod_cannot(
+    stack: Bed, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    replica, live = stack
+    stand_for(monkeypatch, replace(live, kubeconfig=replica.expired_kubeconfig))
+    assert cli.faults.break_(STACK, "proxy-arp-off", yes=True) == 1
+    assert "expired" in capsys.readouterr().err
+    assert cli.faults.break_(STACK, "multus-emptied", yes=True) == 0
+    assert "/crio/default" in capsys.readouterr().out
+    assert cli.faults.mend(STACK) == 0
+
+
+# --- EC2 --------------------------------------------------------------------------------------------------------------
+
+
+def checks(live: Live) -> dict[str, bool]:
+    ec2 = boto3.client("ec2", REGION)
+    found = ec2.describe_instances(InstanceIds=list(live.instances.values()))["Reservations"]
+    by_id = {i["InstanceId"]: i["SourceDestCheck"] for reservation in found for i in reservation["Instances"]}
+    return {node: by_id[machine] for node, machine in live.instances.items()}
+
+
+def test_the_check_is_told_by_a_tag_before_it_is_on(plain: Bed) -> None:
+    _, live = plain
+    sound = checks(live)
+    assert not any(sound.values())
+    fault, target, of = aimed(live, "source-dest-check")
+    wanted = symptoms(fault, of, target)
+    # Without encapsulation every packet of the node's pods is dropped; the replica has no EC2 that would.
+    assert sorted(e.topic for e in wanted.failed) == ["probe", "probe", "source_dest"]
+    assert wanted.walk is not None and wanted.hop == "arrival"
+    real = boto3.client
+    with patch.object(boto3, "client", lambda *a, **k: _Cut(real(*a, **k), "modify_instance_attribute")):
+        said = source_dest.switch_on(live.instances, target.node, STACK, REGION)
+    assert said.startswith("EC2 did not do it: ") and checks(live) == sound
+    assert "mend first" in source_dest.switch_on(live.instances, target.node, STACK, REGION)
+    assert source_dest.switch_back(live.instances, STACK, REGION) == {
+        target.node: "the check is off again, or was not on yet"
+    }
+    asyncio.run(inject(live, STACK, fault, target))
+    assert checks(live) == sound | {target.node: True}
+    assert failed(live) == [f"{target.node}/source_dest/{target.node}"]
+    assert stops_at(live, wanted.walk) == ("arrival", target.node)
+    with patch.object(boto3, "client", lambda *a, **k: _Cut(real(*a, **k), "delete_tags")):
+        assert "EC2 did not do it" in str(source_dest.switch_back(live.instances, STACK, REGION))
+    mended = asyncio.run(faults.mend(live, STACK))
+    assert mended.failed == {} and [entry[:2] for entry in mended.done] == [(target.node, "source-dest-check")]
+    assert checks(live) == sound
+    assert asyncio.run(faults.mend(live, STACK)).done == ()
+
+
+def test_another_s_instance_is_left_as_it_is(plain: Bed) -> None:
+    _, live = plain
+    said = source_dest.switch_on(live.instances, "worker1", "another", REGION)
+    assert "it is not this lab's" in said and not any(checks(live).values())
+    gone = {**live.instances, "worker1": "i-0123456789abcdef0"}
+    assert "is gone" in source_dest.switch_on(gone, "worker1", STACK, REGION)
+
+
+class _Cut:
+    """An EC2 client whose answer to one call is an error, as after a cut."""
+
+    def __init__(self, real: object, call: str) -> None:
+        self._real, self._call = real, call
+
+    def __getattr__(self, name: str) -> object:
+        if name == self._call:
+            return self._fail
+        return getattr(self._real, name)
+
+    def _fail(self, **_: object) -> None:
+        raise ClientError({"Error": {"Code": "RequestLimitExceeded", "Message": "cut"}}, self._call)
+
+
+# --- what follows from the lab alone ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("lab", [labs.EGRESS, labs.VXLAN, labs.NONE, labs.CROSS_SUBNET, labs.MIXED, labs.IPIP])
+def test_wherever_a_fault_strikes_verify_has_a_word_for_it(lab: LabSpec) -> None:
+    """In every mode, on every node; and where a ping is lost, walk has two pods to show it."""
+    objects = make_objects(make_plan(lab, system_pods=False))
+    read = Objects({kind: tuple(objects.get(path, ())) for kind, path in KINDS.items()})
+    of = Lab.of(lab, make_plan(lab).blocks, facts.cluster(read), facts.pods(read), {})
+    here = [fault for fault in FAULTS.values() if fault.refusal(lab) is None]
+    assert here
+    for fault in here:
+        targets = list(fault.targets(of))
+        assert targets and aim(fault, of) in targets
+        for target in targets:
+            assert aim(fault, of, target.node).node == target.node
+            wanted = symptoms(fault, of, target)
+            said = {(e.topic, e.key) for e in wanted.failed}
+            assert set(target.breaks) <= said
+            pings = [e for e in wanted.failed if e.topic == "probe"]
+            assert len(said - set(target.breaks)) == len(pings)
+            assert wanted.walk is not None or not pings
+
+
+# --- the list ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("lab", "refused"),
+    [
+        (labs.EGRESS, {"ipip-dropped"}),
+        (labs.VXLAN, {"ipip-dropped", "multus-emptied", "delegate-renamed", "wrong-default-route"}),
+        (labs.IPIP, {"vxlan-dropped", "fdb-gone", "multus-emptied", "delegate-renamed", "wrong-default-route"}),
+        (
+            labs.NONE,
+            {"vxlan-dropped", "ipip-dropped", "fdb-gone", "multus-emptied", "delegate-renamed", "wrong-default-route"},
+        ),
+    ],
+)
+def test_a_lab_has_the_faults_of_its_mode(lab: LabSpec, refused: set[str]) -> None:
+    assert {name for name, fault in FAULTS.items() if fault.refusal(lab)} == refused
+
+
+def test_the_list_says_what_it_does_and_what_heals_it(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(cli.faults, "stack_file", Path)
+    monkeypatch.setattr(cli.faults, "load_stack_file", lambda _: SimpleNamespace(lab=labs.NONE))
+    assert cli.faults.break_(STACK, None, listed=True) == 0
+    said = capsys.readouterr().out
+    assert all(name in said for name in FAULTS)
+    assert "not in this lab" in said and "90 s" in said
+    page = (Path(__file__).parents[2] / "docs/faults.md").read_text()
+    assert all(f"`{name}`" in page for name in FAULTS)
