@@ -6,7 +6,8 @@ import json
 import subprocess
 from typing import Any
 
-from cli.pulumi_cli import HOME, CannotRun, environment_for_state, find_pulumi, stack_file
+from cli import pulumi_cli
+from cli.pulumi_cli import CannotRun, environment_for_state, find_pulumi, stack_file
 from components.spec import models
 from components.spec.load import load_stack_file
 from components.verify.__main__ import live_of
@@ -15,7 +16,7 @@ from components.verify.reading import Live
 
 def outputs(stack: str) -> dict[str, Any]:
     """The stack's outputs, secrets in clear. Raises CannotRun where there is no such stack, or it has none."""
-    folder = HOME / "config"
+    folder = pulumi_cli.HOME / "config"
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     (folder / "Pulumi.yaml").write_text("name: cni-lab\nruntime: python\n", encoding="utf-8")
     command = [find_pulumi(), "stack", "output", "--json", "--show-secrets", "--stack", stack, "--non-interactive"]

@@ -10,12 +10,16 @@ import asyncio
 import sys
 from collections.abc import Sequence
 
-from cli.live import live
+from cli.live import live, outputs
+from cli.pulumi_cli import CannotRun
+from components.verify import api, facts
 from components.verify.reading import read_lab, verify
 from components.verify.report import Result
 
+PATIENCE = 5.0  # seconds
 # Written by a node's files step, and by nothing else.
 _FILES = {"file", "crio"}
+_BLOCKS = "**::lab-calico-blocks"
 # Objects and settings that a provider reads back.
 _REFRESHED = {"pool", "reservation", "source_dest"}
 
@@ -40,6 +44,28 @@ def options(stack: str) -> list[str]:
     return found
 
 
+def moved(stack: str) -> list[str]:
+    """Options of `pulumi up` where a node no longer holds a block that the node files were written for.
+
+    One read, for `up` asks every time; where the lab does not stand or its API is silent there is nothing to say.
+    """
+    try:
+        found = outputs(stack)
+        blocks, kubeconfig = found.get("blocks"), found.get("kubeconfig")
+        if not isinstance(blocks, dict) or not kubeconfig:
+            return []
+        kinds = {"blockaffinities": api.KINDS["blockaffinities"]}
+        objects = asyncio.run(asyncio.wait_for(api.read(str(kubeconfig), kinds), PATIENCE))
+    except (CannotRun, api.NoApi, TimeoutError):
+        return []
+    held = {cidr: seen[0].fields["node"] for cidr, seen in facts.cluster(objects).topics.get("affinity", {}).items()}
+    gone = [f"{cidr} of {node}" for node, cidrs in blocks.items() for cidr in cidrs if held.get(cidr) != node]
+    if not gone or "blockaffinities" in objects.missing:
+        return []
+    print(f"lab up: the blocks are read again, for these have moved: {', '.join(gone)}", file=sys.stderr)
+    return ["--replace", _BLOCKS]
+
+
 def sort(failed: Sequence[Result]) -> tuple[list[str], list[Result]]:
     """Options of `pulumi up`, and the results that no option mends."""
     steps: dict[str, None] = {}
@@ -50,7 +76,7 @@ def sort(failed: Sequence[Result]) -> tuple[list[str], list[Result]]:
         if e.topic in _FILES:
             steps[f"**::lab-node-files-{e.node}"] = None
         elif e.topic == "affinity":
-            steps["**::lab-calico-blocks"] = None
+            steps[_BLOCKS] = None
         elif e.topic in _REFRESHED:
             refresh = True
         else:
