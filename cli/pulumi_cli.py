@@ -11,16 +11,22 @@ import secrets
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
 import yaml
 
+from cli import screen
+from cli.hints import hints
 from components.spec.load import SpecError, load_stack_file
 
 ROOT = Path(__file__).resolve().parent.parent
 HOME = ROOT / ".lab"
+POLICY = ROOT / "policy"
 VERSION = "3.272.0"
+# Resources worked on at once. Pulumi's own choice follows this computer's cores, but the work is the machines'.
+PARALLEL = "64"
 
 
 class CannotRun(Exception):
@@ -32,13 +38,20 @@ class CannotRun(Exception):
         self.code = code
 
 
-def run(command: str, stack: str, arguments: Sequence[str]) -> int:
-    """Run `pulumi <command>` on a lab; returns its exit code, 2 for a bad stack file, 3 where there is no CLI."""
+def run(command: str, stack: str, arguments: Sequence[str], *, repair: bool = False) -> int:
+    """Run `pulumi <command>` on a lab; returns its exit code, 2 for a bad stack file, 3 where there is no CLI.
+
+    `repair`: run again the steps whose work verify finds undone.
+    """
     try:
         path = stack_file(stack)
-        load_stack_file(path)
+        lab = load_stack_file(path).lab
         pulumi, environment = find_pulumi(), environment_for_state()
         config = _select(pulumi, stack, path, environment)
+        if command == "up":
+            from cli import repair as undone  # it reads a live lab through this module
+
+            arguments = [*arguments, *(undone.options(stack) if repair else undone.moved(stack))]
     except SpecError as error:
         print(error, file=sys.stderr)
         return 2
@@ -48,7 +61,28 @@ def run(command: str, stack: str, arguments: Sequence[str]) -> int:
     options = ["--stack", stack, "--config-file", str(config)]
     if not sys.stdin.isatty() and command != "preview":
         options.append("--yes")
-    code = subprocess.run([pulumi, command, *options, *arguments], cwd=ROOT, env=environment).returncode
+    # Somebody's own pack may stand in for ours; ours is loosened in policy/config.json.
+    if command in ("preview", "up") and not any(a.split("=")[0] == "--policy-pack" for a in arguments):
+        options += ["--policy-pack", str(POLICY)]
+    if command == "destroy":
+        # Its state is written once, at the end: a destroy that was killed is repeated, and finds gone what is gone.
+        environment.setdefault("PULUMI_SKIP_CHECKPOINTS", "true")
+    with tempfile.TemporaryDirectory(dir=HOME) as folder:
+        log = Path(folder) / "events"
+        # What the Automation API asks for its event log: the option is hidden otherwise.
+        if screen.wanted(command, arguments):
+            shown = screen.Screen(command, stack, lab, pulumi, environment, ROOT, HOME)
+            code = shown.run(options, arguments, log)
+        else:
+            code = subprocess.run(
+                [pulumi, command, *options, "--event-log", str(log), *arguments],
+                cwd=ROOT,
+                env=environment | {"PULUMI_DEBUG_COMMANDS": "true"},
+            ).returncode
+            if code == 0 and command != "preview":
+                screen.keep_time(HOME, stack, command, lab, log)
+        for line in hints(log) if code else []:
+            print(f"lab {command}: {line}", file=sys.stderr)
     if command == "destroy" and code == 0 and not {"--target", "-t", "--preview-only"} & set(arguments):
         # Nothing is left that the state would have to remember.
         forget = [pulumi, "stack", "rm", "--yes", "--preserve-config", "--stack", stack]
@@ -90,11 +124,16 @@ def environment_for_state() -> dict[str, str]:
     """The CLI's environment: what the person set wins; else a file backend and a passphrase under .lab/."""
     environment = dict(os.environ)
     environment.setdefault("PULUMI_SKIP_UPDATE_CHECK", "true")
+    # For what `up` runs on this computer (components/verify/component.py).
+    environment.setdefault("CNI_LAB_PYTHON", sys.executable)
+    environment.setdefault("PULUMI_PARALLEL", PARALLEL)
     HOME.mkdir(mode=0o700, exist_ok=True)
     HOME.chmod(0o700)
     if "PULUMI_BACKEND_URL" not in environment:
         (HOME / "state").mkdir(mode=0o700, exist_ok=True)
         environment["PULUMI_BACKEND_URL"] = (HOME / "state").as_uri()
+        # The whole state is written before and after every resource.
+        environment.setdefault("PULUMI_DIY_BACKEND_ZSTD", "true")
     if not {"PULUMI_CONFIG_PASSPHRASE", "PULUMI_CONFIG_PASSPHRASE_FILE"} & environment.keys():
         environment["PULUMI_CONFIG_PASSPHRASE_FILE"] = str(_passphrase())
     return environment

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import stat
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -16,7 +18,9 @@ import yaml
 from cli import pulumi_cli
 from tests.support.graphs import ROOT
 
+# A lab that does not stand gives out nothing.
 RECORDER = """#!/bin/sh
+case $* in "stack output"*) exit 1 ;; esac
 printf '%s\\n' "$PWD|$PULUMI_BACKEND_URL|$*" >>"$CALLS"
 case $* in "stack select"*) ;; *) exit 0 ;; esac
 [ -e Pulumi.cfos-egress.yaml ] || echo 'encryptionsalt: v1:abc' >Pulumi.cfos-egress.yaml
@@ -51,7 +55,10 @@ def test_up_uses_a_state_of_its_own_and_leaves_the_stack_file_alone(home: Path, 
     assert select[0] == str(home / "config") and up[0] == str(ROOT)
     assert up[1] == (home / "state").as_uri()
     copy = home / "config" / "Pulumi.cfos-egress.yaml"
-    assert up[2] == f"up --stack cfos-egress --config-file {copy} --yes --diff"
+    assert (
+        re.sub(r" --event-log \S+", "", up[2])
+        == f"up --stack cfos-egress --config-file {copy} --yes --policy-pack {ROOT / 'policy'} --diff"
+    )
     written = yaml.safe_load(copy.read_text())
     assert written["encryptionsalt"] == "v1:abc", "what the CLI keeps there must stay"
     assert written["config"] == yaml.safe_load(original)["config"]
@@ -59,6 +66,11 @@ def test_up_uses_a_state_of_its_own_and_leaves_the_stack_file_alone(home: Path, 
     assert stat.S_IMODE(home.stat().st_mode) == 0o700
     assert stat.S_IMODE((home / "passphrase").stat().st_mode) == 0o600
     assert len((home / "passphrase").read_text()) >= 32
+
+
+def test_a_policy_pack_of_the_callers_choice_wins(home: Path, calls: Path) -> None:
+    assert pulumi_cli.run("preview", "cfos-egress", ["--policy-pack=theirs"]) == 0
+    assert calls.read_text().count("--policy-pack") == 1
 
 
 def test_passphrase_is_made_once(home: Path, calls: Path) -> None:
@@ -74,6 +86,23 @@ def test_destroy_forgets_the_stack(home: Path, calls: Path) -> None:
     assert [line.split("|")[2].split()[0] for line in calls.read_text().splitlines()] == ["stack", "destroy", "stack"]
     assert calls.read_text().splitlines()[-1].endswith("stack rm --yes --preserve-config --stack cfos-egress")
     assert not (home / "config" / "Pulumi.cfos-egress.yaml").exists()
+
+
+def test_only_a_destroy_leaves_checkpoints_out(home: Path, calls: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An up that is killed must remember what it made."""
+    given: list[str | None] = []
+    real = subprocess.run
+
+    def run(command: list[str], **options: Any) -> subprocess.CompletedProcess[str]:
+        if command[1] in ("up", "destroy"):
+            given.append(options["env"].get("PULUMI_SKIP_CHECKPOINTS"))
+        return real(command, **options)
+
+    monkeypatch.setattr(subprocess, "run", run)
+    monkeypatch.delenv("PULUMI_SKIP_CHECKPOINTS", raising=False)
+    for command in ("up", "destroy"):
+        assert pulumi_cli.run(command, "cfos-egress", []) == 0
+    assert given == [None, "true"]
 
 
 def test_destroy_of_a_part_keeps_the_stack(home: Path, calls: Path) -> None:

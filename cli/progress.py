@@ -1,0 +1,313 @@
+"""What a run of the engine is at, read from its event stream: phases, nodes, last lines, failures. No input or output.
+
+An event is JSON as the engine logs it (pulumi's apitype.EngineEvent); what is not understood is passed over. Times are
+the events' own, in seconds.
+"""
+
+from __future__ import annotations
+
+import re
+import statistics
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from components.spec.models import Lab
+
+# In the order of an `up`; some run side by side.
+PHASES = (
+    "machines", "prepare", "cluster", "upgrade", "joins", "calico", "multus", "node files", "workloads", "verification"
+)  # fmt: skip
+# A step's phase by the last word of its name; in the rooms below every resource has the room's.
+STEPS = {"prepare": "prepare", "init": "cluster", "drain": "upgrade", "upgrade": "upgrade", "admit": "joins",
+         "join": "joins"}  # fmt: skip
+ROOMS = {
+    "cnilab:machines:": "machines",
+    "cnilab:network:": "machines",
+    # Keys are made before machines.
+    "cnilab:cluster:Pki": "machines",
+    "cnilab:calico:": "calico",
+    "cnilab:multus:NodeFiles": "node files",
+    "cnilab:multus:": "multus",
+    "cnilab:workloads:": "workloads",
+    "cnilab:verify:": "verification",
+    "cnilab:cluster:": "cluster",
+}
+STEP = "cnilab:node:Step"
+# What takes time; the engine has further words for what only its state sees.
+WORK = {"create", "update", "delete", "create-replacement", "delete-replaced", "import", "import-replacement"}
+
+# Seconds of each phase where no earlier run of the stack says better: plain images, packages from their usual places.
+RULE_OF_THUMB: Mapping[str, Mapping[str, Mapping[str, float]]] = {
+    "up": {
+        "aws": {"machines": 90, "prepare": 120, "cluster": 50, "upgrade": 120, "joins": 30, "calico": 120,
+                "multus": 30, "node files": 15, "workloads": 30, "verification": 20},
+        "local": {"machines": 60, "prepare": 90, "cluster": 50, "upgrade": 120, "joins": 30, "calico": 90,
+                  "multus": 30, "node files": 15, "workloads": 30, "verification": 20},
+        "existing": {"machines": 5, "prepare": 120, "cluster": 50, "upgrade": 120, "joins": 30, "calico": 120,
+                     "multus": 30, "node files": 15, "workloads": 30, "verification": 20},
+    },
+    "destroy": {
+        "aws": {"machines": 170},
+        "local": {"machines": 15},
+        "existing": {"prepare": 30, "cluster": 30},
+    },
+}  # fmt: skip
+
+
+def phases_of(lab: Lab) -> list[str]:
+    """The phases that an `up` of a lab can have."""
+    absent = {"upgrade"}
+    if len(lab.nodes) == 1:
+        absent |= {"prepare", "joins"}
+    if lab.multus is None:
+        absent |= {"multus", "node files"}
+    if not lab.workloads:
+        absent.add("workloads")
+    if not lab.verify:
+        absent.add("verification")
+    return [phase for phase in PHASES if phase not in absent]
+
+
+@dataclass
+class Work:
+    """One resource that the engine is at. `line`: the last that it said."""
+
+    phase: str
+    node: str | None
+    what: str
+    began: float
+    line: str = ""
+
+
+@dataclass
+class Phase:
+    began: float | None = None
+    ended: float | None = None
+    done: int = 0
+    unchanged: int = 0
+    failed: bool = False
+    running: dict[str, Work] = field(default_factory=dict)
+
+    def seconds(self, now: float) -> float:
+        """How long it has been at work until now, or was."""
+        if self.began is None:
+            return 0.0
+        return (now if self.running or self.ended is None else self.ended) - self.began
+
+
+@dataclass(frozen=True)
+class Failure:
+    """`lines`: the last words. `phase` and `node` None: not of a resource, or of none that stands for a node."""
+
+    phase: str | None
+    node: str | None
+    what: str
+    lines: tuple[str, ...]
+
+
+@dataclass
+class Progress:
+    """`nodes`: the lab's names. `total`: resources to work on by phase, where a preview said so."""
+
+    nodes: Sequence[str]
+    total: Mapping[str, int] | None = None
+    began: float | None = None
+    last: float = 0.0
+    phases: dict[str, Phase] = field(default_factory=dict)
+    failures: list[Failure] = field(default_factory=list)
+    changes: Counter[str] = field(default_factory=Counter)
+    planned: dict[str, list[str]] = field(default_factory=dict)
+    _hosts: dict[str, str] = field(default_factory=dict)
+
+    def take(self, event: object) -> None:
+        """Whatever the engine says next."""
+        if not isinstance(event, Mapping):
+            return
+        stamp = event.get("timestamp")
+        if isinstance(stamp, int | float):
+            self.last = max(self.last, float(stamp))
+            self.began = self.began or float(stamp)
+        if data := _mapping(event, "resourcePreEvent"):
+            self._start(_mapping(data, "metadata"))
+        elif data := _mapping(event, "resOutputsEvent"):
+            self._end(_mapping(data, "metadata"), failed=False)
+        elif data := _mapping(event, "resOpFailedEvent"):
+            self._end(_mapping(data, "metadata"), failed=True)
+        elif data := _mapping(event, "diagnosticEvent"):
+            self._say(data)
+        elif data := _mapping(event, "policyEvent"):
+            self._judge(data)
+        elif data := _mapping(event, "summaryEvent"):
+            found = _mapping(data, "resourceChanges")
+            self.changes = Counter({str(op): n for op, n in found.items() if isinstance(n, int) and op != "same"})
+
+    def _start(self, metadata: Mapping[str, Any]) -> None:
+        urn, op = metadata.get("urn"), metadata.get("op")
+        if not isinstance(urn, str) or not isinstance(op, str):
+            return
+        if metadata.get("type") == STEP:
+            inputs = _mapping(_mapping(metadata, "new") or _mapping(metadata, "old"), "inputs")
+            if isinstance(inputs.get("node"), str):
+                self._hosts[urn] = inputs["node"]
+        phase = self._phase(urn, op)
+        if phase is None:
+            if op == "same" and (same := self._phase(urn, "create")):
+                self.phases.setdefault(same, Phase()).unchanged += 1
+            return
+        self.planned.setdefault(op, []).append(what(urn))
+        state = self.phases.setdefault(phase, Phase())
+        state.began = self.last if state.began is None else state.began
+        state.ended = None
+        state.running[urn] = Work(phase, self._node(urn), what(urn), self.last)
+
+    def _end(self, metadata: Mapping[str, Any], *, failed: bool) -> None:
+        urn, op = metadata.get("urn"), metadata.get("op")
+        if not isinstance(urn, str) or not isinstance(op, str) or (phase := self._phase(urn, op)) is None:
+            return
+        state = self.phases.setdefault(phase, Phase(began=self.last))
+        # A replacement is two works on one resource.
+        if state.running.pop(urn, None) is not None:
+            state.done += not failed
+        state.failed |= failed
+        state.ended = self.last
+
+    def _say(self, data: Mapping[str, Any]) -> None:
+        urn, severity = data.get("urn"), data.get("severity")
+        text = clean(data.get("message"))
+        if not text or severity == "debug":
+            return
+        if isinstance(urn, str) and severity != "error":
+            line = text.splitlines()[-1].removeprefix("cni-lab: ")
+            for phase in self.phases.values():
+                # A script's result, JSON or a machine's id, is no news to a person.
+                if (work := phase.running.get(urn)) and not re.match(r'[][{}"]|[0-9a-f]{64}$', line):
+                    work.line = line
+        elif severity == "error" and not re.fullmatch(r"(update|preview|destroy) failed|resource \S+ failed", text):
+            self.failures.append(self._failure(urn if isinstance(urn, str) else "", text))
+
+    def _judge(self, data: Mapping[str, Any]) -> None:
+        """A breach of a rule that stops the run."""
+        urn, message = data.get("resourceUrn"), clean(data.get("message"))
+        if data.get("enforcementLevel") == "mandatory" and message:
+            rule = clean(data.get("policyName"))
+            self.failures.append(self._failure(urn if isinstance(urn, str) else "", f"policy {rule}: {message}"))
+
+    def _failure(self, urn: str, text: str) -> Failure:
+        lines = [line for line in text.splitlines() if line.strip()]
+        # `Process exited with status 1: running "sudo -n timeout 900 bash -s":` and then what the scripts said.
+        if len(lines) > 1 and re.match(r'.*: running ".*":$', lines[0]):
+            del lines[0]
+        name = what(urn) if urn else ""
+        return Failure(place(urn) if urn else None, self._node(urn), name, tuple(lines[-20:]))
+
+    def _phase(self, urn: str, op: str) -> str | None:
+        kind = urn.split("::")[2].rpartition("$")[2] if urn.count("::") >= 3 else ""
+        if op not in WORK or kind.startswith(("cnilab:", "pulumi:")):
+            return None
+        phase = place(urn)
+        # An upgrade's step does nothing when it is made.
+        return None if phase == "upgrade" and not op.startswith("update") else phase
+
+    def _node(self, urn: str) -> str | None:
+        """Where a step runs, else the node in the resource's name."""
+        for step, node in self._hosts.items():
+            if _parent_of(step, urn):
+                return node
+        name = f"-{what(urn)}-"
+        found = [node for node in self.nodes if f"-{node}-" in name]
+        return max(found, key=len, default=None)
+
+
+def place(urn: str) -> str | None:
+    """The phase of a resource; None where it belongs to none."""
+    parts = urn.split("::", 3)
+    if len(parts) < 4:
+        return None
+    types, name = parts[2], parts[3]
+    step = STEPS.get(name.rpartition("-")[2])
+    if STEP in types and step and "cnilab:cluster:" in types:
+        return step
+    return next((phase for room, phase in ROOMS.items() if room in types), None)
+
+
+def what(urn: str) -> str:
+    """A resource's name in the program."""
+    return urn.split("::", 3)[-1]
+
+
+def _parent_of(step: str, urn: str) -> bool:
+    """A step's command has its name."""
+    types, _, name = step.rpartition("::")
+    return urn.startswith(types + "$") and urn.endswith("::" + name)
+
+
+def _mapping(data: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    value = data.get(key)
+    return value if isinstance(value, Mapping) else {}
+
+
+def clean(text: object) -> str:
+    """Without the engine's colours, terminal sequences and control characters."""
+    if not isinstance(text, str):
+        return ""
+    text = re.sub(r"<\{%.*?%\}>|\x1b\[[0-9;?]*[A-Za-z]", "", text)
+    return re.sub(r"[^\n\x20-\x7e\u00a0-\uffff]", " ", text).strip()
+
+
+# --- how long it takes ------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run that ended well. `phases`: when each began and ended, in seconds since the run began."""
+
+    command: str
+    phases: Mapping[str, tuple[float, float]]
+
+    @property
+    def adds(self) -> dict[str, float]:
+        """Seconds by which each phase made the run longer: what runs beside another adds nothing."""
+        added, until = {}, 0.0
+        for phase, (_, ended) in sorted(self.phases.items(), key=lambda item: item[1][1]):
+            added[phase] = max(0.0, ended - until)
+            until = max(until, ended)
+        return added
+
+
+def run_of(command: str, progress: Progress) -> Run | None:
+    """What is remembered of a run; None where nothing was done."""
+    start = progress.began or 0.0
+    phases = {
+        name: (phase.began - start, phase.ended - start)
+        for name, phase in progress.phases.items()
+        if phase.began is not None and phase.ended is not None
+    }
+    return Run(command, phases) if phases else None
+
+
+@dataclass(frozen=True)
+class Expected:
+    """Seconds; `runs`: of how many earlier ones, 0 where it is the rule of thumb."""
+
+    total: float
+    phases: Mapping[str, float]
+    runs: int
+
+
+def expected(command: str, provider: str, phases: Iterable[str], earlier: Sequence[Run]) -> Expected:
+    """What a run of these phases takes, by the median of earlier runs that had them, else by the rule of thumb."""
+    runs = [run for run in earlier if run.command == command]
+    thumb = RULE_OF_THUMB[command][provider]
+    own, total, known = {}, 0.0, 0
+    for phase in phases:
+        had = [run for run in runs if phase in run.phases]
+        if had:
+            own[phase] = statistics.median(run.phases[phase][1] - run.phases[phase][0] for run in had)
+            total += statistics.median(run.adds[phase] for run in had)
+        elif phase in thumb:
+            own[phase] = thumb[phase]
+            total += thumb[phase]
+        known = max(known, len(had))
+    return Expected(total, own, known)
