@@ -6,6 +6,7 @@ travels through a command's output. kubeadm takes the CA as it stands and makes 
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from typing import Any
 
@@ -65,9 +66,9 @@ class Pki(pulumi.ComponentResource):
         self.ca_key = key.private_key_pem
         self.ca_hash = key.public_key_pem.apply(ca_cert_hash)
         self.token = pulumi.Output.concat(self._letters("token-id", 6), ".", self._letters("token-secret", 16))
-        self.certificate_key = random.RandomBytes(
-            f"{name}-certificate-key", length=32, opts=pulumi.ResourceOptions(parent=self)
-        ).hex
+        # 32 bytes in hex. RandomBytes would hand them out as its id, which is stored and shown in clear.
+        secret = random.RandomPassword(f"{name}-certificate-key", length=64, opts=pulumi.ResourceOptions(parent=self))
+        self.certificate_key = secret.result.apply(lambda text: hashlib.sha256(text.encode()).hexdigest())
         self.admin = self.client("admin", "cni-lab:admin", organization="kubeadm:cluster-admins")
         self.multus = self.client("multus", "cni-lab:multus")
         self.register_outputs({})
