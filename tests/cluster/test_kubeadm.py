@@ -19,8 +19,9 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from components.cluster import kubeadm
-from components.cluster.host import host_files, modules, pause_image
+from components.cluster.host import host_files, pause_image
 from components.node.script import text_of
+from components.spec.addresses import kernel_modules
 from components.spec.models import Lab, Node
 
 TOKEN = "abcdef.0123456789abcdef"
@@ -80,12 +81,15 @@ def test_init_says_what_the_stack_file_says() -> None:
     assert cluster["controlPlaneEndpoint"] == "10.0.1.100:6443"
     assert cluster["networking"]["podSubnet"] == "10.48.0.0/16"
     assert kubelet["failSwapOn"] is False and proxy["conntrack"]["maxPerCore"] == 0
+    assert kubelet["evictionHard"]["imagefs.available"] == "0%", "a computer's disk is not kubelet's to clear"
+    assert kubelet["evictionHard"]["memory.available"] == "100Mi"
 
 
 def test_only_a_shared_kernel_gets_the_local_settings() -> None:
     lab = make_lab(machines={"provider": "aws", "operatorCidrs": ["203.0.113.7/32"]})
     *_, kubelet, proxy = init(lab)
     assert kubelet["failSwapOn"] is True and "conntrack" not in proxy
+    assert "evictionHard" not in kubelet
 
 
 def test_join_of_a_worker_and_of_a_control_plane() -> None:
@@ -191,7 +195,7 @@ def test_kubeadm_takes_our_ca(tmp_path: Path) -> None:
 def test_host_files_follow_the_mode() -> None:
     pools = [{"name": "a", "cidr": "10.244.0.0/16", "blockSize": 24, "encapsulation": "IPIPCrossSubnet"}]
     lab = make_lab(calico={"bgp": "Enabled", "pools": pools, "wireguard": True})
-    assert modules(lab) == ["overlay", "br_netfilter", "ipip", "wireguard"]
+    assert kernel_modules(lab) == ["overlay", "br_netfilter", "ipip", "wireguard"]
     assert pause_image(lab) == "registry.k8s.io/pause:3.10.2"
     assert "/etc/containers/registries.conf.d/50-cni-lab.conf" not in {f.path for f in host_files(lab)}
 
