@@ -6,8 +6,9 @@ returned; waits are on named leaves, so what does not depend on one another runs
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import pulumi
 
@@ -20,8 +21,9 @@ from components.machines.local import LocalMachines, LocalMachinesArgs
 from components.machines.machine import Machine
 from components.multus.component import Multus, MultusArgs
 from components.multus.node_files import NodeFiles, NodeFilesArgs
-from components.network import Balancer, BalancerArgs, Network, NetworkArgs
+from components.network import Balancer, BalancerArgs, Endpoint, EndpointArgs, Network, NetworkArgs
 from components.spec import models
+from components.verify.component import Verification, VerificationArgs
 from components.workloads.component import Workloads, WorkloadsArgs
 
 
@@ -35,14 +37,19 @@ class LabArgs:
 
 class Lab(pulumi.ComponentResource):
     """One lab. `kubeconfig` is secret; `blocks` maps each node to the pod CIDRs it holds once the lab stands,
-    `nodes` to its machine's id."""
+    `nodes` to its machine's id; `access`, secret, says how SSH reaches each.
+    `verification` is the report of the lab's checks, where the stack file asks for it."""
 
     kubeconfig: pulumi.Output[str]
     blocks: pulumi.Output[dict[str, list[str]]]
     nodes: dict[str, pulumi.Output[str]]
+    access: pulumi.Output[dict[str, Any]]
+    verification: pulumi.Output[dict[str, Any]] | None
 
     def __init__(self, name: str, args: LabArgs, opts: pulumi.ResourceOptions | None = None) -> None:
-        super().__init__("cnilab:index:Lab", name, {}, opts)
+        # The mark by which `reap` knows an ephemeral stack: in the state as soon as anything is.
+        mark = {} if args.lab.ttl_hours is None else {"ttlHours": args.lab.ttl_hours, "owner": args.lab.owner}
+        super().__init__("cnilab:index:Lab", name, mark, opts)
         lab, own = args.lab, pulumi.ResourceOptions(parent=self)
 
         machines, endpoint = self._machines(name, args)
@@ -56,12 +63,28 @@ class Lab(pulumi.ComponentResource):
             files = NodeFilesArgs(lab, machines, cluster.api, calico, multus, cluster.multus)
             ready = NodeFiles(f"{name}-node-files", files, own).ready
         if lab.workloads:
-            Workloads(f"{name}-workloads", WorkloadsArgs(lab=lab, api=cluster.api, after=ready), own)
+            workloads = WorkloadsArgs(lab=lab, api=cluster.api, after=ready)
+            ready = Workloads(f"{name}-workloads", workloads, own).ready
 
         self.kubeconfig = cluster.kubeconfig
         self.blocks = calico.blocks
         self.nodes = {node: machine.id for node, machine in machines.items()}
+        self.access = pulumi.Output.all(**{node: machine.access for node, machine in machines.items()})
+        self.verification = None
+        if lab.verify:
+            self.verification = Verification(f"{name}-verification", self._verification(args, ready), own).result
         self.register_outputs({"blocks": self.blocks})
+
+    def _verification(self, args: LabArgs, after: Sequence[pulumi.Resource]) -> VerificationArgs:
+        stack = pulumi.Output.all(
+            name=args.stack,
+            blocks=self.blocks,
+            access=self.access,
+            kubeconfig=self.kubeconfig,
+            nodes=self.nodes,
+            region=pulumi.Config("aws").get("region"),
+        )
+        return VerificationArgs(args.lab, stack, after)
 
     def _machines(self, name: str, args: LabArgs) -> tuple[Mapping[str, Machine], pulumi.Input[str]]:
         """The machines by node name, and host:port at which they will reach the API."""
@@ -80,6 +103,9 @@ class Lab(pulumi.ComponentResource):
                     behind = [machines[node.name] for node in lab.control_planes]
                     balancer = Balancer(f"{name}-balancer", BalancerArgs(network, behind, tags), own)
                     endpoint = pulumi.Output.concat(balancer.host, f":{API_PORT}")
+                if lab.private_workers:
+                    workers = [machines[node.name] for node in lab.workers]
+                    Endpoint(f"{name}-endpoint", EndpointArgs(network, workers, tags), own)
             case models.LocalMachines():
                 machines = LocalMachines(f"{name}-machines", LocalMachinesArgs(lab, args.stack), own).machines
             case models.ExistingMachines():

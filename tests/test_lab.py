@@ -10,7 +10,7 @@ import networkx
 import pytest
 import yaml
 
-from tests.support.graphs import COMMAND, ROOT, STACKS, STEP, Graph, run_lab, run_stack
+from tests.support.graphs import COMMAND, ROOT, STACKS, STEP, Graph, connections, differences, run_lab, run_stack
 
 PREVIEW = cache(run_stack)
 
@@ -44,7 +44,7 @@ def check_every_graph(preview: Graph, up: Graph) -> None:
         # A step with a delete runs again because its connection is another: see Step.
         assert known["triggers"] or known["delete"]
         assert known["addPreviousOutputInEnv"] is False
-        assert command.inputs["create"].endswith("bash -s"), "scripts travel on stdin"
+        assert (command.inputs.get("create") or command.inputs["update"]).endswith("bash -s"), "scripts travel on stdin"
     for thing in preview.objects():
         if not thing.type.startswith("pulumi:providers"):
             assert thing.deleted_with == init.urn, thing.name
@@ -96,6 +96,13 @@ def test_secrets_show_nowhere_in_a_plan() -> None:
                 connection = inputs.get("connection") or {}
                 for value in (inputs.get("privateKeyPem"), inputs.get("caPrivateKeyPem"), connection.get("privateKey")):
                     assert not value or value not in shown, urn
+
+
+@pytest.mark.parametrize("stack", STACKS)
+def test_no_id_is_a_secret(stack: str) -> None:
+    """Ids stand in clear in state and logs; these resources' ids are the random value itself."""
+    telling = {"randomBytes:RandomBytes", "randomString:RandomString", "randomId:RandomId", "randomUuid:RandomUuid"}
+    assert not [r.name for r in PREVIEW(stack).deployment.resources if r.type.removeprefix("random:index/") in telling]
 
 
 def test_cfos_egress_shows_what_the_seed_describes() -> None:
@@ -169,7 +176,7 @@ def test_order_of_cfos_egress() -> None:
     for node in workers:
         prepare, join = graph.step(node, "prepare"), graph.step(node, "join")
         assert not any(graph.by_urn[u].type == COMMAND for u in graph.behind(prepare)), "machines prepare in parallel"
-        behind = {graph.by_urn[u].name for u in graph.behind(join) if graph.by_urn[u].type == COMMAND}
+        behind = {c.name for c in connections(graph) if graph.waits(join, c)}
         assert behind == {f"lab-cluster-{node}-prepare", "lab-cluster-ip1001100-init", f"lab-cluster-{node}-admit"}
         assert graph.waits(blocks, join)
     assert graph.waits(calico, init) and not graph.waits(calico, graph.step(workers[0], "prepare"))
@@ -189,14 +196,19 @@ def test_connections_of_the_first_up() -> None:
     for stack in STACKS:
         graph = PREVIEW(stack)
         nodes = source(stack).get("nodes") or [None] * 3
-        assert len(graph.of_type(COMMAND)) <= 4 * len(nodes), stack
+        assert len(connections(graph)) <= 4 * len(nodes), stack
 
 
-def differences(before: Graph, after: Graph) -> tuple[set[str], set[str], set[str]]:
-    """Names of resources added, removed, and changed in their inputs."""
-    old, new = before.by_urn, after.by_urn
-    changed = {new[u].name for u in old.keys() & new.keys() if old[u].inputs != new[u].inputs}
-    return {new[u].name for u in new.keys() - old.keys()}, {old[u].name for u in old.keys() - new.keys()}, changed
+def test_nodes_are_admitted_side_by_side() -> None:
+    """All admissions run on the first control plane; one lock for all would make twelve nodes wait in a row."""
+    up = simulated("components")
+    admits = [s for s in up.of_type(STEP) if s.inputs["phase"] == "admit"]
+    locks = {
+        line for s in admits for line in up.plain[up.command(s).urn]["stdin"].splitlines() if "CNI_LAB_LOCK=/" in line
+    }
+    assert len(locks) == len(admits) == 4
+    others = [up.command(s) for s in up.of_type(STEP) if s.inputs["phase"] == "prepare"]
+    assert all("CNI_LAB_LOCK=/run/lock/cni-lab-prepare\n" in up.plain[c.urn]["stdin"] for c in others)
 
 
 def test_a_mode_switch_differs_only_where_it_must() -> None:
@@ -241,6 +253,20 @@ def test_components_has_several_control_planes_and_wireguard_as_a_switch() -> No
     _, removed, changed = differences(before, run_lab(lab))
     assert not removed
     assert any("felix" in name for name in changed) or any("felix" in n for n in differences(before, run_lab(lab))[0])
+
+
+def test_private_workers_keep_the_properties() -> None:
+    lab = source("cfos-egress")
+    lab["machines"]["workerAccess"] = "InstanceConnect"
+    graph = run_lab(lab)
+    check_every_graph(graph, run_lab(lab, dry_run=False))
+    nat = graph.one("aws:ec2/natGateway:NatGateway")
+    endpoint = graph.one("aws:ec2transitgateway/instanceConnectEndpoint:InstanceConnectEndpoint")
+    for node in ("ip-10-0-2-200", "ip-10-0-2-201"):
+        prepare = graph.step(node, "prepare")
+        assert graph.waits(prepare, nat), "packages come through it"
+        assert not graph.waits(prepare, endpoint), "nothing but a person goes through it"
+    assert not graph.waits(graph.step("ip1001100", "init"), nat)
 
 
 def test_several_control_planes_on_aws_stand_behind_a_balancer() -> None:

@@ -11,15 +11,18 @@ from pulumi_command import remote
 
 from components.cluster import kubeadm
 from components.cluster.api import Api
-from components.cluster.host import host_files, minor, modules
+from components.cluster.host import host_files, minor
 from components.cluster.pki import Client, Pki
 from components.machines.machine import Machine
 from components.node.script import File, read_script
 from components.node.step import Step, StepArgs
 from components.spec import pins
+from components.spec.addresses import kernel_modules
 from components.spec.models import Lab, Node
 
 LIBRARY = "/usr/local/lib/cni-lab"
+# In a cluster that has another version: kubeadm, then the pods away, then kubelet and CRI-O.
+UPGRADE = ("upgrade-kubeadm.sh", "drain.sh", "upgrade-kubelet.sh")
 
 
 @dataclass(frozen=True)
@@ -49,6 +52,13 @@ class Cluster(pulumi.ComponentResource):
         self._pki = Pki(f"{name}-pki", pulumi.ResourceOptions(parent=self))
         self.multus = self._pki.multus
         first, *others = args.lab.control_planes
+        given = args.lab.mirrors.calicoctl_sha256.model_dump(exclude_none=True)
+        self._calicoctl: dict[str, str] = pins.CALICO[args.lab.calico.version].calicoctl | given
+        if not self._calicoctl:
+            pulumi.info(
+                f"calicoctl is not installed: no SHA-256 of calicoctl {args.lab.calico.version} is pinned here. "
+                "To have it, copy the sum from the release's SHA256SUMS into mirrors.calicoctlSha256"
+            )
 
         # One connection does both on the first control plane: nothing else waits for its preparation alone.
         self._init = self._initialise(first)
@@ -56,8 +66,12 @@ class Cluster(pulumi.ComponentResource):
 
         self.joined = []
         previous: list[remote.Command] = []
+        # One node after the other, and each before it joins: so no node is in the cluster that a changed version would
+        # not reach, and none joins with a kubelet newer than an API server. On a first up nothing runs here.
+        turn = self._init
         for node in (*others, *args.lab.workers):
-            after = [prepared[node.name]]
+            turn = self._upgrade(node, turn)
+            after = [prepared[node.name], turn]
             if node.role == "control-plane":
                 # etcd takes one learner at a time.
                 after += previous
@@ -82,21 +96,42 @@ class Cluster(pulumi.ComponentResource):
         self.api = Api(provider, self._init)
         self.register_outputs({"server": server})
 
+    def _has_calicoctl(self, node: Node) -> bool:
+        return node.role == "control-plane" and bool(self._calicoctl)
+
+    def _scripts(self, node: Node, *more: str) -> list[str]:
+        return ["prepare.sh", *(["calicoctl.sh"] if self._has_calicoctl(node) else []), *more]
+
+    @property
+    def _versions(self) -> dict[str, pulumi.Input[str]]:
+        version = self._lab.kubernetes.version
+        return {"KUBERNETES_VERSION": version, "CRIO_VERSION": pins.CRIO[minor(version)]}
+
+    @property
+    def _packages(self) -> dict[str, pulumi.Input[str]]:
+        mirrors = self._lab.mirrors
+        return self._versions | {
+            "KUBERNETES_MINOR": minor(self._lab.kubernetes.version),
+            "KUBERNETES_PACKAGES": mirrors.kubernetes_packages,
+            "KUBERNETES_KEY": mirrors.kubernetes_key,
+            "CRIO_PACKAGES": mirrors.crio_packages,
+            "CRIO_KEY": mirrors.crio_key,
+        }
+
     def _variables(self, node: Node) -> dict[str, pulumi.Input[str]]:
         lab = self._lab
-        return {
+        variables = self._packages
+        if self._has_calicoctl(node):
+            variables |= {
+                "CALICOCTL_BASE": f"{lab.mirrors.calicoctl}/v{lab.calico.version}",
+                "CALICOCTL_SHA256": "".join(f"{name} {sha256}\n" for name, sha256 in self._calicoctl.items()),
+            }
+        return variables | {
             "OWNER": f"cni-lab/{self._stack}",
             "NODE_NAME": node.name,
             "NODE_ADDRESS": str(node.address),
             "MACHINE_KIND": lab.machines.provider,
-            "KUBERNETES_VERSION": lab.kubernetes.version,
-            "KUBERNETES_MINOR": minor(lab.kubernetes.version),
-            "CRIO_VERSION": pins.CRIO[minor(lab.kubernetes.version)],
-            "KUBERNETES_PACKAGES": lab.mirrors.kubernetes_packages,
-            "KUBERNETES_KEY": lab.mirrors.kubernetes_key,
-            "CRIO_PACKAGES": lab.mirrors.crio_packages,
-            "CRIO_KEY": lab.mirrors.crio_key,
-            "MODULES": " ".join(modules(lab)),
+            "MODULES": " ".join(kernel_modules(lab)),
             "MULTUS": "yes" if lab.multus else "no",
         }
 
@@ -116,7 +151,7 @@ class Cluster(pulumi.ComponentResource):
         args = StepArgs(
             machine=self._machines[node.name],
             phase="prepare",
-            scripts=["prepare.sh"],
+            scripts=self._scripts(node),
             variables=self._variables(node),
             files=self._host_files(),
             delete=self._undo,
@@ -136,8 +171,8 @@ class Cluster(pulumi.ComponentResource):
         args = StepArgs(
             machine=machine,
             phase="init",
-            scripts=["prepare.sh", "init.sh"],
-            variables=self._variables(node) | {"API_ENDPOINT": self._endpoint},
+            scripts=self._scripts(node, "init.sh", *UPGRADE),
+            variables=self._variables(node) | {"API_ENDPOINT": self._endpoint, "PART": "apply", "DRAINED": node.name},
             files=[
                 *self._host_files(),
                 File("/etc/kubernetes/pki/ca.crt", self._pki.ca_certificate),
@@ -149,6 +184,37 @@ class Cluster(pulumi.ComponentResource):
             delete=self._undo,
         )
         return Step(f"{self._name}-{node.name}-init", args, pulumi.ResourceOptions(parent=self)).done
+
+    def _upgrade(self, node: Node, after: remote.Command) -> remote.Command:
+        """Upgrade a node that is in the cluster when the version changes. A control plane drains itself; for a worker,
+        whose credentials do not let it, the first control plane does."""
+        scripts = list(UPGRADE)
+        variables = self._packages | {"NODE_NAME": node.name, "PART": "node"}
+        if node.role == "control-plane":
+            variables["DRAINED"] = node.name
+        else:
+            scripts.remove("drain.sh")
+            drain = StepArgs(
+                machine=self._machines[self._lab.control_planes[0].name],
+                phase="drain",
+                scripts=["drain.sh"],
+                variables=self._versions | {"DRAINED": node.name},
+                after=[after],
+                for_changes=True,
+            )
+            after = Step(f"{self._name}-{node.name}-drain", drain, pulumi.ResourceOptions(parent=self)).done
+        upgrade = StepArgs(
+            machine=self._machines[node.name],
+            phase="upgrade",
+            scripts=scripts,
+            variables=variables,
+            after=[after],
+            timeout=1800,
+            # Never beside the node's preparation: both see to its packages.
+            lock="prepare",
+            for_changes=True,
+        )
+        return Step(f"{self._name}-{node.name}-upgrade", upgrade, pulumi.ResourceOptions(parent=self)).done
 
     def _join(self, node: Node, after: list[remote.Command]) -> remote.Command:
         """Admit on the first control plane (a live token, no stale Node of that name), then join on the node."""
@@ -168,6 +234,8 @@ class Cluster(pulumi.ComponentResource):
             },
             after=[self._init],
             triggers=[machine.id],
+            # Nodes are admitted side by side.
+            lock=f"admit-{node.name}",
             timeout=600,
             delete=f"timeout --kill-after=30 240 {LIBRARY}/remove-node.sh {node.name}",
             # When the cluster goes as a whole, nobody asks it to drain its nodes first.

@@ -35,9 +35,9 @@ class Machine:
     @property
     def access(self) -> pulumi.Output[dict[str, Any]]:
         """How a person, or `./lab verify`, gets onto the machine by SSH (components/verify/access.py); secret."""
-        connection = self.connection
-        jump = connection.proxy
-        entry = {
+        connection, jump = self.connection, self.connection.proxy
+        assert jump is None or isinstance(jump, remote.ProxyConnectionArgs)
+        entry: dict[str, Any] = {
             "host": connection.host,
             "port": connection.port or 22,
             "user": connection.user,

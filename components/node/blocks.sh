@@ -1,19 +1,22 @@
 # shellcheck shell=bash
-# Wait until Calico serves every node, then print the blocks the nodes have claimed: {"node": ["CIDR", …]} on stdout.
+# Wait until Calico serves every node, then print the blocks the nodes have claimed: {"node": ["CIDR", …]} on stdout,
+# the oldest first: a node that claims further blocks keeps its first in first place.
 # INSTALL: operator or manifest. IPAM: Calico or HostLocal. NODES: every node of the lab. POOLS: "NAME=CIDR" of each
 # pool in which every node must hold a block. Where a pool has a tunnel, its address claims one a moment after Calico
-# runs; a node that has none then gets one by a pod of PAUSE_IMAGE that lives as long as that takes.
+# runs; a node that has none then gets one by a pod that lives as long as that takes.
 # PATIENCE: seconds in which every node must be served, images pulled and all.
-: "${INSTALL:?}" "${IPAM:?}" "${NODES:?}" "${PAUSE_IMAGE:?}" "${PATIENCE:?}"
+: "${INSTALL:?}" "${IPAM:?}" "${NODES:?}" "${PATIENCE:?}"
 export KUBECONFIG=${CNI_LAB_KUBECONFIG:-/etc/kubernetes/admin.conf}
+# CRI-O's own, which is there: not a variable, for a new version must not make the blocks be read again.
+: "${PAUSE_IMAGE:=$(sed -n 's/^pause_image = "\(.*\)"$/\1/p' /etc/crio/crio.conf.d/20-cni-lab.conf)}"
 read -ra nodes <<<"$NODES"
 read -ra pools <<<"${POOLS:-}"
 CLAIM=cni-lab/claim
 # jsonpath templates: a line each.
 STATUS='{range .items[*]}{.metadata.name}{": "}{range .status.conditions[?(@.status=="True")]}{.type}{" "}{.message}'
 STATUS+='{" "}{end}{"\n"}{end}'
-AFFINITY='{range .items[*]}{.spec.node}{" "}{.spec.cidr}{" "}{.spec.state}{" "}{.spec.deleted}{" "}{.spec.type}'
-AFFINITY+='{"\n"}{end}'
+AFFINITY='{range .items[*]}{.metadata.creationTimestamp}{" "}{.spec.node}{" "}{.spec.cidr}{" "}{.spec.state}'
+AFFINITY+='{" "}{.spec.deleted}{" "}{.spec.type}{"\n"}{end}'
 deadline=$(($(uptime_seconds) + PATIENCE))
 left() { echo $((deadline - $(uptime_seconds))); }
 
@@ -48,6 +51,17 @@ stuck() {
 }
 
 rolled_out() { kubectl --namespace kube-system rollout status --timeout=5s "$1"; }
+
+# What is not there at all will not come by waiting.
+definitions=({ippools,blockaffinities}.crd.projectcalico.org)
+[[ $INSTALL != operator ]] || definitions+=({installations,tigerastatuses}.operator.tigera.io)
+wait_for 60 "the Kubernetes API" kubectl get --raw /readyz
+for definition in "${definitions[@]}"; do
+  found=$(kubectl get customresourcedefinition "$definition" --ignore-not-found --output name)
+  [[ -n $found ]] ||
+    fail "the API of this cluster is not Calico's: it has no $definition. Something took Calico away, or another" \
+      "network was installed instead; look: kubectl get pods -A. Destroy the lab and bring it up again"
+done
 
 case $INSTALL in
   operator)
@@ -84,16 +98,17 @@ inside() {
   ((${1#*/} >= ${2#*/} && ($(number "${1%/*}") & mask) == $(number "${2%/*}")))
 }
 
-# blocks: lines "NODE CIDR", IPv4 only, by node and address. A block is a node's when its affinity is confirmed.
+# blocks: lines "NODE CIDR", IPv4 only, by age. A block is a node's when its affinity is confirmed.
 blocks() {
   if [[ $IPAM == HostLocal ]]; then
     kubectl get nodes --output 'jsonpath={range .items[*]}{.metadata.name}{" "}{.spec.podCIDR}{"\n"}{end}'
   else
     kubectl get blockaffinities.crd.projectcalico.org --output "jsonpath=$AFFINITY" |
-      while read -r node cidr state deleted type; do
+      sort --key=1,1 --key=3,3V |
+      while read -r _ node cidr state deleted type; do
         if [[ $state == confirmed && $deleted != true && ${type:-host} == host ]]; then echo "$node $cidr"; fi
       done
-  fi | { grep -v : || true; } | sort --version-sort
+  fi | { grep -v : || true; }
 }
 
 # missing: lines "NODE POOL CIDR" where a node holds no block of a pool it must have one of.

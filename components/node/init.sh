@@ -45,7 +45,7 @@ if [[ ! -e $MARK || ! -e $ADMIN ]]; then
   write_files
   kubeadm config validate --config "$CONFIG" >&2 || fail "kubeadm refuses $CONFIG: see the line above"
   log "kubeadm init runs; its output is in $LOGS/kubeadm-init.log on $NODE_NAME"
-  kubeadm_run "$LOGS/kubeadm-init.log" init "$CONFIG" ||
+  kubeadm_run "$LOGS/kubeadm-init.log" init --config "$CONFIG" ||
     fail "kubeadm init failed on $NODE_NAME: the last lines are above, all of them in $LOGS/kubeadm-init.log there"
   replace "$MARK" 0644 ''
 else

@@ -49,7 +49,7 @@ take_back() {
 # kubeadm refuses to join while it is.
 join() {
   if has_traces; then take_back; fi
-  kubeadm_run "$LOGS/kubeadm-join.log" join "$CONFIG"
+  kubeadm_run "$LOGS/kubeadm-join.log" join --config "$CONFIG"
 }
 
 [[ -s $CNI_LAB_STATE/owner ]] || fail "$NODE_NAME was not prepared for this stack: run the prepare step first"

@@ -224,12 +224,14 @@ write_hosts() {
 
 cgroup_version() { if [[ $(stat -fc %T /sys/fs/cgroup) == cgroup2fs ]]; then echo v2; else echo v1; fi; }
 
-# kubeadm_run FILE init|join CONFIG: what it prints goes to FILE. On a host with cgroup v1, which kubelet bears by the
+# kubeadm_run FILE WORD…: what kubeadm prints goes to FILE. On a host with cgroup v1, which kubelet bears by the
 # patch that prepare.sh wrote, kubeadm wants to be told as well.
 kubeadm_run() {
+  local file=$1
   local -a flags=()
+  shift
   [[ $(cgroup_version) == v2 ]] || flags=(--ignore-preflight-errors=SystemVerification)
-  logged "$1" kubeadm "$2" --config "$3" "${flags[@]}"
+  logged "$file" kubeadm "$@" "${flags[@]}"
 }
 
 # without_secrets: stdin without bootstrap tokens and certificate keys.

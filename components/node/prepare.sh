@@ -1,12 +1,9 @@
 # shellcheck shell=bash
 # From a bare Debian or Ubuntu machine to one on which kubeadm can work: kernel, packages, CRI-O. Prints what it found.
 : "${OWNER:?}" "${NODE_NAME:?}" "${NODE_ADDRESS:?}" "${MACHINE_KIND:?}" "${MODULES:?}"
-: "${KUBERNETES_VERSION:?}" "${KUBERNETES_MINOR:?}" "${KUBERNETES_PACKAGES:?}" "${CRIO_VERSION:?}" "${CRIO_PACKAGES:?}"
-: "${KUBERNETES_KEY?}" "${CRIO_KEY?}" "${MULTUS:?}"
+: "${MULTUS:?}"
 
 OWNER_FILE=$CNI_LAB_STATE/owner
-PATCHES=/etc/kubernetes/cni-lab/patches
-SOCKET=unix:///var/run/crio/crio.sock
 # What this script writes by itself has a manifest of its own beside that of write_files. apt's files stay once there.
 OWN_FILES=(
   /etc/apt/keyrings/cni-lab-{kubernetes,cri-o}.asc
@@ -176,126 +173,6 @@ UNIT
   fi
 }
 
-# --- Packages ---------------------------------------------------------------------------------------------------------
-
-# The version that each program reports; empty where it is not there. Word lists, since their texts differ.
-version_of() {
-  local text
-  [[ -n $(command -v "$1") ]] || return 0
-  case $1 in
-    kubelet | crio | crictl) text=$("$1" --version) ;;
-    kubeadm) text=$(kubeadm version --output short) ;;
-    kubectl) text=$(kubectl version --client) ;;
-  esac
-  [[ $text =~ ([0-9]+\.[0-9]+\.[0-9]+[-+.0-9A-Za-z]*) ]] && printf '%s' "${BASH_REMATCH[1]}"
-}
-
-have_versions() {
-  local program
-  for program in kubelet kubeadm kubectl; do
-    [[ $(version_of "$program") == "$KUBERNETES_VERSION" ]] || return 1
-  done
-  [[ $(version_of crio). == "$CRIO_VERSION".* && -n $(version_of crictl) ]]
-}
-
-# A node of a running cluster moves by patch releases only: a minor needs kubeadm upgrade and a drain.
-refuse_minor_change() {
-  local installed
-  [[ -e /etc/kubernetes/kubelet.conf ]] || return 0
-  installed=$(version_of kubelet)
-  [[ -z $installed || ${installed%.*} == "$KUBERNETES_MINOR" ]] ||
-    fail "$NODE_NAME runs kubelet $installed in a cluster and the stack says $KUBERNETES_VERSION: a minor version" \
-      "is not changed in place; replace the machines, or follow kubeadm upgrade and then repeat"
-}
-
-apt_get() {
-  NEEDRESTART_SUSPEND=1 apt-get --quiet -o Dpkg::Use-Pty=0 -o DPkg::Lock::Timeout=300 \
-    -o Acquire::http::Timeout=30 -o Acquire::https::Timeout=30 -o Dpkg::Options::=--force-confold "$@" >&2
-}
-
-# A list that cannot be refreshed is no reason to stop: what is installed may not need it, and fails if it does.
-update_and_install() {
-  apt_get update || log "some package lists could not be refreshed (see above); going on with those at hand"
-  apt_get install --yes "$@"
-}
-
-# What a first boot's own update holds.
-apt_idle() { ! lslocks --noheadings --output COMMAND,PID,PATH | grep -E ' /var/lib/(dpkg/lock|apt/lists/lock)'; }
-
-# An apt that was cut in the middle leaves packages half configured, and refuses all work until they are not.
-mend_dpkg() {
-  wait_for 300 "the end of another apt on $NODE_NAME" apt_idle
-  [[ -z $(dpkg --audit) ]] || dpkg --configure -a --force-confold >&2 ||
-    fail "dpkg on $NODE_NAME cannot finish what was interrupted: see the lines above"
-}
-
-# trust NAME BASE MINOR FINGERPRINT: a repository, once its key is the pinned one and there is no other beside it.
-trust() {
-  local name=$1 url=$2/v$3/deb/Release.key pin=${4//[[:space:]]/} file=/etc/apt/keyrings/cni-lab-$1.asc
-  local temporary found
-  [[ $pin =~ ^[0-9A-Fa-f]{40}$ ]] ||
-    fail "no fingerprint of the $name repository's key is pinned ('$4'): give its 40 hexadecimal digits"
-  if [[ ! -f $file || $(fingerprints "$file") != "${pin^^}" ]]; then
-    temporary=$(mktemp)
-    retry 5 download "$url" "$temporary" ||
-      fail "$url cannot be fetched: open the way to it from $NODE_NAME, or set a mirror of it in the stack file"
-    found=$(fingerprints "$temporary")
-    [[ $found == "${pin^^}" ]] || fail "$url holds the key ${found:-(none)}, pinned is ${pin^^}: somebody may have" \
-      "put another there; if its owner really changed it, pin the new fingerprint in the stack file"
-    own_file "$file" 0644 <"$temporary"
-    rm -f -- "$temporary"
-  fi
-  own_file "/etc/apt/sources.list.d/cni-lab-$name.list" 0644 <<<"deb [signed-by=$file] ${url%Release.key} /"
-}
-
-# fingerprints FILE: those of all primary keys in it, on one line; nothing when gpg finds none.
-fingerprints() {
-  local home
-  home=$(mktemp -d)
-  { gpg --batch --no-options --homedir "$home" --show-keys --with-colons -- "$1" || log "$1 is no file of keys"; } |
-    awk -F: '$1 == "pub" {primary = 1} $1 == "fpr" && primary {printf "%s%s", gap, $10; gap = " "; primary = 0}'
-  rm -rf -- "$home"
-}
-
-install_packages() {
-  local -a tools=()
-  local tool crio="$CRIO_VERSION-*"
-  # A minor alone stands for any of its patches.
-  if [[ $CRIO_VERSION != *.*.* ]]; then crio="$CRIO_VERSION.*"; fi
-  for tool in curl gpg; do
-    [[ -n $(command -v "$tool") ]] || tools+=("$tool")
-  done
-  if ((${#tools[@]})) || [[ ! -e /etc/ssl/certs/ca-certificates.crt ]]; then
-    retry 3 update_and_install --no-install-recommends ca-certificates "${tools[@]}" ||
-      fail "ca-certificates ${tools[*]} did not install on $NODE_NAME: see above; can it reach its package mirrors?"
-  fi
-  trust kubernetes "$KUBERNETES_PACKAGES" "$KUBERNETES_MINOR" "$KUBERNETES_KEY"
-  trust cri-o "$CRIO_PACKAGES" "$KUBERNETES_MINOR" "$CRIO_KEY"
-  # 1001: also when that is a downgrade.
-  own_file /etc/apt/preferences.d/cni-lab 0644 <<PINS
-Package: kubelet kubeadm kubectl
-Pin: version $KUBERNETES_VERSION-*
-Pin-Priority: 1001
-
-Package: cri-o
-Pin: version $crio
-Pin-Priority: 1001
-PINS
-  retry 3 update_and_install --allow-downgrades --allow-change-held-packages "kubelet=$KUBERNETES_VERSION-*" \
-    "kubeadm=$KUBERNETES_VERSION-*" "kubectl=$KUBERNETES_VERSION-*" "cri-o=$crio" cri-tools kubernetes-cni ||
-    fail "the packages of Kubernetes $KUBERNETES_VERSION and CRI-O $CRIO_VERSION did not install on $NODE_NAME: see" \
-      "above; does the repository have these versions, and can this host reach it?"
-  have_versions || fail "$NODE_NAME has kubelet $(version_of kubelet), kubeadm $(version_of kubeadm), kubectl" \
-    "$(version_of kubectl), crio $(version_of crio) after installing: remove the copy that comes first in PATH ($PATH)"
-}
-
-hold_packages() {
-  local -a packages
-  mapfile -t packages < <(dpkg-query --show --showformat '${db:Status-Want} ${Package}\n' |
-    awk '$1 == "install" && $2 ~ /^(kubelet|kubeadm|kubectl|cri-o)$/ {print $2}')
-  ((${#packages[@]} == 0)) || apt-mark hold "${packages[@]}" >&2
-}
-
 # --- CRI-O and kubelet ------------------------------------------------------------------------------------------------
 
 # Where the host has cgroup v1, kubelet must be told to bear it; in a container systemd cannot manage v1 for CRI-O.
@@ -312,44 +189,6 @@ CONF
   fi
 }
 
-# CRI-O's sample network would make the node Ready, and give early pods addresses, before Calico is there.
-disable_sample_network() {
-  local file
-  for file in /etc/cni/net.d/*-crio-bridge.conf /etc/cni/net.d/*-crio-bridge.conflist; do
-    [[ -e $file ]] || continue
-    if compgen -G '/sys/class/net/cni0/brif/*' >&2; then
-      log "$file stays: pods are attached to its bridge cni0"
-    else
-      mv -fT -- "$file" "$file.disabled"
-      log "$file is now $file.disabled"
-    fi
-  done
-}
-
-crio_failed() {
-  journalctl --unit crio --boot --no-pager --quiet --output cat --lines 5 >&2 || true
-  fail "CRI-O does not start on $NODE_NAME: its last words are above, all of them in journalctl -u crio"
-}
-
-crio_answers() { crictl --runtime-endpoint "$SOCKET" --timeout 5s version; }
-
-start_crio() {
-  local -a settings=(/etc/crio/crio.conf.d/20-cni-lab.conf /etc/crio/crio.conf.d/30-cni-lab-cgroup.conf)
-  local registries=/etc/containers/registries.conf.d/50-cni-lab.conf
-  systemctl is-enabled --quiet crio || systemctl enable crio >&2
-  systemctl is-enabled --quiet kubelet || systemctl enable kubelet >&2
-  if ! systemctl is-active --quiet crio; then
-    if systemctl is-failed --quiet crio; then systemctl reset-failed crio; fi
-    systemctl start crio || crio_failed
-  elif changed "${settings[@]}"; then
-    systemctl restart crio || crio_failed
-  elif changed "$registries"; then
-    systemctl reload crio || fail "CRI-O refuses its new registries on $NODE_NAME: see journalctl -u crio"
-  fi
-  wait_for 60 "CRI-O on $NODE_NAME" crio_answers
-  settled "${settings[@]}" "$registries"
-}
-
 # networkd would take away the routes and rules that others made.
 fit_networkd() {
   local file=/etc/systemd/networkd.conf.d/50-cni-lab.conf
@@ -361,7 +200,9 @@ fit_networkd() {
 [[ $EUID == 0 ]] || fail "prepare needs root on $NODE_NAME"
 check_system
 claim_host
+refuse_jump
 refuse_other_ca
+restore_manifests
 wait_for_first_boot
 name_host
 swap_off
@@ -373,8 +214,10 @@ fit_networkd
 mend_dpkg
 if have_versions; then
   log "$NODE_NAME has Kubernetes $KUBERNETES_VERSION and CRI-O $CRIO_VERSION already: nothing to install"
+elif awaits_upgrade; then
+  log "$NODE_NAME has Kubernetes $(version_of kubelet) and CRI-O $(version_of crio): its upgrade follows when it is" \
+    "this node's turn"
 else
-  refuse_minor_change
   install_packages
 fi
 hold_packages
@@ -386,7 +229,9 @@ if [[ $MULTUS == no ]]; then
   keep_files files
   settled /etc/cni/net.d/00-multus.conf
 fi
-start_crio
+if [[ -z ${CALICOCTL_SHA256:-} ]]; then keep_files calicoctl; fi
+# What its new settings want belongs to the turn of a node that awaits one.
+if ! awaits_upgrade || ! systemctl is-active --quiet crio; then start_crio; fi
 printf '{"node": "%s", "machine": "%s", "system": "%s", "kernel": "%s", "cgroup": "%s", ' \
   "$NODE_NAME" "$MACHINE_KIND" "$SYSTEM" "$(uname -r)" "$(cgroup_version)"
 printf '"kubernetes": "%s", "crio": "%s"}\n' "$(version_of kubelet)" "$(version_of crio)"

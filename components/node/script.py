@@ -19,6 +19,8 @@ import yaml
 
 SCRIPTS = Path(__file__).parent
 LIBRARY = "lib.sh"
+# What comes before a script in its subshell.
+USES = dict.fromkeys(("prepare.sh", "upgrade-kubeadm.sh", "upgrade-kubelet.sh"), ("packages.sh",))
 _END = "CNI_LAB_END_OF_FILE"
 _NAME = re.compile(r"[A-Z][A-Z0-9_]*")
 
@@ -54,17 +56,25 @@ def read_script(name: str) -> str:
     return (SCRIPTS / name).read_text(encoding="utf-8")
 
 
-def compose(phase: str, variables: Mapping[str, str], files: Sequence[File], scripts: Sequence[str]) -> str:
+def parts(scripts: Sequence[str]) -> list[str]:
+    """The names of all texts that `compose` puts into a program of these scripts, each once, in their order."""
+    return list(dict.fromkeys([LIBRARY, *(part for script in scripts for part in (*USES.get(script, ()), script))]))
+
+
+def compose(
+    phase: str, variables: Mapping[str, str], files: Sequence[File], scripts: Sequence[str], lock: str | None = None
+) -> str:
     """The bash program of one step.
 
     `lib.sh` comes first, then the variables, then `write_files` (which the scripts call at the moment they want the
-    files, in the order given), then each script in a subshell of its own, so that its traps and exits stay its own.
+    files, in the order given), then each script in a subshell of its own, so that its traps and exits stay its own,
+    after what it `USES`.
 
     Raises ValueError for a variable whose name is not UPPER_CASE and for a file that holds the end marker.
     """
     # One lock a phase: a second run of a step waits for a first that a cut connection left behind, and no other step.
-    lock = f"CNI_LAB_LOCK=/run/lock/cni-lab-{shlex.quote(phase)}"
-    lines = ["set -euo pipefail", "{", lock, read_script(LIBRARY), f"PHASE={shlex.quote(phase)}"]
+    taken = f"CNI_LAB_LOCK=/run/lock/cni-lab-{shlex.quote(lock or phase)}"
+    lines = ["set -euo pipefail", "{", taken, read_script(LIBRARY), f"PHASE={shlex.quote(phase)}"]
     for key, value in variables.items():
         if not _NAME.fullmatch(key):
             raise ValueError(f"shell variable {key!r}: use UPPER_CASE letters, digits and underscores")
@@ -77,6 +87,6 @@ def compose(phase: str, variables: Mapping[str, str], files: Sequence[File], scr
         lines += [f"write_file {shlex.quote(file.path)} {shlex.quote(file.mode)} <<'{_END}'", text + _END]
     lines += [" ".join(["keep_files", shlex.quote(phase), *(shlex.quote(f.path) for f in files)]), "}"]
     for script in scripts:
-        lines += [f"log {shlex.quote(script)}", "(", read_script(script), ")"]
+        lines += [f"log {shlex.quote(script)}", "(", *map(read_script, (*USES.get(script, ()), script)), ")"]
     lines += ["} </dev/null", ""]
     return "\n".join(lines)

@@ -1,5 +1,8 @@
 """A Step: scripts and files for one machine, run there once over SSH, and again when they change.
 
+One that is `for_changes` only does not run when it is made, and takes no connection then: its first run is at the first
+change of its inputs.
+
 The component's inputs are the reviewable face: variables, files leaf by leaf and the scripts' text, so a preview
 shows which line of which file moves even where other leaves are secret or not known yet. Its one child is the
 remote command that carries them, as one program on stdin; stdin keeps secrets out of process lists and errors.
@@ -15,7 +18,7 @@ import pulumi
 from pulumi_command import remote
 
 from components.machines.machine import Machine
-from components.node.script import LIBRARY, File, compose, read_script
+from components.node.script import File, compose, parts, read_script
 
 
 @dataclass(frozen=True)
@@ -23,6 +26,7 @@ class StepArgs:
     """`after`: named leaves to wait for, never components. `timeout` in seconds bounds the whole run on the node.
     `delete`: a command line that undoes the step on its node; it must not need stdin. Only for a node that outlives
     the step: the engine dials it before it replaces what the step waits for, and a machine that is lost never answers.
+    `lock`: what only one run on the machine may hold, where that is not the phase.
     `triggers`: values beside the machine's id whose change makes this another step (replace), not a changed one.
     """
 
@@ -37,6 +41,8 @@ class StepArgs:
     delete: str | None = None
     deleted_with: pulumi.Resource | None = None
     secret_output: bool = False
+    lock: str | None = None
+    for_changes: bool = False
 
 
 class Step(pulumi.ComponentResource):
@@ -52,9 +58,11 @@ class Step(pulumi.ComponentResource):
             "phase": args.phase,
             "variables": dict(args.variables),
             "files": files,
-            "scripts": {script: read_script(script) for script in (LIBRARY, *args.scripts)},
+            "scripts": {script: read_script(script) for script in parts(args.scripts)},
             "timeout": args.timeout,
         }
+        if args.for_changes:
+            face["forChanges"] = True
         super().__init__("cnilab:node:Step", name, face, opts)
         program = pulumi.Output.all(variables=dict(args.variables), files=files).apply(
             lambda known: compose(
@@ -62,13 +70,16 @@ class Step(pulumi.ComponentResource):
                 known["variables"],
                 [File(f["path"], f["content"], f["mode"]) for f in known["files"]],
                 args.scripts,
+                args.lock,
             )
         )
         sudo = "" if args.machine.root else "sudo -n "
+        run = f"{sudo}timeout --kill-after=30 {args.timeout} bash -s"
         self.done = remote.Command(
             name,
             connection=args.machine.connection,
-            create=f"{sudo}timeout --kill-after=30 {args.timeout} bash -s",
+            create=None if args.for_changes else run,
+            update=run if args.for_changes else None,
             delete=None if args.delete is None else sudo + args.delete,
             stdin=program,
             # Another machine is another step. One with a delete would first dial the machine that is gone; it runs

@@ -12,6 +12,8 @@ from components.spec.models import Delegate, Lab, Pool
 GATEWAY = IPv4Address("169.254.1.1")
 """Next hop of every Calico pod: on no interface, answered by proxy ARP on the host side of its veth."""
 
+MODULE_OF = {"VXLAN": "vxlan", "IPIP": "ipip", "WireGuard": "wireguard"}
+
 # Bytes each mode puts around a pod's packet (Calico docs, "Determine the best MTU").
 OVERHEAD = {"None": 0, "IPIP": 20, "VXLAN": 50, "WireGuard": 60}
 
@@ -39,6 +41,19 @@ def tunnels(lab: Lab) -> frozenset[Literal["IPIP", "VXLAN", "WireGuard", "None"]
     if lab.calico.wireguard:
         found.add("WireGuard")
     return frozenset(found)
+
+
+def kernel_modules(lab: Lab) -> list[str]:
+    """Kernel modules, loadable or built in, without which the lab's mode and its networks cannot work."""
+    links = {network.type for network in lab.networks} & {"bridge", "macvlan", "ipvlan"}
+    return ["overlay", "br_netfilter", *sorted({MODULE_OF[t] for t in tunnels(lab) if t in MODULE_OF} | links)]
+
+
+def nat_address(lab: Lab) -> IPv4Address:
+    """The NAT gateway's own: in the first control plane's subnet the last that no node has. EC2 would give it any."""
+    cidr = lab.network.subnets[lab.control_planes[0].subnet]
+    taken = {node.address for node in lab.nodes}
+    return next(address for n in range(2, cidr.num_addresses) if (address := cidr[-n]) not in taken)
 
 
 def pod_mtu(lab: Lab) -> int:
@@ -73,9 +88,11 @@ def reservation(lab: Lab, blocks: Mapping[str, Sequence[str]]) -> list[IPv4Netwo
 
 
 def block_in_pool(blocks: Sequence[str], pool: Pool) -> IPv4Network | None:
-    """A node's first block inside the pool, by address; None where it has none."""
-    inside = sorted(b for b in map(IPv4Network, blocks) if b.subnet_of(pool.cidr))
-    return inside[0] if inside else None
+    """A node's oldest block inside the pool, as listed; None where it has none.
+
+    Never another while the node holds it: pods keep addresses of the delegates that were there before.
+    """
+    return next((block for block in map(IPv4Network, blocks) if block.subnet_of(pool.cidr)), None)
 
 
 @dataclass(frozen=True)
@@ -96,7 +113,8 @@ class Rule:
 def rules(lab: Lab) -> list[Rule]:
     """What the nodes let in, by mode (Calico docs "System requirements"; kubernetes.io "Ports and protocols")."""
     found = [
-        Rule("ssh", "tcp", 22, 22, "operators"),
+        # Workers without public addresses are reached through an endpoint, which has a rule of its own.
+        Rule("ssh", "tcp", 22, 22, "operators", to="control-plane" if lab.private_workers else "nodes"),
         Rule("api", "tcp", 6443, 6443, "operators", to="control-plane"),
         # Joins go through the first control plane for the workers' SSH as well.
         Rule("node-ssh", "tcp", 22, 22, "nodes"),

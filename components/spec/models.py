@@ -6,11 +6,13 @@ refuses keys it does not know. `python -m components.spec.schema` writes the JSO
 
 from __future__ import annotations
 
+import json
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 from pydantic.alias_generators import to_camel
+from pydantic_core import PydanticCustomError
 
 from components.spec import pins
 
@@ -64,6 +66,9 @@ class AwsMachines(Model):
     """Root volume in GiB (gp3, encrypted)."""
     spot: bool = False
     """Spot instances: about a third of the price, may be taken away."""
+    worker_access: Literal["Public", "InstanceConnect"] = "Public"
+    """Workers with public addresses; or with none, reached through an EC2 Instance Connect Endpoint and going out
+    through a NAT gateway, which costs by the hour and by the gigabyte."""
 
 
 class LocalMachines(Model):
@@ -377,13 +382,29 @@ class HostDeviceNetwork(AddressedNetwork):
     """The node's interface."""
 
 
+_Config = Annotated[dict[str, Any], Field(min_length=1)]
+
+
+def _from_json(value: object) -> object:
+    """JSON text, as definitions in the manuals have it, as what it says."""
+    if not isinstance(value, str):
+        return value
+    try:
+        return json.loads(value)
+    except json.JSONDecodeError as error:
+        where = {"what": error.msg, "line": error.lineno, "column": error.colno}
+        raise PydanticCustomError("json_text", "is not JSON: {what} (line {line}, column {column})", where) from None
+    except (ValueError, RecursionError) as error:
+        raise PydanticCustomError("json_text", "is not JSON: {what}", {"what": str(error)}) from None
+
+
 class CustomNetwork(NetworkBase):
     """A CNI configuration as you write it."""
 
     type: Literal["custom"]
     """A CNI configuration as you write it."""
-    config: dict[str, Any] = Field(min_length=1)
-    """With cniVersion, and type or plugins."""
+    config: Annotated[_Config, BeforeValidator(_from_json, json_schema_input_type=_Config | str)]
+    """With cniVersion, and type or plugins; a mapping, or the same as JSON text."""
 
 
 AttachedNetwork = Annotated[
@@ -440,6 +461,16 @@ Url = Annotated[str, StringConstraints(pattern=r"^(https?|file)://[^\s]+[^/\s]$"
 
 
 Fingerprint = Annotated[str, StringConstraints(pattern=r"^[0-9A-F]{40}$")]
+Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+
+
+class CalicoctlSums(Model):
+    """From the release's SHA256SUMS."""
+
+    amd64: Sha256 | None = None
+    """SHA-256 of calicoctl-linux-amd64."""
+    arm64: Sha256 | None = None
+    """SHA-256 of calicoctl-linux-arm64."""
 
 
 class Mirrors(Model):
@@ -457,6 +488,8 @@ class Mirrors(Model):
     """BASE/v3.32.1/manifests/ holds the manifests; their checksums are pinned."""
     calicoctl: Url = "https://github.com/projectcalico/calico/releases/download"
     """BASE/v3.32.1/ holds calicoctl."""
+    calicoctl_sha256: CalicoctlSums = CalicoctlSums()
+    """Checksums of calicoctl, where none is pinned for the version. Without any it is not installed."""
     images: tuple[ImageMirror, ...] = ()
     """Mirrors of container registries."""
 
@@ -496,6 +529,8 @@ class Lab(Model):
     """Other addresses for everything that comes from outside."""
     owner: Annotated[str, StringConstraints(pattern=r"^[\w .:/=+@-]{1,128}$")] = "cni-lab"
     """Whose lab this is; a tag on everything in a cloud."""
+    verify: bool = False
+    """Check the whole lab at the end of `up`; the report is the output `verification` (see `./lab verify`)."""
     ttl_hours: Annotated[int, Field(ge=1, le=720)] | None = None
     """Hours to live. A stack that has one is ephemeral: the nightly job may destroy it when they are over."""
 
@@ -506,6 +541,11 @@ class Lab(Model):
     @property
     def workers(self) -> tuple[Node, ...]:
         return tuple(n for n in self.nodes if n.role == "worker")
+
+    @property
+    def private_workers(self) -> bool:
+        """Whether the workers are machines without public addresses in a VPC."""
+        return isinstance(self.machines, AwsMachines) and self.machines.worker_access == "InstanceConnect"
 
     @property
     def link_mtu(self) -> int:

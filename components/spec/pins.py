@@ -6,7 +6,7 @@ Multus release assets of the tags named; Kubernetes https://kubernetes.io/releas
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 # Minor → newest patch known here. Patches up to it exist; a later one is refused until it stands here.
@@ -25,10 +25,12 @@ PAUSE: Final[dict[str, str]] = {"1.34": "3.10.1", "1.35": "3.10.1", "1.36": "3.1
 
 @dataclass(frozen=True)
 class CalicoPin:
-    """One Calico release: `operator` is Tigera's version, `sha256` maps a manifest's file name to its checksum."""
+    """One Calico release: `operator` is Tigera's version, `sha256` maps a manifest's file name to its checksum,
+    `calicoctl` an architecture (amd64, arm64) to that of calicoctl-linux-ARCHITECTURE."""
 
     operator: str
     sha256: dict[str, str]
+    calicoctl: dict[str, str] = field(default_factory=dict)
 
 
 CALICO: Final[dict[str, CalicoPin]] = {
@@ -40,6 +42,7 @@ CALICO: Final[dict[str, CalicoPin]] = {
             "calico.yaml": "a1df919d9721cf667accdc3e72848911b0cb25cfab7d2478ad0c996302c95744",
             "calico-vxlan.yaml": "c2ab4f9a4ecde01d66e6f040d6745cd7f174d5ded573164c809ffb9f40a9d566",
         },
+        # calicoctl: the release's SHA256SUMS has not been seen yet, so the stack file gives the sum, or there is none.
     ),
 }
 DEFAULT_CALICO: Final = "3.32.1"

@@ -37,6 +37,7 @@ PATTERNS = {
     r"^/[^:\n]*$": "an absolute path without a colon, e.g. /var/cache/images",
     r"^[A-Za-z0-9.-]+(:\d+)?(/[A-Za-z0-9._/-]+)?$": "host[:port][/path], e.g. registry.k8s.io",
     r"^[0-9A-F]{40}$": "a key fingerprint: 40 upper-case hexadecimal digits without spaces",
+    r"^[0-9a-f]{64}$": "a SHA-256 checksum: 64 lower-case hexadecimal digits",
     r"^[\w .:/=+@-]{1,128}$": "at most 128 letters, digits, spaces and . : / = + @ _ -",
 }
 
@@ -141,6 +142,8 @@ def _flaw(error: ErrorDetails, path: KeyPath, value: object, raw: object) -> Fla
             problem, mend = "is out of range", f"make it {_LIMITS[op]} {bound}"
         case "string_type" if (wanted := _bare(_annotation(raw, path))) in _ADDRESSES:
             problem, mend = _address_words(value, wanted)
+        case "json_text":
+            problem, mend = error["msg"], "correct the text there, or write it as a mapping"
         case _ if kind in _KINDS:
             what, mend = _KINDS[kind]
             problem = f"must be {what}"

@@ -1,7 +1,8 @@
 """Package repositories of the form of pkgs.k8s.io and download.opensuse.org, signed, served to the test hosts.
 
 The packages are stand-ins with the real names and versions: programs that tell their version, and a CRI-O that is a
-unit which runs and can be reloaded. Where CNILAB_DEBS names a folder with the real packages, those are served.
+unit which runs and can be reloaded. Where CNILAB_DEBS names a folder with the real packages, those are served; to each
+minor's repository its own versions, and CRI-O and what has no minor to all.
 """
 
 from __future__ import annotations
@@ -12,16 +13,19 @@ import os
 import shutil
 import subprocess
 import threading
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 UNIT = "[Service]\nExecStart=/usr/bin/{0} --run\nExecReload=/bin/true\n[Install]\nWantedBy=multi-user.target\n"
+# Minor → versions that the stand-ins have.
+VERSIONS = {"1.34": ["1.34.4"], "1.35": ["1.35.4"], "1.36": ["1.36.2", "1.36.3"]}
 PROGRAM = """#!/bin/sh
 case $1 in
   --run) exec sleep infinity ;;
   --runtime-endpoint) exec systemctl is-active crio ;;
-  *) echo "{name} v{version}" ;;
+  *) echo "@NAME@ v@VERSION@" ;;
 esac
 """
 
@@ -54,8 +58,9 @@ class Key:
 class Repositories:
     """`kubernetes` and `crio` are base addresses as the stack file has them; both are signed by `key`."""
 
-    def __init__(self, root: Path, address: str) -> None:
-        self.root = root
+    def __init__(self, root: Path, address: str, programs: Mapping[str, str] | None = None) -> None:
+        """`programs`: stand-ins that do more, with @VERSION@ where theirs goes."""
+        self.root, self.programs = root, programs or {}
         self.key = Key.make(root / "gnupg")
         self.stranger = Key.make(root / "stranger")
         handler = partial(_Quiet, directory=str(root / "www"))
@@ -63,31 +68,38 @@ class Repositories:
         threading.Thread(target=self._server.serve_forever, daemon=True).start()
         self.base = f"http://{address}:{self._server.server_port}"
         self.kubernetes, self.crio = f"{self.base}/core", f"{self.base}/crio"
-        for name in ("core", "crio"):
-            self.folder(name).mkdir(parents=True)
-            (self.folder(name) / "Release.key").write_text(self.key.public())
         real = os.environ.get("CNILAB_DEBS")
-        for deb in sorted(Path(real).glob("*.deb")) if real else []:
-            shutil.copy(deb, self.folder("crio" if deb.name.startswith("cri-o_") else "core"))
-        if not real:
-            for version in ("1.36.2", "1.36.3"):
-                for name in ("kubelet", "kubeadm", "kubectl"):
-                    self._deb("core", name, version, name)
-                self._deb("crio", "cri-o", version, "crio")
-            self._deb("core", "cri-tools", "1.36.0", "crictl")
-            self._deb("core", "kubernetes-cni", "1.9.1", "")
-        for name in ("core", "crio"):
-            self._index(name)
+        for minor, versions in VERSIONS.items():
+            for name in ("core", "crio"):
+                self.folder(name, minor).mkdir(parents=True)
+                (self.folder(name, minor) / "Release.key").write_text(self.key.public())
+            if real:
+                self._serve(Path(real), minor)
+            else:
+                for version in versions:
+                    for name in ("kubelet", "kubeadm", "kubectl"):
+                        self._deb(self.folder("core", minor), name, version, name)
+                    self._deb(self.folder("crio", minor), "cri-o", version, "crio")
+                self._deb(self.folder("core", minor), "cri-tools", "1.36.0", "crictl")
+                self._deb(self.folder("core", minor), "kubernetes-cni", "1.9.1", "")
+            for name in ("core", "crio"):
+                self._index(self.folder(name, minor))
 
-    def folder(self, name: str) -> Path:
-        return self.root / "www" / name / "v1.36" / "deb"
+    def folder(self, name: str, minor: str = "1.36") -> Path:
+        return self.root / "www" / name / f"v{minor}" / "deb"
+
+    def _serve(self, real: Path, minor: str) -> None:
+        for deb in sorted(real.glob("*.deb")):
+            name, version, _ = deb.name.split("_")
+            if name not in ("kubelet", "kubeadm", "kubectl") or version.startswith(f"{minor}."):
+                shutil.copy(deb, self.folder("crio" if name == "cri-o" else "core", minor))
 
     def close(self) -> None:
         self._server.shutdown()
         for key in (self.key, self.stranger):
             subprocess.run(["gpgconf", "--homedir", str(key.home), "--kill", "all"], check=True)
 
-    def _deb(self, repository: str, name: str, version: str, program: str) -> None:
+    def _deb(self, folder: Path, name: str, version: str, program: str) -> None:
         tree = self.root / "tree"
         shutil.rmtree(tree, ignore_errors=True)
         control = tree / "DEBIAN" / "control"
@@ -99,19 +111,20 @@ class Repositories:
         if program:
             path = tree / "usr" / "bin" / program
             path.parent.mkdir(parents=True)
-            path.write_text(PROGRAM.format(name=program, version=version))
+            path.write_text(
+                self.programs.get(program, PROGRAM).replace("@NAME@", program).replace("@VERSION@", version)
+            )
             path.chmod(0o755)
         if program in ("crio", "kubelet"):
             unit = tree / "usr" / "lib" / "systemd" / "system" / f"{program}.service"
             unit.parent.mkdir(parents=True)
             unit.write_text(UNIT.format(program))
-        target = self.folder(repository) / f"{name}_{version}-1.1_all.deb"
+        target = folder / f"{name}_{version}-1.1_all.deb"
         subprocess.run(
             ["dpkg-deb", "--root-owner-group", "-b", str(tree), str(target)], check=True, capture_output=True
         )
 
-    def _index(self, name: str) -> None:
-        folder = self.folder(name)
+    def _index(self, folder: Path) -> None:
         entries = []
         for deb in sorted(folder.glob("*.deb")):
             control = subprocess.run(["dpkg-deb", "-f", str(deb)], check=True, capture_output=True, text=True).stdout

@@ -399,6 +399,8 @@ def test_reset(clean: Host, repositories: Repositories) -> None:
         " ip link add cni5 type bridge; ip link add br-theirs type bridge; echo cni5 >/var/lib/cni-lab/bridges;"
         " iptables -N cali-FORWARD; iptables -A FORWARD -j cali-FORWARD; iptables -N KUBE-SERVICES;"
         " iptables -A cali-FORWARD -j ACCEPT; iptables -N THEIRS; iptables -A FORWARD -s 192.0.2.1 -j THEIRS;"
+        " iptables -A FORWARD -m comment --comment cali:S93hcgKJrXEqnTfs -j ACCEPT;"
+        " ip6tables -t mangle -N KUBE-IPTABLES-HINT; iptables-legacy -t mangle -N KUBE-IPTABLES-HINT;"
         " nft add table ip calico; nft add table ip theirs"
     )
     before = clean.read("systemctl show -P ActiveEnterTimestampMonotonic ssh")
@@ -407,9 +409,10 @@ def test_reset(clean: Host, repositories: Repositories) -> None:
     left = clean.read(
         "find / -xdev -path /proc -prune -o -path /sys -prune -o -name '*cni-lab*' -print; ls /etc/cni/net.d;"
         " ls -d /var/lib/cni /var/lib/calico || true; apt-mark showhold; ls /sys/class/net; iptables-save;"
+        " ip6tables-save; iptables-legacy-save;"
         " nft list tables; grep '# cni-lab' /etc/hosts || true"
     )
-    for gone in ("cni-lab", "10-calico", "multus.d", "calico", "kubelet", "cni5", "cali123", "KUBE-", "cali-"):
+    for gone in ("cni-lab", "10-calico", "multus.d", "calico", "kubelet", "cni5", "cali123", "KUBE-", "cali-", "cali:"):
         assert gone not in left, left
     for kept in ("99-theirs.conflist", "br-theirs", "-A FORWARD -s 192.0.2.1/32 -j THEIRS", "table ip theirs", "eth0"):
         assert kept in left, left
@@ -449,3 +452,16 @@ def test_without_multus_its_files_go(clean: Host, repositories: Repositories) ->
     assert clean.read("ls /etc/cni/net.d") == "00-multus.conf\n10-calico.conflist"
     prepare(clean, repositories, MULTUS="no")
     assert clean.read("ls /etc/cni/net.d; cat /var/lib/cni-lab/changed || true").splitlines()[0] == "10-calico.conflist"
+
+
+@pytest.mark.timeout(600)
+def test_without_a_checksum_calicoctl_goes(clean: Host, repositories: Repositories) -> None:
+    """What calicoctl.sh installed goes when the stack file has no checksum for it any more."""
+    ours, theirs = "/usr/local/bin/calicoctl", "/usr/local/bin/other"
+    clean.read(f"install -D /dev/null {theirs}; install -D /dev/null {ours}")
+    clean.read(f"mkdir -p /var/lib/cni-lab/files && echo {ours} >/var/lib/cni-lab/files/calicoctl")
+    prepare(clean, repositories, CALICOCTL_SHA256=f"amd64 {'0' * 64}\n")
+    assert clean.read("ls /usr/local/bin").split() == ["calicoctl", "other"]
+    prepare(clean, repositories)
+    assert clean.read("ls /usr/local/bin").split() == ["other"]
+    clean.read(f"rm {theirs}")

@@ -146,7 +146,7 @@ def test_reservation_of_the_seeds() -> None:
         "ip1001100": ["10.244.6.0/24"],
         "ip-10-0-2-200": ["10.244.97.0/24"],
         # A second block, claimed when the first was full, carries no delegate's range.
-        "ip-10-0-2-201": ["10.244.200.0/24", "10.244.93.0/24"],
+        "ip-10-0-2-201": ["10.244.93.0/24", "10.244.20.0/24"],
     }
     reserved = addresses.reservation(spec, blocks)
     assert len(reserved) == 3 * (6 + 8)

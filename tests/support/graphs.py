@@ -72,6 +72,18 @@ class Graph:
         return earlier.urn in self.behind(later)
 
 
+def connections(graph: Graph) -> list[Resource]:
+    """The commands that a first up runs; the others wait for a change."""
+    return [command for command in graph.of_type(COMMAND) if command.inputs.get("create")]
+
+
+def differences(before: Graph, after: Graph) -> tuple[set[str], set[str], set[str]]:
+    """Names of resources added, removed, and changed in their inputs."""
+    old, new = before.by_urn, after.by_urn
+    changed = {new[u].name for u in old.keys() & new.keys() if old[u].inputs != new[u].inputs}
+    return {new[u].name for u in new.keys() - old.keys()}, {old[u].name for u in old.keys() - new.keys()}, changed
+
+
 def run_lab(lab: Any, stack: str = "test", *, dry_run: bool = True, timeout: float = 60) -> Graph:
     """The graph of a lab given as the stack file's own data."""
     return _run({"cni-lab:lab": json.dumps(lab), "aws:region": "us-west-2"}, stack, dry_run, timeout)

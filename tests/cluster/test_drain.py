@@ -1,0 +1,117 @@
+"""Draining, and letting pods come back, against a real kube-apiserver with its Node authorizer and NodeRestriction."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from components.node.script import compose, read_script
+from tests.calico.cluster import NODE, Cluster, running_cluster
+from tests.calico.scripts import run_step
+
+OTHER = "other"
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    with running_cluster(tmp_path_factory.mktemp("cluster")) as running:
+        for name in (NODE, OTHER):
+            running.create({"apiVersion": "v1", "kind": "Node", "metadata": {"name": name}})
+        yield running
+
+
+def report(cluster: Cluster, kubelet: str, crio: str = "1.36.3") -> None:
+    """What the kubelet of NODE says of itself."""
+    info = {"kubeletVersion": f"v{kubelet}", "containerRuntimeVersion": f"cri-o://{crio}"}
+    patch = {"status": {"nodeInfo": info, "conditions": [{"type": "Ready", "status": "True"}]}}
+    cluster.kubectl("patch", "node", NODE, "--subresource", "status", "--type", "merge", "-p", json.dumps(patch))
+
+
+def drain(cluster: Cluster, folder: Path, node: str = NODE) -> str:
+    done = run_step(
+        folder,
+        "drain",
+        {"DRAINED": node, "KUBERNETES_VERSION": "1.36.3", "CRIO_VERSION": "1.36.3"},
+        env={
+            "CNI_LAB_KUBECONFIG": str(cluster.kubeconfig),
+            "CNI_LAB_LOGS": str(folder / "logs"),
+            "PATH": f"{Path(cluster.kubectl_path).parent}:{os.environ['PATH']}",
+        },
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stderr
+
+
+def as_the_node(cluster: Cluster, folder: Path, command: str) -> subprocess.CompletedProcess[str]:
+    """A function of upgrade-kubelet.sh, with the credentials that a worker has."""
+    functions = read_script("upgrade-kubelet.sh").partition("\nif ! joined")[0]
+    program = compose("upgrade", {"NODE_NAME": NODE, "KUBERNETES_VERSION": "1.36.3"}, [], [])
+    program = program.replace(
+        "} </dev/null", f"KUBELET_CONF={cluster.node_kubeconfig}\n{functions}\n{command}\n}} </dev/null"
+    )
+    environment = os.environ | {
+        "CNI_LAB_STATE": str(folder / "state"),
+        "PATH": f"{Path(cluster.kubectl_path).parent}:{os.environ['PATH']}",
+    }
+    program = program.replace("/run/lock/cni-lab-upgrade", str(folder / "lock"))
+    return subprocess.run(["bash", "-s"], input=program, env=environment, capture_output=True, text=True, timeout=120)
+
+
+def cordoned(cluster: Cluster) -> tuple[bool, bool]:
+    """Whether NODE takes no pods, and whether that is our doing."""
+    node = cluster.read("node", NODE)
+    annotations = node["metadata"].get("annotations") or {}
+    return node["spec"].get("unschedulable", False), annotations.get("cni-lab/cordoned") == "yes"
+
+
+def test_a_node_with_the_wanted_versions_is_left_alone(cluster: Cluster, tmp_path: Path) -> None:
+    report(cluster, "1.36.3")
+    drain(cluster, tmp_path)
+    assert cordoned(cluster) == (False, False)
+    assert "is not in the cluster" in drain(cluster, tmp_path, "nobody")
+
+
+@pytest.mark.parametrize(("kubelet", "crio"), [("1.35.4", "1.35.4"), ("1.36.3", "1.36.2")])
+def test_drained_and_back(cluster: Cluster, tmp_path: Path, kubelet: str, crio: str) -> None:
+    """Twice drained is as good as once; a worker's own credentials take it back."""
+    report(cluster, kubelet, crio)
+    for _ in range(2):
+        drain(cluster, tmp_path)
+        assert cordoned(cluster) == (True, True)
+    ready = as_the_node(cluster, tmp_path, "runs_and_is_ready")
+    assert (ready.returncode == 0) == (kubelet == "1.36.3"), ready.stderr
+    for _ in range(2):
+        done = as_the_node(cluster, tmp_path, "allow_pods")
+        assert done.returncode == 0, done.stderr
+        assert cordoned(cluster) == (False, False)
+
+
+def test_a_node_that_somebody_cordoned_stays_so(cluster: Cluster, tmp_path: Path) -> None:
+    report(cluster, "1.35.4")
+    cluster.kubectl("cordon", NODE)
+    drain(cluster, tmp_path)
+    assert cordoned(cluster) == (True, False)
+    assert as_the_node(cluster, tmp_path, "allow_pods").returncode == 0
+    assert cordoned(cluster) == (True, False)
+    cluster.kubectl("uncordon", NODE)
+
+
+def test_a_worker_cannot_drain_itself(cluster: Cluster) -> None:
+    """Why its drain is a step on the control plane."""
+    asked = [
+        "auth",
+        "can-i",
+        "get",
+        "daemonsets.apps",
+        "-A",
+        "--as",
+        f"system:node:{NODE}",
+        "--as-group",
+        "system:nodes",
+    ]
+    assert cluster.kubectl(*asked, check=False).stdout.strip() == "no"

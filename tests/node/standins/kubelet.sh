@@ -1,0 +1,11 @@
+#!/bin/bash
+# Tells its version; as a service it registers its Node with the version it runs at.
+case $1 in
+  --run)
+    mkdir -p /var/lib/standin/nodes
+    echo "$HOSTNAME v@VERSION@" >"/var/lib/standin/nodes/$HOSTNAME"
+    echo "kubelet @VERSION@ starts" >>/var/lib/standin/calls
+    exec sleep infinity
+    ;;
+  *) echo "Kubernetes v@VERSION@" ;;
+esac
