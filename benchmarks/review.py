@@ -15,6 +15,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
@@ -59,7 +60,7 @@ def comment() -> float:
     return seconds
 
 
-def changed_library(resource: dict) -> dict:  # type: ignore[type-arg]
+def changed_library(resource: dict[str, Any]) -> dict[str, Any]:
     scripts = resource["inputs"].get("scripts")
     if not scripts:
         return resource

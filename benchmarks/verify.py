@@ -187,7 +187,8 @@ def main() -> int:
     small, ten, hundred = fresh(3, 30), fresh(10, 50), fresh(100, 500)
     for nodes, run in ((3, small), (10, ten), (100, hundred)):
         print(
-            f"{nodes:4} nodes: {run['checks']:6.0f} checks, {run['connections']:.0f} connections, {run['cpu']:.2f} s CPU"
+            f"{nodes:4} nodes: {run['checks']:6.0f} checks, "
+            f"{run['connections']:.0f} connections, {run['cpu']:.2f} s CPU"
         )
     ratio = hundred["cpu"] / ten["cpu"]
     print(f"100 nodes / 10 nodes: {ratio:.1f} (at most {BOUND:.0f})")

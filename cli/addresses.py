@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network
-from typing import Any
+from typing import Any, Literal
 
 from rich.console import Console
 from rich.markup import escape
@@ -24,7 +24,8 @@ from components.verify.reading import Live, Reading, read_cluster, read_nodes
 @dataclass(frozen=True)
 class Block:
     """One block. `delegates`: name → its range. `calico`, `host_local`: address → who has it. `collisions`: addresses
-    that two givers gave, or that calico-ipam gave out of a delegate's range, with the reason."""
+    that two givers gave, or that calico-ipam gave out of a delegate's range, with the reason. `giver`: who gives what
+    no delegate does; host-local where calico.ipam is HostLocal, and the block then is the node's podCIDR."""
 
     pool: str
     cidr: IPv4Network
@@ -34,10 +35,14 @@ class Block:
     calico: dict[str, str]
     host_local: dict[str, str]
     collisions: dict[str, str]
+    giver: Literal["calico-ipam", "host-local"] = "calico-ipam"
 
     @property
     def free(self) -> int:
-        """Addresses that calico-ipam may still give here."""
+        """Addresses that the giver may still give here."""
+        if self.giver == "host-local":
+            # The first, the gateway and the last are nobody's.
+            return self.cidr.num_addresses - 3 - len(self.host_local)
         ours = {address for address in self.calico if self._range_of(address) is None}
         return self.cidr.num_addresses - self.reserved - len(ours)
 
@@ -124,6 +129,7 @@ def table(lab: Live, reading: Reading) -> list[Block]:
                 calico,
                 {address: pods.get(address, network) for address, network in local.items()},
                 _collisions(calico, local, ranges),
+                "host-local" if lab.lab.calico.ipam == "HostLocal" else "calico-ipam",
             )
         )
     return sorted(found, key=lambda b: (b.pool, b.cidr))
@@ -143,31 +149,42 @@ def _collisions(
 
 
 def show(stack: str, blocks: Sequence[Block], reading: Reading, console: Console) -> None:
-    """One row per giver of addresses in each block; collisions in red."""
-    page = Table(box=None, header_style="bold", pad_edge=False)
-    for head in ("pool", "block", "node", "giver", "range"):
-        page.add_column(head)
-    page.add_column("used", justify="right")
-    page.add_column("free", justify="right")
-    page.add_column("by", no_wrap=True)
+    """Each block with one row per giver of its addresses; collisions in red."""
+    giver = max([11, *(len(name) for block in blocks for name in block.delegates)])
+    span = max([8, *(len(_span(*ends)) for block in blocks for ends in block.delegates.values())])
     for block in blocks:
-        rest = {a: h for a, h in block.calico.items() if a not in block.collisions}
-        used = f"{len(block.calico)}"
-        page.add_row(
-            block.pool, str(block.cidr), block.node, "calico-ipam", "the rest", used, str(block.free), _who(rest)
-        )
+        console.print(f"[bold]{block.cidr}[/] of [bold]{block.node}[/], pool {block.pool}", soft_wrap=True)
+        page = Table(box=None, header_style="dim", padding=(0, 0, 0, 2))
+        page.add_column("giver", min_width=giver, no_wrap=True)
+        page.add_column("range", min_width=span, no_wrap=True)
+        page.add_column("used", justify="right", no_wrap=True)
+        page.add_column("free", justify="right", no_wrap=True)
+        page.add_column("by", overflow="fold")
+        given = block.host_local if block.giver == "host-local" else block.calico
+        rest = {a: h for a, h in given.items() if a not in block.collisions}
+        page.add_row(block.giver, "the rest", str(len(given)), str(block.free), _who(rest))
         for name, (first, last) in block.delegates.items():
             mine = {a: who for a, who in block.host_local.items() if first <= IPv4Address(a) <= last}
             size = int(last) - int(first) + 1
-            page.add_row("", "", "", name, f"{first}-{last}", str(len(mine)), str(size - len(mine)), _who(mine))
+            page.add_row(name, _span(first, last), str(len(mine)), str(size - len(mine)), _who(mine))
+        console.print(page)
         for address, why in block.collisions.items():
-            page.add_row("", "", "", "[red]collision[/]", f"[red]{address}[/]", "", "", f"[red]{escape(why)}[/]")
-    console.print(page)
+            console.print(f"  [red]collision {address}: {escape(why)}[/]", soft_wrap=True)
     for node, why in reading.unreachable.items():
         console.print(f"[yellow]{node}: {escape(why)}; what host-local gave there is not known[/]", soft_wrap=True)
     twice = sum(len(block.collisions) for block in blocks)
-    verdict = "[red]an address may be two pods'[/]" if twice else "no address can be given twice"
-    console.print(f"\n[bold]{stack}[/]: {len(blocks)} blocks, {verdict}")
+    verdict = "[red]an address may be two pods'[/]" if twice else "no address is given twice"
+    if reading.unreachable and not twice:
+        verdict = "[yellow]of those that could be read no address is given twice[/]"
+    console.print(
+        f"\n[bold]{stack}[/]: {len(blocks)} block{'' if len(blocks) == 1 else 's'}, {verdict}", soft_wrap=True
+    )
+
+
+def _span(first: IPv4Address, last: IPv4Address) -> str:
+    """10.244.97.50-.100: what both have in common once."""
+    start, _, end = str(last).rpartition(".")
+    return f"{first}-.{end}" if str(first).startswith(f"{start}.") else f"{first}-{last}"
 
 
 def _who(holders: dict[str, str], most: int = 6) -> str:

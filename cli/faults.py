@@ -36,7 +36,7 @@ def _break(stack: str, name: str | None, node: str | None, yes: bool, listed: bo
         # What the stack file alone tells comes before the state is asked for.
         fault = find(name, load_stack_file(stack_file(stack)).lab)
         lab = live(stack)
-        target, expected = asyncio.run(_aim(lab, fault, node))
+        target, expected, no_api = asyncio.run(_aim(lab, fault, node))
     except Refused as error:
         raise CannotRun(str(error), code=2) from None
     console = _console()
@@ -49,11 +49,12 @@ def _break(stack: str, name: str | None, node: str | None, yes: bool, listed: bo
         raise CannotRun(str(error), code=1) from None
     except ssh.Unreachable as error:
         raise CannotRun(f"{target.node}: {error}", code=1) from None
-    show_symptoms(stack, fault, expected, console)
+    show_symptoms(stack, fault, expected, no_api, console)
     return 0
 
 
-async def _aim(lab: Live, fault: Fault, node: str | None) -> tuple[Target, Symptoms]:
+async def _aim(lab: Live, fault: Fault, node: str | None) -> tuple[Target, Symptoms, str]:
+    """Where it strikes, what is seen then, and why the API could not be read, else empty."""
     reading = await read_cluster(lab)
     of = view(lab, reading)
     try:
@@ -61,20 +62,25 @@ async def _aim(lab: Live, fault: Fault, node: str | None) -> tuple[Target, Sympt
     except Refused as error:
         # Without the API no pod is known.
         raise CannotRun(f"{error}; {reading.no_api}", code=1) if reading.no_api else error from None
-    return target, symptoms(fault, of, target)
+    return target, symptoms(fault, of, target), reading.no_api
 
 
 def _ask(stack: str) -> None:
     if not sys.stdin.isatty():
         raise CannotRun("nothing was broken: say --yes where nobody can be asked", code=2)
-    if input(f"Break it? `./lab mend {stack}` undoes it. [y/N] ").strip().lower() not in ("y", "yes"):
+    try:
+        answer = input(f"Break it? `./lab mend {stack}` undoes it. [y/N] ")
+    except EOFError:
+        answer = ""
+    if answer.strip().lower() not in ("y", "yes"):
         raise CannotRun("nothing was broken", code=2)
 
 
-def show_symptoms(stack: str, fault: Fault, expected: Symptoms, console: Console) -> None:
-    """What the person will see, and the way back."""
+def show_symptoms(stack: str, fault: Fault, expected: Symptoms, no_api: str, console: Console) -> None:
+    """What the person will see, and the way back. `no_api`: why no pod is known, else empty."""
     quoted = shlex.quote(stack)
-    console.print(f"\n[bold]./lab verify {quoted}[/] must now say failed, and nothing else:")
+    if expected.failed:
+        console.print(f"\n[bold]./lab verify {quoted}[/] must now say failed, and nothing else:")
     for e in expected.failed:
         console.print(f"  {escape(e.id)}", soft_wrap=True)
         console.print(f"    [dim]{escape(e.sentence)}[/]", soft_wrap=True)
@@ -84,21 +90,27 @@ def show_symptoms(stack: str, fault: Fault, expected: Symptoms, console: Console
             f"[bold]./lab walk {quoted} {source} {target}[/] must stop at: {expected.hop}, {expected.node}",
             soft_wrap=True,
         )
+    elif fault.hop and no_api:
+        console.print(f"[yellow]What pings and walk then say cannot be told[/]: {escape(no_api)}", soft_wrap=True)
+    elif fault.hop:
+        console.print("No two pods of the lab send packets that way, so none is lost.")
     else:
         console.print("No packet of a pod that runs is lost: walk goes through. Pods made from now on show it.")
-    console.print(f"What heals it: {fault.heals}.\n[bold]./lab mend {quoted}[/] puts it back.", soft_wrap=True)
+    console.print(f"What heals it by itself: {fault.heals}.", soft_wrap=True)
+    console.print(f"[bold]./lab mend {quoted}[/] puts it back.", soft_wrap=True)
 
 
 def show_list(lab: models.Lab, console: Console) -> None:
-    """Every fault: what it does, where walk stops, what heals it, and why this lab cannot have it."""
+    """Every fault: what it does, where walk stops, what heals it; or why this lab cannot have it."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in ("fault", "what it does", "walk stops at", "what heals it by itself"):
         table.add_column(column, overflow="fold", no_wrap=column == "fault")
     for fault in FAULTS.values():
         why = fault.refusal(lab)
-        text = fault.title if why is None else f"not in this lab: {why}"
-        style = None if why is None else "dim"
-        table.add_row(fault.id, escape(text), fault.hop or "(goes through)", escape(fault.heals), style=style)
+        if why is None:
+            table.add_row(fault.id, escape(fault.title), fault.hop or "(goes through)", escape(fault.heals))
+        else:
+            table.add_row(fault.id, escape(f"not in this lab: {why}"), "", "", style="dim")
     console.print(table)
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import glob
 import json
+import os
 import subprocess
 from typing import Any
 
@@ -13,22 +15,32 @@ from components.spec.load import load_stack_file
 from components.verify.__main__ import live_of
 from components.verify.reading import Live
 
+PATIENCE = 60.0  # seconds
+
 
 def outputs(stack: str) -> dict[str, Any]:
     """The stack's outputs, secrets in clear. Raises CannotRun where there is no such stack, or it has none."""
+    kept = pulumi_cli.HOME / "state" / ".pulumi" / "stacks" / "cni-lab"
+    if "PULUMI_BACKEND_URL" not in os.environ and not any(kept.glob(f"{glob.escape(stack)}.json*")):
+        # Nothing has to be installed to say so.
+        raise CannotRun(f"the lab {stack} does not stand: run `./lab up {stack}` first", code=2)
     folder = pulumi_cli.HOME / "config"
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     (folder / "Pulumi.yaml").write_text("name: cni-lab\nruntime: python\n", encoding="utf-8")
     command = [find_pulumi(), "stack", "output", "--json", "--show-secrets", "--stack", stack, "--non-interactive"]
-    result = subprocess.run(
-        command,
-        cwd=folder,
-        env=environment_for_state(),
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    try:
+        result = subprocess.run(
+            command,
+            cwd=folder,
+            env=environment_for_state(),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=PATIENCE,
+        )
+    except subprocess.TimeoutExpired:
+        raise CannotRun(f"the stack's outputs cannot be read: the backend did not answer in {PATIENCE:g} s") from None
     if result.returncode:
         said = " ".join(result.stderr.split()).removeprefix("error: ")
         if "no stack named" in said:

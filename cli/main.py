@@ -36,7 +36,10 @@ def plan(
         from cli.review.command import review
 
         raise typer.Exit(review(stack, against, as_json=json, as_markdown=markdown, out=out, gate=gate))
-    if stack is None or markdown or gate:
+    if markdown or gate:
+        typer.echo("lab plan: --markdown and --gate go with --against REV", err=True)
+        raise typer.Exit(2)
+    if stack is None:
         typer.echo("lab plan: name a stack, or a revision to compare with: --against REV", err=True)
         raise typer.Exit(2)
     from cli.plan import plan as run

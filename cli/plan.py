@@ -102,15 +102,13 @@ def show(deployment: Deployment, graph: Graph, notes: Sequence[str], console: Co
         _count(len(graph.nodes) - len(graph.custom), "component"),
         _count(providers, "provider"),
     ]
-    _line(
-        console,
-        (deployment.stack, "bold"),
-        f": {_count(len(graph.nodes), 'resource')} in {_count(graph.wave_count, 'wave')} ({', '.join(kinds)})",
-    )
+    size = f"{_count(len(graph.nodes), 'resource')} in {_count(graph.wave_count, 'wave')} ({', '.join(kinds)})"
+    console.print(Text.assemble((deployment.stack, "bold"), f": {size}"), soft_wrap=True)
     console.print("Waves are the order: what is in one wave waits for the wave before, and not for each other.\n")
 
     rows = list(graph.tree())
-    width = min(max((len(row.label) for row in rows), default=0), 54)
+    # The type is what a narrow page still has to show.
+    width = min(max((len(row.label) for row in rows), default=0), 54, max(console.width - 28, 24))
     _line(console, (f"{'wave':>5}  {'resource':{width}}  type", "dim"))
     for row in rows:
         label = (f"{_cut(row.label, width):{width}}", "" if row.node.custom else "bold")
@@ -118,13 +116,17 @@ def show(deployment: Deployment, graph: Graph, notes: Sequence[str], console: Co
 
     console.print("\n[bold]Resources by type[/]")
     counts = [_cut(f"{count:>5}  {kind}", 50) for kind, count in graph.counts()]
-    half = (len(counts) + 1) // 2
+    half = (len(counts) + 1) // 2 if console.width >= WIDTH else len(counts)
     for one, other in zip_longest(counts[:half], counts[half:], fillvalue=""):
         _line(console, f"{one:50}{other}".rstrip())
 
     console.print("\n[bold]Longest chain[/]: each waits for the one before")
     for node in graph.longest_chain():
-        _line(console, (f"{node.wave:>5}  ", "cyan"), f"{_cut(graph.title(node), 54):54}", (f"  {node.name}", "dim"))
+        title = graph.title(node)
+        if console.width < WIDTH:
+            _line(console, (f"{node.wave:>5}  ", "cyan"), title)
+        else:
+            _line(console, (f"{node.wave:>5}  ", "cyan"), f"{_cut(title, 54):54}", (f"  {node.name}", "dim"))
 
     if deployment.outputs:
         console.print("\n[bold]Outputs[/]")

@@ -16,6 +16,7 @@ from cli.backend import Backend, BackendError
 from cli.pulumi_cli import CannotRun, stack_file
 from components.spec import models
 from components.spec.load import SpecError, load_stack_file
+from components.verify.ec2 import instances
 
 WAIT = {"Delay": 5, "MaxAttempts": 120}
 """Ten minutes: a machine that does not end is switched off by EC2 itself within a few."""
@@ -117,16 +118,8 @@ def switch(verb: Verb, nodes: Mapping[str, str], region: str) -> list[str]:
 
 def _states(ec2: Any, nodes: Mapping[str, str]) -> dict[str, str]:
     """Each node's machine: EC2's word for its state, `gone` where EC2 has forgotten it."""
-    pages = ec2.get_paginator("describe_instances").paginate(
-        Filters=[{"Name": "instance-id", "Values": sorted(nodes.values())}]
-    )
-    found = {
-        instance["InstanceId"]: instance["State"]["Name"]
-        for page in pages
-        for reservation in page["Reservations"]
-        for instance in reservation["Instances"]
-    }
-    return {node: found.get(machine, "gone") for node, machine in nodes.items()}
+    found = instances(ec2, nodes.values())
+    return {node: found[i]["State"]["Name"] if i in found else "gone" for node, i in nodes.items()}
 
 
 def _wait(ec2: Any, state: str, ids: list[str]) -> None:

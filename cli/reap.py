@@ -19,6 +19,7 @@ from typing import Any, Literal, Protocol
 
 import yaml
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from cli.backend import Backend, BackendError, Json, StackLocked, StackMissing
@@ -221,7 +222,7 @@ def _show(rows: Sequence[Row]) -> None:
         table.add_column(heading, overflow="fold")
     for row in rows:
         style = {"left behind": "bold red", "destroyed": "green"}.get(row.outcome, "")
-        table.add_row(row.what, f"[{style}]{row.outcome}[/]" if style else row.outcome, row.why.replace("[", r"\["))
+        table.add_row(row.what, f"[{style}]{row.outcome}[/]" if style else row.outcome, escape(row.why))
     Console(width=None if sys.stdout.isatty() else 160, highlight=False).print(table if rows else "no stacks")
 
 

@@ -11,7 +11,8 @@ import sys
 from collections.abc import Sequence
 
 from cli.live import live, outputs
-from cli.pulumi_cli import CannotRun
+from cli.pulumi_cli import CannotRun, stack_file
+from components.spec.load import load_stack_file
 from components.verify import api, facts
 from components.verify.reading import read_lab, verify
 from components.verify.report import Result
@@ -54,13 +55,15 @@ def moved(stack: str) -> list[str]:
         blocks, kubeconfig = found.get("blocks"), found.get("kubeconfig")
         if not isinstance(blocks, dict) or not kubeconfig:
             return []
-        kinds = {"blockaffinities": api.KINDS["blockaffinities"]}
-        objects = asyncio.run(asyncio.wait_for(api.read(str(kubeconfig), kinds), PATIENCE))
+        host_local = load_stack_file(stack_file(stack)).lab.calico.ipam == "HostLocal"
+        kind = "nodes" if host_local else "blockaffinities"
+        objects = asyncio.run(asyncio.wait_for(api.read(str(kubeconfig), {kind: api.KINDS[kind]}), PATIENCE))
     except (CannotRun, api.NoApi, TimeoutError):
         return []
-    held = {cidr: seen[0].fields["node"] for cidr, seen in facts.cluster(objects).topics.get("affinity", {}).items()}
+    affinities = facts.cluster(objects, host_local=host_local).topics.get("affinity", {})
+    held = {cidr: seen[0].fields["node"] for cidr, seen in affinities.items()}
     gone = [f"{cidr} of {node}" for node, cidrs in blocks.items() for cidr in cidrs if held.get(cidr) != node]
-    if not gone or "blockaffinities" in objects.missing:
+    if not gone or kind in objects.missing:
         return []
     print(f"lab up: the blocks are read again, for these have moved: {', '.join(gone)}", file=sys.stderr)
     return ["--replace", _BLOCKS]

@@ -170,6 +170,8 @@ class _Account:
 
     def _in_ec2(self) -> Iterator[Thing]:
         """Every kind of EC2's at once: tags are a list of their own there."""
+        from botocore.exceptions import ClientError
+
         pages = self.ec2.get_paginator("describe_tags").paginate(
             Filters=[{"Name": "key", "Values": [OWNER, TTL, LOST]}]
         )
@@ -196,7 +198,12 @@ class _Account:
         ]
         for prefix, kind, look, delete in kinds:
             for name in found[prefix]:
-                there, born = look(name)
+                try:
+                    there, born = look(name)
+                except ClientError as error:  # some kinds' ids cannot be a filter, and naming what is gone fails
+                    if not _code(error).endswith(_GONE):
+                        raise
+                    continue
                 if there:
                     yield Thing(kind, name, tags[name], born, partial(delete, name), partial(self._tag, name))
 

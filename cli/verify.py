@@ -37,6 +37,10 @@ def verify(stack: str, *, as_json: bool = False, junit_file: Path | None = None,
     reading = asyncio.run(read_lab(lab))
     results = check(lab, reading)
     seconds = time.monotonic() - started
+    if as_json:
+        print(json.dumps(document(stack, reading, results), indent=2, ensure_ascii=False))
+    else:
+        show(stack, reading, results, seconds, verbose, Console(width=None if sys.stdout.isatty() else 120))
     if junit_file is not None:
         try:
             junit_file.parent.mkdir(parents=True, exist_ok=True)
@@ -44,10 +48,6 @@ def verify(stack: str, *, as_json: bool = False, junit_file: Path | None = None,
         except OSError as error:
             print(f"lab verify: --junit {junit_file}: {error.strerror}", file=sys.stderr)
             return 2
-    if as_json:
-        print(json.dumps(document(stack, reading, results), indent=2, ensure_ascii=False))
-    else:
-        show(stack, reading, results, seconds, verbose, Console(width=None if sys.stdout.isatty() else 120))
     return 0 if count(results)["passed"] == len(results) and not reading.no_api else 1
 
 
@@ -89,7 +89,8 @@ def _table(results: Sequence[Result]) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("", no_wrap=True)
     for head in places if across else topics:
-        table.add_column(head, justify="right", no_wrap=across)
+        # A name that is cut could be any node's.
+        table.add_column(head, justify="right", overflow="fold")
     for row in topics if across else places:
         keys = [(row, place) for place in places] if across else [(topic, row) for topic in topics]
         table.add_row(row, *(_cell(cells.get(key, ())) for key in keys))
@@ -107,8 +108,8 @@ def _cell(results: Sequence[Result]) -> str:
 def _explain(stack: str, result: Result, console: Console) -> None:
     e = result.expectation
     console.print(f"\n{_MARK[result.status]} {escape(e.sentence)}", soft_wrap=True, highlight=False)
-    rows = [("command", f"{e.node}$ {e.command}" if e.node and not e.command.startswith("kubectl") else e.command)]
-    rows.append(("seen", result.seen))
+    prompt = f"{e.node}$ " if e.node and not e.command.startswith(("kubectl", "./lab")) else ""
+    rows = [("command", prompt + e.command.replace("STACK", stack)), ("seen", result.seen)]
     if result.status != "passed":
         rows += [
             ("but", result.difference),
@@ -133,6 +134,7 @@ _NAMES = {
     "filter": "packet filter",
     "link": "devices",
     "route": "routes",
+    "encrypted": "encrypted routes",
     "neighbour": "neighbours",
     "fdb": "forwarding entries",
     "file": "CNI files",

@@ -52,7 +52,7 @@ def run(
             print(f"lab walk: --svg {svg}: {error.strerror}", file=sys.stderr)
             return 2
     if as_json:
-        document = {"stack": stack, **found.to_json(), "capture": [sighting.to_json() for sighting in seen]}
+        document = {"stack": stack, **found.to_json(stack), "capture": [sighting.to_json() for sighting in seen]}
         print(json.dumps(document | {"notes": notes}, indent=2, ensure_ascii=False))
     else:
         show(stack, found, seen, notes, Console(width=None if sys.stdout.isatty() else 120, highlight=False))
@@ -72,9 +72,7 @@ async def _walk(lab: Live, source: str, target: str, captured: bool) -> tuple[Wa
         for node in nodes_of(start, end):
             # One after the other: the ping goes out first, then the target shows what it learnt.
             try:
-                if node not in lab.access:
-                    raise ssh.Unreachable(f"{node} is no node of the stack file")
-                connections[node] = await stack.enter_async_context(ssh.connect(lab.access[node]))
+                connections[node] = await stack.enter_async_context(ssh.connect(lab.access_of(node)))
                 probes = [(start.interface, address)] if node == start.node else []
                 text = await observe(lab, connections[node], probes)
                 reading.nodes[node] = with_derived(lab, reading, node, facts.node_facts(text))
@@ -110,6 +108,9 @@ def _ends(pods: Sequence[Pod], source: str, target: str) -> tuple[Pod, Pod | Non
     except AddressValueError:
         end = find_pod(pods, target, other_than=start)
         if end.id == start.id:
+            # Of a workload and a pod of it the first may be any other.
+            start = find_pod(pods, source, other_than=end)
+        if end.id == start.id:
             raise NoWalk(f"{source} and {target} are one pod, {start.id}: name two") from None
         return start, end, end.address
     # An address of a pod is that pod.
@@ -121,11 +122,10 @@ def _ends(pods: Sequence[Pod], source: str, target: str) -> tuple[Pod, Pod | Non
 
 def show(stack: str, found: Walk, seen: Sequence[Sighting], notes: Sequence[str], console: Console) -> None:
     """The hops in order, each with what a person types and sees there; then the ping, and the capture."""
-    target = found.target.id if found.target else found.address
-    on = f" on {found.target.node}" if found.target else ""
+    end = found.target
+    target = f"{end.id} ({found.address}) on {end.node}" if end else found.address
     console.print(
-        f"[bold]{stack}[/]: {found.source.id} ({found.source.address}) on {found.source.node} → "
-        f"{target} ({found.address}){on}",
+        f"[bold]{stack}[/]: {found.source.id} ({found.source.address}) on {found.source.node} → {target}",
         soft_wrap=True,
     )
     for note in notes:
@@ -140,15 +140,32 @@ def show(stack: str, found: Walk, seen: Sequence[Sighting], notes: Sequence[str]
     if found.stopped is not None:
         stopped = found.stopped
         bad = next(check for check in stopped.checks if check.status == "failed")
-        console.print(f"\n[red]It stops at the {stopped.kind} of {stopped.node}[/]: {escape(bad.difference)}")
-        console.print(f"  cause  {escape(bad.expectation.cause)}", soft_wrap=True)
-        console.print(f"  mend   {escape(bad.expectation.mend.replace('STACK', stack))}", soft_wrap=True)
+        what = bad.difference if bad.expectation.expected is not None else f"{bad.seen}: {bad.difference}"
+        console.print(f"\n[red]It stops at the {stopped.kind} of {stopped.node}[/]: {escape(what)}", soft_wrap=True)
+        e = bad.expectation
+        for name, text in (("expected", e.sentence), ("cause", e.cause), ("mend", e.mend.replace("STACK", stack))):
+            console.print(f"  {name:8} {escape(text)}", soft_wrap=True)
         if found.ping.status == "passed":
             console.print("  The ping still passes: what was learnt before is used until it is old.", soft_wrap=True)
     if seen:
         console.print("\n[bold]The same packet at each place[/] (tcpdump; the lines whole with --json)")
         for sighting in seen:
             _show_sighting(sighting, console)
+    if found.ping.status == "failed" and found.stopped is None:
+        console.print(f"\n[red]Every hop holds, and the ping is lost[/]: {_last_seen(seen)}", soft_wrap=True)
+
+
+def _last_seen(seen: Sequence[Sighting]) -> str:
+    """How far a packet came that no hop explains."""
+    requests = [sighting for sighting in seen if sighting.request]
+    replies = [sighting for sighting in seen if sighting.reply]
+    if seen and seen[0].reply:
+        return "the next one, which was captured, had its answer"
+    if replies:
+        return f"the reply came back as far as {replies[0].point.where}"
+    if requests:
+        return f"the request came as far as {requests[-1].point.where}, and no reply did"
+    return "how far it came was not seen"
 
 
 def _show_hop(number: int, hop: Hop, console: Console) -> None:

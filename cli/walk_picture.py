@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
+from textwrap import wrap
 from xml.sax.saxutils import escape
 
+from components.verify.expectations import IPIP, VXLAN, VXLAN_PORT, WIREGUARD, WIREGUARD_PORT
 from components.verify.walk import Hop, Walk
 
 _WIDTH, _MARGIN, _GAP = 560, 24, 140
@@ -14,6 +16,11 @@ _FILL = {"passed": "#e6f4ea", "failed": "#fde7e9", "unknown": "#fff4ce", "not re
 _EDGE = {"passed": "#2e7d32", "failed": "#b42318", "unknown": "#9a6700", "not reached": "#b0b4ba"}
 _INK, _DIM = "#1f2328", "#57606a"
 _CHARS = 74
+_WIRE = {
+    VXLAN: f"VXLAN, UDP {VXLAN_PORT}",
+    IPIP: "IPIP, protocol 4",
+    WIREGUARD: f"WireGuard, UDP {WIREGUARD_PORT}",
+}
 
 
 def picture(stack: str, walk: Walk) -> str:
@@ -30,7 +37,8 @@ def picture(stack: str, walk: Walk) -> str:
     shift = bottom - max([box.bottom for box in right_boxes], default=bottom)
     right_boxes = [box.moved(shift) for box in right_boxes]
     width = 2 * _MARGIN + _WIDTH + (_GAP + _WIDTH if right else 0)
-    height = bottom + 92
+    back = [hop for hop in walk.hops if hop.direction == "back"]
+    height = bottom + (64 if back else 38)
     target = walk.target.id if walk.target else walk.address
     title = f"{stack}: {walk.source.id} → {target}"
     parts = [
@@ -40,8 +48,8 @@ def picture(stack: str, walk: Walk) -> str:
         '<defs><marker id="tip" viewBox="0 0 6 6" refX="5" refY="3" markerWidth="7" markerHeight="7" orient="auto">'
         '<path d="M0 0 6 3 0 6z" fill="#1f2328"/></marker></defs>',
         f'<rect width="{width}" height="{height}" fill="#fcfcfd"/>',
-        _text(_MARGIN, 32, title, size=19, weight="bold"),
-        _text(_MARGIN, 54, _verdict(walk), colour=_verdict_colour(walk), size=14),
+        _text(_MARGIN, 32, title, size=19, weight="bold", room=width - 2 * _MARGIN),
+        _text(_MARGIN, 54, _verdict(walk), colour=_verdict_colour(walk), size=14, room=width - 2 * _MARGIN),
         *_node(_MARGIN, top, bottom, walk.source.node, f"{walk.source.id}  {walk.source.address}"),
     ]
     if far and walk.target:
@@ -53,10 +61,10 @@ def picture(stack: str, walk: Walk) -> str:
     parts += [_arrow(a.middle, a.bottom, b.middle, b.top) for a, b in pairwise(left_boxes)]
     parts += [_arrow(b.middle, b.top, a.middle, a.bottom) for a, b in pairwise(right_boxes)]
     if left_boxes and right_boxes:
-        parts += _wire(left_boxes[-1], right_boxes[-1], left[-1])
-    back = [hop for hop in walk.hops if hop.direction == "back"]
+        device = next((hop.device for hop in left if hop.kind == "tunnel"), "")
+        parts += _wire(left_boxes[-1], right_boxes[-1], left[-1], _WIRE.get(device, "not wrapped"))
     if back:
-        parts.append(_text(_MARGIN, height - 18, _back(back), colour=_DIM))
+        parts.append(_text(_MARGIN, height - 20, _back(back), colour=_DIM, room=width - 2 * _MARGIN))
     return "\n".join([*parts, "</svg>"]) + "\n"
 
 
@@ -96,12 +104,20 @@ def _lines(hop: Hop) -> list[tuple[str, str, bool]]:
     for check in hop.checks:
         absent = check.expectation.expected is None and check.status == "passed"
         if absent:
-            found.append((_cut(check.expectation.sentence), _DIM, False))
+            found += _wrapped(check.expectation.sentence, _DIM, False)
         elif check.seen:
-            found.append((_cut(check.seen), _DIM, True))
+            # A bare value says nothing without its name.
+            name = f"proxy_arp of {check.expectation.key}: " if check.expectation.topic == "proxy_arp" else ""
+            found += _wrapped(name + check.seen, _DIM, True)
         if check.status != "passed":
-            found.append((_cut(check.difference), _EDGE[check.status], False))
+            found += _wrapped(check.difference, _EDGE[check.status], False)
     return found
+
+
+def _wrapped(text: str, colour: str, mono: bool) -> list[tuple[str, str, bool]]:
+    """Whole, for what is cut may be what the slide is for; only what would fill it ends after three lines."""
+    lines = wrap(text, _CHARS, subsequent_indent="\u00a0\u00a0", break_on_hyphens=False, max_lines=3, placeholder=" …")
+    return [(line, colour, mono) for line in lines]
 
 
 def _stack(hops: Sequence[Hop], x: int, top: int) -> list[_Box]:
@@ -116,7 +132,7 @@ def _node(x: int, top: int, bottom: int, name: str, pod: str) -> list[str]:
         f'<rect x="{x}" y="{top - 38}" width="{_WIDTH}" height="{bottom - top + 52}" rx="8" fill="#ffffff" '
         'stroke="#8b949e"/>',
         _text(x + 14, top - 17, name, size=15, weight="bold"),
-        _text(x + _WIDTH - 14, top - 17, pod, colour=_DIM, anchor="end"),
+        _text(x + _WIDTH - 14, top - 17, pod, colour=_DIM, anchor="end", room=_WIDTH - 48 - 10 * len(name)),
     ]
 
 
@@ -124,13 +140,15 @@ def _arrow(x1: int, y1: int, x2: int, y2: int) -> str:
     return f'<path d="M{x1} {y1}L{x2} {y2}" stroke="{_INK}" stroke-width="1.4" marker-end="url(#tip)"/>'
 
 
-def _wire(last: _Box, first: _Box, hop: Hop) -> list[str]:
-    """The arrow between the nodes, and what is on the wire."""
+def _wire(last: _Box, first: _Box, hop: Hop, wrapped: str) -> list[str]:
+    """The arrow between the nodes, and what is on the wire. `wrapped`: in what."""
     x1, x2 = last.x + _WIDTH - 12, first.x + 12
-    y1, y2 = (last.top + last.bottom) // 2, (first.top + first.bottom) // 2
+    y1, y2 = last.bottom - 26, first.bottom - 26
     middle = (x1 + x2) // 2
     packet = hop.packet
-    said = [f"{packet.outer_source} →", packet.outer_destination] if packet.outer_source else ["as it is"]
+    said = [wrapped]
+    if packet.outer_source:
+        said += [f"{packet.outer_source} →", packet.outer_destination]
     said.append(f"[{packet.source} →")
     said.append(f"{packet.destination}]")
     y = (y1 + y2) // 2
@@ -161,11 +179,15 @@ def _verdict_colour(walk: Walk) -> str:
 def _back(hops: Sequence[Hop]) -> str:
     lost = next((hop for hop in hops if hop.status == "failed"), None)
     names = " → ".join(hop.kind for hop in hops)
-    return f"The way back ({names}): " + (f"stops at {lost.kind} of {lost.node}" if lost else "holds at every hop")
-
-
-def _cut(text: str) -> str:
-    return text if len(text) <= _CHARS else text[: _CHARS - 1] + "…"
+    if not hops[0].reached:
+        verdict = "not reached"
+    elif lost:
+        verdict = f"stops at {lost.kind} of {lost.node}"
+    elif any(hop.status == "unknown" for hop in hops):
+        verdict = "not all of it could be read"
+    else:
+        verdict = "holds at every hop"
+    return f"The way back ({names}): {verdict}"
 
 
 def _text(
@@ -178,7 +200,12 @@ def _text(
     weight: str = "normal",
     anchor: str = "start",
     mono: bool = False,
+    room: int | None = None,
 ) -> str:
+    """`room`: pixels; a text that is wider is set smaller."""
+    if room is not None:
+        letter = 0.62 if weight == "bold" else 0.55  # of the size
+        size = min(size, int(room / (letter * len(text) or 1)))
     font = ' font-family="monospace" ' if mono else " "
     return (
         f'<text x="{x}" y="{y}" fill="{colour}" font-size="{11 if mono else size}" font-weight="{weight}"{font}'

@@ -103,6 +103,8 @@ def _why(change: Change) -> str:
 
 
 def _counts(comparison: Comparison) -> str:
+    if comparison.failed or not comparison.judged:
+        return "cannot be compared"
     told = [f"{comparison.count(action)} {action}" for action in ACTIONS if comparison.count(action)]
     return f"{', '.join(told) or 'nothing to do'}; {comparison.same} as before"
 

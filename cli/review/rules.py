@@ -24,6 +24,7 @@ _RULES: dict[str, tuple[str, ...]] = {
         "tenancy",
     ),
     "aws:ec2/keyPair:KeyPair": ("keyName", "keyNamePrefix", "publicKey"),
+    "aws:ec2/natGateway:NatGateway": ("allocationId", "connectivityType", "privateIp", "subnetId"),
     "aws:ec2/routeTable:RouteTable": ("vpcId",),
     "aws:ec2/routeTableAssociation:RouteTableAssociation": ("gatewayId", "subnetId"),
     "aws:ec2/securityGroup:SecurityGroup": ("description", "name", "namePrefix", "vpcId"),

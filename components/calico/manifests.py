@@ -108,6 +108,9 @@ def node_patch(lab: Lab) -> Manifest:
     else:
         method = "first-found"
     env = {"NO_DEFAULT_POOLS": "true", "IP_AUTODETECTION_METHOD": method}
+    if calico.ipam == "HostLocal":
+        # Else BIRD looks for Calico's own blocks, finds none and tells no peer of the node's pods.
+        env["USE_POD_CIDR"] = "true"
     return {
         "apiVersion": "apps/v1",
         "kind": "DaemonSet",

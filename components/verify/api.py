@@ -69,7 +69,7 @@ async def _list(client: httpx.AsyncClient, path: str, query: Mapping[str, str] |
     except httpx.ConnectError as error:
         raise NoApi(_why(str(client.base_url), error)) from None
     except httpx.HTTPError as error:
-        raise NoApi(f"the API at {client.base_url} does not answer ({error or type(error).__name__})") from None
+        raise NoApi(f"the API at {client.base_url} does not answer ({str(error) or type(error).__name__})") from None
     if response.status_code == 401:
         raise NoApi(
             f"the API at {client.base_url} does not know the kubeconfig's certificate (401): it has expired or is "
@@ -97,6 +97,8 @@ def _why(server: str, error: Exception) -> str:
 
 def _client(kubeconfig: str) -> tuple[str, ssl.SSLContext]:
     """Server and TLS of a kubeconfig with one cluster and one user, as the stack's output has. Raises NoApi."""
+    if not kubeconfig:
+        raise NoApi("the stack gives out no kubeconfig: its `up` did not come that far. Run `up` again")
     try:
         config = yaml.safe_load(kubeconfig)
         cluster, user = config["clusters"][0]["cluster"], config["users"][0]["user"]
@@ -113,5 +115,6 @@ def _client(kubeconfig: str) -> tuple[str, ssl.SSLContext]:
         return str(cluster["server"]), context
     except (KeyError, IndexError, TypeError, ValueError, yaml.YAMLError, ssl.SSLError) as error:
         raise NoApi(
-            f"the stack's kubeconfig cannot be used ({type(error).__name__}: {error}): run `up` again"
+            f"the stack's kubeconfig cannot be used ({type(error).__name__}: {' '.join(str(error).split())}): "
+            "run `up` again"
         ) from None

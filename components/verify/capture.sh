@@ -60,7 +60,7 @@ echo ready
 read -r -t "$PATIENCE" || true
 if [[ -n $PING ]]; then
   read -r pod address <<<"$PING"
-  namespace=$(inside "$pod") && ip netns exec "$namespace" ping -n -c 1 -W 2 "$address" || true
+  if namespace=$(inside "$pod"); then ip netns exec "$namespace" ping -n -c 1 -W 2 "$address" || true; fi
 fi
 # The last packets may still be on their way into the files.
 sleep 0.5

@@ -21,7 +21,7 @@ from components.verify.facts import NodeFacts, Pod, Scope, tunnel_mac
 
 # Kubernetes forgets events after an hour (kube-apiserver --event-ttl).
 _EVENT_LIFE = timedelta(minutes=50)
-VNI, VXLAN_PORT = "4096", "4789"
+VNI, VXLAN_PORT, WIREGUARD_PORT = "4096", "4789", "51820"
 HOST_SIDE_MAC = "ee:ee:ee:ee:ee:ee"
 VXLAN, IPIP, WIREGUARD = "vxlan.calico", "tunl0", "wireguard.cali"
 
@@ -124,6 +124,13 @@ class Lab:
     def tunnel(self, node: str, annotation: str) -> str:
         return self.tunnels.get(node, {}).get(annotation, "")
 
+    def has_vtep(self, node: str) -> bool:
+        """Whether Felix makes vxlan.calico on a node: only with an address from a VXLAN pool that selects the node."""
+        everywhere = any(
+            p.encapsulation.startswith("VXLAN") and p.node_selector == "all()" for p in self.lab.calico.pools
+        )
+        return everywhere or bool(self.tunnel(node, "IPv4VXLANTunnelAddr"))
+
     def running(self, node: str) -> list[Pod]:
         return [pod for pod in self.pods if pod.node == node and pod.running]
 
@@ -179,6 +186,9 @@ def _cluster(live: Lab) -> Iterator[Expectation]:
             "someone changed the pool by hand; by the operator such an edit is undone, by the manifest it stays",
             "`./lab up STACK --repair` writes the pool as the stack file has it",
         )
+    held = "blockaffinities.crd.projectcalico.org -o custom-columns=N:.spec.node,C:.spec.cidr"
+    if lab.calico.ipam == "HostLocal":
+        held = "nodes -o custom-columns=N:.metadata.name,C:.spec.podCIDR"
     for node, cidrs in live.blocks.items():
         for cidr in cidrs:
             yield Expectation(
@@ -186,11 +196,22 @@ def _cluster(live: Lab) -> Iterator[Expectation]:
                 cidr,
                 {"node": node, "state": "confirmed"},
                 f"block {cidr} is {node}'s",
-                "kubectl get blockaffinities.crd.projectcalico.org -o custom-columns=N:.spec.node,C:.spec.cidr",
+                f"kubectl get {held}",
                 "the blocks that `up` read; the delegates' ranges were computed from them",
                 "the block moved: the node was made anew, or Calico released the block",
                 "`./lab up STACK --repair` reads the blocks again and writes the node files for the ones there are now",
             )
+    for node, pool in _without_block(live):
+        yield Expectation(
+            "affinity",
+            f"{pool.name} of {node}",
+            {},
+            f"`up` knows {node}'s block of pool {pool.name}, in which the delegates' ranges lie",
+            "./lab addresses STACK",
+            "each node's delegates are written for its own block (multus.delegates)",
+            "the last `up` ended before it had read the blocks: the node's files are not written, and not checked",
+            "./lab up STACK",
+        )
     if lab.multus and lab.calico.ipam == "Calico":
         for reserved in addresses.reservation(lab, live.blocks):
             yield Expectation(
@@ -203,6 +224,17 @@ def _cluster(live: Lab) -> Iterator[Expectation]:
                 "the IPReservation was changed or removed: two pods may get one address",
                 "`./lab up STACK --repair` writes the reservation again",
             )
+
+
+def _without_block(live: Lab) -> Iterator[tuple[str, models.Pool]]:
+    """Nodes for which `up` has read no block of a pool that delegates give from."""
+    lab = live.lab
+    delegates_of = lab.multus.delegates if lab.multus else ()
+    pools = {pool.name: pool for pool in map(lab.pool_of, delegates_of)}
+    for node in lab.nodes:
+        for pool in pools.values():
+            if addresses.block_in_pool(live.blocks.get(node.name, ()), pool) is None:
+                yield node.name, pool
 
 
 # --- a node ----------------------------------------------------------------------------------------------------------
@@ -245,7 +277,7 @@ def _node(live: Lab, node: models.Node) -> Iterator[Expectation]:
         node=name,
     )
     kinds = addresses.tunnels(live.lab)
-    dropped = {"VXLAN": ("udp", VXLAN_PORT), "IPIP": ("4", ""), "WireGuard": ("udp", "51820")}
+    dropped = {"VXLAN": ("udp", VXLAN_PORT), "IPIP": ("4", ""), "WireGuard": ("udp", WIREGUARD_PORT)}
     for kind in sorted(kinds & dropped.keys()):
         protocol, port = dropped[kind]
         what = f"UDP {port}" if port else f"protocol {protocol}"
@@ -254,7 +286,7 @@ def _node(live: Lab, node: models.Node) -> Iterator[Expectation]:
             f"{protocol} {port}".strip(),
             None,
             f"no packet filter of {name} drops {what}",
-            f"iptables-save | grep -E -- '-p ({protocol}|ipencap)' | grep -E 'DROP|REJECT'"
+            f"iptables-save | grep -E -- '-p ({protocol}|ipencap|ipv4) ' | grep -E 'DROP|REJECT'"
             if kind == "IPIP"
             else f"iptables-save | grep -- '--dport {port}' | grep -E 'DROP|REJECT'",
             f"{kind} packets between nodes travel as {what}",
@@ -268,7 +300,8 @@ def _tunnels(live: Lab, node: models.Node) -> Iterator[Expectation]:
     lab, name, kinds = live.lab, node.name, addresses.tunnels(live.lab)
     mtu = lab.calico.mtu
     nic = live.nics[name]
-    if "VXLAN" in kinds:
+    namespace = "calico-system" if lab.calico.install == "operator" else "kube-system"
+    if live.has_vtep(name):
         tunnel = live.tunnel(name, "IPv4VXLANTunnelAddr")
         fields: dict[str, Value] = {
             "kind": "vxlan",
@@ -291,10 +324,10 @@ def _tunnels(live: Lab, node: models.Node) -> Iterator[Expectation]:
             f"ip -d addr show {VXLAN}",
             "Felix makes it for VXLAN; what it would learn Felix writes; 50 bytes of outer headers leave the MTU",
             "Felix (calico-node) does not run on the node, or another network manager changed the device",
-            "kubectl -n calico-system get pods -o wide; delete the node's calico-node pod",
+            f"kubectl -n {namespace} get pods -o wide; delete the node's calico-node pod",
             node=name,
         )
-    else:
+    elif "VXLAN" not in kinds:
         yield _absent(name, VXLAN, "no pool of the lab uses VXLAN")
     if "IPIP" in kinds:
         tunnel = live.tunnel(name, "IPv4IPIPTunnelAddr")
@@ -313,11 +346,15 @@ def _tunnels(live: Lab, node: models.Node) -> Iterator[Expectation]:
             node=name,
         )
     if "WireGuard" in kinds:
+        tunnel = live.tunnel(name, "IPv4WireguardInterfaceAddr")
+        fields = {"kind": "wireguard", "up": "yes", "mtu": str(mtu or lab.link_mtu - addresses.OVERHEAD["WireGuard"])}
+        if tunnel:
+            fields["addresses"] = f"{tunnel}/32"
         yield Expectation(
             "link",
             WIREGUARD,
-            {"kind": "wireguard", "up": "yes"},
-            f"{WIREGUARD} of {name} is up",
+            fields,
+            f"{WIREGUARD} of {name} encrypts packets, MTU {fields['mtu']}",
             f"ip -d addr show {WIREGUARD}",
             "calico.wireguard of the stack file",
             "the kernel lacks wireguard, or Felix does not run on the node",
@@ -357,13 +394,18 @@ def _routes(live: Lab, node: models.Node) -> Iterator[Expectation]:
             "delete the node's calico-node pod",
             node=node.name,
         )
+    vtep = live.has_vtep(node.name)
     for peer in live.lab.nodes:
         if peer.name == node.name:
             continue
         for cidr in live.affinities.get(peer.name, ()):
             pool = live.pool_of(cidr)
-            if pool is not None:
+            if pool is None:
+                continue
+            if vtep or not pool.encapsulation.startswith("VXLAN"):
                 yield _route(live, node, peer, cidr, pool)
+            if live.lab.calico.wireguard:
+                yield _encrypted(node, peer, cidr)
 
 
 def _route(live: Lab, node: models.Node, peer: models.Node, cidr: str, pool: models.Pool) -> Expectation:
@@ -401,8 +443,23 @@ def _route(live: Lab, node: models.Node, peer: models.Node, cidr: str, pool: mod
     )
 
 
+def _encrypted(node: models.Node, peer: models.Node, cidr: str) -> Expectation:
+    """The way that is looked up first: Felix's rule 99 sends all but WireGuard's own packets to a table of its own."""
+    return Expectation(
+        "encrypted",
+        cidr,
+        {"dev": WIREGUARD},
+        f"{node.name} encrypts what goes to {peer.name}'s block {cidr}",
+        f"ip route show table all type unicast | grep 'dev {WIREGUARD}'",
+        "calico.wireguard of the stack file; the route of the same name in the main table is not reached",
+        f"{peer.name} or {node.name} has no WireGuard: its kernel lacks it, or calico-node does not run there",
+        f"kubectl get nodes -o yaml | grep WireguardPublicKey; then modprobe wireguard on {peer.name} and {node.name}",
+        node=node.name,
+    )
+
+
 def _neighbours(live: Lab, node: models.Node) -> Iterator[Expectation]:
-    if "VXLAN" not in addresses.tunnels(live.lab):
+    if not live.has_vtep(node.name):
         return
     for peer in live.lab.nodes:
         tunnel, mac = live.tunnel(peer.name, "IPv4VXLANTunnelAddr"), tunnel_mac(peer.name)
@@ -490,7 +547,7 @@ def _files(live: Lab, node: models.Node) -> Iterator[Expectation]:
             delegate.name,
             {"taken": ""},
             f"calico-ipam has given none of {delegate.name}'s addresses {start}-{end} on {name}",
-            "./lab addresses",
+            "./lab addresses STACK",
             "host-local gives them; an address given by both is two pods' at once",
             "the pod was there before the reservation",
             f"delete the pods that are named; then they get an address outside {start}-{end}",
@@ -572,7 +629,7 @@ def _pod(live: Lab, node: models.Node, pod: Pod) -> Iterator[Expectation]:
 def _workload_pod(live: Lab, node: models.Node, pod: Pod, workload: models.Workload) -> Iterator[Expectation]:
     lab, inside = live.lab, f"kubectl -n {pod.namespace} exec {pod.name} --"
     blocks = live.blocks.get(node.name, ())
-    delegate = _delegate(lab, workload)
+    delegate = delegate_of(lab, workload)
     where: Within | None = None
     if delegate is not None:
         block = addresses.block_in_pool(blocks, lab.pool_of(delegate))
@@ -778,7 +835,8 @@ def _inside(
     )
 
 
-def _delegate(lab: models.Lab, workload: models.Workload) -> models.Delegate | None:
+def delegate_of(lab: models.Lab, workload: models.Workload) -> models.Delegate | None:
+    """The delegate that gives a workload's pods their eth0; None where Calico does."""
     if lab.multus is None:
         return None
     name = workload.default_network or lab.multus.cluster_network

@@ -10,11 +10,11 @@ import base64
 import json
 import re
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cache
 from hashlib import sha1
-from ipaddress import IPv4Network
-from itertools import pairwise
+from ipaddress import IPv4Address, IPv4Network
 from typing import Any
 
 from components.verify import iproute
@@ -98,7 +98,7 @@ def _pod(item: Item) -> Pod:
     try:
         for network in json.loads(annotations.get("k8s.v1.cni.cncf.io/network-status") or "[]"):
             networks[str(network.get("interface", ""))] = network
-    except (ValueError, AttributeError):
+    except (ValueError, TypeError, AttributeError):
         networks = {}
     return Pod(
         namespace=str(metadata.get("namespace", "")),
@@ -116,9 +116,11 @@ def _pod(item: Item) -> Pod:
 # --- the cluster -----------------------------------------------------------------------------------------------------
 
 
-def cluster(objects: Objects) -> Scope:
+def cluster(objects: Objects, *, host_local: bool = False) -> Scope:
     """Topics: annotation (node → fields without the prefix projectcalico.org/), affinity (CIDR), pool, reservation
-    (all CIDRs under one key), allocation (address → who holds it), status (pod and interface), event."""
+    (all CIDRs under one key), allocation (address → who holds it), status (pod and interface), event.
+
+    `host_local`: calico.ipam is HostLocal, so a node's one block is its podCIDR and no BlockAffinity tells of it."""
     scope = Scope()
 
     def add(topic: str, kind: str, entries: Callable[[Item], Iterable[tuple[str, Seen]]]) -> None:
@@ -133,7 +135,10 @@ def cluster(objects: Objects) -> Scope:
 
     add("annotation", "nodes", _annotations)
     add("node", "nodes", _node_status)
-    add("affinity", "blockaffinities", _affinity)
+    if host_local:
+        add("affinity", "nodes", _pod_cidr)
+    else:
+        add("affinity", "blockaffinities", _affinity)
     add("pool", "ippools", _pool)
     add("reservation", "ipreservations", _reservation)
     add("allocation", "ipamblocks", _allocations)
@@ -166,6 +171,11 @@ def _affinity(item: Item) -> Iterable[tuple[str, Seen]]:
     spec = item.get("spec", {})
     if str(spec.get("deleted", "false")) != "true":
         yield str(spec.get("cidr", "")), _seen({"node": str(spec.get("node", "")), "state": str(spec.get("state", ""))})
+
+
+def _pod_cidr(item: Item) -> Iterable[tuple[str, Seen]]:
+    if cidr := item.get("spec", {}).get("podCIDR"):
+        yield str(cidr), _seen({"node": _name(item), "state": "confirmed"})
 
 
 def _pool(item: Item) -> Iterable[tuple[str, Seen]]:
@@ -256,6 +266,8 @@ def node_facts(text: str) -> NodeFacts:
         add(facts, topic, section, parse)
     if "bgp" in found:
         add(facts, "bgp", "bgp", _bgp)
+    if "encrypted" in found:
+        add(facts, "encrypted", "encrypted", iproute.routes)
     facts.topics["probe"] = {}
     for name, part in found.items():
         if name.startswith("probe "):
@@ -269,9 +281,12 @@ def node_facts(text: str) -> NodeFacts:
             add(pod, "link", f"pod {name} links", iproute.links)
             add(pod, "route", f"pod {name} routes", iproute.routes)
             add(pod, "neighbour", f"pod {name} neighbours", iproute.neighbours)
-    for path in found.get("host_local", Section("", 0)).output.split():
-        network, _, address = path.removeprefix("/var/lib/cni/networks/").partition("/")
-        facts.host_local.setdefault(network, []).append(address)
+    if "host_local" in found and found["host_local"].status == 0:
+        for path in found["host_local"].output.splitlines():
+            network, _, name = path.removeprefix("/var/lib/cni/networks/").partition("/")
+            # host-local's other file is last_reserved_ip.0.
+            with suppress(ValueError):
+                facts.host_local.setdefault(network, []).append(str(IPv4Address(name)))
     return facts
 
 
@@ -287,14 +302,14 @@ def _eth0(section: Section) -> list[Seen]:
 
 
 def _values(name: re.Pattern[str]) -> Callable[[str], Table]:
-    """Lines FILE:VALUE, as grep -H prints them."""
+    """Lines FILE:VALUE, as grep -H prints them; a person sees the value, as cat prints it."""
 
     def parse(output: str) -> Table:
         found: Table = {}
         for line in output.splitlines():
             match = name.fullmatch(line.strip())
             if match:
-                found[match[1]] = (Seen({"value": match[2]}, line.strip()),)
+                found[match[1]] = (Seen({"value": match[2]}, match[2]),)
         return found
 
     return parse
@@ -334,23 +349,59 @@ def _crio(output: str) -> Table:
     return {"default network": (Seen({"name": match[1]}, output.strip()),)}
 
 
-_VERDICT = re.compile(r"-A (?P<chain>\S+) (?P<match>.*)-j (?P<verdict>DROP|REJECT)\b")
+_RULE = re.compile(r"-A (?P<chain>\S+) (?P<match>.*)-j (?:DROP|REJECT)\b")
+_NFT_RULE = re.compile(r"(?P<match>.*)\b(?:drop|reject)\b")
+_NFT_MATCH = re.compile(r"\b(?P<what>udp dport|ip protocol|meta l4proto) (?P<values>\{[^}]*\}|\S+)")
+# Whose rules are no fault of the lab's: Calico's and kube-proxy's, by iptables and by nft.
+_CHAINS, _TABLES = ("cali-", "KUBE-"), ("calico", "kube-proxy")
 
 
 def _filter(output: str) -> Table:
-    """Packets between nodes that some rule outside Calico's and kube-proxy's chains drops, whoever sends them."""
+    """Packets between nodes that some rule outside Calico's and kube-proxy's drops, whoever sends them: "4" (IPIP),
+    "udp 4789", "udp 51820". From iptables-save and `nft -nn list ruleset`, whose tables the first passes over."""
     found: Table = {}
-    for line in output.splitlines():
-        match = _VERDICT.match(line.strip())
-        if match is None or match["chain"].startswith(("cali-", "KUBE-")):
-            continue
-        words = match["match"].split()
-        protocol = next((b for a, b in pairwise(words) if a in ("-p", "--protocol")), "")
-        port = next((b for a, b in pairwise(words) if a in ("--dport", "--dports")), "")
-        protocol = {"ipencap": "4", "ipip": "4", "94": "94"}.get(protocol, protocol)
-        key = f"{protocol} {port}".strip()
-        found[key] = (*found.get(key, ()), Seen({"verdict": match["verdict"]}, line.strip()))
+    table = chain = ""
+    for line in map(str.strip, output.splitlines()):
+        match line.split():
+            case ["table", _, name, *_]:
+                table = name
+            case ["chain", name, *_]:
+                chain = name
+        for key in [] if table in _TABLES or chain.startswith(_CHAINS) else _dropped(line):
+            # What iptables-nft wrote stands in nft's tables once more.
+            if line.startswith("-A ") or not any(seen.line.startswith("-A ") for seen in found.get(key, ())):
+                found[key] = (*found.get(key, ()), Seen({}, line))
     return found
+
+
+def _dropped(line: str) -> list[str]:
+    """The tunnels that a rule of iptables or nft drops."""
+    if line.startswith("-A "):
+        rule = _RULE.match(line)
+        words = rule["match"].split() if rule and not rule["chain"].startswith(_CHAINS) else []
+        return _tunnels(_option(words, "-p", "--protocol"), _option(words, "--dport", "--dports"))
+    # A comment or a log prefix may say drop too.
+    rule = _NFT_RULE.match(re.sub(r'"[^"]*"', "", line))
+    found: list[str] = []
+    for matched in _NFT_MATCH.finditer(rule["match"] if rule else ""):
+        if matched["what"] == "udp dport":
+            found += _tunnels("udp", matched["values"])
+        else:
+            found += [key for protocol in re.findall(r"\w+", matched["values"]) for key in _tunnels(protocol, "")]
+    return found
+
+
+def _option(words: list[str], *names: str) -> str:
+    """What follows an option of a rule; nothing where it is not there, or is negated."""
+    return next((words[n + 1] for n, word in enumerate(words[:-1]) if word in names and words[n - 1 : n] != ["!"]), "")
+
+
+def _tunnels(protocol: str, ports: str) -> list[str]:
+    """The tunnels that a rule is about. `ports`: 4789, or several: 4789,8472 or 4700:4800 or { 4789, 4800-4900 }."""
+    if protocol in ("4", "ipencap", "ipv4"):  # /etc/protocols' ipip is 94, another one
+        return ["4"]
+    ranges = re.findall(r"(\d+)(?:[-:](\d+))?", ports) if protocol in ("udp", "17") else []
+    return [f"udp {n}" for n in (4789, 51820) if any(int(first) <= n <= int(last or first) for first, last in ranges)]
 
 
 def _bgp(output: str) -> Table:

@@ -16,8 +16,7 @@ from itertools import product
 from components.multus import delegates
 from components.spec import addresses, models
 from components.verify import source_dest, ssh
-from components.verify.access import Access
-from components.verify.expectations import IPIP, VXLAN, VXLAN_PORT, Expectation, Lab, expectations, probes
+from components.verify.expectations import IPIP, VXLAN, VXLAN_PORT, Expectation, Lab, delegate_of, expectations, probes
 from components.verify.facts import Pod, tunnel_mac
 from components.verify.reading import CONNECTIONS_AT_ONCE, Live
 
@@ -99,7 +98,7 @@ def leaves_by(lab: Lab, pod: Pod, address: str) -> tuple[str, str]:
         network = home[attachment.name]
         if isinstance(network, models.AddressedNetwork):
             found += [(number, dst, f"net{number}") for dst in (network.subnet, *(r.dst for r in network.routes))]
-    delegate = _delegate(lab.lab, workload)
+    delegate = delegate_of(lab.lab, workload)
     found += [(len(workload.networks) + 1, route, "eth0") for route in (delegate.routes if delegate else ())]
     fitting = [entry for entry in found if IPv4Address(address) in entry[1] and entry[1].prefixlen]
     if not fitting:
@@ -112,17 +111,10 @@ def _workload(lab: Lab, pod: Pod) -> models.Workload | None:
     return next((w for w in lab.lab.workloads if (w.name, w.namespace) == (pod.workload, pod.namespace)), None)
 
 
-def _delegate(lab: models.Lab, workload: models.Workload) -> models.Delegate | None:
-    if lab.multus is None:
-        return None
-    name = workload.default_network or lab.multus.cluster_network
-    return next((d for d in lab.multus.delegates if d.name == name), None)
-
-
 def _default_by(lab: models.Lab, workload: models.Workload) -> str | None:
     """The interface of its pods' default route; None where they have none."""
     further = next((f"net{n}" for n, a in enumerate(workload.networks, 1) if a.default_route), None)
-    delegate = _delegate(lab, workload)
+    delegate = delegate_of(lab, workload)
     return further or (None if delegate and delegate.routes else "eth0")
 
 
@@ -235,7 +227,7 @@ def _only_with_default_route(lab: models.Lab) -> str | None:
     )
 
 
-_STAYS = "nothing: it stays until mend"
+_STAYS = "nothing, it stays until mend"
 
 FAULTS: Mapping[str, Fault] = {
     fault.id: fault
@@ -329,7 +321,7 @@ def find(name: str, lab: models.Lab) -> Fault:
     """A fault that this lab can have. Raises Refused."""
     fault = FAULTS.get(name)
     if fault is None:
-        raise Refused(f"there is no fault {name}: {', '.join(FAULTS)}")
+        raise Refused(f"there is no fault {name!r}; there are: {', '.join(FAULTS)}")
     why = fault.refusal(lab)
     if why is not None:
         raise Refused(f"{name} cannot be in this lab: {why}")
@@ -340,7 +332,7 @@ def aim(fault: Fault, lab: Lab, node: str | None = None) -> Target:
     """Where it strikes: the first place where a ping of verify shows it, else the first place. Raises Refused."""
     names = [n.name for n in lab.lab.nodes]
     if node is not None and node not in names:
-        raise Refused(f"--node {node}: there is no such node: {', '.join(names)}")
+        raise Refused(f"--node {node}: there is no such node; there are: {', '.join(names)}")
     targets = [target for target in fault.targets(lab) if node in (None, target.node)]
     if not targets:
         where = f" on {node}" if node else ""
@@ -406,7 +398,7 @@ async def inject(live: Live, stack: str, fault: Fault, target: Target) -> None:
             raise Refused(said)
         return
     variables = {"DO": "break", "OWNER": owner(stack), "FAULT": fault.id, "KIND": fault.kind, **target.variables}
-    async with ssh.connect(_access(live, target.node)) as connection:
+    async with ssh.connect(live.access_of(target.node)) as connection:
         try:
             _, errors, status = await ssh.run(connection, "fault.sh", variables, timeout=TIMEOUT)
         except ssh.Unreachable as error:
@@ -433,7 +425,7 @@ async def mend(live: Live, stack: str) -> Mended:
     async def one(node: str) -> list[tuple[str, str, str]]:
         async with gate:
             try:
-                async with ssh.connect(_access(live, node)) as connection:
+                async with ssh.connect(live.access_of(node)) as connection:
                     variables = {"DO": "mend", "OWNER": owner(stack)}
                     output, errors, status = await ssh.run(connection, "fault.sh", variables, timeout=TIMEOUT)
             except ssh.Unreachable as error:
@@ -453,12 +445,6 @@ async def mend(live: Live, stack: str) -> Mended:
         else:
             done += [(node, "source-dest-check", how) for node, how in switched.items()]
     return Mended(tuple(done), failed)
-
-
-def _access(live: Live, node: str) -> Access:
-    if node not in live.access:
-        raise ssh.Unreachable("the stack's output `access` does not name it: `up` has not made it yet")
-    return live.access[node]
 
 
 def _last(errors: str) -> str:

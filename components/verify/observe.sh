@@ -1,8 +1,8 @@
 # shellcheck shell=bash
 # Read a node's data path; print it in sections: RS NAME newline, what the command printed, US STATUS newline.
 # Nothing is changed. PROBES: lines "INTERFACE ADDRESS", a pod's host-side interface and whom that pod shall ping.
-# BGP: yes where BIRD's sessions are wanted.
-: "${PROBES=}" "${BGP=no}"
+# BGP: yes where BIRD's sessions are wanted. WIREGUARD: yes where the routes into WireGuard are.
+: "${PROBES=}" "${BGP=no}" "${WIREGUARD=no}"
 errors=$(mktemp)
 trap 'rm -f -- "$errors"' EXIT
 
@@ -46,6 +46,17 @@ bird() {
   crictl exec "$container" birdcl -s /var/run/calico/bird.ctl show protocols
 }
 
+# iptables-save passes over the tables of nft's own, such as those of /etc/nftables.conf or firewalld.
+filter() {
+  iptables-save || return
+  ! command -v nft >/dev/null || nft -nn list ruleset
+}
+
+# Felix takes the first table that is free, which a rule names; the main table knows nothing of it.
+encrypted() {
+  ip -4 route show table all type unicast | { grep -F ' dev wireguard.cali ' || true; }
+}
+
 # A pod's host-side interface and its namespace know each other by the interface's index.
 declare -A namespace_of=()
 for path in /run/netns/*; do
@@ -78,8 +89,9 @@ section ip_forward cat /proc/sys/net/ipv4/ip_forward
 section files cni_files
 section crio crio_default_network
 section host_local host_local
-section filter iptables-save
+section filter filter
 if [[ $BGP == yes ]]; then section bgp bird; fi
+if [[ $WIREGUARD == yes ]]; then section encrypted encrypted; fi
 
 for name in "${namespace_of[@]}"; do
   section "pod $name links" links -n "$name"

@@ -37,6 +37,12 @@ class Live:
     instances: Mapping[str, str] = field(default_factory=dict)
     region: str | None = None
 
+    def access_of(self, node: str) -> Access:
+        """How a node is reached. Raises ssh.Unreachable where the stack does not say."""
+        if node not in self.access:
+            raise ssh.Unreachable("the stack's output `access` does not name it: `up` has not made it yet")
+        return self.access[node]
+
 
 @dataclass
 class Reading:
@@ -64,7 +70,8 @@ async def read_cluster(live: Live) -> Reading:
         objects = await api.read(live.kubeconfig)
     except api.NoApi as error:
         return Reading(Scope(unread=dict.fromkeys(_CLUSTER_TOPICS, str(error))), [], no_api=str(error))
-    return Reading(facts.cluster(objects), facts.pods(objects))
+    host_local = live.lab.calico.ipam == "HostLocal"
+    return Reading(facts.cluster(objects, host_local=host_local), facts.pods(objects))
 
 
 async def read_lab(live: Live) -> Reading:
@@ -94,13 +101,11 @@ async def read_nodes(live: Live, reading: Reading, names: Sequence[str], *, ping
     async def one(name: str) -> None:
         async with gate:
             try:
-                async with ssh.connect(live.access[name]) as connection:
+                async with ssh.connect(live.access_of(name)) as connection:
                     text = await observe(live, connection, wanted.get(name, ()))
                 reading.nodes[name] = with_derived(live, reading, name, facts.node_facts(text))
             except ssh.Unreachable as error:
                 reading.unreachable[name] = str(error)
-            except KeyError:
-                reading.unreachable[name] = "the stack's output `access` does not name it: `up` has not made it yet"
 
     await asyncio.gather(*(one(name) for name in names))
 
@@ -110,6 +115,7 @@ async def observe(live: Live, connection: asyncssh.SSHClientConnection, wanted: 
     variables = {
         "PROBES": "".join(f"{interface} {address}\n" for interface, address in wanted),
         "BGP": "yes" if live.lab.calico.bgp == "Enabled" else "no",
+        "WIREGUARD": "yes" if live.lab.calico.wireguard else "no",
     }
     output, errors, status = await ssh.run(connection, "observe.sh", variables, timeout=NODE_TIMEOUT)
     if "\x1e" not in output:

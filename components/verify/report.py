@@ -29,7 +29,8 @@ class Result:
     seen: str
     difference: str = ""
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self, stack: str = "STACK") -> dict[str, Any]:
+        """`stack`: its name, for the commands to type."""
         e = self.expectation
         expected = None if e.expected is None else {key: str(value) for key, value in e.expected.items()}
         found: dict[str, Any] = {
@@ -38,13 +39,13 @@ class Result:
             "node": e.node,
             "topic": e.topic,
             "sentence": e.sentence,
-            "command": e.command,
+            "command": e.command.replace("STACK", stack),
             "expected": expected,
             "seen": self.seen,
             "because": e.because,
         }
         if self.status != "passed":
-            found |= {"difference": self.difference, "cause": e.cause, "mend": e.mend}
+            found |= {"difference": self.difference, "cause": e.cause, "mend": e.mend.replace("STACK", stack)}
         return found
 
 
@@ -90,6 +91,10 @@ def judge(e: Expectation, entries: Sequence[Seen]) -> Result:
 
 
 def _difference(expected: Mapping[str, Value], seen: Seen) -> str:
+    if seen.fields.get("received") == "no":
+        return "no answer came"
+    if not seen.fields:
+        return "it has nothing of what is expected"
     return ", ".join(
         f"{key} is {seen.fields.get(key, '(nothing)')}, expected {value}"
         for key, value in expected.items()
@@ -125,7 +130,7 @@ def document(stack: str, reading: Reading, results: Sequence[Result]) -> dict[st
         **{str(status): number for status, number in count(results).items()},
         "unreachable": reading.unreachable,
         "api": reading.no_api or "read",
-        "checks": [result.to_json() for result in results],
+        "checks": [result.to_json(stack) for result in results],
     }
 
 

@@ -43,8 +43,12 @@ async def connect(access: Access) -> AsyncIterator[asyncssh.SSHClientConnection]
             raise Unreachable(
                 f"{where} refuses the lab's SSH key: look at ~{access.user}/.ssh/authorized_keys"
             ) from None
-        except (asyncssh.Error, OSError, TimeoutError) as error:
-            reason = str(error) or type(error).__name__
+        except ValueError as error:  # no message of asyncssh's quotes a key
+            raise Unreachable(f"{where}: its SSH key or host key cannot be used: {error}") from None
+        except (asyncssh.Error, OSError) as error:  # TimeoutError is an OSError
+            # asyncio's own text names the address once more.
+            known = os.strerror(error.errno) if isinstance(error, ConnectionError) and error.errno else str(error)
+            reason = known or type(error).__name__
             raise Unreachable(
                 f"{where} does not answer ({reason}): is the machine up, and may this computer reach its SSH port?"
             ) from None
@@ -56,12 +60,9 @@ async def connect(access: Access) -> AsyncIterator[asyncssh.SSHClientConnection]
 
 
 def _options(target: Access | Jump, tunnel: asyncssh.SSHClientConnection | None) -> dict[str, Any]:
-    known = None
-    if target.host_key:
-        known = asyncssh.import_known_hosts(f"* {target.host_key}\n")
-    elif isinstance(target, Jump):
-        # As the engine does: a jump host without a key in the stack file is taken as it is.
-        known = None
+    # As the engine does: a jump host without a key in the stack file is taken as it is. A node never is.
+    unknown = isinstance(target, Jump) and not target.host_key
+    known = None if unknown else asyncssh.import_known_hosts(f"* {target.host_key}\n")
     options: dict[str, Any] = {
         "host": target.host,
         "port": target.port,
@@ -104,10 +105,10 @@ async def run(
         done = await asyncio.wait_for(
             connection.run(command, input=program(script, variables), encoding="utf-8", errors="replace"), timeout + 15
         )
-    except (asyncssh.Error, OSError) as error:
-        raise Unreachable(f"the connection broke: {error or type(error).__name__}") from None
-    except TimeoutError:
+    except TimeoutError:  # before OSError, of which it is one
         raise Unreachable(f"{script} did not end within {timeout:.0f} s") from None
+    except (asyncssh.Error, OSError) as error:
+        raise Unreachable(f"the connection broke: {str(error) or type(error).__name__}") from None
     status = done.exit_status if done.exit_status is not None else -1
     if status == 124:
         raise Unreachable(f"{script} did not end within {timeout:.0f} s on the node")

@@ -13,7 +13,20 @@ from ipaddress import IPv4Address, IPv4Network
 from typing import Any, Literal
 
 from components.spec import addresses
-from components.verify.expectations import HOST_SIDE_MAC, IPIP, VNI, VXLAN, Expectation, Lab, Value, expectations, ttl
+from components.verify.expectations import (
+    HOST_SIDE_MAC,
+    IPIP,
+    VNI,
+    VXLAN,
+    VXLAN_PORT,
+    WIREGUARD,
+    WIREGUARD_PORT,
+    Expectation,
+    Lab,
+    Value,
+    expectations,
+    ttl,
+)
 from components.verify.facts import Pod, Scope, tunnel_mac
 from components.verify.iproute import Seen
 from components.verify.reading import Live, Reading, view
@@ -70,7 +83,7 @@ class Hop:
                 return status
         return "passed"
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self, stack: str = "STACK") -> dict[str, Any]:
         packet = {
             "source": self.packet.source,
             "destination": self.packet.destination,
@@ -90,7 +103,7 @@ class Hop:
             "sentence": self.sentence,
             "status": self.status if self.reached else "not reached",
             "packet": {key: value for key, value in packet.items() if value != ""},
-            "checks": [check.to_json() for check in self.checks],
+            "checks": [check.to_json(stack) for check in self.checks],
         }
 
 
@@ -108,15 +121,16 @@ class Walk:
     def stopped(self) -> Hop | None:
         return next((hop for hop in self.hops if hop.status == "failed"), None)
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self, stack: str = "STACK") -> dict[str, Any]:
+        """`stack`: its name, for the commands to type."""
         stopped = self.stopped
         return {
             "source": {"pod": self.source.id, "node": self.source.node, "address": self.source.address},
             "target": {"address": self.address}
             | ({"pod": self.target.id, "node": self.target.node} if self.target else {}),
-            "ping": self.ping.to_json(),
+            "ping": self.ping.to_json(stack),
             "stoppedAt": stopped and {"direction": stopped.direction, "hop": stopped.kind, "node": stopped.node},
-            "hops": [hop.to_json() for hop in self.hops],
+            "hops": [hop.to_json(stack) for hop in self.hops],
         }
 
 
@@ -157,11 +171,11 @@ def find_pod(pods: Sequence[Pod], name: str, *, other_than: Pod | None = None) -
 # --- the way --------------------------------------------------------------------------------------------------------
 
 
-def best_route(scope: Scope, address: str) -> tuple[str, Seen] | None:
+def best_route(scope: Scope, address: str, table: str = "route") -> tuple[str, Seen] | None:
     """The destination and the route that the kernel takes for an address: longest prefix, then lowest metric."""
     wanted = IPv4Address(address)
     found: list[tuple[int, int, int, str, Seen]] = []
-    for order, (key, entries) in enumerate(scope.topics.get("route", {}).items()):
+    for order, (key, entries) in enumerate(scope.topics.get(table, {}).items()):
         try:
             network = IPv4Network("0.0.0.0/0" if key == "default" else key)
         except ValueError:
@@ -210,8 +224,7 @@ class _Way:
             (s.fields["mtu"] for s in self.scope(node, self._inside(where)).get("link", device)),
             "",
         )
-        as_sent = Packet(self.sender, self.address, self.ttl, mtu=mtu)
-        as_sent = replace(as_sent, **packet)  # type: ignore[arg-type]
+        as_sent = Packet(self.sender, self.address, self.ttl, mtu=mtu, **packet)
         self.hops.append(Hop(self.direction, kind, node, where, device, sentence, as_sent, tuple(checks)))
 
     def _inside(self, where: str) -> str | None:
@@ -288,7 +301,7 @@ class _Way:
         return device, via
 
     def _judge_route(self, expectation: Expectation, scope: Scope, found: tuple[str, Seen] | None) -> Result:
-        if "route" not in scope.topics:
+        if expectation.topic not in scope.topics:
             return self.judged([expectation])[0]
         if found is None:
             return Result(expectation, "failed", "(nothing)", f"no route leads to {self.address}")
@@ -387,7 +400,8 @@ class _Way:
             (cidr for cidr in self.live.affinities.get(there, ()) if IPv4Address(target.address) in IPv4Network(cidr)),
             "",
         )
-        route = self._host_route(here, self.expected(here, "route", block) if block else [])
+        wanted = [e for topic in ("encrypted", "route") if block for e in self.expected(here, topic, block)]
+        route = self._host_route(here, wanted[:1])
         device = route.get("dev", "")
         nic_here, nic_there = self.live.nics.get(here, ""), self.live.nics.get(there, "")
         address_here, address_there = self._address(here), self._address(there)
@@ -413,15 +427,16 @@ class _Way:
                 destination_mac=mac,
                 **outer,
             )
-        elif device == IPIP:
+        elif device in (IPIP, WIREGUARD):
+            how = "in IP (protocol 4)" if device == IPIP else f"and encrypted for {there} in UDP {WIREGUARD_PORT}"
             outer = {"outer_source": address_here, "outer_destination": address_there}
             self.add(
                 "tunnel",
                 here,
                 here,
-                IPIP,
-                f"{IPIP}: wrapped in IP (protocol 4) for {address_there}",
-                self.judged(self.expected(here, "link", IPIP)),
+                device,
+                f"{device}: wrapped {how} for {address_there}",
+                self.judged(self.expected(here, "link", device)),
                 **outer,
             )
         else:
@@ -454,7 +469,7 @@ class _Way:
         )
 
     def _arrival(self, node: str, nic: str, device: str, outer: dict[str, str]) -> None:
-        protocol = {VXLAN: "udp 4789", IPIP: "4"}.get(device)
+        protocol = {VXLAN: f"udp {VXLAN_PORT}", IPIP: "4", WIREGUARD: f"udp {WIREGUARD_PORT}"}.get(device)
         found = self.expected(node, "filter", protocol) if protocol else []
         if protocol:
             found = [*found, *self.expected(node, "link", device)]
@@ -487,9 +502,10 @@ class _Way:
         return self.judged([expectation])[0]
 
     def _host_route(self, node: str, wanted: list[Expectation]) -> dict[str, str]:
-        """The node's routing table, as the kernel reads it. Returns the route that ought to be taken where it is."""
+        """The node's routing tables, as the kernel reads them: WireGuard's first, where there is one. Returns the
+        route that ought to be taken where it is."""
         scope = self.scope(node)
-        found = best_route(scope, self.address)
+        found = best_route(scope, self.address, "encrypted") or best_route(scope, self.address)
         if wanted:
             result = self._judge_route(wanted[0], scope, found)
             checks = [result]
@@ -621,27 +637,31 @@ def nodes_of(source: Pod, target: Pod | None) -> list[str]:
     return list(dict.fromkeys([source.node, *([target.node] if target else [])]))
 
 
+_OUTER = {VXLAN: f"udp port {VXLAN_PORT}", IPIP: "ip proto 4"}
+"""What a capture sees between the nodes."""
+
+
 def points(walk: Walk, live: Lab) -> Iterator[tuple[str, str, str, str]]:
     """Where a capture listens: (node, host-side interface of the pod or "", device, filter), in the way's order."""
     inner = f"icmp and host {walk.address}"
     # What leaves by a bridge has another source address, and on the way out yet another.
     if all(hop.kind not in ("bridge", "outside") for hop in walk.hops):
         inner += f" and host {walk.source.address}"
+    out = [hop for hop in walk.hops if hop.direction == "out"]
+    tunnel = next((hop.device for hop in out if hop.kind == "tunnel"), "")
     seen: set[tuple[str, str, str]] = set()
-    for hop in walk.hops:
-        if hop.direction == "back":
-            break
-        inside = walk.source.interface if hop.where == walk.source.id else ""
+    for hop in out:
         rule = inner
-        if hop.kind in ("underlay",) and hop.packet.outer_source:
-            tunnel = "udp port 4789" if any(h.device == VXLAN for h in walk.hops) else "ip proto 4"
-            rule = f"{tunnel} and host {hop.packet.outer_source} and host {hop.packet.outer_destination}"
+        if tunnel and hop.kind in ("underlay", "arrival"):
+            if tunnel in _OUTER:
+                rule = f"{_OUTER[tunnel]} and host {hop.packet.outer_source} and host {hop.packet.outer_destination}"
+            elif hop.kind == "underlay":
+                continue  # nobody tells one encrypted packet from another
+        if hop.kind == "arrival" and rule != inner:
+            yield hop.node, "", live.nics.get(hop.node, ""), rule
+            rule = inner
+        inside = walk.source.interface if hop.where == walk.source.id else ""
         where = (hop.node, inside, hop.device)
-        if hop.kind == "arrival" and hop.packet.outer_source:
-            nic = live.nics.get(hop.node, "")
-            tunnel = "udp port 4789" if hop.device == VXLAN else "ip proto 4"
-            outer = f"{tunnel} and host {hop.packet.outer_source} and host {hop.packet.outer_destination}"
-            yield hop.node, "", nic, outer
         if hop.device and where not in seen:
             seen.add(where)
             yield hop.node, inside, hop.device, rule

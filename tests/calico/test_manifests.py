@@ -109,6 +109,15 @@ def test_autodetection(calico: dict[str, Any], by_operator: dict[str, Any], by_m
     assert {"name": "IP_AUTODETECTION_METHOD", "value": by_manifest} in container["env"]
 
 
+@pytest.mark.parametrize("ipam", ["Calico", "HostLocal"])
+def test_bird_knows_pod_cidrs_where_there_are_no_blocks(ipam: str) -> None:
+    spec = calico_lab(
+        install="manifest", bgp="Enabled", ipam=ipam, pools=[pool("p", "10.244.0.0/16", encapsulation="None")]
+    )
+    [container] = manifests.node_patch(spec)["spec"]["template"]["spec"]["containers"]
+    assert ({"name": "USE_POD_CIDR", "value": "true"} in container["env"]) == (ipam == "HostLocal")
+
+
 def test_a_lab_that_sets_nothing_leaves_the_settings_alone() -> None:
     spec = lab()
     assert manifests.felix_configuration(spec) is None

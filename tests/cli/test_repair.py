@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from tests.verify import replica_labs as labs
 from tests.verify.bed import bed
 from tests.verify.replica import Replica
 
+STACK = "cfos-egress"
 AFFINITIES = "/apis/crd.projectcalico.org/v1/blockaffinities"
 
 
@@ -53,11 +55,11 @@ def test_a_block_that_moved_is_read_again_by_the_next_up(
     replica: Replica, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     stands(monkeypatch, replica.outputs)
-    assert repair.moved("lab") == []
+    assert repair.moved(STACK) == []
     one = next(a for a in replica.api.objects[AFFINITIES] if a["spec"]["node"] == "ip-10-0-2-200")
     one["spec"]["cidr"] = "10.244.98.0/24"
     try:
-        assert repair.moved("lab") == ["--replace", "**::lab-calico-blocks"]
+        assert repair.moved(STACK) == ["--replace", "**::lab-calico-blocks"]
         assert "10.244.97.0/24 of ip-10-0-2-200" in capsys.readouterr().err
     finally:
         one["spec"]["cidr"] = "10.244.97.0/24"
@@ -67,12 +69,22 @@ def test_a_silent_api_and_a_lab_that_does_not_stand_say_nothing(
     replica: Replica, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stands(monkeypatch, replica.outputs | {"kubeconfig": replica.expired_kubeconfig})
-    assert repair.moved("lab") == []
+    assert repair.moved(STACK) == []
     stands(monkeypatch, {})
-    assert repair.moved("lab") == []
+    assert repair.moved(STACK) == []
 
     def absent(stack: str) -> dict[str, Any]:
         raise CannotRun("no stack")
 
     monkeypatch.setattr(repair, "outputs", absent)
-    assert repair.moved("lab") == []
+    assert repair.moved(STACK) == []
+
+
+def test_with_host_local_a_block_is_the_node_s_pod_cidr(replica: Replica, monkeypatch: pytest.MonkeyPatch) -> None:
+    host_local = SimpleNamespace(lab=SimpleNamespace(calico=SimpleNamespace(ipam="HostLocal")))
+    monkeypatch.setattr(repair, "load_stack_file", lambda path: host_local)
+    cidrs = {item["metadata"]["name"]: [item["spec"]["podCIDR"]] for item in replica.api.objects["/api/v1/nodes"]}
+    stands(monkeypatch, replica.outputs | {"blocks": cidrs})
+    assert repair.moved(STACK) == []
+    stands(monkeypatch, replica.outputs | {"blocks": cidrs | {"ip1001100": ["10.244.99.0/24"]}})
+    assert repair.moved(STACK) == ["--replace", "**::lab-calico-blocks"]

@@ -210,6 +210,27 @@ def test_a_connect_endpoint_is_asked_for_as_ec2_wants_it() -> None:
         stub.assert_no_pending_responses()
 
 
+def test_what_only_its_tags_remember_does_not_stop_the_rest() -> None:
+    """Tags are listed for a while after their thing has gone; asking for it by name then fails."""
+    client = boto3.client("ec2", REGION, aws_access_key_id="a", aws_secret_access_key="b")
+    account = module._Account(lambda service: client if service == "ec2" else None)
+    endpoint, address = "eice-0123456789abcdef0", "eipalloc-0123456789abcdef0"
+    tags = [
+        {"ResourceId": name, "ResourceType": "x", "Key": key, "Value": value}
+        for name in (endpoint, address)
+        for key, value in TAGS.items()
+    ]
+    with Stubber(client) as stub:
+        stub.add_response("describe_tags", {"Tags": tags})
+        stub.add_client_error("describe_instance_connect_endpoints", "InvalidInstanceConnectEndpointId.NotFound")
+        stub.add_response("describe_addresses", {"Addresses": [{"AllocationId": address}]})
+        assert [thing.id for thing in account._in_ec2()] == [address]
+        stub.add_response("describe_tags", {"Tags": tags})
+        stub.add_client_error("describe_instance_connect_endpoints", "UnauthorizedOperation")
+        with pytest.raises(ClientError, match="UnauthorizedOperation"):
+            list(account._in_ec2())
+
+
 def test_without_credentials_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(boto3.Session, "get_credentials", lambda self: None)
     with pytest.raises(SweepError, match="no AWS credentials") as caught:

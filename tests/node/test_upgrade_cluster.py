@@ -122,12 +122,14 @@ def cluster(hosts: Hosts, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     repositories.close()
 
 
-def cut(host: Host, program: str, process: str, after: float) -> None:
-    """Start a step and kill all of it, `after` seconds after `process` is seen; it may have been done before."""
+def cut(host: Host, program: str, pattern: str, after: float) -> None:
+    """Start a step and kill all of it, `after` seconds after a command line with `pattern` is seen; it may be done."""
     started = host.start(program)
-    seen = f"timeout 120 bash -c 'until pgrep -x {process}; do sleep 0.02; done'"
-    host.read(f"{seen} && sleep {after}; {KILL_STEPS}; true")
-    started.communicate(timeout=60)
+    # The brackets keep the pattern from finding itself.
+    seen = f"timeout 240 bash -c 'until pgrep -f \"[{pattern[0]}]{pattern[1:]}\"; do sleep 0.02; done'"
+    done = host.shell(f"{seen} && sleep {after} && {{ {KILL_STEPS}; true; }}", timeout=300)
+    _, log = started.communicate(timeout=400)
+    assert done.returncode == 0, f"no {pattern} on {host.name}: {log}"
 
 
 def test_a_cluster_of_the_old_version(cluster: Upgraded) -> None:
@@ -171,8 +173,8 @@ def test_no_node_goes_before_the_control_plane(cluster: Upgraded) -> None:
 def test_first_control_plane_is_cut_and_upgraded(cluster: Upgraded) -> None:
     dice = random.Random(7)
     for after in [dice.uniform(0, 20) for _ in range(KILLS)]:
-        cut(cluster.first, cluster.upgrade(cluster.first), "kubeadm", after)
-    cut(cluster.first, cluster.init() + cluster.upgrade(cluster.first), "apt-get", 2)
+        cut(cluster.first, cluster.upgrade(cluster.first), "kubeadm upgrade", after)
+    cut(cluster.first, cluster.upgrade(cluster.first), "apt-get .*kubelet=", 2)
     run(cluster.first, cluster.init())
     run(cluster.first, cluster.upgrade(cluster.first))
     assert cluster.kubelets() == {"cp1": f"v{NEW}", "cp2": f"v{OLD}", "w1": f"v{OLD}"}
@@ -183,7 +185,7 @@ def test_first_control_plane_is_cut_and_upgraded(cluster: Upgraded) -> None:
 
 
 def test_second_control_plane_is_cut_and_upgraded(cluster: Upgraded) -> None:
-    cut(cluster.second, cluster.upgrade(cluster.second), "kubeadm", random.Random(8).uniform(2, 20))
+    cut(cluster.second, cluster.upgrade(cluster.second), "kubeadm upgrade", random.Random(8).uniform(2, 20))
     run(cluster.second, cluster.upgrade(cluster.second))
     assert cluster.kubelets() == {"cp1": f"v{NEW}", "cp2": f"v{NEW}", "w1": f"v{OLD}"}
     assert cluster.images() == {f"v{NEW}"}
@@ -207,8 +209,8 @@ def test_worker_is_drained_cut_and_upgraded(cluster: Upgraded) -> None:
     log = run(cluster.first, cluster.drain(cluster.worker))
     assert "default/goes" in log
     assert cluster.kubelets()["w1"] == f"v{OLD}true"
-    for process in ("kubeadm", "dpkg"):
-        cut(cluster.worker, cluster.upgrade(cluster.worker), process, 0.5)
+    for pattern in ("apt-get .*kubeadm=", "kubeadm upgrade", "apt-get .*kubelet="):
+        cut(cluster.worker, cluster.upgrade(cluster.worker), pattern, 1)
     run(cluster.first, cluster.drain(cluster.worker))
     run(cluster.worker, cluster.upgrade(cluster.worker))
     end.set()

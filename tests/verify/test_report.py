@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import xml.etree.ElementTree as ET
+from dataclasses import replace
 from ipaddress import IPv4Address
 
 import pytest
 
-from components.verify.expectations import Expectation, OneOf, Value, Within
-from components.verify.facts import NodeFacts, Scope, node_facts
+from components.verify.api import Objects
+from components.verify.expectations import Expectation, Lab, OneOf, Value, Within, expectations
+from components.verify.facts import NodeFacts, Scope, node_facts, pods
 from components.verify.iproute import Seen
 from components.verify.report import Result, compare, count, judge, junit
+from tests.verify import replica_labs as labs
 
 
 def expectation(expected: dict[str, Value] | None, **where: str) -> Expectation:
@@ -40,6 +43,8 @@ def seen(**fields: str) -> Seen:
         ({"dev": "eth0"}, [seen(dev="net1"), seen(dev="eth0")], "passed", ""),
         (None, [], "passed", ""),
         (None, [seen(dev="eth0")], "failed", "there must be none"),
+        ({"received": "yes", "ttl": "62"}, [seen(received="no")], "failed", "no answer came"),
+        ({"type": "multus"}, [Seen({}, "(empty)")], "failed", "it has nothing of what is expected"),
         ({"proto": OneOf(("bird", "80"))}, [seen(proto="80")], "passed", ""),
         ({"proto": OneOf(("bird", "80"))}, [seen(proto="boot")], "failed", "proto is boot, expected bird or 80"),
         ({"ip": Within(IPv4Address("10.0.0.5"), IPv4Address("10.0.0.9"))}, [seen(ip="10.0.0.9")], "passed", ""),
@@ -122,9 +127,91 @@ def test_the_packet_filter_of_a_node() -> None:
         "*filter\n"
         "-A INPUT -p udp -m udp --dport 4789 -m comment --comment x -j DROP\n"
         "-A INPUT -p ipencap -j REJECT --reject-with icmp-port-unreachable\n"
+        "-A INPUT -p ipv4 -j DROP\n"
+        "-A INPUT -p ipip -j DROP\n"
         "-A cali-INPUT -p udp -m multiport --dports 4789 -j DROP\n"
         "-A KUBE-FIREWALL ! -s 127.0.0.0/8 -j DROP\n"
         "-A INPUT -p udp -m udp --dport 4789 -j ACCEPT\n"
     )
-    facts = node_facts(f"\x1efilter\n{rules}\n\x1f0\n")
-    assert sorted(facts.topics["filter"]) == ["4", "udp 4789"], "Calico's and kube-proxy's own chains are no fault"
+    assert dropped(rules) == {"4": 2, "udp 4789": 1}, (
+        "Calico's and kube-proxy's own chains are no fault, nor is ipip: 94"
+    )
+
+
+@pytest.mark.parametrize(
+    ("match", "found"),
+    [
+        ("-p udp -m udp --dport 51820", {"udp 51820": 1}),
+        ("-p udp -m multiport --dports 53,4700:4800", {"udp 4789": 1}),
+        ("-p udp -m udp ! --dport 4789", {}),
+        ("! -p ipencap", {}),
+        ("-p tcp -m tcp --dport 4789", {}),
+        ("-m state --state INVALID", {}),
+    ],
+)
+def test_what_a_rule_drops(match: str, found: dict[str, int]) -> None:
+    assert dropped(f"-A INPUT {match} -j DROP\n") == found
+
+
+def test_the_tables_of_nft_s_own() -> None:
+    """As nft 1.0.6 prints them; of Calico's nftables dataplane and kube-proxy's nothing is a fault."""
+    rules = """\
+table inet fw {
+\tchain input {
+\t\ttype filter hook input priority 0; policy drop;
+\t\tct state 0x2 accept
+\t\tudp dport { 4789, 8472 } counter packets 0 bytes 0 drop
+\t\tmeta l4proto 4 reject
+\t\tip protocol { 4, 41 } drop
+\t\tudp dport != 4789 drop
+\t\tudp dport 4700-4800 accept comment "not a drop"
+\t\tip saddr 10.0.0.0/8 udp dport 51820 log prefix "x" drop comment "udp dport 4789"
+\t}
+}
+table ip calico {
+\tchain filter-cali-INPUT {
+\t\tudp dport 4789 drop
+\t}
+}
+table ip filter {
+\tchain cali-INPUT {
+\t\tmeta l4proto 4 counter packets 0 bytes 0 drop
+\t}
+}
+"""
+    assert dropped(rules) == {"4": 2, "udp 4789": 1, "udp 51820": 1}
+    assert dropped(f"-A INPUT -p ipencap -j DROP\n{rules}")["4"] == 1, "iptables-nft's rules are there twice"
+
+
+def dropped(rules: str) -> dict[str, int]:
+    table = node_facts(f"\x1efilter\n{rules}\n\x1f0\n").topics["filter"]
+    return {key: len(entries) for key, entries in sorted(table.items())}
+
+
+def test_addresses_of_host_local_are_addresses_and_not_what_find_complained_of() -> None:
+    base = "/var/lib/cni/networks/net-calico"
+    files = f"{base}/10.244.6.150\n{base}/last_reserved_ip.0.0.0\n{base}/10.244.6.151"
+    assert node_facts(f"\x1ehost_local\n{files}\n\x1f0\n").host_local == {
+        "net-calico": ["10.244.6.150", "10.244.6.151"]
+    }
+    assert node_facts(f"\x1ehost_local\n{files}\nfind: {base}: Input/output error\n\x1f1\n").host_local == {}
+
+
+@pytest.mark.parametrize("status", ["null", "7", "[1]", "{", '{"a": 1}', ""])
+def test_a_pod_whose_network_status_is_garbage_is_a_pod_without_one(status: str) -> None:
+    [pod] = pods(Objects({"pods": ({"metadata": {"annotations": {"k8s.v1.cni.cncf.io/network-status": status}}},)}))
+    assert pod.networks == {}
+
+
+def test_commands_in_the_json_name_the_stack() -> None:
+    wanted = replace(expectation({"dev": "eth0"}), command="./lab addresses STACK", mend="./lab up STACK")
+    found = judge(wanted, []).to_json("blue")
+    assert (found["command"], found["mend"]) == ("./lab addresses blue", "./lab up blue")
+
+
+def test_blocks_that_up_has_not_read_are_missed() -> None:
+    """Without them no delegate's file is expected anywhere: that alone would pass."""
+    live = Lab.of(labs.EGRESS, {"ip1001100": ["10.244.6.0/24"]}, Scope(), [], {})
+    missed = [e.key for e in expectations(live) if e.topic == "affinity" and " of " in e.key]
+    assert missed == ["default-ipv4-ippool of ip-10-0-2-200", "default-ipv4-ippool of ip-10-0-2-201"]
+    assert not [e for e in expectations(Lab.of(labs.VXLAN, {}, Scope(), [], {})) if e.topic == "affinity"]

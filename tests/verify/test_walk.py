@@ -7,6 +7,7 @@ import json
 import shutil
 import xml.etree.ElementTree as ET
 from collections.abc import Iterator
+from dataclasses import replace
 from io import StringIO
 
 import pytest
@@ -176,6 +177,7 @@ def test_a_lost_ping_is_captured_unasked(egress: Bed) -> None:
     if shutil.which("tcpdump"):
         assert seen[0].request
         assert not any(sighting.reply for sighting in seen)
+        assert command._last_seen(seen) == f"the request came as far as {seen[-1].point.where}, and no reply did"
 
 
 def test_page_json_and_picture(egress: Bed) -> None:
@@ -193,7 +195,12 @@ def test_page_json_and_picture(egress: Bed) -> None:
     words = " ".join(node.text or "" for node in svg.iter("{http://www.w3.org/2000/svg}text"))
     for part in ("ip-10-0-2-200", "ip-10-0-2-201", "tunnel: vxlan.calico", "delivery", "TTL 62", "10.0.2.201"):
         assert part in words
+    assert "VXLAN, UDP 4789" in words and "proxy_arp of cali" in words
+    assert "dstport 4789" in words, "lines are wrapped, not cut"
+    assert "The way back" in words and "holds at every hop" in words
     assert float(svg.get("width", "0")) < 1600, "it fits on a slide"
+    lost = replace(walk, hops=tuple(replace(hop, reached=hop.direction == "out") for hop in walk.hops))
+    assert "delivery): not reached" in picture("lab", lost)
 
 
 # --- without a network ------------------------------------------------------------------------------------------------
@@ -218,6 +225,15 @@ def test_pods_are_found_by_name_workload_and_node() -> None:
     assert find_pod(PODS, "web").name == "web-1"
     assert find_pod(PODS, "web@b").name == "web-2"
     assert find_pod(PODS, "web", other_than=PODS[0]).name == "web-2"
+
+
+@pytest.mark.parametrize("end", ["web@a", "web@b", "web-1", "web"])
+def test_a_workload_and_a_pod_of_it_are_two_pods(end: str) -> None:
+    """Whichever of the workload's pods comes first."""
+    start, target, _ = command._ends(PODS, "web", end)
+    assert target is not None and {start.name, target.name} == {"web-1", "web-2"}
+    with pytest.raises(NoWalk, match="name two"):
+        command._ends(PODS, "web-1", "web@a")
 
 
 @pytest.mark.parametrize(
