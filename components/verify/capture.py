@@ -130,10 +130,10 @@ async def capture(
                 "PING": " ".join(ping) if node == source else "",
             }
             connection = connections[node]
-            session = await connection.create_process(ssh.shell(connection, 2 * PATIENCE + 10), encoding="utf-8")
+            session = await connection.create_process(ssh.shell(connection, 4 * PATIENCE), encoding="utf-8")
             sessions[node] = session
             session.stdin.write(ssh.program("capture.sh", variables, stdin=""))
-            ready = await asyncio.wait_for(session.stdout.readline(), PATIENCE)
+            ready = await asyncio.wait_for(session.stdout.readline(), 2 * PATIENCE)
             if ready.strip() != "ready":
                 said = (await session.stderr.read()).strip().splitlines()
                 raise ssh.Unreachable(f"{node} cannot listen: {said[-1] if said else 'it said nothing'}")

@@ -41,7 +41,7 @@ while IFS='|' read -r number pod device filter; do
     enter=(ip netns exec "$namespace")
   fi
   # -Z root: tcpdump's own user may not write where it is told to.
-  "${enter[@]}" timeout "$PATIENCE" tcpdump -Z root -l -n -e -v -tt --immediate-mode -c 8 -i "$device" "$filter" \
+  "${enter[@]}" timeout "$((2 * PATIENCE))" tcpdump -Z root -l -n -e -v -tt --immediate-mode -c 8 -i "$device" "$filter" \
     >"$work/$number.out" 2>"$work/$number.err" &
   pids+=($!)
 done <<<"$POINTS"
@@ -52,7 +52,7 @@ listening() {
     [[ ! -e $work/$number.err ]] || grep -q -E 'listening on|tcpdump: ' -- "$work/$number.err" || return 1
   done
 }
-for ((try = 0; try < 50; try++)); do
+for ((try = 0; try < 10 * PATIENCE; try++)); do
   if listening; then break; fi
   sleep 0.1
 done
