@@ -32,6 +32,7 @@ inside() { # POD → the name of its namespace
 }
 
 numbers=()
+started=()
 while IFS='|' read -r number pod device filter; do
   [[ -n $number ]] || continue
   numbers+=("$number")
@@ -44,12 +45,13 @@ while IFS='|' read -r number pod device filter; do
   "${enter[@]}" timeout "$((2 * PATIENCE))" tcpdump -Z root -l -n -e -v -tt --immediate-mode -c 8 -i "$device" "$filter" \
     >"$work/$number.out" 2>"$work/$number.err" &
   pids+=($!)
+  started+=("$number")
 done <<<"$POINTS"
 
 listening() {
   local number
-  for number in "${numbers[@]}"; do
-    [[ ! -e $work/$number.err ]] || grep -q -E 'listening on|tcpdump: ' -- "$work/$number.err" || return 1
+  for number in "${started[@]}"; do
+    [[ -e $work/$number.err ]] && grep -q -E 'listening on|tcpdump: ' -- "$work/$number.err" || return 1
   done
 }
 for ((try = 0; try < 10 * PATIENCE; try++)); do
