@@ -93,10 +93,11 @@ def run(command: str, stack: str, arguments: Sequence[str], *, repair: bool = Fa
 
 def stack_file(stack: str) -> Path:
     """The stack file of a lab. Raises CannotRun naming the labs there are."""
-    path = ROOT / "stacks" / f"Pulumi.{stack}.yaml"
-    if not path.is_file():
-        known = sorted(p.name.removeprefix("Pulumi.").removesuffix(".yaml") for p in path.parent.glob("Pulumi.*.yaml"))
-        raise CannotRun(f"there is no stack {stack!r}; stacks/ has: {', '.join(known)}", code=2)
+    files = {p.name: p for p in (ROOT / "stacks").glob("Pulumi.*.yaml") if p.is_file()}
+    path = files.get(f"Pulumi.{stack}.yaml")
+    if path is None:
+        known = ", ".join(sorted(name.removeprefix("Pulumi.").removesuffix(".yaml") for name in files)) or "none"
+        raise CannotRun(f"there is no stack {stack!r}; stacks/ has: {known}", code=2)
     return path
 
 
@@ -173,7 +174,7 @@ def _select(pulumi: str, stack: str, path: Path, environment: dict[str, str]) ->
         text=True,
     )
     if result.returncode:
-        reason = " ".join(result.stderr.split()) or f"exit code {result.returncode}"
+        reason = " ".join(result.stderr.split()).removeprefix("error: ") or f"exit code {result.returncode}"
         raise CannotRun(f"the stack cannot be selected: {reason}")
     copy = folder / path.name
     kept = (yaml.safe_load(copy.read_text(encoding="utf-8")) or {}) if copy.exists() else {}

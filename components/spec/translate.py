@@ -142,6 +142,9 @@ def _flaw(error: ErrorDetails, path: KeyPath, value: object, raw: object) -> Fla
             problem, mend = "is out of range", f"make it {_LIMITS[op]} {bound}"
         case "string_type" if (wanted := _bare(_annotation(raw, path))) in _ADDRESSES:
             problem, mend = _address_words(value, wanted)
+        case "string_type" if path[-1] == "version" and isinstance(value, float):
+            # YAML reads 1.36 as a number.
+            problem, mend = "is not a whole version", f"write all three parts, e.g. {value:g}.0"
         case "json_text":
             problem, mend = error["msg"], "correct the text there, or write it as a mapping"
         case _ if kind in _KINDS:
