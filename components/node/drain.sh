@@ -22,5 +22,5 @@ elif [[ $kubelet != "v$KUBERNETES_VERSION" || ${crio#cri-o://}. != "$CRIO_VERSIO
   logged "$LOG" kube drain "$DRAINED" --ignore-daemonsets --delete-emptydir-data --force --timeout "${PATIENCE}s" ||
     fail "not every pod left $DRAINED within $PATIENCE s: see above, and kubectl get poddisruptionbudgets -A. It" \
       "stays cordoned; make room for them or delete what holds them, and repeat"
-  sed -n 's/^Warning: \(deleting Pods that.*\)/\1/p' "$LOG" >&2
+  sed -n 's/^Warning:.*\(deleting Pods that[^;]*\).*/cni-lab: \1/p' "$LOG" >&2
 fi

@@ -41,7 +41,7 @@ case ${words[*]} in
   'drain '*)
     echo "drain ${words[1]}" >>calls
     echo >"cordoned-${words[1]}"
-    echo "Warning: deleting Pods that declare no controller: default/shell" >&2
+    echo "Warning: ignoring DaemonSet-managed Pods: a/b; deleting Pods that declare no controller: default/shell" >&2
     sleep 0.3
     if [[ -e undrainable ]]; then
       echo "Cannot evict pod as it would violate the pod's disruption budget." >&2
