@@ -42,7 +42,8 @@ while IFS='|' read -r number pod device filter; do
     enter=(ip netns exec "$namespace")
   fi
   # -Z root: tcpdump's own user may not write where it is told to.
-  "${enter[@]}" timeout "$((2 * PATIENCE))" tcpdump -Z root -l -n -e -v -tt --immediate-mode -c 8 -i "$device" "$filter" \
+  "${enter[@]}" timeout "$((2 * PATIENCE))" \
+    tcpdump -Z root -l -n -e -v -tt --immediate-mode -c 8 -i "$device" "$filter" \
     >"$work/$number.out" 2>"$work/$number.err" &
   pids+=($!)
   started+=("$number")
