@@ -15,7 +15,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from cli.live import live as read_stack
-from cli.pulumi_cli import CannotRun
+from cli.pulumi_cli import CannotRun, refuse
 from components.spec import addresses as plan
 from components.spec.load import SpecError
 from components.verify.reading import Live, Reading, read_cluster, read_nodes
@@ -69,12 +69,8 @@ def run(stack: str, *, as_json: bool = False) -> int:
     try:
         lab = read_stack(stack)
         reading = asyncio.run(_read(lab))
-    except CannotRun as error:
-        print(f"lab addresses: {error}", file=sys.stderr)
-        return error.code
-    except SpecError as error:
-        print(error, file=sys.stderr)
-        return 2
+    except (CannotRun, SpecError) as error:
+        return refuse("addresses", error)
     blocks = table(lab, reading)
     if as_json:
         document = {"stack": stack, "blocks": [b.to_json() for b in blocks], "unreachable": reading.unreachable}

@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.table import Table
 
 from cli.engine import ProgramError, Resource, run_program
-from cli.pulumi_cli import ROOT, CannotRun, stack_file
+from cli.pulumi_cli import ROOT, CannotRun, refuse, stack_file
 from components.spec.load import SpecError, load_stack_file
 
 PRICES = Path(__file__).with_name("prices.yaml")
@@ -121,12 +121,8 @@ def run(stack: str, *, as_json: bool) -> int:
         of_aws = [resource for resource in deployment.resources if resource.type.startswith("aws:")]
         prices = Prices.of(table, file.config.get("aws:region", "")) if of_aws else None
         items, unknown = count(of_aws, prices) if prices else ([], [])
-    except SpecError as error:
-        print(error, file=sys.stderr)
-        return 2
-    except CannotRun as error:
-        print(f"lab cost: {error}", file=sys.stderr)
-        return error.code
+    except (CannotRun, SpecError) as error:
+        return refuse("cost", error)
     except ProgramError as error:
         print(f"lab cost: {error}", file=sys.stderr)
         return 1

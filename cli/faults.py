@@ -12,7 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from cli.live import live
-from cli.pulumi_cli import CannotRun, stack_file
+from cli.pulumi_cli import CannotRun, refuse, stack_file
 from components.spec import models
 from components.spec.load import SpecError, load_stack_file
 from components.verify import ssh
@@ -139,12 +139,8 @@ def _mend(stack: str) -> int:
 def _run(command: str, action: Callable[[], int]) -> int:
     try:
         return action()
-    except CannotRun as error:
-        print(f"lab {command}: {error}", file=sys.stderr)
-        return error.code
-    except SpecError as error:
-        print(error, file=sys.stderr)
-        return 2
+    except (CannotRun, SpecError) as error:
+        return refuse(command, error)
 
 
 def _console() -> Console:

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 from cli.live import outputs
-from cli.pulumi_cli import CannotRun, stack_file
+from cli.pulumi_cli import CannotRun, refuse, stack_file
 
 
 def run(stack: str, out: Path | None, *, force: bool = False) -> int:
@@ -26,8 +26,7 @@ def run(stack: str, out: Path | None, *, force: bool = False) -> int:
             return 0
         write(out, str(text), stack, force=force)
     except CannotRun as error:
-        print(f"lab kubeconfig: {error}", file=sys.stderr)
-        return error.code
+        return refuse("kubeconfig", error)
     print(f"export KUBECONFIG={shlex.quote(str(out.absolute()))}", file=sys.stderr)
     return 0
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from cli.backend import Backend, BackendError
-from cli.pulumi_cli import CannotRun, stack_file
+from cli.pulumi_cli import CannotRun, refuse, stack_file
 from components.spec import models
 from components.spec.load import SpecError, load_stack_file
 from components.verify.ec2 import instances
@@ -40,12 +40,8 @@ def run(verb: Verb, stack: str) -> int:
         if not isinstance(nodes, dict) or not nodes:
             raise CannotRun(f"{stack} has no machines yet; run ./lab up {stack}", code=2)
         changed = switch(verb, nodes, region)
-    except SpecError as error:
-        print(error, file=sys.stderr)
-        return 2
-    except CannotRun as error:
-        print(f"lab {verb}: {error}", file=sys.stderr)
-        return error.code
+    except (CannotRun, SpecError) as error:
+        return refuse(verb, error)
     except (BackendError, Failed) as error:
         print(f"lab {verb}: {error}", file=sys.stderr)
         return 1

@@ -38,6 +38,15 @@ class CannotRun(Exception):
         self.code = code
 
 
+def refuse(command: str, error: CannotRun | SpecError) -> int:
+    """Say on stderr why a command cannot be run; returns its exit code."""
+    if isinstance(error, SpecError):
+        print(error, file=sys.stderr)
+        return 2
+    print(f"lab {command}: {error}", file=sys.stderr)
+    return error.code
+
+
 def run(command: str, stack: str, arguments: Sequence[str], *, repair: bool = False) -> int:
     """Run `pulumi <command>` on a lab; returns its exit code, 2 for a bad stack file, 3 where there is no CLI.
 
@@ -52,12 +61,8 @@ def run(command: str, stack: str, arguments: Sequence[str], *, repair: bool = Fa
             from cli import repair as undone  # it reads a live lab through this module
 
             arguments = [*arguments, *(undone.options(stack) if repair else undone.moved(stack))]
-    except SpecError as error:
-        print(error, file=sys.stderr)
-        return 2
-    except CannotRun as error:
-        print(f"lab {command}: {error}", file=sys.stderr)
-        return error.code
+    except (CannotRun, SpecError) as error:
+        return refuse(command, error)
     options = ["--stack", stack, "--config-file", str(config)]
     if not sys.stdin.isatty() and command != "preview":
         options.append("--yes")

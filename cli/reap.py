@@ -23,7 +23,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from cli.backend import Backend, BackendError, Json, StackLocked, StackMissing
-from cli.pulumi_cli import ROOT, CannotRun
+from cli.pulumi_cli import ROOT, CannotRun, refuse
 from cli.sweep import Sweep, SweepError, sweep
 
 LAB = "cnilab:index:Lab"
@@ -82,8 +82,7 @@ def run(
             backend = Backend(Path(folder), stack_minutes * 60)
             rows, known = reap(backend, now, dry_run=dry_run, older_than=timedelta(hours=lock_hours))
     except CannotRun as error:
-        print(f"lab reap: {error}", file=sys.stderr)
-        return error.code
+        return refuse("reap", error)
     rows += _sweep(regions, now, known, dry_run=dry_run)
     left = sum(row.outcome == "left behind" for row in rows)
     if as_json:

@@ -15,7 +15,7 @@ from pathlib import Path
 from types import FrameType
 
 from cli.live import outputs
-from cli.pulumi_cli import CannotRun, stack_file
+from cli.pulumi_cli import CannotRun, refuse, stack_file
 from components.verify.access import Access, Jump
 
 JUMP = ".jump"  # no node's name has a dot
@@ -28,8 +28,7 @@ def run(stack: str, node: str, command: list[str]) -> int:
         if shutil.which("ssh") is None:
             raise CannotRun("ssh is not on PATH: install OpenSSH's client")
     except CannotRun as error:
-        print(f"lab ssh: {error}", file=sys.stderr)
-        return error.code
+        return refuse("ssh", error)
     if access.jump is not None and not access.jump.host_key:
         print("lab ssh: the jump host's key is not pinned; set machines.jumpHost.hostKey", file=sys.stderr)
     # What is ssh's to read starts after the node, a `--` before it included.

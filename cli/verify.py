@@ -14,7 +14,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from cli.live import live
-from cli.pulumi_cli import CannotRun
+from cli.pulumi_cli import CannotRun, refuse
 from components.spec.load import SpecError
 from components.verify.reading import Reading, read_lab
 from components.verify.reading import verify as check
@@ -28,12 +28,8 @@ def verify(stack: str, *, as_json: bool = False, junit_file: Path | None = None,
     started = time.monotonic()
     try:
         lab = live(stack)
-    except CannotRun as error:
-        print(f"lab verify: {error}", file=sys.stderr)
-        return error.code
-    except SpecError as error:
-        print(error, file=sys.stderr)
-        return 2
+    except (CannotRun, SpecError) as error:
+        return refuse("verify", error)
     reading = asyncio.run(read_lab(lab))
     results = check(lab, reading)
     seconds = time.monotonic() - started

@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from cli.live import live as read_stack
-from cli.pulumi_cli import CannotRun
+from cli.pulumi_cli import CannotRun, refuse
 from cli.walk_picture import picture
 from components.spec.addresses import tunnels
 from components.spec.load import SpecError
@@ -35,15 +35,10 @@ def run(
     try:
         lab = read_stack(stack)
         found, seen, notes = asyncio.run(_walk(lab, source, target, captured))
-    except CannotRun as error:
-        print(f"lab walk: {error}", file=sys.stderr)
-        return error.code
+    except (CannotRun, SpecError) as error:
+        return refuse("walk", error)
     except NoWalk as error:
-        print(f"lab walk: {error}", file=sys.stderr)
-        return 2
-    except SpecError as error:
-        print(error, file=sys.stderr)
-        return 2
+        return refuse("walk", CannotRun(str(error), code=2))
     if svg is not None:
         try:
             svg.parent.mkdir(parents=True, exist_ok=True)

@@ -20,7 +20,7 @@ from typing import Any
 from rich.console import Console
 
 from cli.plan import WIDTH, OutputError, write
-from cli.pulumi_cli import ROOT, CannotRun
+from cli.pulumi_cli import ROOT, CannotRun, refuse
 from cli.review import side
 from cli.review.changes import Comparison, compare
 from cli.review.pages import Report, document, markdown, show
@@ -50,8 +50,7 @@ def review(
             touched = "".join(f"{comparison.stack}\n" for comparison in report.touched)
             write(out, {"comment.md": comment, "comparison.json": data, "stacks.txt": touched})
     except CannotRun as error:
-        print(f"lab plan: {error}", file=sys.stderr)
-        return error.code
+        return refuse("plan", error)
     except OutputError as error:
         print(error, file=sys.stderr)
         return 2
