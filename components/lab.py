@@ -14,7 +14,7 @@ import pulumi
 
 from components.calico.component import Calico, CalicoArgs
 from components.cluster.component import Cluster, ClusterArgs
-from components.cluster.kubeadm import API_PORT, api_endpoint
+from components.cluster.kubeadm import api_endpoint
 from components.machines.aws import AwsMachines, AwsMachinesArgs
 from components.machines.existing import ExistingMachines, ExistingMachinesArgs
 from components.machines.local import LocalMachines, LocalMachinesArgs
@@ -23,6 +23,7 @@ from components.multus.component import Multus, MultusArgs
 from components.multus.node_files import NodeFiles, NodeFilesArgs
 from components.network import Balancer, BalancerArgs, Endpoint, EndpointArgs, Network, NetworkArgs
 from components.spec import models
+from components.spec.addresses import API_PORT
 from components.verify.component import Verification, VerificationArgs
 from components.workloads.component import Workloads, WorkloadsArgs
 

@@ -17,7 +17,7 @@ from components.machines.machine import Machine
 from components.node.script import File, read_script
 from components.node.step import Step, StepArgs
 from components.spec import pins
-from components.spec.addresses import kernel_modules
+from components.spec.addresses import API_PORT, kernel_modules
 from components.spec.models import Lab, Node
 
 LIBRARY = "/usr/local/lib/cni-lab"
@@ -81,7 +81,7 @@ class Cluster(pulumi.ComponentResource):
             self.joined.append(join)
 
         api_host = args.machines[first.name].api_host
-        server = pulumi.Output.concat("https://", api_host, f":{kubeadm.API_PORT}")
+        server = pulumi.Output.concat("https://", api_host, f":{API_PORT}")
         self.kubeconfig = pulumi.Output.secret(pulumi.Output.json_dumps(self._pki.admin.kubeconfig(server), indent=2))
         provider = kubernetes.Provider(
             f"{name}-api",

@@ -10,11 +10,11 @@ import base64
 import hashlib
 from typing import Any
 
+from components.spec.addresses import API_PORT
 from components.spec.models import Lab, Node
 
 DIRECTORY = "/etc/kubernetes/cni-lab"
 CRI_SOCKET = "unix:///var/run/crio/crio.sock"
-API_PORT = 6443
 MACHINE_LABEL = "cni-lab/machine"
 TOKEN_TTL = "2h0m0s"
 

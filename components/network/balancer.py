@@ -14,8 +14,7 @@ import pulumi_aws as aws
 
 from components.machines.machine import Machine
 from components.network.component import Network
-
-API_PORT = 6443
+from components.spec.addresses import API_PORT
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,7 @@ import pulumi_aws as aws
 
 from components.machines.machine import Machine
 from components.network.component import Network
-
-SSH_PORT = 22
+from components.spec.addresses import SSH_PORT
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,9 @@ GATEWAY = IPv4Address("169.254.1.1")
 
 MODULE_OF = {"VXLAN": "vxlan", "IPIP": "ipip", "WireGuard": "wireguard"}
 
+API_PORT = 6443
+SSH_PORT = 22
+
 # Bytes each mode puts around a pod's packet (Calico docs, "Determine the best MTU").
 OVERHEAD = {"None": 0, "IPIP": 20, "VXLAN": 50, "WireGuard": 60}
 
@@ -114,11 +117,11 @@ def rules(lab: Lab) -> list[Rule]:
     """What the nodes let in, by mode (Calico docs "System requirements"; kubernetes.io "Ports and protocols")."""
     found = [
         # Workers without public addresses are reached through an endpoint, which has a rule of its own.
-        Rule("ssh", "tcp", 22, 22, "operators", to="control-plane" if lab.private_workers else "nodes"),
-        Rule("api", "tcp", 6443, 6443, "operators", to="control-plane"),
+        Rule("ssh", "tcp", SSH_PORT, SSH_PORT, "operators", to="control-plane" if lab.private_workers else "nodes"),
+        Rule("api", "tcp", API_PORT, API_PORT, "operators", to="control-plane"),
         # Joins go through the first control plane for the workers' SSH as well.
-        Rule("node-ssh", "tcp", 22, 22, "nodes"),
-        Rule("node-api", "tcp", 6443, 6443, "nodes", to="control-plane"),
+        Rule("node-ssh", "tcp", SSH_PORT, SSH_PORT, "nodes"),
+        Rule("node-api", "tcp", API_PORT, API_PORT, "nodes", to="control-plane"),
         Rule("kubelet", "tcp", 10250, 10250, "nodes"),
         Rule("node-icmp", "icmp", -1, -1, "nodes"),
     ]
