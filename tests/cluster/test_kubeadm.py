@@ -7,22 +7,20 @@ import hashlib
 import os
 import shutil
 import subprocess
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
+from cryptography.hazmat.primitives import serialization
 
 from components.cluster import kubeadm
 from components.cluster.host import host_files, pause_image
 from components.node.script import text_of
 from components.spec.addresses import kernel_modules
 from components.spec.models import Lab, Node
+from tests.support.authority import certificate_authority
 
 TOKEN = "abcdef.0123456789abcdef"
 HASH = "sha256:" + "0" * 64
@@ -130,30 +128,6 @@ def test_kubeadm_refuses_a_wrong_field(tmp_path: Path) -> None:
     file.write_text(text_of(str(file), documents))
     done = subprocess.run([find_kubeadm(), "config", "validate", "--config", file], capture_output=True, text=True)
     assert "podSubnets" in done.stderr
-
-
-def certificate_authority() -> tuple[str, str, str]:
-    """CA certificate, key and public key, PEM, as pulumi-tls makes them (ECDSA P-256, SEC 1)."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "kubernetes")])
-    now = datetime.now(UTC)
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - timedelta(minutes=5))
-        .not_valid_after(now + timedelta(days=3650))
-        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-        .add_extension(x509.KeyUsage(True, False, True, False, False, True, True, False, False), critical=True)
-        .sign(key, hashes.SHA256())
-    )
-    public = key.public_key().public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
-    private = key.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.TraditionalOpenSSL, serialization.NoEncryption()
-    )
-    return certificate.public_bytes(serialization.Encoding.PEM).decode(), private.decode(), public.decode()
 
 
 def test_join_hash_is_that_of_the_certificate() -> None:

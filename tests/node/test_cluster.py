@@ -15,13 +15,11 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
+from cryptography.hazmat.primitives import serialization
 
 from components.node.script import File, compose, read_script
 from tests.node.conftest import BAKED_IMAGE, BAKED_MOUNTS, KILL_STEPS, Host, Hosts
+from tests.support.authority import certificate_authority
 
 DIRECTORY = "/etc/kubernetes/cni-lab"
 TOKEN = "abcdef.0123456789abcdef"
@@ -41,33 +39,11 @@ class Ca:
 
     @classmethod
     def make(cls) -> Ca:
-        key = ec.generate_private_key(ec.SECP256R1())
-        name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "kubernetes")])
-        now = datetime.now(UTC)
-        usage = dict.fromkeys(
-            ["content_commitment", "data_encipherment", "key_agreement", "encipher_only", "decipher_only", "crl_sign"],
-            False,
+        certificate, private, public = certificate_authority()
+        der = serialization.load_pem_public_key(public.encode()).public_bytes(
+            serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
         )
-        certificate = (
-            x509.CertificateBuilder()
-            .subject_name(name)
-            .issuer_name(name)
-            .public_key(key.public_key())
-            .serial_number(x509.random_serial_number())
-            .not_valid_before(now - timedelta(hours=1))
-            .not_valid_after(now + timedelta(days=2))
-            .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-            .add_extension(
-                x509.KeyUsage(digital_signature=True, key_encipherment=True, key_cert_sign=True, **usage), critical=True
-            )
-            .sign(key, hashes.SHA256())
-        )
-        pem, info = serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
-        private = key.private_bytes(
-            pem, serialization.PrivateFormat.TraditionalOpenSSL, serialization.NoEncryption()
-        ).decode()
-        digest = hashlib.sha256(key.public_key().public_bytes(serialization.Encoding.DER, info)).hexdigest()
-        return cls(certificate.public_bytes(pem).decode(), private, f"sha256:{digest}")
+        return cls(certificate, private, f"sha256:{hashlib.sha256(der).hexdigest()}")
 
 
 @dataclass
