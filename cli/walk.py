@@ -17,7 +17,6 @@ from rich.markup import escape
 from cli.live import live as read_stack
 from cli.pulumi_cli import CannotRun, refuse
 from cli.walk_picture import picture
-from components.spec.addresses import tunnels
 from components.spec.load import SpecError
 from components.verify import facts, ssh
 from components.verify.capture import Point, Sighting, capture, digest
@@ -74,7 +73,7 @@ async def _walk(lab: Live, source: str, target: str, captured: bool) -> tuple[Wa
             except ssh.Unreachable as error:
                 reading.unreachable[node] = str(error)
                 notes.append(f"{node}: {error}")
-        if "None" in tunnels(lab.lab):
+        if lab.lab.sends_plain:
             await read_ec2(lab, reading)
         found = walk(lab, reading, start, end, address)
         seen: list[Sighting] = []

@@ -10,14 +10,11 @@ from __future__ import annotations
 import json
 from typing import Any, Final
 
-from components.spec.models import Encapsulation, Lab
+from components.spec.models import Lab
 
 Manifest = dict[str, Any]
 
 ROUTE_REFLECTOR_LABEL: Final = "cni-lab/route-reflector"
-
-_IPIP_MODE: Final[dict[Encapsulation, str]] = {"IPIP": "Always", "IPIPCrossSubnet": "CrossSubnet"}
-_VXLAN_MODE: Final[dict[Encapsulation, str]] = {"VXLAN": "Always", "VXLANCrossSubnet": "CrossSubnet"}
 
 
 def api_version(lab: Lab) -> str:
@@ -170,8 +167,8 @@ def ip_pools(lab: Lab) -> dict[str, Manifest]:
             {
                 "cidr": str(pool.cidr),
                 "blockSize": pool.block_size,
-                "ipipMode": _IPIP_MODE.get(pool.encapsulation, "Never"),
-                "vxlanMode": _VXLAN_MODE.get(pool.encapsulation, "Never"),
+                "ipipMode": pool.mode.ipip_mode,
+                "vxlanMode": pool.mode.vxlan_mode,
                 "natOutgoing": pool.nat_outgoing,
                 "nodeSelector": pool.node_selector,
                 "disableBGPExport": pool.disable_bgp_export,

@@ -164,7 +164,7 @@ def _sources(lab: Lab, rule: Rule) -> Iterator[tuple[str, str | None]]:
             yield f"-{str(cidr).replace('/', '-')}", str(cidr)
     else:
         for pool in lab.calico.pools:
-            if pool.encapsulation == "None" or pool.encapsulation.endswith("CrossSubnet"):
+            if pool.mode.sends_plain:
                 yield f"-{pool.name}", str(pool.cidr)
 
 

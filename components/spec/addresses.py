@@ -12,13 +12,8 @@ from components.spec.models import Delegate, Lab, Pool
 GATEWAY = IPv4Address("169.254.1.1")
 """Next hop of every Calico pod: on no interface, answered by proxy ARP on the host side of its veth."""
 
-MODULE_OF = {"VXLAN": "vxlan", "IPIP": "ipip", "WireGuard": "wireguard"}
-
 API_PORT = 6443
 SSH_PORT = 22
-
-# Bytes each mode puts around a pod's packet (Calico docs, "Determine the best MTU").
-OVERHEAD = {"None": 0, "IPIP": 20, "VXLAN": 50, "WireGuard": 60}
 
 
 def api_service_address(service_cidr: IPv4Network) -> IPv4Address:
@@ -31,25 +26,10 @@ def dns_service_address(service_cidr: IPv4Network) -> IPv4Address:
     return service_cidr[10]
 
 
-def tunnels(lab: Lab) -> frozenset[Literal["IPIP", "VXLAN", "WireGuard", "None"]]:
-    """The kinds of path pod packets take between nodes. CrossSubnet has both a tunnel and a plain path."""
-    found: set[Literal["IPIP", "VXLAN", "WireGuard", "None"]] = set()
-    for encapsulation in lab.encapsulations:
-        if encapsulation.startswith("IPIP"):
-            found.add("IPIP")
-        elif encapsulation.startswith("VXLAN"):
-            found.add("VXLAN")
-        if encapsulation == "None" or encapsulation.endswith("CrossSubnet"):
-            found.add("None")
-    if lab.calico.wireguard:
-        found.add("WireGuard")
-    return frozenset(found)
-
-
 def kernel_modules(lab: Lab) -> list[str]:
     """Kernel modules, loadable or built in, without which the lab's mode and its networks cannot work."""
     links = {network.type for network in lab.networks} & {"bridge", "macvlan", "ipvlan"}
-    return ["overlay", "br_netfilter", *sorted({MODULE_OF[t] for t in tunnels(lab) if t in MODULE_OF} | links)]
+    return ["overlay", "br_netfilter", *sorted({tunnel.module for tunnel in lab.tunnels} | links)]
 
 
 def nat_address(lab: Lab) -> IPv4Address:
@@ -61,7 +41,7 @@ def nat_address(lab: Lab) -> IPv4Address:
 
 def pod_mtu(lab: Lab) -> int:
     """MTU of a pod's eth0 in bytes: the link's less the largest overhead in use, unless the stack file says."""
-    return lab.calico.mtu or lab.link_mtu - max(OVERHEAD[t] for t in tunnels(lab))
+    return lab.calico.mtu or lab.link_mtu - max((tunnel.overhead for tunnel in lab.tunnels), default=0)
 
 
 def delegate_range(block: IPv4Network, delegate: Delegate) -> tuple[IPv4Address, IPv4Address]:
@@ -131,13 +111,9 @@ def rules(lab: Lab) -> list[Rule]:
         found.append(Rule("typha", "tcp", 5473, 5473, "nodes"))
     if lab.calico.bgp == "Enabled":
         found.append(Rule("bgp", "tcp", 179, 179, "nodes"))
-    kinds = tunnels(lab)
-    if "VXLAN" in kinds:
-        found.append(Rule("vxlan", "udp", 4789, 4789, "nodes"))
-    if "IPIP" in kinds:
-        found.append(Rule("ipip", "4", -1, -1, "nodes"))
-    if "WireGuard" in kinds:
-        found.append(Rule("wireguard", "udp", 51820, 51821, "nodes"))
-    if "None" in kinds:
+    for tunnel in lab.tunnels:
+        first, last = tunnel.ports or (-1, -1)
+        found.append(Rule(tunnel.name.lower(), tunnel.protocol, first, last, "nodes"))
+    if lab.sends_plain:
         found.append(Rule("pods", "-1", -1, -1, "pods"))
     return found

@@ -15,6 +15,7 @@ from pydantic.alias_generators import to_camel
 from pydantic_core import PydanticCustomError
 
 from components.spec import pins
+from components.spec.modes import MODES, TUNNELS, WIREGUARD, Encapsulation, Mode, Tunnel
 
 DnsLabel = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$")]
 Version = Annotated[str, StringConstraints(pattern=r"^\d{1,3}\.\d{1,3}\.\d{1,3}$")]
@@ -28,7 +29,6 @@ Port = Annotated[int, Field(ge=1, le=65535)]
 Mtu = Annotated[int, Field(ge=1280, le=9216)]
 Labels = dict[str, str]
 
-Encapsulation = Literal["IPIP", "IPIPCrossSubnet", "VXLAN", "VXLANCrossSubnet", "None"]
 Switch = Literal["Enabled", "Disabled"]
 
 
@@ -205,6 +205,11 @@ class Pool(Model):
     # Spelt by hand: the generator would say disableBgpExport.
     disable_bgp_export: bool = Field(default=False, alias="disableBGPExport")
     """Keep the pool's routes from BGP peers."""
+
+    @property
+    def mode(self) -> Mode:
+        """What its encapsulation means."""
+        return MODES[self.encapsulation]
 
 
 class BgpPeer(Model):
@@ -555,6 +560,19 @@ class Lab(Model):
     @property
     def encapsulations(self) -> frozenset[str]:
         return frozenset(pool.encapsulation for pool in self.calico.pools)
+
+    @property
+    def tunnels(self) -> tuple[Tunnel, ...]:
+        """Every kind of tunnel that the nodes have."""
+        found = {pool.mode.tunnel for pool in self.calico.pools}
+        if self.calico.wireguard:
+            found.add(WIREGUARD)
+        return tuple(tunnel for tunnel in TUNNELS if tunnel in found)
+
+    @property
+    def sends_plain(self) -> bool:
+        """Whether the pools send packets between some nodes as they are. Inside WireGuard, where the lab has it."""
+        return any(pool.mode.sends_plain for pool in self.calico.pools)
 
     def pool_of(self, delegate: Delegate) -> Pool:
         """The pool whose blocks hold the delegate's ranges. Raises KeyError where the name is no pool's."""

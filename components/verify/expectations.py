@@ -16,14 +16,14 @@ from ipaddress import IPv4Address, IPv4Network
 from itertools import pairwise
 
 from components.multus import delegates
-from components.spec import addresses, models
+from components.spec import addresses, models, modes
 from components.verify.facts import NodeFacts, Pod, Scope, tunnel_mac
 
 # Kubernetes forgets events after an hour (kube-apiserver --event-ttl).
 _EVENT_LIFE = timedelta(minutes=50)
-VNI, VXLAN_PORT, WIREGUARD_PORT = "4096", "4789", "51820"
+VNI, VXLAN_PORT, WIREGUARD_PORT = str(modes.VXLAN_VNI), modes.VXLAN.packet[4:], modes.WIREGUARD.packet[4:]
 HOST_SIDE_MAC = "ee:ee:ee:ee:ee:ee"
-VXLAN, IPIP, WIREGUARD = "vxlan.calico", "tunl0", "wireguard.cali"
+VXLAN, IPIP, WIREGUARD = modes.VXLAN.device, modes.IPIP.device, modes.WIREGUARD.device
 
 
 @dataclass(frozen=True)
@@ -167,15 +167,8 @@ def expectations(live: Lab) -> list[Expectation]:
 
 def _cluster(live: Lab) -> Iterator[Expectation]:
     lab = live.lab
-    modes = {
-        "IPIP": ("Always", "Never"),
-        "IPIPCrossSubnet": ("CrossSubnet", "Never"),
-        "VXLAN": ("Never", "Always"),
-        "VXLANCrossSubnet": ("Never", "CrossSubnet"),
-        "None": ("Never", "Never"),
-    }
     for pool in lab.calico.pools:
-        ipip, vxlan = modes[pool.encapsulation]
+        ipip, vxlan = pool.mode.ipip_mode, pool.mode.vxlan_mode
         yield Expectation(
             "pool",
             pool.name,
@@ -276,19 +269,18 @@ def _node(live: Lab, node: models.Node) -> Iterator[Expectation]:
         "sysctl --system; look for net.ipv4.ip_forward in /etc/sysctl.d",
         node=name,
     )
-    kinds = addresses.tunnels(live.lab)
-    dropped = {"VXLAN": ("udp", VXLAN_PORT), "IPIP": ("4", ""), "WireGuard": ("udp", WIREGUARD_PORT)}
-    for kind in sorted(kinds & dropped.keys()):
-        protocol, port = dropped[kind]
+    for tunnel in live.lab.tunnels:
+        kind, protocol = tunnel.name, tunnel.protocol
+        port = tunnel.ports[0] if tunnel.ports else None
         what = f"UDP {port}" if port else f"protocol {protocol}"
         yield Expectation(
             "filter",
-            f"{protocol} {port}".strip(),
+            tunnel.packet,
             None,
             f"no packet filter of {name} drops {what}",
-            f"iptables-save | grep -E -- '-p ({protocol}|ipencap|ipv4) ' | grep -E 'DROP|REJECT'"
-            if kind == "IPIP"
-            else f"iptables-save | grep -- '--dport {port}' | grep -E 'DROP|REJECT'",
+            f"iptables-save | grep -- '--dport {port}' | grep -E 'DROP|REJECT'"
+            if port
+            else f"iptables-save | grep -E -- '-p ({protocol}|ipencap|ipv4) ' | grep -E 'DROP|REJECT'",
             f"{kind} packets between nodes travel as {what}",
             f"a firewall rule of the host drops {what}: pods of other nodes are out of reach",
             "remove the rule that is shown (`./lab mend STACK` where `./lab break` made it)",
@@ -297,7 +289,7 @@ def _node(live: Lab, node: models.Node) -> Iterator[Expectation]:
 
 
 def _tunnels(live: Lab, node: models.Node) -> Iterator[Expectation]:
-    lab, name, kinds = live.lab, node.name, addresses.tunnels(live.lab)
+    lab, name, kinds = live.lab, node.name, {tunnel.name for tunnel in live.lab.tunnels}
     mtu = lab.calico.mtu
     nic = live.nics[name]
     namespace = "calico-system" if lab.calico.install == "operator" else "kube-system"
@@ -310,7 +302,7 @@ def _tunnels(live: Lab, node: models.Node) -> Iterator[Expectation]:
             "learning": "off",
             "local": str(node.address),
             "dev": nic,
-            "mtu": str(mtu or lab.link_mtu - addresses.OVERHEAD["VXLAN"]),
+            "mtu": str(mtu or lab.link_mtu - modes.VXLAN.overhead),
             "address": tunnel_mac(name),
             "up": "yes",
         }
@@ -331,7 +323,7 @@ def _tunnels(live: Lab, node: models.Node) -> Iterator[Expectation]:
         yield _absent(name, VXLAN, "no pool of the lab uses VXLAN")
     if "IPIP" in kinds:
         tunnel = live.tunnel(name, "IPv4IPIPTunnelAddr")
-        fields = {"kind": "ipip", "up": "yes", "mtu": str(mtu or lab.link_mtu - addresses.OVERHEAD["IPIP"])}
+        fields = {"kind": "ipip", "up": "yes", "mtu": str(mtu or lab.link_mtu - modes.IPIP.overhead)}
         if tunnel:
             fields["addresses"] = f"{tunnel}/32"
         yield Expectation(
@@ -347,7 +339,7 @@ def _tunnels(live: Lab, node: models.Node) -> Iterator[Expectation]:
         )
     if "WireGuard" in kinds:
         tunnel = live.tunnel(name, "IPv4WireguardInterfaceAddr")
-        fields = {"kind": "wireguard", "up": "yes", "mtu": str(mtu or lab.link_mtu - addresses.OVERHEAD["WireGuard"])}
+        fields = {"kind": "wireguard", "up": "yes", "mtu": str(mtu or lab.link_mtu - modes.WIREGUARD.overhead)}
         if tunnel:
             fields["addresses"] = f"{tunnel}/32"
         yield Expectation(

@@ -202,7 +202,7 @@ def _only_with(kind: str) -> Callable[[models.Lab], str | None]:
     def refusal(lab: models.Lab) -> str | None:
         if lab.calico.wireguard:
             return f"calico.wireguard: packets between nodes travel inside WireGuard, none by {kind}"
-        if kind not in addresses.tunnels(lab):
+        if kind not in {tunnel.name for tunnel in lab.tunnels}:
             modes = ", ".join(sorted(set(lab.encapsulations)))
             return f"calico.pools: no pool uses {kind} (encapsulation: {modes}), so no packet travels by it"
         return None if len(lab.nodes) > 1 else "nodes: there is one, so no packet leaves it"

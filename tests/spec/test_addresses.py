@@ -67,22 +67,6 @@ def test_pod_mtu(encapsulations: list[str], calico: dict[str, Any], at_9001: int
     assert addresses.pod_mtu(slow) == at_1500
 
 
-@pytest.mark.parametrize(
-    ("encapsulations", "kinds"),
-    [
-        (["None"], {"None"}),
-        (["IPIP"], {"IPIP"}),
-        (["IPIPCrossSubnet"], {"IPIP", "None"}),
-        (["VXLAN"], {"VXLAN"}),
-        (["VXLANCrossSubnet"], {"VXLAN", "None"}),
-        (["IPIP", "VXLAN"], {"IPIP", "VXLAN"}),
-    ],
-)
-def test_tunnels(encapsulations: list[str], kinds: set[str]) -> None:
-    assert addresses.tunnels(with_pools(*encapsulations)) == kinds
-    assert addresses.tunnels(with_pools(*encapsulations, wireguard=True)) == kinds | {"WireGuard"}
-
-
 # --- reservation ------------------------------------------------------------------------------------------------------
 
 

@@ -6,7 +6,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from components.spec.addresses import OVERHEAD, tunnels
 from components.spec.findings import Finding, nearest, shown
 from components.spec.models import ExistingMachines, Lab
 from components.spec.rules.core import listed, overlaps, repeated, rule
@@ -74,7 +73,7 @@ def encapsulation_needs_bgp(lab: Lab) -> Iterator[Finding]:
     if lab.calico.bgp == "Enabled":
         return
     for index, pool in enumerate(lab.calico.pools):
-        if not pool.encapsulation.startswith("VXLAN"):
+        if pool.mode.routes_by == "BIRD":
             problem = "needs BGP, and calico.bgp is Disabled"
             mend = "set calico.bgp: Enabled, or encapsulation: VXLAN"
             yield Finding(f"calico.pools[{index}].encapsulation", pool.encapsulation, problem, mend)
@@ -85,7 +84,7 @@ def encapsulation_needs_calico_ipam(lab: Lab) -> Iterator[Finding]:
     if lab.calico.ipam != "HostLocal":
         return
     for index, pool in enumerate(lab.calico.pools):
-        if pool.encapsulation.startswith("VXLAN"):
+        if pool.mode.routes_by == "Felix":
             problem = "routes by Calico's blocks, and with calico.ipam HostLocal there are none"
             mend = "set calico.ipam: Calico, or encapsulation: None or IPIP with BGP"
             yield Finding(f"calico.pools[{index}].encapsulation", pool.encapsulation, problem, mend)
@@ -107,10 +106,10 @@ def plain_packets_stay_in_subnet(lab: Lab) -> Iterator[Finding]:
         return
     router = "the VPC's router" if lab.machines.provider == "aws" else "the router between them"
     for index, pool in enumerate(lab.calico.pools):
-        if pool.encapsulation == "None":
+        if pool.mode.tunnel is None:
             problem = f"nodes stand in {len(subnets)} subnets, and {router} drops packets with pod addresses"
             mend = "set IPIPCrossSubnet or VXLANCrossSubnet, or put all nodes into one subnet"
-            yield Finding(f"calico.pools[{index}].encapsulation", "None", problem, mend)
+            yield Finding(f"calico.pools[{index}].encapsulation", pool.encapsulation, problem, mend)
 
 
 @rule("calico.routeReflectors", "calico.bgp", "nodes[].name")
@@ -148,13 +147,10 @@ def peer_names(lab: Lab) -> Iterator[Finding]:
 
 @rule("calico.mtu", "calico.wireguard", "calico.pools[].encapsulation", "network.mtu", "machines.provider")
 def pod_mtu_fits(lab: Lab) -> Iterator[Finding]:
-    kinds = tunnels(lab)
-    if lab.calico.mtu is None or not kinds:
-        return
-    kind = max(kinds, key=OVERHEAD.__getitem__)
-    most = lab.link_mtu - OVERHEAD[kind]
-    if lab.calico.mtu > most:
-        why = f" less {OVERHEAD[kind]} bytes for {kind}" if OVERHEAD[kind] else ""
+    largest = max(lab.tunnels, key=lambda tunnel: tunnel.overhead, default=None)
+    most = lab.link_mtu - (largest.overhead if largest else 0)
+    if lab.calico.mtu is not None and lab.calico.mtu > most:
+        why = f" less {largest.overhead} bytes for {largest.name}" if largest else ""
         problem = f"is more than the {lab.link_mtu} bytes of the link{why}"
         yield Finding("calico.mtu", str(lab.calico.mtu), problem, f"make it at most {most}, or leave it out")
 

@@ -18,11 +18,12 @@ from components.spec.models import (
     StaticAddresses,
     Whereabouts,
 )
+from components.spec.modes import TUNNELS
 from components.spec.rules.core import listed, overlaps, repeated, rule
 
 DELEGATES_NAMESPACE = "kube-system"
 CNI_VERSIONS = ("0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0")
-TAKEN_INTERFACES = ("lo", "eth0", "tunl0", "vxlan.calico", "wireguard.cali", "docker0", "podman0", "cni0", ".", "..")
+TAKEN_INTERFACES = (*(tunnel.device for tunnel in TUNNELS), "lo", "eth0", "docker0", "podman0", "cni0", ".", "..")
 """Interfaces that are there already or are Calico's; a bridge of that name would be taken for it."""
 
 

@@ -1,0 +1,84 @@
+"""How pod packets cross between nodes: the tunnels, and the words of `calico.pools[].encapsulation`.
+
+Everything that depends on a mode reads this table. A new word is a row in MODES and in `Encapsulation`; a new tunnel is
+a `Tunnel`. Sources: Calico's documentation ("Determine the best MTU", "Overlay networking", "System requirements") and
+Felix's defaults.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+Encapsulation = Literal["IPIP", "IPIPCrossSubnet", "VXLAN", "VXLANCrossSubnet", "None"]
+
+
+@dataclass(frozen=True)
+class Tunnel:
+    """One kind of tunnel between nodes.
+
+    `device`: its interface on every node, of the link kind `kind` (as `ip -d link` prints it), from the kernel module
+    `module`. `overhead`: bytes of outer headers. `protocol` and `ports` (first, last): what travels between the nodes,
+    by its name or IANA number; no ports where the protocol has none. `annotation`: where a Node names the tunnel's
+    address, without the prefix projectcalico.org/.
+    """
+
+    name: Literal["VXLAN", "IPIP", "WireGuard"]
+    device: str
+    kind: str
+    module: str
+    overhead: int
+    protocol: str
+    ports: tuple[int, int] | None
+    annotation: str
+
+    @property
+    def packet(self) -> str:
+        """Its packets in a few words: "udp 4789", or "4" where there is no port."""
+        return f"{self.protocol} {self.ports[0]}" if self.ports else self.protocol
+
+
+VXLAN = Tunnel("VXLAN", "vxlan.calico", "vxlan", "vxlan", 50, "udp", (4789, 4789), "IPv4VXLANTunnelAddr")
+IPIP = Tunnel("IPIP", "tunl0", "ipip", "ipip", 20, "4", None, "IPv4IPIPTunnelAddr")
+# 51821 is IPv6's.
+WIREGUARD = Tunnel(
+    "WireGuard", "wireguard.cali", "wireguard", "wireguard", 60, "udp", (51820, 51821), "IPv4WireguardInterfaceAddr"
+)
+TUNNELS = (VXLAN, IPIP, WIREGUARD)
+VXLAN_VNI = 4096
+"""The network identifier of Felix's VXLAN."""
+
+
+@dataclass(frozen=True)
+class Mode:
+    """What a word of `encapsulation` means.
+
+    `tunnel`: what wraps packets between nodes, None where they travel as they are; `across_subnets_only`: nodes of one
+    subnet do without it. `routes_by`: who writes the routes to the other nodes' blocks. `ipip_mode`, `vxlan_mode`: the
+    same word in an IPPool.
+    """
+
+    tunnel: Tunnel | None
+    across_subnets_only: bool
+    routes_by: Literal["Felix", "BIRD"]
+    ipip_mode: Literal["Always", "CrossSubnet", "Never"]
+    vxlan_mode: Literal["Always", "CrossSubnet", "Never"]
+
+    def tunnel_between(self, *, same_subnet: bool) -> Tunnel | None:
+        """What wraps a packet between two nodes; None where it travels as it is."""
+        return None if same_subnet and self.across_subnets_only else self.tunnel
+
+    @property
+    def sends_plain(self) -> bool:
+        """Whether some packets between nodes carry pods' addresses on the outside."""
+        return self.tunnel is None or self.across_subnets_only
+
+
+MODES: Mapping[Encapsulation, Mode] = {
+    "IPIP": Mode(IPIP, False, "BIRD", "Always", "Never"),
+    "IPIPCrossSubnet": Mode(IPIP, True, "BIRD", "CrossSubnet", "Never"),
+    "VXLAN": Mode(VXLAN, False, "Felix", "Never", "Always"),
+    "VXLANCrossSubnet": Mode(VXLAN, True, "Felix", "Never", "CrossSubnet"),
+    "None": Mode(None, False, "BIRD", "Never", "Never"),
+}
