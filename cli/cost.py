@@ -86,7 +86,7 @@ class Prices:
         if region not in regions:
             known = ", ".join(sorted(regions))
             raise CannotRun(
-                f"aws:region: {region} — no prices for it; known: {known}. Mend: add it to cli/prices.yaml", code=2
+                f"aws:region: {region} — no prices for it; known: {known}. Fix: add it to cli/prices.yaml", code=2
             )
         own = regions[region]
         base = own.get("sameAs", region)
@@ -106,7 +106,7 @@ class Prices:
         if name not in prices:
             raise CannotRun(
                 f"{key}: {name} — no price for it in {self.region}; "
-                f"Mend: add it to cli/prices.yaml under regions.{self.base}.{where} (https://aws.amazon.com/ec2/pricing/)",
+                f"Fix: add it to cli/prices.yaml under regions.{self.base}.{where} (https://aws.amazon.com/ec2/pricing/)",
                 code=2,
             )
         return prices[name]

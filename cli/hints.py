@@ -16,7 +16,7 @@ STEP = "cnilab:node:Step"
 AUTHORISE = "add the public half of the key to ~/.ssh/authorized_keys there, or correct the user and privateKeyFile"
 KNOWN = "if it is the right machine, put the line of its /etc/ssh/ssh_host_ed25519_key.pub into the stack file"
 
-# (pattern, what it means, mend); the first that matches counts. `proxy: ` stands before what happens on the way through
+# (pattern, what it means, fix); the first that matches counts. `proxy: ` stands before what happens on the way through
 # a jump host, at either end of it.
 MEANINGS = [
     (r"administratively prohibited", "the jump host passes no connection on",
@@ -36,7 +36,7 @@ MEANINGS = [
 
 
 def hints(event_log: Path) -> list[str]:
-    """`NODE: what happened. Mend: …` for each node that SSH did not get to. An event log that is absent has none."""
+    """`NODE: what happened. Fix: …` for each node that SSH did not get to. An event log that is absent has none."""
     return list(dict.fromkeys(_hints(event_log)))
 
 
@@ -55,12 +55,12 @@ def _hints(event_log: Path) -> Iterator[str]:
 
 
 def meaning_of(message: str) -> str | None:
-    """What an error of a remote command means, with its mend; None where it is not one of the connection."""
+    """What an error of a remote command means, with its fix; None where it is not one of the connection."""
     if not re.match(r"(proxy: )?(after \d+ failed attempts|dial tcp|ssh: )", message):
         return None
-    for pattern, problem, mend in MEANINGS:
+    for pattern, problem, fix in MEANINGS:
         if found := re.search(pattern, message):
-            return f"{problem.format(**found.groupdict())}. Mend: {mend}; then run the same command again"
+            return f"{problem.format(**found.groupdict())}. Fix: {fix}; then run the same command again"
     return None
 
 

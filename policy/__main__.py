@@ -58,12 +58,12 @@ def policy(rule: Rule) -> Policy:
     def resource(args: ResourceValidationArgs, report: ReportViolation) -> None:
         one = Resource(args.resource_type, args.name, plain(args.props), args.urn)
         for _, message in rule.run([one], settings(rule, args.get_config())):
-            report(f"{message}. Mend: {rule.mend}", None)
+            report(f"{message}. Fix: {rule.fix}", None)
 
     def stack(args: StackValidationArgs, report: ReportViolation) -> None:
         everything = [Resource(r.resource_type, r.name, plain(r.props), r.urn) for r in args.resources]
         for broken, message in rule.run(everything, settings(rule, args.get_config())):
-            report(f"{message}. Mend: {rule.mend}", broken.urn)
+            report(f"{message}. Fix: {rule.fix}", broken.urn)
 
     make: Callable[..., Policy] = StackValidationPolicy if rule.whole_stack else ResourceValidationPolicy
     properties = {

@@ -111,7 +111,7 @@ class Resource:
 
 @dataclass(frozen=True)
 class Finding:
-    """One breach of one rule; str() says who, what and how to mend it."""
+    """One breach of one rule; str() says who, what and how to fix it."""
 
     rule: Rule
     resource: Resource
@@ -119,7 +119,7 @@ class Finding:
     mandatory: bool = True
 
     def __str__(self) -> str:
-        return f"{self.resource.name}: {self.message}. Mend: {self.rule.mend}"
+        return f"{self.resource.name}: {self.message}. Fix: {self.rule.fix}"
 
 
 @dataclass(frozen=True)
@@ -131,7 +131,7 @@ class Rule:
 
     name: str
     description: str
-    mend: str
+    fix: str
     check: Callable[[Resource, Settings], Iterator[str]] | None = None
     whole_stack: Callable[[Sequence[Resource], Settings], Iterator[tuple[Resource, str]]] | None = None
     defaults: Mapping[str, Any] = field(default_factory=dict)

@@ -170,7 +170,7 @@ def test_the_real_engine_makes_the_lab_for_a_program_that_does_not_know_python(t
     [
         (
             {"machines": {"provider": "locl"}, "ttlHours": 3000},
-            ["did you mean local?", "3000 — is out of range. Mend: make it at most 720"],
+            ["did you mean local?", "3000 — is out of range. Fix: make it at most 720"],
         ),
         ({"machines": {"provider": "local"}, "secret": "me"}, ["a lab must be plain and known before `up`"]),
     ],

@@ -43,7 +43,7 @@ class ExistingMachines(pulumi.ComponentResource):
 def _machine(spec: ExistingSpec, node: Node, key: pulumi.Output[str] | None) -> Machine:
     ssh = node.ssh
     if ssh is None:
-        raise pulumi.RunError(f"nodes ({node.name}): ssh.hostKey is missing. Mend: add the host's public key")
+        raise pulumi.RunError(f"nodes ({node.name}): ssh.hostKey is missing. Fix: add the host's public key")
     host_key = " ".join(ssh.host_key.split()[:2])
     host, user = ssh.address or str(node.address), ssh.user or spec.user
     jump = spec.jump_host
@@ -104,14 +104,12 @@ def _private_keys(spec: ExistingSpec, nodes: tuple[Node, ...]) -> dict[str | Non
             if file is not None:
                 found[file] = pulumi.Output.secret(_read_key(file))
             elif not preview and not os.environ.get("SSH_AUTH_SOCK"):
-                problems.append(
-                    f"privateKeyFile: none, and no SSH agent. Mend: name a file, or start one (for {users})"
-                )
+                problems.append(f"privateKeyFile: none, and no SSH agent. Fix: name a file, or start one (for {users})")
         except FileNotFoundError:
             if preview:
                 pulumi.warn(f"privateKeyFile: {file} is not on this computer; `up` needs it (for {users})")
             else:
-                problems.append(f"privateKeyFile: {file} — not there. Mend: make it, or correct its name (for {users})")
+                problems.append(f"privateKeyFile: {file} — not there. Fix: make it, or correct its name (for {users})")
         except ValueError as error:
             problems.append(f"privateKeyFile: {file} — {error} (for {users})")
     if problems:
@@ -120,7 +118,7 @@ def _private_keys(spec: ExistingSpec, nodes: tuple[Node, ...]) -> dict[str | Non
 
 
 def _read_key(file: str) -> str:
-    """The text of a private key file. Raises FileNotFoundError, or ValueError with what is wrong and the mend."""
+    """The text of a private key file. Raises FileNotFoundError, or ValueError with what is wrong and the fix."""
     try:
         path = Path(file).expanduser()
         mode = path.stat().st_mode
@@ -130,15 +128,15 @@ def _read_key(file: str) -> str:
     except UnicodeDecodeError:
         text = ""
     except OSError as error:
-        raise ValueError(f"cannot be read ({error.strerror}). Mend: name a file that you can read") from None
+        raise ValueError(f"cannot be read ({error.strerror}). Fix: name a file that you can read") from None
     except RuntimeError as error:  # no such user's home
-        raise ValueError(f"{error}. Mend: write the path in full") from None
+        raise ValueError(f"{error}. Fix: write the path in full") from None
     if not text.startswith("-----BEGIN "):
-        raise ValueError("is no private key. Mend: name the private half, not the .pub file")
+        raise ValueError("is no private key. Fix: name the private half, not the .pub file")
     if mode & 0o077:
-        raise ValueError(f"others can read it (mode {mode & 0o777:04o}). Mend: chmod 600 {file}")
+        raise ValueError(f"others can read it (mode {mode & 0o777:04o}). Fix: chmod 600 {file}")
     if _is_locked(text):
-        raise ValueError("has a passphrase. Mend: ssh-add it, and leave privateKeyFile out: the agent is asked then")
+        raise ValueError("has a passphrase. Fix: ssh-add it, and leave privateKeyFile out: the agent is asked then")
     return text
 
 

@@ -109,7 +109,7 @@ def main(parameter: str) -> None:
             reason = error if isinstance(error, OSError) else type(error).__name__
             print(f"cni-lab: SSH host key {parameter}: {reason}", file=sys.stderr, flush=True)
             if time.monotonic() > deadline:
-                sys.exit(f"cni-lab: no SSH host key after {PATIENCE:.0f} s; sshd stays off. Mend: replace the machine")
+                sys.exit(f"cni-lab: no SSH host key after {PATIENCE:.0f} s; sshd stays off. Fix: replace the machine")
             time.sleep(PAUSE)
         else:
             print(f"cni-lab: SSH host key {parameter} installed", flush=True)

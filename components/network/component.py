@@ -180,7 +180,7 @@ def _zone(parent: pulumi.Resource, lab: Lab) -> pulumi.Output[str]:
 
     def first(zones: list[str]) -> str:
         if not zones:
-            raise pulumi.RunError(f"{problem}. Mend: another type, or another aws:region")
+            raise pulumi.RunError(f"{problem}. Fix: another type, or another aws:region")
         return min(zones)
 
     return offers.locations.apply(first)

@@ -50,8 +50,8 @@ def read_document(path: Path) -> tuple[dict[str, Any], list[Flaw]]:
     Raises SpecError where the file holds no mapping at all.
     """
 
-    def refuse(key: str, value: str, problem: str, mend: str) -> SpecError:
-        return SpecError([Finding(key, value, problem, mend)], path.name)
+    def refuse(key: str, value: str, problem: str, fix: str) -> SpecError:
+        return SpecError([Finding(key, value, problem, fix)], path.name)
 
     try:
         with path.open("rb") as file:
@@ -72,8 +72,8 @@ def read_document(path: Path) -> tuple[dict[str, Any], list[Flaw]]:
     except yaml.MarkedYAMLError as error:
         raise refuse(*_yaml_words(error, text)) from None
     except yaml.YAMLError as error:
-        mend = "take that character out"
-        raise refuse(path.name, "a control character", str(error).splitlines()[0], mend) from None
+        fix = "take that character out"
+        raise refuse(path.name, "a control character", str(error).splitlines()[0], fix) from None
     found: list[Flaw] = []
     document = _value(loader, node, (), found) if node else None
     if document is None:
@@ -84,31 +84,31 @@ def read_document(path: Path) -> tuple[dict[str, Any], list[Flaw]]:
 
 
 def _yaml_words(error: yaml.MarkedYAMLError, text: str) -> tuple[str, str, str, str]:
-    """Key, value, problem and mend of a mistake in the YAML itself."""
+    """Key, value, problem and fix of a mistake in the YAML itself."""
     mark = error.problem_mark or error.context_mark
     number = mark.line if mark else 0
     lines = text.splitlines()
     line = lines[number] if number < len(lines) else ""
     problem = error.problem or "is not YAML"
     if "\t" in line[: len(line) - len(line.lstrip())] or "'\\t'" in problem:
-        problem, mend = "has a tab where YAML wants spaces", "indent with spaces"
+        problem, fix = "has a tab where YAML wants spaces", "indent with spaces"
     elif problem == "is an alias":
-        mend = "write the value out: aliases are not supported"
+        fix = "write the value out: aliases are not supported"
     elif problem == "is nested too deeply":
-        problem, mend = f"lies more than {MAX_DEPTH} levels deep", "nothing in a stack file is that deep; take it out"
+        problem, fix = f"lies more than {MAX_DEPTH} levels deep", "nothing in a stack file is that deep; take it out"
     elif "single document" in (error.context or ""):
-        problem, mend = "starts another document", "keep one document in a file: take the --- out"
+        problem, fix = "starts another document", "keep one document in a file: take the --- out"
     else:
-        problem, mend = f"is not YAML: {problem}", "check indentation, quotes and brackets here and on the line above"
-    return f"line {number + 1}", shown(line.strip()), problem, mend
+        problem, fix = f"is not YAML: {problem}", "check indentation, quotes and brackets here and on the line above"
+    return f"line {number + 1}", shown(line.strip()), problem, fix
 
 
 def _value(loader: _Loader, node: yaml.Node, path: KeyPath, found: list[Flaw]) -> Any:
     """The node's value; every duplicate key, tag and key that is no text goes to `found`."""
 
-    def note(at: KeyPath, value: str, problem: str, mend: str) -> None:
+    def note(at: KeyPath, value: str, problem: str, fix: str) -> None:
         place = at[2:] if at[:2] == ("config", "cni-lab:lab") else at
-        found.append(Flaw(Finding(dotted(place), value, problem, mend), place, place))
+        found.append(Flaw(Finding(dotted(place), value, problem, fix), place, place))
 
     if isinstance(node, yaml.SequenceNode):
         return [_value(loader, item, (*path, index), found) for index, item in enumerate(node.value)]

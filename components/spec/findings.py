@@ -15,11 +15,11 @@ class Finding:
     key: str
     value: str
     problem: str
-    mend: str
+    fix: str
 
     def __str__(self) -> str:
-        end = "" if self.mend.endswith(("?", ".")) else "."
-        return f"{self.key}: {self.value} — {self.problem}. Mend: {self.mend}{end}"
+        end = "" if self.fix.endswith(("?", ".")) else "."
+        return f"{self.key}: {self.value} — {self.problem}. Fix: {self.fix}{end}"
 
 
 class SpecError(Exception):

@@ -79,8 +79,8 @@ def _file_findings(document: Mapping[str, object]) -> Iterator[Finding]:
     for key in document:
         if key not in PULUMI_KEYS:
             meant = nearest(key, PULUMI_KEYS)
-            mend = f"did you mean {meant}?" if meant else f"put it under config, as {LAB_KEY} or namespace:key"
-            yield Finding(shown(key), shown(document[key]), "Pulumi knows no such key in a stack file", mend)
+            fix = f"did you mean {meant}?" if meant else f"put it under config, as {LAB_KEY} or namespace:key"
+            yield Finding(shown(key), shown(document[key]), "Pulumi knows no such key in a stack file", fix)
     config = document.get("config")
     if not isinstance(config, dict):
         problem = "must be a mapping" if "config" in document else "this key is required"
@@ -94,8 +94,8 @@ def _file_findings(document: Mapping[str, object]) -> Iterator[Finding]:
         elif key.startswith("cni-lab:") and key != LAB_KEY:
             yield Finding(shown(key), shown(value), "is not a key that is known here", f"did you mean {LAB_KEY}?")
     if LAB_KEY not in config:
-        mend = f"add {LAB_KEY}: under config:, at least with machines: {{provider: local}}"
-        yield Finding(LAB_KEY, "missing", "this key is required", mend)
+        fix = f"add {LAB_KEY}: under config:, at least with machines: {{provider: local}}"
+        yield Finding(LAB_KEY, "missing", "this key is required", fix)
 
 
 def _flatten(config: Mapping[str, object]) -> dict[str, str]:
@@ -146,9 +146,9 @@ def _json_value(value: object, path: KeyPath, broken: list[Flaw]) -> Any:
     problem = None
     if _is_secret(value):
         problem = "a secret cannot be part of a lab: it would end in files and pods that many can read"
-        mend = "write the plain value, or take it out"
+        fix = "write the plain value, or take it out"
     elif len(path) > MAX_DEPTH:
-        problem, mend = f"lies more than {MAX_DEPTH} levels deep", "nothing in a lab is that deep; take it out"
+        problem, fix = f"lies more than {MAX_DEPTH} levels deep", "nothing in a lab is that deep; take it out"
     elif isinstance(value, dict):
         return {str(key): _json_value(item, (*path, str(key)), broken) for key, item in value.items()}
     elif isinstance(value, list):
@@ -156,20 +156,20 @@ def _json_value(value: object, path: KeyPath, broken: list[Flaw]) -> Any:
     elif isinstance(value, str):
         if all(c.isprintable() or c in "\n\t" or ord(c) >= 0xA0 for c in value) and _encodes(value):
             return value
-        problem, mend = "holds a control character or half a surrogate pair", "take that character out"
+        problem, fix = "holds a control character or half a surrogate pair", "take that character out"
     elif isinstance(value, bool) or value is None:
         return value
     elif isinstance(value, int):
         if abs(value) < 1 << 63:
             return value
-        problem, mend = "is too large for any key here", "write a smaller number"
+        problem, fix = "is too large for any key here", "write a smaller number"
     elif isinstance(value, float):
         if math.isfinite(value):
             return value
-        problem, mend = "is not a finite number", "write a number"
+        problem, fix = "is not a finite number", "write a number"
     else:
-        problem, mend = "is neither text, number, true, false, list nor mapping", "write one of these"
-    broken.append(Flaw(Finding(dotted(path), shown(value), problem, mend), path, path))
+        problem, fix = "is neither text, number, true, false, list nor mapping", "write one of these"
+    broken.append(Flaw(Finding(dotted(path), shown(value), problem, fix), path, path))
     return None
 
 

@@ -119,40 +119,40 @@ def _flaw(error: ErrorDetails, path: KeyPath, value: object, raw: object) -> Fla
             spoilt = _meant(raw, path)
             known = ", ".join(known_keys(raw, path[:-1]))
             problem = "is not a key that is known here"
-            mend = f"did you mean {spoilt[-1]}? If not, remove it" if spoilt != path else f"use one of {known}"
+            fix = f"did you mean {spoilt[-1]}? If not, remove it" if spoilt != path else f"use one of {known}"
         case "missing":
-            seen, problem, mend = "missing", "this key is required", f"add {path[-1]}{_example(path)}"
+            seen, problem, fix = "missing", "this key is required", f"add {path[-1]}{_example(path)}"
         case "union_tag_not_found" | "union_tag_invalid":
             words = _tags(raw, path)
             path = spoilt = (*path, context["discriminator"].strip("'"))
             given = _at(raw, path)
             seen, problem = ("missing", "this key is required") if given is None else (shown(given), "is unknown")
-            mend = _one_of(given, words)
+            fix = _one_of(given, words)
         case "literal_error":
             words = [str(w) for w in get_args(_bare(_annotation(raw, path)))]
-            problem, mend = "is not a value it can have", _one_of(value, words)
+            problem, fix = "is not a value it can have", _one_of(value, words)
         case "string_pattern_mismatch":
-            problem, mend = "is not in the form it must have", f"write {PATTERNS[context['pattern']]}"
+            problem, fix = "is not in the form it must have", f"write {PATTERNS[context['pattern']]}"
         case "value_error":
-            problem, mend = _address_words(value, _bare(_annotation(raw, path)))
+            problem, fix = _address_words(value, _bare(_annotation(raw, path)))
         case "too_short":
-            problem, mend = "is empty", "give at least one"
+            problem, fix = "is empty", "give at least one"
         case "greater_than_equal" | "greater_than" | "less_than_equal" | "less_than":
             ((op, bound),) = context.items()
-            problem, mend = "is out of range", f"make it {_LIMITS[op]} {bound}"
+            problem, fix = "is out of range", f"make it {_LIMITS[op]} {bound}"
         case "string_type" if (wanted := _bare(_annotation(raw, path))) in _ADDRESSES:
-            problem, mend = _address_words(value, wanted)
+            problem, fix = _address_words(value, wanted)
         case "string_type" if path[-1] == "version" and isinstance(value, float):
             # YAML reads 1.36 as a number.
-            problem, mend = "is not a whole version", f"write all three parts, e.g. {value:g}.0"
+            problem, fix = "is not a whole version", f"write all three parts, e.g. {value:g}.0"
         case "json_text":
-            problem, mend = error["msg"], "correct the text there, or write it as a mapping"
+            problem, fix = error["msg"], "correct the text there, or write it as a mapping"
         case _ if kind in _KINDS:
-            what, mend = _KINDS[kind]
+            what, fix = _KINDS[kind]
             problem = f"must be {what}"
         case _:
-            problem, mend = error["msg"][0].lower() + error["msg"][1:], "see stacks/schema.json"
-    return Flaw(Finding(dotted(path), seen, problem, mend), path, spoilt, absent=seen == "missing")
+            problem, fix = error["msg"][0].lower() + error["msg"][1:], "see stacks/schema.json"
+    return Flaw(Finding(dotted(path), seen, problem, fix), path, spoilt, absent=seen == "missing")
 
 
 def _meant(raw: object, path: KeyPath) -> KeyPath:
@@ -162,8 +162,8 @@ def _meant(raw: object, path: KeyPath) -> KeyPath:
 
 
 def _address_words(value: object, wanted: object) -> tuple[str, str]:
-    """Problem and mend for a value that is no IPv4 address, address with prefix, or network."""
-    what, mend = _ADDRESSES.get(wanted, ("valid", "see stacks/schema.json"))
+    """Problem and fix for a value that is no IPv4 address, address with prefix, or network."""
+    what, fix = _ADDRESSES.get(wanted, ("valid", "see stacks/schema.json"))
     interface = None
     with suppress(ValueError):
         interface = ip_interface(value) if isinstance(value, str) else None
@@ -171,7 +171,7 @@ def _address_words(value: object, wanted: object) -> tuple[str, str]:
         return "IPv6 is not supported", f"write {what}"
     if wanted is IPv4Network and interface is not None:
         return "is an address inside a network, not a network", f"write {interface.network}"
-    return f"is not {what}", mend
+    return f"is not {what}", fix
 
 
 def _one_of(value: object, words: Sequence[str]) -> str:

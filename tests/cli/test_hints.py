@@ -32,17 +32,17 @@ MISMATCH = "after 8 failed attempts: ssh: handshake failed: ssh: host key mismat
 @pytest.mark.parametrize(
     ("message", "words"),
     [
-        (DIAL, "it does not answer at 192.168.56.10:22. Mend: start it"),
+        (DIAL, "it does not answer at 192.168.56.10:22. Fix: start it"),
         (DIAL.replace("connect: connection refused", "i/o timeout"), "it does not answer at 192.168.56.10:22"),
         (f"proxy: {DIAL}", "the jump host does not answer at 192.168.56.10:22"),
         ("after 8 failed attempts: dial tcp: lookup a.invalid on 192.0.2.53:53: no such host", "the name a.invalid"),
-        (MISMATCH, "it shows another host key than the pinned one. Mend: if it is the right machine"),
+        (MISMATCH, "it shows another host key than the pinned one. Fix: if it is the right machine"),
         (f"proxy: {MISMATCH}", "it, or the jump host, shows another host key"),
-        (REFUSED, "it refuses the key. Mend: add the public half"),
+        (REFUSED, "it refuses the key. Fix: add the public half"),
         (f"proxy: {REFUSED}", "it, or the jump host, refuses the key"),
         (
             "proxy: after 8 failed attempts: ssh: rejected: administratively prohibited (open failed)",
-            "the jump host passes no connection on. Mend: set AllowTcpForwarding yes",
+            "the jump host passes no connection on. Fix: set AllowTcpForwarding yes",
         ),
         (
             "proxy: after 8 failed attempts: ssh: rejected: connect failed (Connection refused)",
@@ -50,7 +50,7 @@ MISMATCH = "after 8 failed attempts: ssh: handshake failed: ssh: host key mismat
         ),
     ],
 )
-def test_each_failure_has_its_mend(message: str, words: str) -> None:
+def test_each_failure_has_its_fix(message: str, words: str) -> None:
     meaning = meaning_of(message)
     assert meaning is not None and words in meaning and meaning.endswith("; then run the same command again")
 
@@ -99,7 +99,7 @@ def daemon(tmp_path: Path) -> Iterator[Daemon]:
 
 
 @pytest.mark.timeout(300)
-def test_a_jump_host_that_refuses_is_named_with_its_mend(
+def test_a_jump_host_that_refuses_is_named_with_its_fix(
     daemon: Daemon, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """The whole way: stack file, program, engine, provider, sshd, and back."""
@@ -132,6 +132,6 @@ def test_a_jump_host_that_refuses_is_named_with_its_mend(
     assert pulumi_cli.run("up", "jump", ["--skip-preview", "--non-interactive", "--policy-pack="]) != 0
     said = re.findall(r"^lab up: .*", capfd.readouterr().err, re.MULTILINE)
     assert said == [
-        "lab up: host1: the jump host passes no connection on. Mend: set AllowTcpForwarding yes in its sshd_config, "
+        "lab up: host1: the jump host passes no connection on. Fix: set AllowTcpForwarding yes in its sshd_config, "
         "or take another jump host; then run the same command again"
     ]

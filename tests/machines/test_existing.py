@@ -117,7 +117,7 @@ def test_agent_when_no_key_file_is_named(monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_no_key_file_and_no_agent(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("SSH_AUTH_SOCK", raising=False)
-    with pytest.raises(ProgramError, match=r"privateKeyFile: none.*Mend: .*\(for host0, host1, host2\)"):
+    with pytest.raises(ProgramError, match=r"privateKeyFile: none.*Fix: .*\(for host0, host1, host2\)"):
         deploy(existing_lab())
     deploy(existing_lab(), dry_run=True)
 
@@ -143,14 +143,14 @@ def test_all_key_files_that_cannot_be_used_are_named_at_once(tmp_path: Path, key
     with pytest.raises(ProgramError) as caught:
         deploy(lab)
     absent, world, half = str(caught.value).splitlines()
-    assert f"{tmp_path}/absent" in absent and "Mend: make it" in absent and "(for host0)" in absent
-    assert "mode 0644" in world and f"Mend: chmod 600 {open_to_all}" in world and "(for host1)" in world
+    assert f"{tmp_path}/absent" in absent and "Fix: make it" in absent and "(for host0)" in absent
+    assert "mode 0644" in world and f"Fix: chmod 600 {open_to_all}" in world and "(for host1)" in world
     assert "no private key" in half and "(for host2)" in half
     assert HOST_KEYS[0] not in str(caught.value), "a file's content is nobody's message"
 
 
 def test_a_folder_is_no_key(tmp_path: Path) -> None:
-    with pytest.raises(ProgramError, match=r"cannot be read.*Mend"):
+    with pytest.raises(ProgramError, match=r"cannot be read.*Fix"):
         deploy(existing_lab({"privateKeyFile": str(tmp_path)}))
 
 
@@ -174,7 +174,7 @@ def test_a_key_with_a_passphrase_is_for_the_agent(tmp_path: Path, form: list[str
     for name, passphrase in [("open", ""), ("locked", "passphrase")]:
         subprocess.run(["ssh-keygen", "-q", *form, "-N", passphrase, "-f", tmp_path / name], check=True)
     deploy(existing_lab({"privateKeyFile": str(tmp_path / "open")}))
-    with pytest.raises(ProgramError, match=r"has a passphrase\. Mend: ssh-add it"):
+    with pytest.raises(ProgramError, match=r"has a passphrase\. Fix: ssh-add it"):
         deploy(existing_lab({"privateKeyFile": str(tmp_path / "locked")}))
 
 
@@ -188,5 +188,5 @@ def test_content_that_is_no_key(key: Path, content: bytes, said: str) -> None:
 
 
 def test_a_home_that_nobody_has() -> None:
-    with pytest.raises(ProgramError, match="Mend: write the path in full"):
+    with pytest.raises(ProgramError, match="Fix: write the path in full"):
         deploy(existing_lab({"privateKeyFile": "~nobody-of-that-name/key"}))

@@ -254,7 +254,7 @@ def test_without_the_right_key_there_is_none(
     done = host.boot()
     assert done.returncode == 1
     assert host.keys() == set(), "sshd must not start with any other key"
-    assert said in done.stderr and "Mend:" in done.stderr.splitlines()[-1]
+    assert said in done.stderr and "Fix:" in done.stderr.splitlines()[-1]
     assert_secrets_kept(host, done, surroundings)
 
 

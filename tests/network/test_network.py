@@ -151,7 +151,7 @@ def test_pods_rows_are_for_the_pools_that_need_them() -> None:
 def test_a_type_that_no_zone_offers_is_named() -> None:
     lab = aws_lab({"instanceType": "x9.huge"})
     with (
-        pytest.raises(ProgramError, match=r"machines\.instanceType: x9\.huge — no zone .* Mend: another type"),
+        pytest.raises(ProgramError, match=r"machines\.instanceType: x9\.huge — no zone .* Fix: another type"),
         cloud() as aws,
     ):
         run_program(

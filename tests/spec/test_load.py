@@ -229,7 +229,7 @@ def accepted_or_refused(raw: Any) -> None:
     except SpecError as error:
         assert error.findings
         for finding in error.findings:
-            assert all((finding.key, finding.value, finding.problem, finding.mend))
+            assert all((finding.key, finding.value, finding.problem, finding.fix))
             assert str(finding).isprintable()
 
 

@@ -187,10 +187,10 @@ def test_shown(value: object, text: str) -> None:
 
 
 def test_messages_use_one_form() -> None:
-    """Problems and mends continue a sentence: small first letter (or a name), no full stop of their own."""
+    """Problems and fixes continue a sentence: small first letter (or a name), no full stop of their own."""
     for path in BAD:
         with pytest.raises(SpecError) as caught:
             load_stack_file(path)
         for finding in caught.value.findings:
             assert not re.search(r"[.,;:]$", finding.problem), finding
-            assert not re.search(r"[,;:]$", finding.mend), finding
+            assert not re.search(r"[,;:]$", finding.fix), finding

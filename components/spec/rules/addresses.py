@@ -68,8 +68,8 @@ def subnets_in_vpc(lab: Lab) -> Iterator[Finding]:
 def subnets_hold_hosts(lab: Lab) -> Iterator[Finding]:
     for name, cidr in lab.network.subnets.items():
         if cidr.prefixlen > LARGEST_PREFIX:
-            mend = f"choose a prefix length of at most /{LARGEST_PREFIX}"
-            yield Finding(f"network.subnets.{name}", str(cidr), "has no room for machines and their gateway", mend)
+            fix = f"choose a prefix length of at most /{LARGEST_PREFIX}"
+            yield Finding(f"network.subnets.{name}", str(cidr), "has no room for machines and their gateway", fix)
 
 
 @rule("network.vpcCidr", "network.subnets", "kubernetes.podCidr", "kubernetes.serviceCidr", "machines.provider")
@@ -127,8 +127,8 @@ def node_subnets(lab: Lab) -> Iterator[Finding]:
     for index, node in enumerate(lab.nodes):
         if node.subnet not in lab.network.subnets:
             meant = nearest(node.subnet, lab.network.subnets)
-            mend = f"did you mean {meant}?" if meant else f"write {listed(list(lab.network.subnets))}"
-            yield Finding(f"nodes[{index}].subnet", node.subnet, "is not one of network.subnets", mend)
+            fix = f"did you mean {meant}?" if meant else f"write {listed(list(lab.network.subnets))}"
+            yield Finding(f"nodes[{index}].subnet", node.subnet, "is not one of network.subnets", fix)
 
 
 @rule("nodes[].address", "nodes[].subnet", "network.subnets", "machines.provider", each="nodes[]")

@@ -25,8 +25,8 @@ def pools_in_pod_range(lab: Lab) -> Iterator[Finding]:
     for index, pool in enumerate(lab.calico.pools):
         if not pool.cidr.subnet_of(pods):
             problem = f"lies outside kubernetes.podCidr {pods}"
-            mend = f"choose a range inside {pods}, or widen kubernetes.podCidr"
-            yield Finding(f"calico.pools[{index}].cidr", str(pool.cidr), problem, mend)
+            fix = f"choose a range inside {pods}, or widen kubernetes.podCidr"
+            yield Finding(f"calico.pools[{index}].cidr", str(pool.cidr), problem, fix)
 
 
 @rule("calico.pools[].cidr", each="calico.pools[]")
@@ -55,8 +55,8 @@ def blocks_fit(lab: Lab) -> Iterator[Finding]:
         if pool.node_selector == "all()" and blocks < len(lab.nodes):
             smaller = pool.cidr.prefixlen + (len(lab.nodes) - 1).bit_length()
             problem = f"{pool.cidr} holds {blocks} blocks of /{pool.block_size}, and there are {len(lab.nodes)} nodes"
-            mend = "widen the pool" + (f", or make blockSize {smaller} or more" if smaller <= 32 else "")
-            yield Finding(key, str(pool.block_size), problem, mend)
+            fix = "widen the pool" + (f", or make blockSize {smaller} or more" if smaller <= 32 else "")
+            yield Finding(key, str(pool.block_size), problem, fix)
 
 
 @rule("calico.pools[].nodeSelector", each="calico.pools[]")
@@ -75,8 +75,8 @@ def encapsulation_needs_bgp(lab: Lab) -> Iterator[Finding]:
     for index, pool in enumerate(lab.calico.pools):
         if pool.mode.routes_by == "BIRD":
             problem = "needs BGP, and calico.bgp is Disabled"
-            mend = "set calico.bgp: Enabled, or encapsulation: VXLAN"
-            yield Finding(f"calico.pools[{index}].encapsulation", pool.encapsulation, problem, mend)
+            fix = "set calico.bgp: Enabled, or encapsulation: VXLAN"
+            yield Finding(f"calico.pools[{index}].encapsulation", pool.encapsulation, problem, fix)
 
 
 @rule("calico.pools[].encapsulation", "calico.ipam", each="calico.pools[]")
@@ -86,8 +86,8 @@ def encapsulation_needs_calico_ipam(lab: Lab) -> Iterator[Finding]:
     for index, pool in enumerate(lab.calico.pools):
         if pool.mode.routes_by == "Felix":
             problem = "routes by Calico's blocks, and with calico.ipam HostLocal there are none"
-            mend = "set calico.ipam: Calico, or encapsulation: None or IPIP with BGP"
-            yield Finding(f"calico.pools[{index}].encapsulation", pool.encapsulation, problem, mend)
+            fix = "set calico.ipam: Calico, or encapsulation: None or IPIP with BGP"
+            yield Finding(f"calico.pools[{index}].encapsulation", pool.encapsulation, problem, fix)
 
 
 @rule(
@@ -108,8 +108,8 @@ def plain_packets_stay_in_subnet(lab: Lab) -> Iterator[Finding]:
     for index, pool in enumerate(lab.calico.pools):
         if pool.mode.tunnel is None:
             problem = f"nodes stand in {len(subnets)} subnets, and {router} drops packets with pod addresses"
-            mend = "set IPIPCrossSubnet or VXLANCrossSubnet, or put all nodes into one subnet"
-            yield Finding(f"calico.pools[{index}].encapsulation", pool.encapsulation, problem, mend)
+            fix = "set IPIPCrossSubnet or VXLANCrossSubnet, or put all nodes into one subnet"
+            yield Finding(f"calico.pools[{index}].encapsulation", pool.encapsulation, problem, fix)
 
 
 @rule("calico.routeReflectors", "calico.bgp", "nodes[].name")
@@ -117,13 +117,13 @@ def route_reflectors(lab: Lab) -> Iterator[Finding]:
     names = {node.name: index for index, node in enumerate(lab.nodes)}
     if lab.calico.route_reflectors and lab.calico.bgp == "Disabled":
         given = shown(list(lab.calico.route_reflectors))
-        mend = "set calico.bgp: Enabled, or remove them"
-        yield Finding("calico.routeReflectors", given, "need BGP, and calico.bgp is Disabled", mend)
+        fix = "set calico.bgp: Enabled, or remove them"
+        yield Finding("calico.routeReflectors", given, "need BGP, and calico.bgp is Disabled", fix)
     for index, name in enumerate(lab.calico.route_reflectors):
         if name not in names:
             meant = nearest(name, names)
-            mend = f"did you mean {meant}?" if meant else f"write {listed(list(names))}"
-            yield Finding(f"calico.routeReflectors[{index}]", name, "is not a node's name", mend)
+            fix = f"did you mean {meant}?" if meant else f"write {listed(list(names))}"
+            yield Finding(f"calico.routeReflectors[{index}]", name, "is not a node's name", fix)
     for index, first in repeated(lab.calico.route_reflectors):
         name = lab.calico.route_reflectors[index]
         yield Finding(f"calico.routeReflectors[{index}]", name, f"is routeReflectors[{first}] already", "remove it")
@@ -133,8 +133,8 @@ def route_reflectors(lab: Lab) -> Iterator[Finding]:
 def peers_need_bgp(lab: Lab) -> Iterator[Finding]:
     if lab.calico.peers and lab.calico.bgp == "Disabled":
         given = shown([peer.name for peer in lab.calico.peers])
-        mend = "set calico.bgp: Enabled, or remove them"
-        yield Finding("calico.peers", given, "need BGP, and calico.bgp is Disabled", mend)
+        fix = "set calico.bgp: Enabled, or remove them"
+        yield Finding("calico.peers", given, "need BGP, and calico.bgp is Disabled", fix)
 
 
 @rule("calico.peers[].name", each="calico.peers[]")
@@ -169,8 +169,8 @@ def interface(lab: Lab) -> Iterator[Finding]:
     try:
         re.compile(given)
     except (re.error, OverflowError) as error:
-        mend = "write e.g. eth1 or eth.*"
-        yield Finding("calico.interface", shown(given), f"is not a regular expression: {error}", mend)
+        fix = "write e.g. eth1 or eth.*"
+        yield Finding("calico.interface", shown(given), f"is not a regular expression: {error}", fix)
     else:
         if not given.strip():
             yield Finding("calico.interface", shown(given), "names no interface", "write e.g. eth1, or leave it out")

@@ -39,8 +39,8 @@ def kubernetes_version(lab: Lab) -> Iterator[Finding]:
         known = listed([f"{m}.{p}" for m, p in pins.KUBERNETES.items()])
         # Same major, and beside the known minors in number: one released too late or too early for the pins.
         near = min(pins.KUBERNETES, key=lambda m: abs(_number(m) - _number(minor)))
-        mend = f"write {near}.{pins.KUBERNETES[near]}; known minors up to {known}"
-        yield Finding(key, version, "is of a minor that is not known to work with the rest", mend)
+        fix = f"write {near}.{pins.KUBERNETES[near]}; known minors up to {known}"
+        yield Finding(key, version, "is of a minor that is not known to work with the rest", fix)
     elif int(patch) > newest or str(int(patch)) != patch:
         problem = f"is not a known patch of {minor}"
         yield Finding(key, version, problem, f"write {minor}.{newest} or an earlier patch")
@@ -72,12 +72,12 @@ def _pinned(key: str, version: str, known: list[str], default: str) -> Iterator[
 def control_planes(lab: Lab) -> Iterator[Finding]:
     count = len(lab.control_planes)
     if not count:
-        mend = "give one of them role: control-plane"
-        yield Finding("nodes", f"{len(lab.nodes)} workers", "no node is a control plane", mend)
+        fix = "give one of them role: control-plane"
+        yield Finding("nodes", f"{len(lab.nodes)} workers", "no node is a control plane", fix)
     elif count % 2 == 0 and not lab.kubernetes.allow_even_control_planes:
         problem = f"tolerate no more losses than {count - 1} would"
-        mend = "make their number odd, or set kubernetes.allowEvenControlPlanes: true"
-        yield Finding("nodes", f"{count} control planes", problem, mend)
+        fix = "make their number odd, or set kubernetes.allowEvenControlPlanes: true"
+        yield Finding("nodes", f"{count} control planes", problem, fix)
 
 
 @rule("kubernetes.controlPlaneEndpoint")
@@ -108,8 +108,8 @@ def _is_host(text: str) -> bool:
 def dns_domain(lab: Lab) -> Iterator[Finding]:
     given = lab.kubernetes.dns_domain
     if not PREFIX.fullmatch(given) or any(len(label) > 63 for label in given.split(".")):
-        mend = "write lower-case labels with dots, e.g. cluster.local"
-        yield Finding("kubernetes.dnsDomain", shown(given), "is not a DNS domain", mend)
+        fix = "write lower-case labels with dots, e.g. cluster.local"
+        yield Finding("kubernetes.dnsDomain", shown(given), "is not a DNS domain", fix)
 
 
 @rule("nodes[].labels", "nodes[].taints", each="nodes[]")
@@ -137,11 +137,11 @@ def label_findings(key: str, labels: Mapping[str, str]) -> Iterator[Finding]:
         prefix, slash, last = name.rpartition("/")
         if not NAME.fullmatch(last) or (slash and not PREFIX.fullmatch(prefix)):
             problem = "is not a label's key"
-            mend = "write [prefix/]name, the name of at most 63 letters, digits, - _ and ."
-            yield Finding(f"{key}.{shown(name)}", shown(value), problem, mend)
+            fix = "write [prefix/]name, the name of at most 63 letters, digits, - _ and ."
+            yield Finding(f"{key}.{shown(name)}", shown(value), problem, fix)
         if value and not NAME.fullmatch(value):
-            mend = "write at most 63 letters, digits, - _ and . with a letter or digit at both ends"
-            yield Finding(f"{key}.{shown(name)}", shown(value), "is not a label's value", mend)
+            fix = "write at most 63 letters, digits, - _ and . with a letter or digit at both ends"
+            yield Finding(f"{key}.{shown(name)}", shown(value), "is not a label's value", fix)
 
 
 RULES = (

@@ -26,8 +26,8 @@ def region(lab: Lab, config: Mapping[str, str]) -> Iterator[Finding]:
         return
     given = config.get("aws:region")
     if not given:
-        mend = "add aws:region beside cni-lab:lab, e.g. aws:region: us-west-2"
-        yield Finding("aws:region", "missing", "EC2 machines need a region", mend)
+        fix = "add aws:region beside cni-lab:lab, e.g. aws:region: us-west-2"
+        yield Finding("aws:region", "missing", "EC2 machines need a region", fix)
     elif not REGION.fullmatch(given):
         yield Finding("aws:region", shown(given), "is not in the form of a region", "write e.g. us-west-2")
 
@@ -39,8 +39,8 @@ def operators(lab: Lab) -> Iterator[Finding]:
     for index, cidr in enumerate(lab.machines.operator_cidrs):
         if cidr.prefixlen < WIDEST_OPERATOR:
             problem = "opens SSH and the Kubernetes API to the world" if not cidr.prefixlen else "is far too wide"
-            mend = f"write your own address with /32, or a range of at least /{WIDEST_OPERATOR}"
-            yield Finding(f"machines.operatorCidrs[{index}]", str(cidr), problem, mend)
+            fix = f"write your own address with /32, or a range of at least /{WIDEST_OPERATOR}"
+            yield Finding(f"machines.operatorCidrs[{index}]", str(cidr), problem, fix)
 
 
 @rule("machines.provider", "machines.instanceType", "machines.image")
@@ -70,8 +70,8 @@ def worker_access(lab: Lab) -> Iterator[Finding]:
     for index, node in enumerate(lab.nodes):
         if node.role == "worker" and node.subnet in public:
             problem = "is a control plane's, where public addresses are the way out; this worker has none"
-            mend = "give the workers a subnet of their own, or write machines.workerAccess: Public"
-            yield Finding(f"nodes[{index}].subnet", node.subnet, problem, mend)
+            fix = "give the workers a subnet of their own, or write machines.workerAccess: Public"
+            yield Finding(f"nodes[{index}].subnet", node.subnet, problem, fix)
     standing = {node.subnet: "endpoint" for node in lab.workers[:1]}
     standing |= {node.subnet: "NAT gateway" for node in lab.control_planes[:1]}
     for name, thing in standing.items():
@@ -87,8 +87,8 @@ def existing_hosts(lab: Lab) -> Iterator[Finding]:
     for index, node in enumerate(lab.nodes):
         key = f"nodes[{index}].ssh"
         if existing and node.ssh is None:
-            mend = "add ssh: {hostKey: …}; on the host, cat /etc/ssh/ssh_host_ed25519_key.pub"
-            yield Finding(key, "missing", "an existing host's key must be known before the first contact", mend)
+            fix = "add ssh: {hostKey: …}; on the host, cat /etc/ssh/ssh_host_ed25519_key.pub"
+            yield Finding(key, "missing", "an existing host's key must be known before the first contact", fix)
         elif not existing and node.ssh is not None:
             problem = f"is for existing hosts, and machines.provider is {lab.machines.provider}"
             yield Finding(key, shown(node.ssh.host_key), problem, "remove it")
@@ -100,16 +100,16 @@ def host_keys(lab: Lab) -> Iterator[Finding]:
         return
     for index, node in enumerate(lab.nodes):
         if node.ssh is not None and (problem := host_key_problem(node.ssh.host_key)):
-            mend = "copy the one line of /etc/ssh/ssh_host_ed25519_key.pub"
-            yield Finding(f"nodes[{index}].ssh.hostKey", shown(node.ssh.host_key), problem, mend)
+            fix = "copy the one line of /etc/ssh/ssh_host_ed25519_key.pub"
+            yield Finding(f"nodes[{index}].ssh.hostKey", shown(node.ssh.host_key), problem, fix)
 
 
 @rule("machines.provider", "machines.jumpHost.hostKey")
 def jump_host_key(lab: Lab) -> Iterator[Finding]:
     jump = lab.machines.jump_host if isinstance(lab.machines, ExistingMachines) else None
     if jump is not None and jump.host_key is not None and (problem := host_key_problem(jump.host_key)):
-        mend = "copy the one line of the jump host's /etc/ssh/ssh_host_ed25519_key.pub"
-        yield Finding("machines.jumpHost.hostKey", shown(jump.host_key), problem, mend)
+        fix = "copy the one line of the jump host's /etc/ssh/ssh_host_ed25519_key.pub"
+        yield Finding("machines.jumpHost.hostKey", shown(jump.host_key), problem, fix)
 
 
 def host_key_problem(line: str) -> str | None:

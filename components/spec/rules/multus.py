@@ -55,8 +55,8 @@ def delegate_pools(lab: Lab) -> Iterator[Finding]:
     for index, delegate in enumerate(lab.multus.delegates if lab.multus else ()):
         if delegate.pool is not None and delegate.pool not in names:
             meant = nearest(delegate.pool, names)
-            mend = f"did you mean {meant}?" if meant else f"write {listed(names)}"
-            yield Finding(f"multus.delegates[{index}].pool", delegate.pool, "is not one of calico.pools", mend)
+            fix = f"did you mean {meant}?" if meant else f"write {listed(names)}"
+            yield Finding(f"multus.delegates[{index}].pool", delegate.pool, "is not one of calico.pools", fix)
 
 
 @rule(*RANGES, *POOLS, each="multus.delegates[]")
@@ -69,8 +69,8 @@ def ranges_in_block(lab: Lab) -> Iterator[Finding]:
             yield Finding(f"{key}.rangeStart", str(start), problem, "swap the two, or make rangeEnd larger")
         elif end >= size:
             problem = f"lies outside the block: a /{pool.block_size} of pool {pool.name} has addresses 0 to {size - 1}"
-            mend = f"make it at most {size - 1}" if start < size else "choose a range inside the block"
-            yield Finding(f"{key}.rangeEnd", str(end), problem, f"{mend}, or lower the pool's blockSize: larger blocks")
+            fix = f"make it at most {size - 1}" if start < size else "choose a range inside the block"
+            yield Finding(f"{key}.rangeEnd", str(end), problem, f"{fix}, or lower the pool's blockSize: larger blocks")
 
 
 @rule(*RANGES, *POOLS, each="multus.delegates[]")
@@ -84,9 +84,9 @@ def ranges_apart(lab: Lab) -> Iterator[Finding]:
         if before is not None and start <= before[0]:
             earlier, later = sorted((index, before[1]))
             problem = f"its range overlaps that of delegates[{earlier}] in the same blocks"
-            mend = "choose ranges with no common address"
+            fix = "choose ranges with no common address"
             value = str(placed[later][1].range_start)
-            yield Finding(f"multus.delegates[{later}].rangeStart", value, problem, mend)
+            yield Finding(f"multus.delegates[{later}].rangeStart", value, problem, fix)
         if before is None or end > before[0]:
             widest[pool_name] = (end, index)
 
@@ -108,8 +108,8 @@ def room_for_calico(lab: Lab) -> Iterator[Finding]:
             problem = (
                 f"the ranges leave calico-ipam {size - reserved} of the {size} addresses of a block of pool {pool.name}"
             )
-            mend = f"leave at least {LEFT_FOR_CALICO}, or lower the pool's blockSize: larger blocks"
-            yield Finding("multus.delegates", f"{reserved} addresses", problem, mend)
+            fix = f"leave at least {LEFT_FOR_CALICO}, or lower the pool's blockSize: larger blocks"
+            yield Finding("multus.delegates", f"{reserved} addresses", problem, fix)
 
 
 @rule("multus.delegates", "calico.ipam")
@@ -125,8 +125,8 @@ def delegates_need_block_everywhere(lab: Lab) -> Iterator[Finding]:
     for index, _, pool in _placed(lab):
         if pool.node_selector != "all()":
             problem = f"nodes outside the nodeSelector of pool {pool.name} have no block for the delegate's range"
-            mend = "choose a pool that selects all()"
-            yield Finding(f"multus.delegates[{index}].pool", pool.name, problem, mend)
+            fix = "choose a pool that selects all()"
+            yield Finding(f"multus.delegates[{index}].pool", pool.name, problem, fix)
 
 
 RULES = (

@@ -48,8 +48,8 @@ def last_host(subnet: IPv4Network) -> IPv4Address:
 def networks_need_multus(lab: Lab) -> Iterator[Finding]:
     if lab.networks and lab.multus is None:
         given = shown([network.name for network in lab.networks])
-        mend = "add multus: with clusterNetwork and delegates, or remove the networks"
-        yield Finding("networks", given, "only Multus attaches further networks, and there is no multus", mend)
+        fix = "add multus: with clusterNetwork and delegates, or remove the networks"
+        yield Finding("networks", given, "only Multus attaches further networks, and there is no multus", fix)
 
 
 @rule("networks[].name", "networks[].namespace", each="networks[]")
@@ -90,8 +90,8 @@ def bridges_have_one_subnet(lab: Lab) -> Iterator[Finding]:
         before, subnet = first.setdefault(network.bridge, (index, network.subnet))
         if subnet != network.subnet:
             problem = f"is networks[{before}]'s bridge too, whose subnet is {subnet}"
-            mend = "give each subnet a bridge of its own"
-            yield Finding(f"networks[{index}].bridge", network.bridge, problem, mend)
+            fix = "give each subnet a bridge of its own"
+            yield Finding(f"networks[{index}].bridge", network.bridge, problem, fix)
 
 
 @rule("networks[].subnet", "networks[].type", "networks[].bridge", each="networks[]")
@@ -135,8 +135,8 @@ def addresses_handed_out_once(lab: Lab) -> Iterator[Finding]:
         mine = [member for member in members if _link(member[1]) == _link(leader)]
         for index, before in _shared(mine):
             problem = f"is networks[{before}].subnet too, and both hand out the same addresses"
-            mend = "give both an ipam range, apart from one another"
-            yield Finding(f"networks[{index}].subnet", str(subnet), problem, mend)
+            fix = "give both an ipam range, apart from one another"
+            yield Finding(f"networks[{index}].subnet", str(subnet), problem, fix)
 
 
 def _shared(networks: Sequence[tuple[int, AddressedNetwork]]) -> Iterator[tuple[int, int]]:
@@ -176,9 +176,9 @@ def _link(network: AddressedNetwork) -> tuple[str, str]:
 def subnets_hold_pods(lab: Lab) -> Iterator[Finding]:
     for index, network in enumerate(lab.networks):
         if isinstance(network, AddressedNetwork) and network.subnet.prefixlen > 30:
-            mend = "choose a prefix length of at most /30"
+            fix = "choose a prefix length of at most /30"
             key = f"networks[{index}].subnet"
-            yield Finding(key, str(network.subnet), "has no room for a gateway and a pod", mend)
+            yield Finding(key, str(network.subnet), "has no room for a gateway and a pod", fix)
 
 
 @rule("networks[].ipam", "networks[].subnet", "networks[].type", each="networks[]")
@@ -187,14 +187,14 @@ def ipam_in_subnet(lab: Lab) -> Iterator[Finding]:
         if not isinstance(network, AddressedNetwork) or network.subnet.prefixlen > 30:
             continue
         key, subnet, ipam = f"networks[{index}].ipam", network.subnet, network.ipam
-        mend = f"choose from {subnet[1]} to {last_host(subnet)}"
+        fix = f"choose from {subnet[1]} to {last_host(subnet)}"
         if ipam.gateway is not None and not subnet[1] <= ipam.gateway <= last_host(subnet):
-            yield Finding(f"{key}.gateway", str(ipam.gateway), f"is not a host of the subnet {subnet}", mend)
+            yield Finding(f"{key}.gateway", str(ipam.gateway), f"is not a host of the subnet {subnet}", fix)
         if isinstance(ipam, HostLocal | Whereabouts):
             ends = {"rangeStart": ipam.range_start, "rangeEnd": ipam.range_end}
             outside = {name: a for name, a in ends.items() if a is not None and not subnet[1] <= a <= last_host(subnet)}
             for name, address in outside.items():
-                yield Finding(f"{key}.{name}", str(address), f"is not a host of the subnet {subnet}", mend)
+                yield Finding(f"{key}.{name}", str(address), f"is not a host of the subnet {subnet}", fix)
             start, end = handed_out(network)
             if not outside and start > end:
                 yield Finding(f"{key}.rangeStart", str(start), f"comes after the last address, {end}", "swap the two")
@@ -202,7 +202,7 @@ def ipam_in_subnet(lab: Lab) -> Iterator[Finding]:
         for number, address in enumerate(ipam.addresses):
             place = f"{key}.addresses[{number}]"
             if not subnet[1] <= address.ip <= last_host(subnet):
-                yield Finding(place, str(address), f"is not a host of the subnet {subnet}", mend)
+                yield Finding(place, str(address), f"is not a host of the subnet {subnet}", fix)
             elif address.network != subnet:
                 problem = f"has another prefix length than the subnet {subnet}"
                 yield Finding(place, str(address), problem, f"write {address.ip}/{subnet.prefixlen}")
@@ -254,17 +254,17 @@ def custom_configs(lab: Lab) -> Iterator[Finding]:
         if version is None:
             yield Finding(f"{key}.cniVersion", "missing", "a CNI configuration needs it", "add cniVersion: 0.3.1")
         elif version not in CNI_VERSIONS:
-            mend = f"write {listed(CNI_VERSIONS)}"
-            yield Finding(f"{key}.cniVersion", shown(version), "is not a known version", mend)
+            fix = f"write {listed(CNI_VERSIONS)}"
+            yield Finding(f"{key}.cniVersion", shown(version), "is not a known version", fix)
         if "plugins" in config:
             good = isinstance(plugins, list) and plugins and all(_is_plugin(plugin) for plugin in plugins)
             if not good:
-                problem, mend = "must be a list of mappings, each with a type", "write e.g. plugins: [{type: bridge}]"
-                yield Finding(f"{key}.plugins", shown(plugins), problem, mend)
+                problem, fix = "must be a list of mappings, each with a type", "write e.g. plugins: [{type: bridge}]"
+                yield Finding(f"{key}.plugins", shown(plugins), problem, fix)
         elif not _is_plugin(config):
             seen = "missing" if kind is None else shown(kind)
-            mend = "add type: with a plugin's name, e.g. bridge"
-            yield Finding(f"{key}.type", seen, "a CNI configuration names its plugin", mend)
+            fix = "add type: with a plugin's name, e.g. bridge"
+            yield Finding(f"{key}.type", seen, "a CNI configuration names its plugin", fix)
         if "name" in config and config["name"] != network.name:
             problem = f"is another name than the network's, {network.name}"
             yield Finding(f"{key}.name", shown(config["name"]), problem, f"write {network.name}, or leave it out")

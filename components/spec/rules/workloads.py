@@ -48,8 +48,8 @@ def attached_networks(lab: Lab) -> Iterator[Finding]:
             key, name = f"workloads[{index}].networks[{number}].name", attachment.name
             if name not in spaces:
                 meant = nearest(name, spaces)
-                mend = f"did you mean {meant}?" if meant else f"write {listed(list(spaces))}, or add it to networks"
-                yield Finding(key, name, "is not one of networks", mend)
+                fix = f"did you mean {meant}?" if meant else f"write {listed(list(spaces))}, or add it to networks"
+                yield Finding(key, name, "is not one of networks", fix)
             elif spaces[name] > 1:
                 problem = f"is the name of {spaces[name]} networks in different namespaces"
                 yield Finding(key, name, problem, "give the networks names of their own")
@@ -86,17 +86,17 @@ def default_routes(lab: Lab) -> Iterator[Finding]:
             key = f"workloads[{index}].networks[{number}].defaultRoute"
             subnet, (first, last) = network.subnet, handed_out(network)
             on_bridge = isinstance(network, BridgeNetwork) and network.is_gateway
-            mend = f"write {gateway(network)}, the bridge's own address" if on_bridge else f"choose another in {subnet}"
+            fix = f"write {gateway(network)}, the bridge's own address" if on_bridge else f"choose another in {subnet}"
             if not subnet[1] <= route <= last_host(subnet):
-                yield Finding(key, str(route), f"is not a host of the network's subnet {subnet}", mend)
+                yield Finding(key, str(route), f"is not a host of the network's subnet {subnet}", fix)
             elif isinstance(network.ipam, StaticAddresses):
                 if route in (address.ip for address in network.ipam.addresses):
-                    yield Finding(key, str(route), "is the pod's own address: a black hole", mend)
+                    yield Finding(key, str(route), "is the pod's own address: a black hole", fix)
             # host-local hands out everything in its range but the gateway; whereabouts hands out that, too.
             elif first <= route <= last and not (isinstance(network.ipam, HostLocal) and route == gateway(network)):
                 problem = f"may be a pod's own address, for pods get {first} to {last}: a black hole"
                 wider = f", or let the network's ipam.rangeStart be {route + 1}"
-                yield Finding(key, str(route), problem, mend + (wider if route < last else ""))
+                yield Finding(key, str(route), problem, fix + (wider if route < last else ""))
 
 
 @rule("workloads[].networks", "workloads[].replicas", "networks[].name", "networks[].ipam", each="workloads[]")
@@ -110,8 +110,8 @@ def static_addresses(lab: Lab) -> Iterator[Finding]:
             key = f"workloads[{index}].networks[{number}].name"
             if workload.replicas > 1:
                 problem = f"gives all {workload.replicas} pods the same static address"
-                mend = "set replicas: 1, or the network's ipam: {type: host-local}"
-                yield Finding(key, attachment.name, problem, mend)
+                fix = "set replicas: 1, or the network's ipam: {type: host-local}"
+                yield Finding(key, attachment.name, problem, fix)
             if attachment.name in users:
                 problem = f"gives the static address that workloads[{users[attachment.name]}] has already"
                 yield Finding(key, attachment.name, problem, "give each workload a network of its own")
@@ -141,8 +141,8 @@ def addresses_enough(lab: Lab) -> Iterator[Finding]:
         nodes = _nodes_for(lab, workload)
         if workload.replicas and wanted[name] > sizes[name] * nodes:
             problem = f"with it {wanted[name]} pods want addresses of {name}: {sizes[name]} on each of {nodes} nodes"
-            mend = "lower it, or widen the delegate's range"
-            yield Finding(f"workloads[{index}].replicas", shown(workload.replicas), problem, mend)
+            fix = "lower it, or widen the delegate's range"
+            yield Finding(f"workloads[{index}].replicas", shown(workload.replicas), problem, fix)
 
 
 def _nodes_for(lab: Lab, workload: Workload) -> int:
