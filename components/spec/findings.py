@@ -10,7 +10,11 @@ from itertools import islice
 
 @dataclass(frozen=True, order=True)
 class Finding:
-    """One mistake. `key` is its place (`nodes[2].address`), `value` what stands there, as text."""
+    """One mistake in a stack file.
+
+    `key` is the place, e.g. `nodes[2].address`. It is always whole, because programs and tests look findings up by it.
+    `value` is what the file has there, shortened to one short line. `problem` and `fix` continue the sentence.
+    """
 
     key: str
     value: str
@@ -44,15 +48,20 @@ def nearest(word: str, words: Iterable[str]) -> str | None:
     return by_lower[found[0]] if found else None
 
 
+def shown_key(key: str) -> str:
+    """A key on one line, never shortened. Spaces at an end and unprintable characters make it quoted and escaped."""
+    return key if key and key.isprintable() and key == key.strip() else ascii(key)
+
+
 def shown(value: object, limit: int = 60) -> str:
-    """A value on one short line, as it would be written in YAML's flow style; control characters escaped."""
+    """A value on one line of at most `limit` characters, as in YAML's flow style. Control characters are escaped."""
     match value:
         case None:
             text = "null"
         case bool():
             text = str(value).lower()
         case str():
-            text = value if value and value.isprintable() and value == value.strip() else ascii(value)
+            text = shown_key(value)
         case dict():
             text = "{" + ", ".join(map(str, list(value)[:5])) + "}"
         case list() | tuple():

@@ -13,7 +13,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from components.spec.document import MAX_DEPTH, read_document
-from components.spec.findings import Finding, SpecError, nearest, shown
+from components.spec.findings import Finding, SpecError, nearest, shown, shown_key
 from components.spec.models import Lab
 from components.spec.rules import check
 from components.spec.translate import Flaw, KeyPath, dotted, flaws, replaceable, without
@@ -27,6 +27,8 @@ PULUMI_KEYS = ("config", "secretsprovider", "encryptedkey", "encryptionsalt", "e
 MAX_REPAIRS = 6
 # Nobody reads on, and some thousand would take long to find.
 MAX_FINDINGS = 500
+_NO_TEXT = "holds a control character or half a surrogate pair"
+_TAKE_OUT = "take that character out"
 
 
 @dataclass(frozen=True)
@@ -80,7 +82,7 @@ def _file_findings(document: Mapping[str, object]) -> Iterator[Finding]:
         if key not in PULUMI_KEYS:
             meant = nearest(key, PULUMI_KEYS)
             fix = f"did you mean {meant}?" if meant else f"put it under config, as {LAB_KEY} or namespace:key"
-            yield Finding(shown(key), shown(document[key]), "Pulumi knows no such key in a stack file", fix)
+            yield Finding(shown_key(key), shown(document[key]), "Pulumi knows no such key in a stack file", fix)
     config = document.get("config")
     if not isinstance(config, dict):
         problem = "must be a mapping" if "config" in document else "this key is required"
@@ -90,9 +92,9 @@ def _file_findings(document: Mapping[str, object]) -> Iterator[Finding]:
     for key, value in config.items():
         if ":" not in key:
             meant = LAB_KEY if nearest(key, ["lab", "cni-lab"]) else f"cni-lab:{key}"
-            yield Finding(f"config.{shown(key)}", shown(value), "has no namespace", f"did you mean {meant}?")
+            yield Finding(f"config.{shown_key(key)}", shown(value), "has no namespace", f"did you mean {meant}?")
         elif key.startswith("cni-lab:") and key != LAB_KEY:
-            yield Finding(shown(key), shown(value), "is not a key that is known here", f"did you mean {LAB_KEY}?")
+            yield Finding(shown_key(key), shown(value), "is not a key that is known here", f"did you mean {LAB_KEY}?")
     if LAB_KEY not in config:
         fix = f"add {LAB_KEY}: under config:, at least with machines: {{provider: local}}"
         yield Finding(LAB_KEY, "missing", "this key is required", fix)
@@ -150,13 +152,21 @@ def _json_value(value: object, path: KeyPath, broken: list[Flaw]) -> Any:
     elif len(path) > MAX_DEPTH:
         problem, fix = f"lies more than {MAX_DEPTH} levels deep", "nothing in a lab is that deep; take it out"
     elif isinstance(value, dict):
-        return {str(key): _json_value(item, (*path, str(key)), broken) for key, item in value.items()}
+        found = {}
+        for key, item in value.items():
+            # A broken key stays, escaped: without it the mapping might be empty, which would be a second finding.
+            name = str(key) if _is_text(str(key)) else shown_key(str(key))
+            place = (*path, name)
+            if name != str(key):
+                broken.append(Flaw(Finding(dotted(place), shown(item), f"its key {_NO_TEXT}", _TAKE_OUT), place, place))
+            found[name] = _json_value(item, place, broken)
+        return found
     elif isinstance(value, list):
         return [_json_value(item, (*path, index), broken) for index, item in enumerate(value)]
     elif isinstance(value, str):
-        if all(c.isprintable() or c in "\n\t" or ord(c) >= 0xA0 for c in value) and _encodes(value):
+        if _is_text(value):
             return value
-        problem, fix = "holds a control character or half a surrogate pair", "take that character out"
+        problem, fix = _NO_TEXT, _TAKE_OUT
     elif isinstance(value, bool) or value is None:
         return value
     elif isinstance(value, int):
@@ -173,9 +183,6 @@ def _json_value(value: object, path: KeyPath, broken: list[Flaw]) -> Any:
     return None
 
 
-def _encodes(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
+def _is_text(value: str) -> bool:
+    """Whether it has neither control characters, but for line ends and tabs, nor halves of surrogate pairs."""
+    return all(c.isprintable() or c in "\n\t" or (ord(c) >= 0xA0 and not 0xD800 <= ord(c) < 0xE000) for c in value)

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from pydantic import BaseModel
 from pydantic_core import ErrorDetails
 
-from components.spec.findings import Finding, nearest, shown
+from components.spec.findings import Finding, nearest, shown, shown_key
 from components.spec.models import Lab
 
 KeyPath = tuple[str | int, ...]
@@ -61,8 +61,8 @@ _LIMITS = {"ge": "at least", "gt": "more than", "le": "at most", "lt": "less tha
 
 
 def dotted(path: KeyPath) -> str:
-    """`("nodes", 2, "address")` as `nodes[2].address`; the lab itself is `cni-lab:lab`."""
-    text = "".join(f"[{part}]" if isinstance(part, int) else f".{shown(part)}" for part in path)
+    """`("nodes", 2, "address")` as `nodes[2].address`, never shortened; the lab itself is `cni-lab:lab`."""
+    text = "".join(f"[{part}]" if isinstance(part, int) else f".{shown_key(part)}" for part in path)
     return text.removeprefix(".") or "cni-lab:lab"
 
 
@@ -71,8 +71,12 @@ def pattern_of(path: KeyPath) -> str:
     return "".join("[]" if isinstance(part, int) else f".{part}" for part in path).removeprefix(".")
 
 
-def path_of(loc: Sequence[str | int]) -> KeyPath:
-    """pydantic's location without the tags it adds for the member of a union, and without its `[key]`."""
+def _place_of(loc: Sequence[str | int], raw: object) -> tuple[KeyPath, bool]:
+    """The path that pydantic's location `loc` stands for, and whether the error is in the key and not in its value.
+
+    pydantic adds the tag of a union's member, which is no part of the file, and `[key]` after a mapping's key that is
+    itself wrong. A file may hold a key that is spelt `[key]`: the models tell the two apart.
+    """
     path = list(loc)
     if path[:1] == ["machines"]:
         del path[1:2]
@@ -80,7 +84,8 @@ def path_of(loc: Sequence[str | int]) -> KeyPath:
         del path[2:3]
         if path[2:3] == ["ipam"]:
             del path[3:4]
-    return tuple(part for part in path if part != "[key]")
+    in_key = path[-1:] == ["[key]"] and get_origin(_bare(_annotation(raw, tuple(path[:-1])))) is not dict
+    return tuple(path[:-1] if in_key else path), in_key
 
 
 @dataclass(frozen=True)
@@ -98,20 +103,20 @@ class Flaw:
 
 def flaws(errors: Sequence[ErrorDetails], raw: object) -> Iterator[Flaw]:
     """pydantic's errors on `raw`, each as a Flaw. An unknown key spoils the key that was probably meant."""
-    found = [(error, path_of(error["loc"])) for error in errors]
-    misspelt = {_meant(raw, path) for error, path in found if error["type"] == "extra_forbidden"}
-    for error, path in found:
+    found = [(error, *_place_of(error["loc"], raw)) for error in errors]
+    misspelt = {_meant(raw, path) for error, path, _ in found if error["type"] == "extra_forbidden"}
+    for error, path, in_key in found:
         # A required key that is there but misspelt is told of once.
         if error["type"] == "missing" and path in misspelt:
             continue
-        value = _at(raw, path)
+        value = path[-1] if in_key else _at(raw, path)
         # A list that only its broken items make too short is told of through those items.
         if error["type"] == "too_short" and isinstance(value, list) and value:
             continue
-        yield _flaw(error, path, value, raw)
+        yield _flaw(error, path, value, raw, in_key=in_key)
 
 
-def _flaw(error: ErrorDetails, path: KeyPath, value: object, raw: object) -> Flaw:
+def _flaw(error: ErrorDetails, path: KeyPath, value: object, raw: object, *, in_key: bool) -> Flaw:
     kind, context = error["type"], error.get("ctx", {})
     seen, spoilt = shown(value), path
     match kind:
@@ -132,7 +137,8 @@ def _flaw(error: ErrorDetails, path: KeyPath, value: object, raw: object) -> Fla
             words = [str(w) for w in get_args(_bare(_annotation(raw, path)))]
             problem, fix = "is not a value it can have", _one_of(value, words)
         case "string_pattern_mismatch":
-            problem, fix = "is not in the form it must have", f"write {PATTERNS[context['pattern']]}"
+            problem = f"{'this key ' * in_key}is not in the form it must have"
+            fix = f"write {PATTERNS[context['pattern']]}"
         case "value_error":
             problem, fix = _address_words(value, _bare(_annotation(raw, path)))
         case "too_short":

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import yaml
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from components.spec.load import Lab, SpecError, load_stack_file, parse_lab
@@ -157,14 +157,71 @@ def dotted(path: tuple[str | int, ...]) -> str:
     return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path).removeprefix(".")
 
 
+LONG = "x" * 63
+"""The longest name that a subnet may have."""
+LONG_SUBNET = {
+    "machines": {"provider": "local"},
+    "network": {"subnets": {LONG: "10.0.1.0/24"}},
+    "nodes": [{"name": "a", "role": "control-plane", "subnet": LONG, "address": "10.0.1.10"}],
+}
+
+
 @busy
-@given(labs(), st.data())
-def test_one_broken_value_is_told_once(raw: dict[str, Any], data: st.DataObject) -> None:
-    """A value of a type that fits nowhere gives one finding, there; nothing that would follow from it."""
-    path = data.draw(st.sampled_from([p for p in places(raw) if p[-2:-1] != ("config",) and "config" not in p]))
+@given(
+    labs().flatmap(
+        lambda raw: st.tuples(st.just(raw), st.sampled_from([path for path in places(raw) if "config" not in path]))
+    )
+)
+@example((LONG_SUBNET, ("network", "subnets", LONG)))
+def test_one_broken_value_gives_one_finding(case: tuple[dict[str, Any], tuple[str | int, ...]]) -> None:
+    """A value of a type that no key takes gives one finding, at that key, and no finding that only follows from it."""
+    raw, path = case
     with pytest.raises(SpecError) as caught:
         parse_lab(put(raw, path, float("nan")), CONFIG)
     assert [finding.key for finding in caught.value.findings] == [dotted(path)], str(caught.value)
+
+
+LONG_LABEL = f"{'a' * 200}.example.com/{'b' * 64}"
+
+
+@pytest.mark.parametrize(
+    ("part", "key"),
+    [
+        ({"z" * 500: 1}, "z" * 500),
+        ({"calico": {"z" * 200: 1}}, f"calico.{'z' * 200}"),
+        ({"network": {"subnets": {"y" * 64: "10.0.1.0/24"}}}, f"network.subnets.{'y' * 64}"),
+        ({"network": {"subnets": {LONG: "10.0.1.0/30"}}}, f"network.subnets.{LONG}"),
+        ({"nodes": [{"labels": {LONG_LABEL: 1}}]}, f"nodes[0].labels.{LONG_LABEL}"),
+        ({"nodes": [{"labels": {"[key]": 1}}]}, "nodes[0].labels.[key]"),
+        ({"workloads": [{"nodeSelector": {LONG_LABEL: "a"}}]}, f"workloads[0].nodeSelector.{LONG_LABEL}"),
+        ({"networks": [{"type": "custom", "config": {"a" * 99: float("nan")}}]}, f"networks[0].config.{'a' * 99}"),
+        (
+            {"networks": [{"type": "custom", "config": {"\ud800" + "a" * 99: 1}}]},
+            r"networks[0].config.'\ud800" + "a" * 99 + "'",
+        ),
+        ({"networks": [{"type": "custom", "config": {" a\x1b": 1}}]}, r"networks[0].config.' a\x1b'"),
+    ],
+)
+def test_a_key_is_never_shortened(part: dict[str, Any], key: str) -> None:
+    """Programs and tests look findings up by their key. Characters that would spoil the line are escaped."""
+    with pytest.raises(SpecError) as caught:
+        parse_lab({"machines": {"provider": "local"}, **part})
+    found = [finding for finding in caught.value.findings if finding.key == key]
+    assert len(found) == 1, str(caught.value)
+    assert str(found[0]).isprintable() and len(found[0].value) <= 60
+
+
+@pytest.mark.parametrize("name", ["p" * 100, "cni-lab:" + "p" * 100])
+def test_a_key_beside_the_lab_is_never_shortened(tmp_path: Path, name: str) -> None:
+    path = tmp_path / "Pulumi.mine.yaml"
+    path.write_text(
+        f"{'k' * 100}: 1\nconfig: {{{name}: 1, {name}: 2, 'cni-lab:lab': {{machines: {{provider: local}}}}}}\n",
+        encoding="utf-8",
+    )
+    with pytest.raises(SpecError) as caught:
+        load_stack_file(path)
+    at = name if ":" in name else f"config.{name}"
+    assert {finding.key for finding in caught.value.findings} == {f"config.{name}", "k" * 100, at}
 
 
 @busy

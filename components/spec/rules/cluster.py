@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from ipaddress import IPv4Address
 
 from components.spec import pins
-from components.spec.findings import Finding, nearest, shown
+from components.spec.findings import Finding, nearest, shown, shown_key
 from components.spec.models import Lab
 from components.spec.rules.core import listed, rule
 
@@ -121,7 +121,7 @@ def labels_and_taints(lab: Lab) -> Iterator[Finding]:
             domain = name.partition("/")[0] if "/" in name else ""
             known = name in KUBELET_LABELS or any(_inside(domain, d) for d in KUBELET_DOMAINS)
             if any(_inside(domain, d) for d in ("kubernetes.io", "k8s.io")) and not known:
-                place, problem = f"{key}.labels.{shown(name)}", "kubelet may not give its own node this label"
+                place, problem = f"{key}.labels.{shown_key(name)}", "kubelet may not give its own node this label"
                 yield Finding(place, shown(node.labels[name]), problem, "use a prefix of your own, e.g. example.com/")
         for number, taint in enumerate(node.taints):
             yield from label_findings(f"{key}.taints[{number}]", {taint.key: taint.value})
@@ -138,10 +138,10 @@ def label_findings(key: str, labels: Mapping[str, str]) -> Iterator[Finding]:
         if not NAME.fullmatch(last) or (slash and not PREFIX.fullmatch(prefix)):
             problem = "is not a label's key"
             fix = "write [prefix/]name, the name of at most 63 letters, digits, - _ and ."
-            yield Finding(f"{key}.{shown(name)}", shown(value), problem, fix)
+            yield Finding(f"{key}.{shown_key(name)}", shown(value), problem, fix)
         if value and not NAME.fullmatch(value):
             fix = "write at most 63 letters, digits, - _ and . with a letter or digit at both ends"
-            yield Finding(f"{key}.{shown(name)}", shown(value), "is not a label's value", fix)
+            yield Finding(f"{key}.{shown_key(name)}", shown(value), "is not a label's value", fix)
 
 
 RULES = (
