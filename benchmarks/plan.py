@@ -27,14 +27,14 @@ print("@", usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024)
 
 PLAN = """
 import io, contextlib
-from cli.plan import plan
+from cli.plan.command import plan
 with contextlib.redirect_stdout(io.StringIO()):
     assert plan({stack!r}, as_json=False, out=None) == 0
 """
 
 # The SDK modules that one plan loads: read from sys.modules after it.
 MODULES = """
-from cli.plan import plan
+from cli.plan.command import plan
 import io, contextlib, sys
 with contextlib.redirect_stdout(io.StringIO()):
     plan({stack!r}, as_json=False, out=None)
@@ -46,8 +46,8 @@ print(*(name for name in sys.modules if name.startswith(sdk) and sys.modules[nam
 SCALE = """
 import json
 from pathlib import Path
-from cli.engine import run_program
-from cli.graph import Graph, mermaid, svg
+from engine.run import run_program
+from engine.graph import Graph, mermaid, svg
 deployment = run_program(Path("__main__.py").resolve(), stack="scale", config=json.loads({config!r}), timeout=600)
 graph = Graph.of(deployment.to_json()["resources"])
 list(graph.tree()), graph.longest_chain(), svg(graph, "scale"), mermaid(graph)

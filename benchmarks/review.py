@@ -20,10 +20,10 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from cli.engine import run_program  # noqa: E402
 from cli.review.changes import compare  # noqa: E402
 from cli.review.pages import Report, markdown  # noqa: E402
 from components.spec.load import load_stack_file  # noqa: E402
+from engine.run import run_program  # noqa: E402
 
 RUNS = 2
 FILES = sorted((ROOT / "stacks").glob("Pulumi.*.yaml"))

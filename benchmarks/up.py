@@ -32,7 +32,7 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
 sys.path.insert(0, str(ROOT))
 
-from cli.pulumi_cli import PARALLEL  # noqa: E402
+from cli.lifecycle.pulumi_cli import PARALLEL  # noqa: E402
 from components.node.script import LIBRARY, USES  # noqa: E402
 
 LIBRARIES = {LIBRARY, *(part for used in USES.values() for part in used)}

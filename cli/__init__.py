@@ -1,1 +1,1 @@
-"""The front door's commands: plan, up, preview, destroy, verify, walk, reap, test."""
+"""`./lab`: one module for each command, in a room for each thing a person does."""

@@ -42,13 +42,13 @@ def plan(
     if stack is None:
         typer.echo("lab plan: name a stack, or a revision to compare with: --against REV", err=True)
         raise typer.Exit(2)
-    from cli.plan import plan as run
+    from cli.plan.command import plan as run
 
     raise typer.Exit(run(stack, as_json=json, out=out))
 
 
 def _pulumi(command: str, stack: str, context: typer.Context) -> None:
-    from cli.pulumi_cli import run
+    from cli.lifecycle.pulumi_cli import run
 
     raise typer.Exit(run(command, stack, context.args))
 
@@ -66,7 +66,7 @@ def up(
     repair: Annotated[bool, typer.Option("--repair", help="also write again what verify finds gone or moved")] = False,
 ) -> None:
     """Make the lab as its file says (pulumi up; further options are passed on)."""
-    from cli.pulumi_cli import run
+    from cli.lifecycle.pulumi_cli import run
 
     raise typer.Exit(run("up", stack, context.args, repair=repair))
 
@@ -80,7 +80,7 @@ def destroy(stack: Stack, context: typer.Context) -> None:
 @app.command()
 def stop(stack: Stack) -> None:
     """Switch a lab's EC2 machines off; disks and the API's address stay."""
-    from cli.power import run
+    from cli.lifecycle.power import run
 
     raise typer.Exit(run("stop", stack))
 
@@ -88,7 +88,7 @@ def stop(stack: Stack) -> None:
 @app.command()
 def start(stack: Stack) -> None:
     """Switch a stopped lab's EC2 machines on again."""
-    from cli.power import run
+    from cli.lifecycle.power import run
 
     raise typer.Exit(run("start", stack))
 
@@ -99,7 +99,7 @@ def cost(
     json: Annotated[bool, typer.Option("--json", help="the sums as JSON on stdout")] = False,
 ) -> None:
     """What a lab costs: per hour, per evening, and left on for a month."""
-    from cli.cost import run
+    from cli.plan.cost import run
 
     raise typer.Exit(run(stack, as_json=json))
 
@@ -114,7 +114,7 @@ def reap(
     region: Annotated[list[str] | None, typer.Option(help="sweep this AWS region; may be repeated")] = None,
 ) -> None:
     """Destroy every ephemeral stack past its time (ttlHours), and what no state remembers of one."""
-    from cli.reap import run
+    from cli.reap.command import run
 
     raise typer.Exit(
         run(
@@ -136,7 +136,7 @@ def verify(
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="show the checks that pass too")] = False,
 ) -> None:
     """Check every expectation of a lab against its nodes and its API; exit 1 where one fails."""
-    from cli.verify import verify as run
+    from cli.live.verify import verify as run
 
     raise typer.Exit(run(stack, as_json=json, junit_file=junit, verbose=verbose))
 
@@ -151,7 +151,7 @@ def walk(
     capture: Annotated[bool, typer.Option(help="listen at every hop at once and show the same packet on each")] = False,
 ) -> None:
     """Show a packet's way between two pods, hop by hop: the command, what was seen, what was expected."""
-    from cli.walk import run
+    from cli.live.walk import run
 
     raise typer.Exit(run(stack, source, target, as_json=json, svg=svg, captured=capture))
 
@@ -161,7 +161,7 @@ def addresses(
     stack: Stack, json: Annotated[bool, typer.Option("--json", help="the table as JSON on stdout")] = False
 ) -> None:
     """Show who gives which addresses, who took them, and whether any was given twice."""
-    from cli.addresses import run
+    from cli.live.addresses import run
 
     raise typer.Exit(run(stack, as_json=json))
 
@@ -173,7 +173,7 @@ def ssh(
     command: Annotated[list[str] | None, typer.Argument(help="what to run there; without it, a shell")] = None,
 ) -> None:
     """Log in to a node with the lab's key, or run a command there; ssh's exit code."""
-    from cli.ssh import run
+    from cli.live.ssh import run
 
     raise typer.Exit(run(stack, node, command or []))
 
@@ -185,7 +185,7 @@ def kubeconfig(
     force: Annotated[bool, typer.Option("--force", help="overwrite a file that is not this command's")] = False,
 ) -> None:
     """Print a lab's kubeconfig, or write it into a file."""
-    from cli.kubeconfig import run
+    from cli.live.kubeconfig import run
 
     raise typer.Exit(run(stack, out, force=force))
 
@@ -199,7 +199,7 @@ def break_(
     listed: Annotated[bool, typer.Option("--list", help="show the faults, and which this lab can have")] = False,
 ) -> None:
     """Break one thing on purpose, and say what verify and walk must then find; `mend` undoes it."""
-    from cli.faults import break_ as run
+    from cli.live.faults import break_ as run
 
     raise typer.Exit(run(stack, fault, node=node, yes=yes, listed=listed))
 
@@ -207,7 +207,7 @@ def break_(
 @app.command()
 def mend(stack: Stack) -> None:
     """Put back all that `break` broke, on every node that answers."""
-    from cli.faults import mend as run
+    from cli.live.faults import mend as run
 
     raise typer.Exit(run(stack))
 

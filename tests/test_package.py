@@ -19,9 +19,9 @@ from pulumi.output import Unknown
 from pulumi.runtime.proto import provider_pb2, provider_pb2_grpc
 from pydantic.alias_generators import to_camel
 
-from cli.engine import run_program
 from components import package
 from components.spec.models import Lab
+from engine.run import run_program
 from tests.support.graphs import ROOT
 
 LOCAL: dict[str, Any] = {

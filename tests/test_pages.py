@@ -28,7 +28,7 @@ USAGE: Any = typer.BadParameter.__base__
 PULUMI = {"--diff", "--refresh", "--non-interactive", "--json", "--skip-preview", "--yes"}
 # A stack that a page tells the reader to make.
 MADE_BY_READERS = {"mine"}
-PLACES = ("cli", "components", "tests", "docs", "policy", "stacks", "benchmarks", "examples", ".github")
+PLACES = ("cli", "engine", "components", "tests", "docs", "policy", "stacks", "benchmarks", "examples", ".github")
 
 
 def prose(page: Path) -> str:
@@ -153,7 +153,10 @@ def test_the_costs_in_the_readme_are_the_programs() -> None:
 def source() -> str:
     """All texts of the program, with strings that go over several lines put together."""
     files = [
-        path for folder in ("cli", "components") for end in ("py", "sh") for path in (ROOT / folder).rglob(f"*.{end}")
+        path
+        for folder in ("cli", "engine", "components")
+        for end in ("py", "sh")
+        for path in (ROOT / folder).rglob(f"*.{end}")
     ]
     text = "\n".join(path.read_text(encoding="utf-8") for path in files)
     text = re.sub(r'" *\\?\n\s*"', " ", text)  # shell: words of one command

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-SCRIPTS = sorted(p for room in ("components", "cli", ".ci", ".github") for p in (ROOT / room).rglob("*.sh"))
+SCRIPTS = sorted(p for room in ("components", "engine", "cli", ".ci", ".github") for p in (ROOT / room).rglob("*.sh"))
 
 
 # The pinned one beside this Python before any other: versions find different things.

@@ -15,11 +15,11 @@ from difflib import SequenceMatcher, unified_diff
 from functools import cached_property
 from typing import Any, Literal
 
-from cli.engine import SECRET, STACK_TYPE
-from cli.graph import STEP_TYPE, Graph, Node
-from cli.plan import ordered, yaml_text
+from cli.plan.command import ordered, yaml_text
 from cli.review.rules import matching, replacing
 from components.node.script import text_of
+from engine.graph import STEP_TYPE, Graph, Node
+from engine.run import SECRET, STACK_TYPE
 
 Json = Mapping[str, Any]
 Action = Literal["replaced", "removed", "changed", "added"]

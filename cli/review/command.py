@@ -19,8 +19,8 @@ from typing import Any
 
 from rich.console import Console
 
-from cli.plan import WIDTH, OutputError, write
-from cli.pulumi_cli import ROOT, CannotRun, refuse
+from cli.lifecycle.pulumi_cli import ROOT, CannotRun, refuse
+from cli.plan.command import WIDTH, OutputError, write
 from cli.review import side
 from cli.review.changes import Comparison, compare
 from cli.review.pages import Report, document, markdown, show

@@ -28,8 +28,8 @@ def plan(tree: Path, stack: str) -> dict[str, Any]:
     if not program.is_file():
         return {"error": "there is no __main__.py, so there is no program to plan"}
     try:
-        from cli.engine import ProgramError, run_program
         from components.spec.load import SpecError, load_stack_file
+        from engine.run import ProgramError, run_program
     except ImportError as error:
         return {"error": f"its program cannot be loaded: {_line(error)}"}
     try:
@@ -78,9 +78,9 @@ def main() -> None:
     tree, out, stacks = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3:]
     # `cli` is this tree's; `components` must not be, unless this is the tree.
     sys.path.insert(0, str(ROOT))
-    import cli.engine
+    import engine.run
 
-    assert Path(cli.engine.__file__).parents[1] == ROOT
+    assert Path(engine.run.__file__).parents[1] == ROOT
     sys.path[:] = [str(tree), *(entry for entry in sys.path if Path(entry or ".").resolve() != ROOT)]
     os.chdir(tree)
     with out.open("w", encoding="utf-8") as lines:

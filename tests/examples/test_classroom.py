@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from cli.engine import Deployment, ProgramError, run_program
-from cli.graph import Graph
-from cli.policy import breaches
+from cli.plan.policy import breaches
+from engine.graph import Graph
+from engine.run import Deployment, ProgramError, run_program
 from tests.support.graphs import ROOT
 
 STUDENTS = {"ada": "203.0.113.7/32", "grace": "198.51.100.20/32"}

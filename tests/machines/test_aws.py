@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 import yaml
 
-from cli.engine import Deployment
 from components.machines.aws import user_data
+from engine.run import Deployment
 from tests.support.aws_labs import INSTANCE, TAGS, aws_lab, deploy, of_type
 from tests.support.moto_ec2 import Cloud, cloud
 

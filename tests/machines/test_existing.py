@@ -10,10 +10,10 @@ from typing import Any
 import pulumi
 import pytest
 
-from cli.engine import Deployment, ProgramError, run_program
 from components.machines.existing import ExistingMachines, ExistingMachinesArgs
 from components.machines.machine import Machine
 from components.spec.models import Lab
+from engine.run import Deployment, ProgramError, run_program
 
 # The head of an OpenSSH key file without a passphrase.
 KEY = (

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from cli import engine
-from cli.policy import breaches
+from cli.plan.policy import breaches
+from engine import run as engine
 from policy.rules import (
     EXPIRY_TAG,
     INSTANCE,

@@ -9,10 +9,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from cli.engine import Deployment, Registration, Resource, run_program
-from cli.simulate import simulate_create, simulate_invoke
 from components.spec.load import load_stack_file, parse_lab
 from components.spec.models import Lab
+from engine.run import Deployment, Registration, Resource, run_program
+from engine.simulation import simulate_create, simulate_invoke
 
 ROOT = Path(__file__).resolve().parents[2]
 STACKS = sorted(p.name.removeprefix("Pulumi.").removesuffix(".yaml") for p in (ROOT / "stacks").glob("Pulumi.*.yaml"))

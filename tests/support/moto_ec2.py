@@ -17,8 +17,8 @@ from cryptography.hazmat.primitives import serialization as form
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from moto import mock_aws
 
-from cli.engine import Registration
-from cli.simulate import simulate_create, simulate_invoke
+from engine.run import Registration
+from engine.simulation import simulate_create, simulate_invoke
 
 REGION = "us-west-2"
 Json = dict[str, Any]

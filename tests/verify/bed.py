@@ -11,7 +11,7 @@ import asyncssh
 import boto3
 from moto import mock_aws
 
-from cli.live import of_outputs
+from cli.live.stack import of_outputs
 from components.spec.models import Lab
 from components.verify import ssh
 from components.verify.reading import Live, Reading, read_lab, verify

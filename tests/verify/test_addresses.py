@@ -10,7 +10,7 @@ from io import StringIO
 import pytest
 from rich.console import Console
 
-from cli import addresses as command
+from cli.live import addresses as command
 from components.verify.reading import Live
 from tests.verify import replica_labs as labs
 from tests.verify.bed import bed, read

@@ -15,8 +15,8 @@ import boto3
 import pytest
 from botocore.exceptions import ClientError
 
-import cli.faults
-import cli.walk
+import cli.live.faults
+import cli.live.walk
 from components.spec.models import Lab as LabSpec
 from components.verify import facts, faults, source_dest, ssh
 from components.verify.api import KINDS, Objects
@@ -91,9 +91,9 @@ def stack(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Be
 
 
 def stand_for(monkeypatch: pytest.MonkeyPatch, live: Live) -> None:
-    monkeypatch.setattr(cli.faults, "live", lambda _: live)
-    monkeypatch.setattr(cli.faults, "stack_file", Path)
-    monkeypatch.setattr(cli.faults, "load_stack_file", lambda _: SimpleNamespace(lab=live.lab))
+    monkeypatch.setattr(cli.live.faults, "live", lambda _: live)
+    monkeypatch.setattr(cli.live.faults, "stack_file", Path)
+    monkeypatch.setattr(cli.live.faults, "load_stack_file", lambda _: SimpleNamespace(lab=live.lab))
 
 
 def snapshot(replica: Replica, node: str) -> str:
@@ -121,7 +121,7 @@ def failed(live: Live) -> list[str]:
 
 def stops_at(live: Live, ends: tuple[str, str]) -> tuple[str, str] | None:
     """The hop and the node at which walk stops."""
-    found = asyncio.run(cli.walk._walk(live, *ends, False))[0].stopped
+    found = asyncio.run(cli.live.walk._walk(live, *ends, False))[0].stopped
     return (found.kind, found.node) if found else None
 
 
@@ -159,7 +159,7 @@ def test_a_fault_shows_where_it_says_and_nowhere_else(
     fault, target, of = aimed(live, name)
     wanted = symptoms(fault, of, target)
     before = snapshots(replica)
-    assert cli.faults.break_(STACK, name, yes=True) == 0, capsys.readouterr().err
+    assert cli.live.faults.break_(STACK, name, yes=True) == 0, capsys.readouterr().err
     said = capsys.readouterr().out
     try:
         assert failed(live) == sorted(e.id for e in wanted.failed) != []
@@ -171,7 +171,7 @@ def test_a_fault_shows_where_it_says_and_nowhere_else(
         if name in ("vxlan-dropped", "fdb-gone", "proxy-arp-off"):
             assert any(e.topic == "probe" for e in wanted.failed), "a ping shows it where one can"
     finally:
-        assert cli.faults.mend(STACK) == 0
+        assert cli.live.faults.mend(STACK) == 0
     assert capsys.readouterr().out == f"{target.node}: {name}: put back\n"
     assert snapshots(replica) == before
     assert failed(live) == []
@@ -183,13 +183,13 @@ def test_several_faults_are_put_back_newest_first(stack: Bed, capsys: pytest.Cap
     names = ["vxlan-dropped", "multus-emptied", "fdb-gone", "delegate-renamed"]
     before = snapshots(replica)
     for name in names:
-        assert cli.faults.break_(STACK, name, node=node, yes=True) == 0
+        assert cli.live.faults.break_(STACK, name, node=node, yes=True) == 0
     capsys.readouterr()
-    assert cli.faults.break_(STACK, "fdb-gone", node=node, yes=True) == 1
+    assert cli.live.faults.break_(STACK, "fdb-gone", node=node, yes=True) == 1
     assert "fdb-gone is broken here already, or was cut while it broke: mend first" in capsys.readouterr().err
-    assert cli.faults.mend(STACK) == 0
+    assert cli.live.faults.mend(STACK) == 0
     assert capsys.readouterr().out.splitlines() == [f"{node}: {name}: put back" for name in reversed(names)]
-    assert cli.faults.mend(STACK) == 0
+    assert cli.live.faults.mend(STACK) == 0
     assert capsys.readouterr().out == "nothing was broken\n"
     assert snapshots(replica) == before
 
@@ -202,7 +202,7 @@ def test_what_was_mended_meanwhile_is_left(stack: Bed, capsys: pytest.CaptureFix
     path = "/etc/cni/net.d/00-multus.conf"
     text = replica.exec(node, ["cat", path]).stdout
     for name in ("fdb-gone", "multus-emptied", "delegate-renamed", "vxlan-dropped", "proxy-arp-off"):
-        assert cli.faults.break_(STACK, name, node=node, yes=True) == 0
+        assert cli.live.faults.break_(STACK, name, node=node, yes=True) == 0
     fault, target, _ = aimed(live, "fdb-gone", node)
     assert fault.id == "fdb-gone"
     peer = next(n for n in live.lab.nodes if n.name == target.peer)
@@ -214,7 +214,7 @@ def test_what_was_mended_meanwhile_is_left(stack: Bed, capsys: pytest.CaptureFix
     )
     assert replica.exec(node, ["bash", "-ec", script, "-", text]).returncode == 0
     capsys.readouterr()
-    assert cli.faults.mend(STACK) == 0
+    assert cli.live.faults.mend(STACK) == 0
     said = capsys.readouterr().out.splitlines()
     assert [line.split(": ")[1] for line in said] == [
         "proxy-arp-off",
@@ -321,15 +321,15 @@ def test_a_wrong_command_is_one_line(
     stack: Bed, arguments: tuple[str, ...], code: int, words: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     name, node = (*arguments, None)[:2]
-    assert cli.faults.break_(STACK, name, node=node, yes=True) == code
+    assert cli.live.faults.break_(STACK, name, node=node, yes=True) == code
     said = capsys.readouterr().err
     assert words in said and said.startswith("lab break: ") and said.count("\n") == 1
 
 
 def test_nothing_is_broken_unasked(stack: Bed, capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.faults.break_(STACK, "fdb-gone") == 2
+    assert cli.live.faults.break_(STACK, "fdb-gone") == 2
     assert "say --yes" in capsys.readouterr().err
-    assert cli.faults.mend(STACK) == 0
+    assert cli.live.faults.mend(STACK) == 0
     assert capsys.readouterr().out == "nothing was broken\n"
 
 
@@ -344,11 +344,11 @@ def test_a_machine_that_is_not_the_lab_s_is_left_as_it_is(
     assert replica.exec(node, ["sh", "-c", put, "-", (owner or "").strip()]).returncode == 0
     before = snapshot(replica, node)
     try:
-        assert cli.faults.break_(STACK, "vxlan-dropped", node=node, yes=True) == 1
+        assert cli.live.faults.break_(STACK, "vxlan-dropped", node=node, yes=True) == 1
         said = capsys.readouterr().err
         assert said.count("\n") == 1 and "is left as it is" in said
         assert snapshot(replica, node) == before
-        assert cli.faults.mend(STACK) == 1
+        assert cli.live.faults.mend(STACK) == 1
         assert f"lab mend: {node}: " in capsys.readouterr().err
     finally:
         replica.exec(node, ["sh", "-c", put, "-", text.strip()])
@@ -359,13 +359,13 @@ def test_a_node_that_does_not_answer_is_named_and_the_others_are_mended(
 ) -> None:
     _, live = stack
     near, far = "ip-10-0-2-200", "ip-10-0-2-201"
-    assert cli.faults.break_(STACK, "vxlan-dropped", node=near, yes=True) == 0
+    assert cli.live.faults.break_(STACK, "vxlan-dropped", node=near, yes=True) == 0
     capsys.readouterr()
     away = replace(live, access={**live.access, far: replace(live.access[far], port=1)})
     stand_for(monkeypatch, away)
-    assert cli.faults.break_(STACK, "vxlan-dropped", node=far, yes=True) == 1
+    assert cli.live.faults.break_(STACK, "vxlan-dropped", node=far, yes=True) == 1
     assert f"lab break: {far}: root@127.0.0.1:1 does not answer" in capsys.readouterr().err
-    assert cli.faults.mend(STACK) == 1
+    assert cli.live.faults.mend(STACK) == 1
     said = capsys.readouterr()
     assert said.out == f"{near}: vxlan-dropped: put back\n"
     assert f"lab mend: {far}: root@127.0.0.1:1 does not answer" in said.err
@@ -377,7 +377,7 @@ def test_a_lab_that_does_not_stand_has_nothing_to_break(
 ) -> None:
     _, live = stack
     stand_for(monkeypatch, replace(live, access={}))
-    assert cli.faults.break_(STACK, "vxlan-dropped", yes=True) == 1
+    assert cli.live.faults.break_(STACK, "vxlan-dropped", yes=True) == 1
     assert "`up` has not made it yet" in capsys.readouterr().err
 
 
@@ -386,11 +386,11 @@ def test_without_the_api_a_node_can_be_broken_and_a_pod_cannot(
 ) -> None:
     replica, live = stack
     stand_for(monkeypatch, replace(live, kubeconfig=replica.expired_kubeconfig))
-    assert cli.faults.break_(STACK, "proxy-arp-off", yes=True) == 1
+    assert cli.live.faults.break_(STACK, "proxy-arp-off", yes=True) == 1
     assert "expired" in capsys.readouterr().err
-    assert cli.faults.break_(STACK, "multus-emptied", yes=True) == 0
+    assert cli.live.faults.break_(STACK, "multus-emptied", yes=True) == 0
     assert "/crio/default" in capsys.readouterr().out
-    assert cli.faults.mend(STACK) == 0
+    assert cli.live.faults.mend(STACK) == 0
 
 
 # --- EC2 --------------------------------------------------------------------------------------------------------------
@@ -501,9 +501,9 @@ def test_a_lab_has_the_faults_of_its_mode(lab: LabSpec, refused: set[str]) -> No
 def test_the_list_says_what_it_does_and_what_heals_it(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(cli.faults, "stack_file", Path)
-    monkeypatch.setattr(cli.faults, "load_stack_file", lambda _: SimpleNamespace(lab=labs.EGRESS))
-    assert cli.faults.break_(STACK, None, listed=True) == 0
+    monkeypatch.setattr(cli.live.faults, "stack_file", Path)
+    monkeypatch.setattr(cli.live.faults, "load_stack_file", lambda _: SimpleNamespace(lab=labs.EGRESS))
+    assert cli.live.faults.break_(STACK, None, listed=True) == 0
     said = capsys.readouterr().out
     assert all(name in said for name in FAULTS)
     assert "not in this lab" in said and "90 s" in said

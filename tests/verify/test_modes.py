@@ -9,7 +9,7 @@ from typing import Any
 
 from rich.console import Console
 
-from cli.addresses import show, table
+from cli.live.addresses import show, table
 from components.spec.models import Lab as LabSpec
 from components.verify import facts
 from components.verify.api import Objects

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from cli.live import of_outputs
+from cli.live.stack import of_outputs
 from components.spec.models import Lab
 from components.verify.reading import Live
 from tests.verify import replica_labs as labs

@@ -13,8 +13,8 @@ from io import StringIO
 import pytest
 from rich.console import Console
 
-from cli import walk as command
-from cli.walk_picture import picture
+from cli.live import walk as command
+from cli.live.picture import picture
 from components.spec.models import Lab
 from components.verify.capture import Sighting, digest, packets, sightings
 from components.verify.facts import Pod, Scope, host_interface, tunnel_mac

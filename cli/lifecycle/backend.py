@@ -1,0 +1,249 @@
+"""The stacks of a state backend, through Pulumi's Automation API: a folder, a bucket, or Pulumi Cloud alike.
+
+Nothing here reads a stack file or runs the program: a stack is known by its checkpoint alone.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, cast
+from urllib.parse import unquote, urlsplit
+
+from pulumi.automation import (
+    CommandError,
+    CommandResult,
+    ConcurrentUpdateError,
+    LocalWorkspace,
+    ProjectSettings,
+    PulumiCommand,
+    Stack,
+    StackNotFoundError,
+)
+from pulumi.automation import errors as automation_errors
+
+from cli.lifecycle.pulumi_cli import ROOT, environment_for_state, find_pulumi
+
+PROJECT = "cni-lab"
+ANSWER_SECONDS = 60.0
+"""Longest wait for anything that only reads or writes the state."""
+PATIENCE = 60.0
+"""Seconds that a CLI asked to end has for that."""
+
+Json = dict[str, Any]
+
+
+class BackendError(Exception):
+    """The backend, or one stack of it, does not do what it is asked; the message is one line."""
+
+
+@dataclass(frozen=True)
+class Lock:
+    """Who updates a stack, as the backend says it. `since` is None where the backend does not say."""
+
+    holder: str
+    since: datetime | None
+
+
+class StackMissing(BackendError):
+    """There is no such stack."""
+
+
+class BackendSilent(BackendError):
+    """No answer within the time."""
+
+
+class StackLocked(BackendError):
+    """Somebody else is updating the stack."""
+
+    def __init__(self, lock: Lock) -> None:
+        since = f" since {lock.since:%Y-%m-%d %H:%M} UTC" if lock.since else ""
+        super().__init__(f"{lock.holder} is updating it{since}")
+        self.lock = lock
+
+
+class Backend:
+    """The project's stacks. Every wait is bounded; every failure is a BackendError."""
+
+    def __init__(self, work_dir: Path, destroy_seconds: float = 1800.0) -> None:
+        """`work_dir`: an empty folder. The CLI wants a project folder, and writes the stack's settings into it."""
+        # Machines on this computer are removed by scripts that the state names from the project's folder.
+        (work_dir / "components").symlink_to(ROOT / "components")
+        environment = environment_for_state() | {
+            # A lab whose nodes are gone has no API that could delete its objects.
+            "PULUMI_K8S_DELETE_UNREACHABLE": "true",
+        }
+        self.url = environment["PULUMI_BACKEND_URL"]
+        self._workspace = LocalWorkspace(
+            work_dir=str(work_dir),
+            env_vars=environment,
+            project_settings=ProjectSettings(name=PROJECT, runtime="python"),
+            pulumi_command=_BoundedPulumi(find_pulumi(), destroy_seconds),
+        )
+
+    def stacks(self) -> list[str]:
+        """The names of the project's stacks."""
+        with _one_line():
+            return sorted(summary.name for summary in self._workspace.list_stacks())
+
+    def answering(self) -> list[str]:
+        """The stacks that answer one by one, for when `stacks` fails: the CLI reads every checkpoint to list them, so
+        one broken checkpoint hides all the others.
+
+        Asked for are those of the folder, or in another backend those that have a stack file; the broken ones are
+        among them, but there are none at all where no stack answers.
+        """
+        if self.url.startswith("file://"):
+            folder = Path(unquote(urlsplit(self.url).path)).expanduser() / ".pulumi" / "stacks" / PROJECT
+            files = [path.name for path in folder.glob("*.json*")]
+            names = sorted({name.split(".json")[0] for name in files if name.endswith((".json", ".json.gz"))})
+        else:
+            names = stack_names()
+        found, answered = [], False
+        for name in names:
+            try:
+                self.resources(name)
+                answered = True
+            except StackMissing:
+                answered = True
+                continue
+            except BackendSilent:
+                return []
+            except BackendError:
+                pass
+            found.append(name)
+        return found if answered else []
+
+    def resources(self, stack: str) -> list[Json]:
+        """The resources of a stack's checkpoint, secrets encrypted as they lie there."""
+        with _one_line():
+            state: Json = json.loads(self._read("stack", "export", "--stack", stack))
+            return cast(list[Json], (state["deployment"] or {}).get("resources") or [])
+
+    def outputs(self, stack: str) -> Json:
+        """A stack's outputs; a secret one is "[secret]"."""
+        with _one_line():
+            return cast(Json, json.loads(self._read("stack", "output", "--json", "--stack", stack)))
+
+    def destroy(self, stack: str) -> None:
+        """Destroy what the checkpoint lists, as far as it goes, and remove the stack if nothing is left of it.
+
+        Raises StackLocked where somebody else is updating it.
+        """
+        with _one_line():
+            selected = Stack.select(stack, self._workspace)
+            selected.destroy(
+                continue_on_error=True, remove=True, run_program=False, show_secrets=False, suppress_outputs=True
+            )
+
+    def cancel(self, stack: str) -> None:
+        """Take a stack's lock away."""
+        with _one_line():
+            self._read("cancel", "--yes", "--stack", stack)
+
+    def _read(self, *arguments: str) -> str:
+        workspace = self._workspace
+        return workspace.pulumi_command.run(list(arguments), workspace.work_dir, workspace.env_vars).stdout
+
+
+def stack_names() -> list[str]:
+    """The labs that have a stack file."""
+    files = (ROOT / "stacks").glob("Pulumi.*.yaml")
+    return sorted(path.name.removeprefix("Pulumi.").removesuffix(".yaml") for path in files)
+
+
+class _BoundedPulumi(PulumiCommand):
+    """The CLI that never runs for ever: the Automation API has no limit of its own."""
+
+    def __init__(self, program: str, destroy_seconds: float) -> None:
+        self.command = program
+        self.version = None
+        self._destroy_seconds = destroy_seconds
+
+    def run(
+        self,
+        args: list[str],
+        cwd: str,
+        additional_env: Mapping[str, str],
+        on_output: Any = None,
+        on_error: Any = None,
+    ) -> CommandResult:
+        limit = self._destroy_seconds if args[0] == "destroy" else ANSWER_SECONDS
+        process = subprocess.Popen(
+            [self.command, *args, "--non-interactive"],
+            cwd=cwd,
+            env={**os.environ, **additional_env, "PULUMI_AUTOMATION_API": "true"},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            encoding="utf-8",
+            start_new_session=True,
+        )
+        try:
+            stdout, stderr = process.communicate(timeout=limit)
+        except subprocess.TimeoutExpired:
+            _end(process)
+            raise BackendSilent(f"`pulumi {args[0]}` was not done after {limit / 60:g} min and was stopped") from None
+        except BaseException:
+            _end(process)
+            raise
+        result = CommandResult(stdout=stdout, stderr=stderr, code=process.returncode)
+        if result.code:
+            raise automation_errors.create_command_error(result)
+        return result
+
+
+def _end(process: subprocess.Popen[str]) -> None:
+    """Ask once, as Ctrl-C does, so that the CLI saves its state and gives its lock back; then insist."""
+    for number in (signal.SIGINT, signal.SIGKILL):
+        try:
+            os.killpg(process.pid, number)
+            process.communicate(timeout=PATIENCE)
+            return
+        except ProcessLookupError:
+            return
+        except subprocess.TimeoutExpired:
+            continue
+
+
+@contextmanager
+def _one_line() -> Iterator[None]:
+    """Turns what the CLI says into a BackendError of one line."""
+    try:
+        yield
+    except ConcurrentUpdateError as error:
+        raise StackLocked(_lock(str(error))) from None
+    except StackNotFoundError:
+        raise StackMissing("there is no such stack") from None
+    except CommandError as error:
+        raise BackendError(_reason(str(error))) from None
+    except (KeyError, ValueError) as error:
+        raise BackendError(f"the backend's answer cannot be read: {' '.join(str(error).split())}") from None
+
+
+def _lock(text: str) -> Lock:
+    """The youngest lock that a message of the CLI names.
+
+    Its form: `…/organization/PROJECT/STACK/ID.json: created by USER@HOST (pid N) at TIME`, one lock a line
+    (pulumi's pkg/backend/diy/lock.go).
+    """
+    locks = [
+        Lock(holder, datetime.fromisoformat(time).astimezone(UTC))
+        for holder, time in re.findall(r"created by (\S+ \(pid \d+\)) at (\S+)", text)
+    ]
+    return max(locks, key=lambda lock: lock.since or datetime.min.replace(tzinfo=UTC), default=Lock("somebody", None))
+
+
+def _reason(text: str) -> str:
+    """The paragraph that says why: the CLI's last `error:` that is a resource's own, else its last."""
+    said = re.findall(r"error: (.+(?:\n(?!\s*\n).+)?)", text) or [line for line in text.splitlines() if line.strip()]
+    own = [line for line in said if "update failed" not in line and "resource operation" not in line] or said
+    return " ".join(own[-1].split())[:300] if own else "the pulumi CLI gave no reason"

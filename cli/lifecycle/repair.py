@@ -1,0 +1,87 @@
+"""`./lab up --repair`: what a live lab lost since its last `up`, as the options that make pulumi write it again.
+
+Pulumi compares the stack file with its state and looks at no machine, so a file that was removed on a node, or a block
+that moved, is no change to it. verify knows; here its findings become the steps that must run once more.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Sequence
+
+from cli.lifecycle.pulumi_cli import CannotRun, stack_file
+from cli.live.stack import live, outputs
+from components.spec.load import load_stack_file
+from components.verify import api, facts
+from components.verify.reading import read_lab, verify
+from components.verify.report import Result
+
+PATIENCE = 5.0  # seconds
+# Written by a node's files step, and by nothing else.
+_FILES = {"file", "crio"}
+_BLOCKS = "**::lab-calico-blocks"
+# Objects and settings that a provider reads back.
+_REFRESHED = {"pool", "reservation", "source_dest"}
+
+
+def options(stack: str) -> list[str]:
+    """Options of `pulumi up` for what verify finds, said on stderr. Raises CannotRun where the lab does not stand."""
+    lab = live(stack)
+    reading = asyncio.run(read_lab(lab))
+    failed = [result for result in verify(lab, reading) if result.status == "failed"]
+    found, left = sort(failed)
+    for node, why in reading.unreachable.items():
+        print(f"lab up: {node} was not looked at: {why}", file=sys.stderr)
+    if reading.no_api:
+        print(f"lab up: {reading.no_api}", file=sys.stderr)
+    for result in failed:
+        how = "not by up" if result in left else "again"
+        print(f"lab up: {how}: {result.expectation.sentence}: {result.difference}", file=sys.stderr)
+    if left:
+        print("lab up: what is not by up mends as `./lab verify` says there", file=sys.stderr)
+    if not failed:
+        print("lab up: every check passes; there is nothing to repair", file=sys.stderr)
+    return found
+
+
+def moved(stack: str) -> list[str]:
+    """Options of `pulumi up` where a node no longer holds a block that the node files were written for.
+
+    One read, for `up` asks every time; where the lab does not stand or its API is silent there is nothing to say.
+    """
+    try:
+        found = outputs(stack)
+        blocks, kubeconfig = found.get("blocks"), found.get("kubeconfig")
+        if not isinstance(blocks, dict) or not kubeconfig:
+            return []
+        host_local = load_stack_file(stack_file(stack)).lab.calico.ipam == "HostLocal"
+        kind = "nodes" if host_local else "blockaffinities"
+        objects = asyncio.run(asyncio.wait_for(api.read(str(kubeconfig), {kind: api.KINDS[kind]}), PATIENCE))
+    except (CannotRun, api.NoApi, TimeoutError):
+        return []
+    affinities = facts.cluster(objects, host_local=host_local).topics.get("affinity", {})
+    held = {cidr: seen[0].fields["node"] for cidr, seen in affinities.items()}
+    gone = [f"{cidr} of {node}" for node, cidrs in blocks.items() for cidr in cidrs if held.get(cidr) != node]
+    if not gone or kind in objects.missing:
+        return []
+    print(f"lab up: the blocks are read again, for these have moved: {', '.join(gone)}", file=sys.stderr)
+    return ["--replace", _BLOCKS]
+
+
+def sort(failed: Sequence[Result]) -> tuple[list[str], list[Result]]:
+    """Options of `pulumi up`, and the results that no option mends."""
+    steps: dict[str, None] = {}
+    left = []
+    refresh = False
+    for result in failed:
+        e = result.expectation
+        if e.topic in _FILES:
+            steps[f"**::lab-node-files-{e.node}"] = None
+        elif e.topic == "affinity":
+            steps[_BLOCKS] = None
+        elif e.topic in _REFRESHED:
+            refresh = True
+        else:
+            left.append(result)
+    return [*(word for step in steps for word in ("--replace", step)), *(["--refresh"] if refresh else [])], left

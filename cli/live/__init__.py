@@ -1,0 +1,1 @@
+"""Commands on a lab that is up: verify, walk, addresses, ssh, kubeconfig, break and mend."""

@@ -1,0 +1,190 @@
+"""`./lab addresses`: the truth table of a lab's addresses: pool → block → node → who gives which, and who took it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv4Network
+from typing import Any, Literal
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from cli.lifecycle.pulumi_cli import CannotRun, refuse
+from cli.live.stack import live as read_stack
+from components.spec import addresses as plan
+from components.spec.load import SpecError
+from components.verify.reading import Live, Reading, read_cluster, read_nodes
+
+
+@dataclass(frozen=True)
+class Block:
+    """One block. `delegates`: name → its range. `calico`, `host_local`: address → who has it. `collisions`: addresses
+    that two givers gave, or that calico-ipam gave out of a delegate's range, with the reason. `giver`: who gives what
+    no delegate does; host-local where calico.ipam is HostLocal, and the block then is the node's podCIDR."""
+
+    pool: str
+    cidr: IPv4Network
+    node: str
+    delegates: dict[str, tuple[IPv4Address, IPv4Address]]
+    reserved: int
+    calico: dict[str, str]
+    host_local: dict[str, str]
+    collisions: dict[str, str]
+    giver: Literal["calico-ipam", "host-local"] = "calico-ipam"
+
+    @property
+    def free(self) -> int:
+        """Addresses that the giver may still give here."""
+        if self.giver == "host-local":
+            # The first, the gateway and the last are nobody's.
+            return self.cidr.num_addresses - 3 - len(self.host_local)
+        ours = {address for address in self.calico if self._range_of(address) is None}
+        return self.cidr.num_addresses - self.reserved - len(ours)
+
+    def _range_of(self, address: str) -> str | None:
+        at = IPv4Address(address)
+        return next((name for name, (first, last) in self.delegates.items() if first <= at <= last), None)
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "pool": self.pool,
+            "block": str(self.cidr),
+            "node": self.node,
+            "delegates": {name: f"{first}-{last}" for name, (first, last) in self.delegates.items()},
+            "reserved": self.reserved,
+            "calicoIpam": self.calico,
+            "hostLocal": self.host_local,
+            "free": self.free,
+            "collisions": self.collisions,
+        }
+
+
+def run(stack: str, *, as_json: bool = False) -> int:
+    """Print the table. Returns 0; 1 where an address was given twice or something could not be read; 2, 3."""
+    try:
+        lab = read_stack(stack)
+        reading = asyncio.run(_read(lab))
+    except (CannotRun, SpecError) as error:
+        return refuse("addresses", error)
+    blocks = table(lab, reading)
+    if as_json:
+        document = {"stack": stack, "blocks": [b.to_json() for b in blocks], "unreachable": reading.unreachable}
+        print(json.dumps(document, indent=2))
+    else:
+        show(stack, blocks, reading, Console(width=None if sys.stdout.isatty() else 140, highlight=False))
+    return 1 if any(block.collisions for block in blocks) or reading.unreachable else 0
+
+
+async def _read(lab: Live) -> Reading:
+    reading = await read_cluster(lab)
+    if reading.no_api:
+        raise CannotRun(f"the blocks are not known: {reading.no_api}", code=1)
+    for topic in ("affinity", "allocation"):
+        if topic in reading.cluster.unread:
+            raise CannotRun(f"the blocks are not known: {reading.cluster.unread[topic]}", code=1)
+    await read_nodes(lab, reading, [node.name for node in lab.lab.nodes], ping=False)
+    return reading
+
+
+def table(lab: Live, reading: Reading) -> list[Block]:
+    """Every block of the lab's pools, by pool and address."""
+    found = []
+    allocations = reading.cluster.topics["allocation"]
+    reserved = [IPv4Network(cidr) for cidr in reading.cluster.topics.get("reservation", {})]
+    pods = {pod.address: pod.id for pod in reading.pods if pod.running}
+    for cidr, entries in reading.cluster.topics["affinity"].items():
+        block, node = IPv4Network(cidr), entries[0].fields["node"]
+        pool = next((p for p in lab.lab.calico.pools if block.subnet_of(p.cidr)), None)
+        if pool is None:
+            continue
+        multus = lab.lab.multus
+        ranges = {}
+        for delegate in multus.delegates if multus else ():
+            if plan.block_in_pool(lab.blocks.get(node, ()), lab.lab.pool_of(delegate)) == block:
+                ranges[delegate.name] = plan.delegate_range(block, delegate)
+        calico = {a: s[0].fields["holder"] for a, s in allocations.items() if IPv4Address(a) in block}
+        facts = reading.nodes.get(node)
+        local = {
+            address: network
+            for network, given in (facts.host_local if facts else {}).items()
+            for address in given
+            if IPv4Address(address) in block
+        }
+        found.append(
+            Block(
+                pool.name,
+                block,
+                node,
+                ranges,
+                sum(r.num_addresses for r in reserved if r.subnet_of(block)),
+                calico,
+                {address: pods.get(address, network) for address, network in local.items()},
+                _collisions(calico, local, ranges),
+                "host-local" if lab.lab.calico.ipam == "HostLocal" else "calico-ipam",
+            )
+        )
+    return sorted(found, key=lambda b: (b.pool, b.cidr))
+
+
+def _collisions(
+    calico: dict[str, str], local: dict[str, str], ranges: dict[str, tuple[IPv4Address, IPv4Address]]
+) -> dict[str, str]:
+    found = {}
+    for address, holder in calico.items():
+        inside = next((n for n, (first, last) in ranges.items() if first <= IPv4Address(address) <= last), None)
+        if address in local:
+            found[address] = f"calico-ipam gave it to {holder}, host-local for {local[address]}: two pods have it"
+        elif inside:
+            found[address] = f"calico-ipam gave it to {holder}; it lies in {inside}'s range and may be given again"
+    return found
+
+
+def show(stack: str, blocks: Sequence[Block], reading: Reading, console: Console) -> None:
+    """Each block with one row per giver of its addresses; collisions in red."""
+    giver = max([11, *(len(name) for block in blocks for name in block.delegates)])
+    span = max([8, *(len(_span(*ends)) for block in blocks for ends in block.delegates.values())])
+    for block in blocks:
+        console.print(f"[bold]{block.cidr}[/] of [bold]{block.node}[/], pool {block.pool}", soft_wrap=True)
+        page = Table(box=None, header_style="dim", padding=(0, 0, 0, 2))
+        page.add_column("giver", min_width=giver, no_wrap=True)
+        page.add_column("range", min_width=span, no_wrap=True)
+        page.add_column("used", justify="right", no_wrap=True)
+        page.add_column("free", justify="right", no_wrap=True)
+        page.add_column("by", overflow="fold")
+        given = block.host_local if block.giver == "host-local" else block.calico
+        rest = {a: h for a, h in given.items() if a not in block.collisions}
+        page.add_row(block.giver, "the rest", str(len(given)), str(block.free), _who(rest))
+        for name, (first, last) in block.delegates.items():
+            mine = {a: who for a, who in block.host_local.items() if first <= IPv4Address(a) <= last}
+            size = int(last) - int(first) + 1
+            page.add_row(name, _span(first, last), str(len(mine)), str(size - len(mine)), _who(mine))
+        console.print(page)
+        for address, why in block.collisions.items():
+            console.print(f"  [red]collision {address}: {escape(why)}[/]", soft_wrap=True)
+    for node, why in reading.unreachable.items():
+        console.print(f"[yellow]{node}: {escape(why)}; what host-local gave there is not known[/]", soft_wrap=True)
+    twice = sum(len(block.collisions) for block in blocks)
+    verdict = "[red]an address may be two pods'[/]" if twice else "no address is given twice"
+    if reading.unreachable and not twice:
+        verdict = "[yellow]of those that could be read no address is given twice[/]"
+    console.print(
+        f"\n[bold]{stack}[/]: {len(blocks)} block{'' if len(blocks) == 1 else 's'}, {verdict}", soft_wrap=True
+    )
+
+
+def _span(first: IPv4Address, last: IPv4Address) -> str:
+    """10.244.97.50-.100: what both have in common once."""
+    start, _, end = str(last).rpartition(".")
+    return f"{first}-.{end}" if str(first).startswith(f"{start}.") else f"{first}-{last}"
+
+
+def _who(holders: dict[str, str], most: int = 6) -> str:
+    """One line each, the first few."""
+    ordered = sorted(holders.items(), key=lambda entry: IPv4Address(entry[0]))
+    shown = [f"{address} {who}" for address, who in ordered[:most]]
+    return escape("\n".join([*shown, *([f"and {len(ordered) - most} more"] if len(ordered) > most else [])]))

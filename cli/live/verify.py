@@ -1,0 +1,144 @@
+"""`./lab verify`: every expectation of a lab against the live cluster and its nodes."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from cli.lifecycle.pulumi_cli import CannotRun, refuse
+from cli.live.stack import live
+from components.spec.load import SpecError
+from components.verify.reading import Reading, read_lab
+from components.verify.reading import verify as check
+from components.verify.report import Result, count, document, junit
+
+_MARK = {"passed": "[green]ok[/]", "failed": "[red]FAILED[/]", "unknown": "[yellow]unknown[/]"}
+
+
+def verify(stack: str, *, as_json: bool = False, junit_file: Path | None = None, verbose: bool = False) -> int:
+    """Print the checks of a lab, by node. Returns 0; 1 where one fails or could not be read; 2 and 3 as CannotRun."""
+    started = time.monotonic()
+    try:
+        lab = live(stack)
+    except (CannotRun, SpecError) as error:
+        return refuse("verify", error)
+    reading = asyncio.run(read_lab(lab))
+    results = check(lab, reading)
+    seconds = time.monotonic() - started
+    if as_json:
+        print(json.dumps(document(stack, reading, results), indent=2, ensure_ascii=False))
+    else:
+        show(stack, reading, results, seconds, verbose, Console(width=None if sys.stdout.isatty() else 120))
+    if junit_file is not None:
+        try:
+            junit_file.parent.mkdir(parents=True, exist_ok=True)
+            junit_file.write_text(junit(stack, results, seconds), encoding="utf-8")
+        except OSError as error:
+            print(f"lab verify: --junit {junit_file}: {error.strerror}", file=sys.stderr)
+            return 2
+    return 0 if count(results)["passed"] == len(results) and not reading.no_api else 1
+
+
+def show(
+    stack: str, reading: Reading, results: Sequence[Result], seconds: float, verbose: bool, console: Console
+) -> None:
+    """A table by node, then whatever did not pass: what was seen, what was expected, the likely cause, the mend."""
+    if reading.no_api:
+        console.print(f"[yellow]{escape(reading.no_api)}[/]\n", soft_wrap=True)
+    for node, why in reading.unreachable.items():
+        console.print(f"[yellow]{node}: {escape(why)}[/]\n", soft_wrap=True)
+    console.print(_table(results))
+    for result in results:
+        if verbose or result.status == "failed":
+            _explain(stack, result, console)
+    unknown = [result for result in results if result.status == "unknown"]
+    if unknown and not verbose:
+        reasons = dict.fromkeys(result.difference for result in unknown)
+        console.print(f"\n[yellow]{len(unknown)} could not be read[/]:", highlight=False)
+        for reason in reasons:
+            console.print(f"  {escape(reason)}", soft_wrap=True, highlight=False)
+    numbers = count(results)
+    console.print(
+        f"\n[bold]{stack}[/]: {numbers['passed']} passed, {numbers['failed']} failed, {numbers['unknown']} unknown "
+        f"in {seconds:.1f} s",
+        highlight=False,
+    )
+
+
+def _table(results: Sequence[Result]) -> Table:
+    """Passed of all, by topic and place. Places are the columns while they fit a page, else the topics are."""
+    cells: dict[tuple[str, str], list[Result]] = {}
+    for result in results:
+        place = result.expectation.node or "cluster"
+        cells.setdefault((_NAMES.get(result.expectation.topic, result.expectation.topic), place), []).append(result)
+    topics = list(dict.fromkeys(topic for topic, _ in cells))
+    places = list(dict.fromkeys(place for _, place in cells))
+    across = len(places) <= 6
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("", no_wrap=True)
+    for head in places if across else topics:
+        # A name that is cut could be any node's.
+        table.add_column(head, justify="right", overflow="fold")
+    for row in topics if across else places:
+        keys = [(row, place) for place in places] if across else [(topic, row) for topic in topics]
+        table.add_row(row, *(_cell(cells.get(key, ())) for key in keys))
+    return table
+
+
+def _cell(results: Sequence[Result]) -> str:
+    if not results:
+        return ""
+    numbers = count(results)
+    colour = "red" if numbers["failed"] else "yellow" if numbers["unknown"] else "green"
+    return f"[{colour}]{numbers['passed']}/{len(results)}[/]"
+
+
+def _explain(stack: str, result: Result, console: Console) -> None:
+    e = result.expectation
+    console.print(f"\n{_MARK[result.status]} {escape(e.sentence)}", soft_wrap=True, highlight=False)
+    prompt = f"{e.node}$ " if e.node and not e.command.startswith(("kubectl", "./lab")) else ""
+    rows = [("command", prompt + e.command.replace("STACK", stack)), ("seen", result.seen)]
+    if result.status != "passed":
+        rows += [
+            ("but", result.difference),
+            ("because", e.because),
+            ("cause", e.cause),
+            ("mend", e.mend.replace("STACK", stack)),
+        ]
+    for name, text in rows:
+        if text:
+            console.print(f"  [dim]{name:8}[/] {escape(text)}", soft_wrap=True, highlight=False)
+
+
+_NAMES = {
+    "node": "nodes Ready",
+    "annotation": "Calico's annotation",
+    "affinity": "block affinities",
+    "pool": "IPPools",
+    "reservation": "reserved ranges",
+    "status": "Multus status",
+    "event": "Multus events",
+    "ip_forward": "forwarding",
+    "filter": "packet filter",
+    "link": "devices",
+    "route": "routes",
+    "encrypted": "encrypted routes",
+    "neighbour": "neighbours",
+    "fdb": "forwarding entries",
+    "file": "CNI files",
+    "free": "delegates' ranges",
+    "crio": "CRI-O's network",
+    "proxy_arp": "proxy ARP",
+    "address": "pod addresses",
+    "source_dest": "source/dest check",
+    "bgp": "BGP sessions",
+    "probe": "pings",
+}

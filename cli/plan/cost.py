@@ -1,0 +1,234 @@
+"""`./lab cost`: what a lab costs, from its graph and a table of prices.
+
+Counted is what the program would make, resource by resource, so a key of the stack file that changes what is made
+changes the sum. A resource of AWS that is neither priced nor known to be free is named, not passed over.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from rich.console import Console
+from rich.table import Table
+
+from cli.lifecycle.pulumi_cli import ROOT, CannotRun, refuse, stack_file
+from components.spec.load import SpecError, load_stack_file
+from engine.run import ProgramError, Resource, run_program
+
+PRICES = Path(__file__).with_name("prices.yaml")
+EVENING = 3
+MONTH = 730
+"""Hours."""
+
+# What AWS asks nothing for, or nothing while it is not used.
+FREE = {
+    "aws:ec2/defaultSecurityGroup:DefaultSecurityGroup",
+    "aws:ec2/eipAssociation:EipAssociation",
+    "aws:ec2/internetGateway:InternetGateway",
+    "aws:ec2/keyPair:KeyPair",
+    "aws:ec2/routeTable:RouteTable",
+    "aws:ec2/routeTableAssociation:RouteTableAssociation",
+    "aws:ec2/securityGroup:SecurityGroup",
+    "aws:ec2/subnet:Subnet",
+    "aws:ec2/vpc:Vpc",
+    "aws:ec2transitgateway/instanceConnectEndpoint:InstanceConnectEndpoint",
+    "aws:iam/instanceProfile:InstanceProfile",
+    "aws:iam/role:Role",
+    "aws:iam/rolePolicy:RolePolicy",
+    "aws:lb/listener:Listener",
+    "aws:lb/targetGroup:TargetGroup",
+    "aws:lb/targetGroupAttachment:TargetGroupAttachment",
+    "aws:ssm/parameter:Parameter",
+    "aws:vpc/securityGroupEgressRule:SecurityGroupEgressRule",
+    "aws:vpc/securityGroupIngressRule:SecurityGroupIngressRule",
+}
+
+
+@dataclass(frozen=True)
+class Item:
+    """`number` of one thing at `hour` USD an hour each; `stopped` is what it costs after `./lab stop`. `source` is the
+    key of the table's sources."""
+
+    source: str
+    what: str
+    number: int
+    hour: float
+    stopped: float
+
+    def of(self, hours: int) -> float:
+        return self.number * self.hour * hours
+
+
+@dataclass(frozen=True)
+class Prices:
+    """One region's prices, in USD; `note` says what is doubtful about them, perhaps nothing."""
+
+    region: str
+    base: str
+    instance_hour: Mapping[str, float]
+    disk_gib_month: Mapping[str, float]
+    address_hour: float
+    balancer_hour: float
+    nat_hour: float
+    note: str
+
+    @classmethod
+    def of(cls, table: Mapping[str, Any], region: str) -> Prices:
+        """Raises CannotRun where the table has no such region."""
+        regions = table["regions"]
+        if region not in regions:
+            known = ", ".join(sorted(regions))
+            raise CannotRun(
+                f"aws:region: {region} — no prices for it; known: {known}. Fix: add it to cli/plan/prices.yaml", code=2
+            )
+        own = regions[region]
+        base = own.get("sameAs", region)
+        found = regions[base]
+        return cls(
+            region=region,
+            base=base,
+            instance_hour=found["instanceHour"],
+            disk_gib_month=found["diskGibMonth"],
+            address_hour=found["publicAddressHour"],
+            balancer_hour=found["loadBalancerHour"],
+            nat_hour=found["natGatewayHour"],
+            note=f"{region} is reckoned as {base}: {own['unconfirmed']}" if "unconfirmed" in own else "",
+        )
+
+    def look_up(self, prices: Mapping[str, float], key: str, name: str, where: str) -> float:
+        if name not in prices:
+            raise CannotRun(
+                f"{key}: {name} — no price for it in {self.region}; "
+                f"Fix: add it to cli/plan/prices.yaml under regions.{self.base}.{where} (https://aws.amazon.com/ec2/pricing/)",
+                code=2,
+            )
+        return prices[name]
+
+
+def run(stack: str, *, as_json: bool) -> int:
+    """Print what a lab costs; returns 0, 1 where the program fails, 2 for a bad stack file or a missing price."""
+    try:
+        file = load_stack_file(stack_file(stack))
+        deployment = run_program(ROOT / "__main__.py", project="cni-lab", stack=stack, config=file.config)
+        table = yaml.safe_load(PRICES.read_text(encoding="utf-8"))
+        of_aws = [resource for resource in deployment.resources if resource.type.startswith("aws:")]
+        prices = Prices.of(table, file.config.get("aws:region", "")) if of_aws else None
+        items, unknown = count(of_aws, prices) if prices else ([], [])
+    except (CannotRun, SpecError) as error:
+        return refuse("cost", error)
+    except ProgramError as error:
+        print(f"lab cost: {error}", file=sys.stderr)
+        return 1
+    notes = _notes(table, prices, items, unknown, spot='"spot": true' in file.config.get("cni-lab:lab", ""))
+    if as_json:
+        print(json.dumps(_document(stack, table, prices, items, notes), indent=2, ensure_ascii=False))
+    elif prices is None:
+        print(f"{stack}: no cloud account is charged; its machines are not in one")
+    else:
+        _show(stack, prices, items, notes)
+    return 0
+
+
+def count(resources: Sequence[Resource], prices: Prices) -> tuple[list[Item], list[str]]:
+    """What is charged for, the dearest first, and the types that are neither priced nor free.
+
+    Raises CannotRun for a kind of machine or disk without a price.
+    """
+    machines: Counter[str] = Counter()
+    disks: Counter[tuple[str, int]] = Counter()
+    own_addresses = fixed_addresses = balancers = gateways = 0
+    unknown: set[str] = set()
+    for resource in resources:
+        match resource.type:
+            case "aws:ec2/instance:Instance":
+                machines[resource.inputs["instanceType"]] += 1
+                disk = resource.inputs["rootBlockDevice"]
+                disks[disk["volumeType"], int(disk["volumeSize"])] += 1
+                own_addresses += bool(resource.inputs.get("associatePublicIpAddress"))
+            case "aws:ec2/eip:Eip":
+                fixed_addresses += 1
+            case "aws:lb/loadBalancer:LoadBalancer" if resource.inputs.get("loadBalancerType") == "network":
+                balancers += 1
+            case "aws:ec2/natGateway:NatGateway":
+                gateways += 1
+            case kind if kind not in FREE:
+                unknown.add(kind)
+    items = []
+    for kind, number in machines.items():
+        hour = prices.look_up(prices.instance_hour, "machines.instanceType", kind, "instanceHour")
+        items.append(Item("machine", f"machine {kind}", number, hour, 0))
+    for (kind, size), number in disks.items():
+        hour = prices.look_up(prices.disk_gib_month, "disk", kind, "diskGibMonth") * size / MONTH
+        items.append(Item("disk", f"disk {kind}, {size} GiB", number, hour, hour))
+    # A machine's own address goes back while it is stopped; a fixed one is kept, and charged.
+    items.append(Item("address", "public address of a machine", own_addresses, prices.address_hour, 0))
+    items.append(Item("address", "fixed public address", fixed_addresses, prices.address_hour, prices.address_hour))
+    items.append(Item("balancer", "network load balancer", balancers, prices.balancer_hour, prices.balancer_hour))
+    items.append(Item("gateway", "NAT gateway", gateways, prices.nat_hour, prices.nat_hour))
+    return sorted((item for item in items if item.number), key=lambda item: -item.of(1)), sorted(unknown)
+
+
+def _notes(
+    table: Mapping[str, Any], prices: Prices | None, items: Sequence[Item], unknown: Sequence[str], *, spot: bool
+) -> list[str]:
+    if prices is None:
+        return []
+    used = {item.source for item in items}
+    notes = [f"list prices of {table['date']}; yours may differ. Read in:"]
+    notes += [f"- {what}: {source}" for what, source in table["sources"].items() if what in used]
+    if prices.note:
+        notes.append(f"not confirmed: {prices.note}")
+    if spot:
+        notes.append("spot machines: the on-demand price is what they cost at most")
+    notes.append(
+        "not in the sum: traffic out of AWS and through NAT, the balancer's capacity units, T3's surplus CPU credits"
+    )
+    notes += [f"not in the sum, and no price known: {kind}" for kind in unknown]
+    return notes
+
+
+def _total(items: Sequence[Item]) -> Item:
+    return Item("", "sum", 1, sum(i.of(1) for i in items), sum(i.number * i.stopped for i in items))
+
+
+def _document(
+    stack: str, table: Mapping[str, Any], prices: Prices | None, items: Sequence[Item], notes: Sequence[str]
+) -> dict[str, Any]:
+    total = _total(items)
+    return {
+        "stack": stack,
+        "region": prices.region if prices else None,
+        "currency": "USD",
+        "pricesOf": str(table["date"]),
+        "items": [asdict(item) for item in items],
+        "perHour": round(total.hour, 4),
+        "perEvening": round(total.of(EVENING), 4),
+        "perMonth": round(total.of(MONTH), 2),
+        "perMonthStopped": round(total.stopped * MONTH, 2),
+        "notes": list(notes),
+    }
+
+
+def _show(stack: str, prices: Prices, items: Sequence[Item], notes: Sequence[str]) -> None:
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    table.add_column("what")
+    for heading in ("number", "an hour", f"an evening ({EVENING} h)", "a month left on", "a month stopped"):
+        table.add_column(heading, justify="right")
+    for item in [*items, _total(items)]:
+        cells = [item.of(1), item.of(EVENING), item.of(MONTH), item.number * item.stopped * MONTH]
+        number = "" if item.what == "sum" else str(item.number)
+        money = [f"{cell:.4f}" if index == 0 else f"{cell:.2f}" for index, cell in enumerate(cells)]
+        table.add_row(item.what, number, *money, style="bold" if item.what == "sum" else "")
+    console = Console(width=None if sys.stdout.isatty() else 120, highlight=False)
+    console.print(f"[bold]{stack}[/] in {prices.region}, USD\n")
+    console.print(table)
+    console.print()
+    for note in notes:
+        console.print(f"  {note}", markup=False, soft_wrap=True)

@@ -1,0 +1,249 @@
+"""`./lab reap`: destroy and remove every ephemeral stack past its time, then what no state remembers.
+
+A stack is ephemeral when its checkpoint says so: the component `cnilab:index:Lab` carries the stack file's `ttlHours`
+as an input. It is the first resource that an `up` registers, so the mark is there even if that `up` was cut a second
+later, on every backend, and an unchanged `up` shows no change. The time counts from the stack resource's `created`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import yaml
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from cli.lifecycle.backend import Backend, BackendError, Json, StackLocked, StackMissing
+from cli.lifecycle.pulumi_cli import ROOT, CannotRun, refuse
+from cli.reap.sweep import Sweep, SweepError, sweep
+
+LAB = "cnilab:index:Lab"
+STACK = "pulumi:pulumi:Stack"
+MARK = "ttlHours"
+
+Outcome = Literal["destroyed", "would be destroyed", "kept", "left behind"]
+
+
+class Stacks(Protocol):
+    """What reaping needs of a backend; cli.lifecycle.backend.Backend is one."""
+
+    url: str
+
+    def stacks(self) -> list[str]: ...
+    def answering(self) -> list[str]: ...
+    def resources(self, stack: str) -> list[Json]: ...
+    def destroy(self, stack: str) -> None: ...
+    def cancel(self, stack: str) -> None: ...
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the report. `left behind` is what should be gone and is not."""
+
+    what: str
+    outcome: Outcome
+    why: str
+
+
+@dataclass(frozen=True)
+class Life:
+    """An ephemeral stack's time: born when its first resource was registered, `hours` to live."""
+
+    born: datetime
+    hours: int
+
+    @property
+    def end(self) -> datetime:
+        return self.born + timedelta(hours=self.hours)
+
+
+def run(
+    *,
+    dry_run: bool,
+    as_json: bool,
+    markdown: Path | None,
+    lock_hours: float,
+    stack_minutes: float,
+    regions: Sequence[str],
+) -> int:
+    """Reap, sweep and report; returns 0, 1 where something stays behind, 2 or 3 where nothing could be begun."""
+    now = datetime.now(UTC)
+    try:
+        with tempfile.TemporaryDirectory(prefix="cni-lab-reap.") as folder:
+            backend = Backend(Path(folder), stack_minutes * 60)
+            rows, known = reap(backend, now, dry_run=dry_run, older_than=timedelta(hours=lock_hours))
+    except CannotRun as error:
+        return refuse("reap", error)
+    rows += _sweep(regions, now, known, dry_run=dry_run)
+    left = sum(row.outcome == "left behind" for row in rows)
+    if as_json:
+        print(json.dumps({"backend": backend.url, "rows": [asdict(row) for row in rows], "left": left}, indent=2))
+    else:
+        _show(rows)
+    for path in filter(None, (markdown, _path(os.environ.get("GITHUB_STEP_SUMMARY")))):
+        try:
+            with path.open("a", encoding="utf-8") as file:
+                file.write(as_markdown(rows, now, dry_run=dry_run))
+        except OSError as error:
+            print(f"lab reap: the report cannot be written: {error}", file=sys.stderr)
+            return 1
+    return 1 if left else 0
+
+
+# --- the state -------------------------------------------------------------------------------------------------------
+
+
+def reap(
+    backend: Stacks, now: datetime, *, dry_run: bool, older_than: timedelta
+) -> tuple[list[Row], frozenset[str] | None]:
+    """Destroy the stacks past their time; a lock older than `older_than` does not protect one.
+
+    Returns the report's rows, and the stacks the state still knows afterwards: None where it does not list them.
+    """
+    try:
+        names, trouble = backend.stacks(), None
+    except BackendError as error:
+        names, trouble = backend.answering(), error
+    rows = [_reap_one(backend, name, now, dry_run=dry_run, older_than=older_than) for name in names]
+    if trouble is not None:
+        asked = ", ".join(names) or "none answers"
+        why = f"does not list its stacks: {trouble}; asked one by one: {asked}"
+        return [Row("backend", "left behind", why), *rows], None
+    left = (name for name, row in zip(names, rows, strict=True) if row.outcome != "destroyed")
+    # Pulumi Cloud puts an organization before the name; tags hold the name alone.
+    return rows, frozenset(name.rsplit("/", 1)[-1] for name in left)
+
+
+def _reap_one(backend: Stacks, name: str, now: datetime, *, dry_run: bool, older_than: timedelta) -> Row:
+    what = f"stack {name}"
+    try:
+        life = life_of(backend.resources(name))
+    except StackMissing:
+        return Row(what, "kept", "gone meanwhile")
+    except BackendError as error:
+        return Row(what, "left behind", f"cannot be read: {error}")
+    if life is None:
+        return Row(what, "kept", "not ephemeral")
+    span = f"{life.hours} h to live since {life.born:%Y-%m-%d %H:%M} UTC"
+    if now < life.end:
+        return Row(what, "kept", f"{span}: until {life.end:%Y-%m-%d %H:%M} UTC")
+    if dry_run:
+        return Row(what, "would be destroyed", span)
+    print(f"lab reap: destroying {name}", file=sys.stderr, flush=True)
+    freed = ""
+    try:
+        try:
+            backend.destroy(name)
+        except StackLocked as locked:
+            since = locked.lock.since
+            if since is None or now - since <= older_than:
+                raise
+            freed = f"; a lock of {locked.lock.holder} since {since:%Y-%m-%d %H:%M} UTC was taken away"
+            backend.cancel(name)
+            backend.destroy(name)
+    except BackendError as error:
+        return Row(what, "left behind", f"{span}: {error}{freed}")
+    return Row(what, "destroyed", span + freed)
+
+
+def life_of(resources: Sequence[Mapping[str, Any]]) -> Life | None:
+    """A checkpoint's mark, None where there is none. Raises BackendError where it cannot be understood: such a stack
+    is neither destroyed nor passed over in silence."""
+    hours = next(((r.get("inputs") or {}).get(MARK) for r in resources if r.get("type") == LAB), None)
+    if hours is None:
+        return None
+    if not isinstance(hours, int | float) or isinstance(hours, bool) or hours < 1:
+        raise BackendError(f"its mark {MARK} is {hours!r}, not a number of hours")
+    born = next((r.get("created") for r in resources if r.get("type") == STACK), None)
+    try:
+        return Life(datetime.fromisoformat(str(born)).astimezone(UTC), int(hours))
+    except ValueError:
+        raise BackendError("it is ephemeral, but its state does not say when it was made") from None
+
+
+# --- the cloud -------------------------------------------------------------------------------------------------------
+
+
+def _sweep(regions: Sequence[str], now: datetime, known: frozenset[str] | None, *, dry_run: bool) -> list[Row]:
+    """What tags say is ephemeral and past its time, of stacks that the state does not know."""
+    asked = list(regions) or _regions()
+    rows = []
+    for region in asked:
+        what = f"lost things in {region}"
+        try:
+            found = sweep(region, now, known or frozenset(), dry_run=dry_run or known is None)
+        except SweepError as error:
+            # Without credentials there is no cloud to look at, unless somebody asked for it by name.
+            rows.append(Row(what, "left behind" if regions or not error.no_credentials else "kept", str(error)))
+            continue
+        rows += [_swept(each, region, blind=known is None and not dry_run) for each in found]
+        if not found:
+            rows.append(Row(what, "kept", "none"))
+    return rows
+
+
+def _swept(found: Sweep, region: str, *, blind: bool) -> Row:
+    what = f"lost things of {found.stack} in {region}"
+    if blind and found.outcome == "would be destroyed":
+        why = f"{found.why}; not touched, for the backend does not list its stacks"
+        return Row(what, "left behind", why)
+    return Row(what, found.outcome, found.why)
+
+
+def _regions() -> list[str]:
+    """The regions that the stack files under stacks/ name."""
+    named = set()
+    for path in (ROOT / "stacks").glob("Pulumi.*.yaml"):
+        try:
+            config = (yaml.safe_load(path.read_text(encoding="utf-8")) or {}).get("config") or {}
+        except (OSError, ValueError, AttributeError, yaml.YAMLError):
+            continue  # a stack file that cannot be read names no region; plan and up say what is wrong with it
+        if isinstance(config, dict) and isinstance(config.get("aws:region"), str):
+            named.add(config["aws:region"])
+    return sorted(named)
+
+
+# --- the report ------------------------------------------------------------------------------------------------------
+
+
+def _show(rows: Sequence[Row]) -> None:
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    for heading in ("what", "outcome", "why"):
+        table.add_column(heading, overflow="fold")
+    for row in rows:
+        style = {"left behind": "bold red", "destroyed": "green"}.get(row.outcome, "")
+        table.add_row(row.what, f"[{style}]{row.outcome}[/]" if style else row.outcome, escape(row.why))
+    Console(width=None if sys.stdout.isatty() else 160, highlight=False).print(table if rows else "no stacks")
+
+
+def as_markdown(rows: Sequence[Row], now: datetime, *, dry_run: bool) -> str:
+    """The report as a job summary."""
+    left = sum(row.outcome == "left behind" for row in rows)
+    verdict = f"**{left} left behind.**" if left else "Nothing is left behind."
+    cells = [[text.replace("|", r"\|") for text in (row.what, row.outcome, row.why)] for row in rows]
+    return "\n".join(
+        [
+            f"## Reap, {now:%Y-%m-%d %H:%M} UTC{' (dry run)' if dry_run else ''}",
+            "",
+            verdict,
+            "",
+            "| what | outcome | why |",
+            "|---|---|---|",
+            *(f"| {' | '.join(cell)} |" for cell in cells),
+            "",
+            "",
+        ]
+    )
+
+
+def _path(text: str | None) -> Path | None:
+    return Path(text) if text else None

@@ -1,0 +1,160 @@
+"""preview, up and destroy hand the right program, state and stack file to the pulumi CLI."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import stat
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from cli.lifecycle import pulumi_cli
+from tests.support.graphs import ROOT
+
+# A lab that does not stand gives out nothing.
+RECORDER = """#!/bin/sh
+case $* in "stack output"*) exit 1 ;; esac
+printf '%s\\n' "$PWD|$PULUMI_BACKEND_URL|$*" >>"$CALLS"
+case $* in "stack select"*) ;; *) exit 0 ;; esac
+[ -e Pulumi.cfos-egress.yaml ] || echo 'encryptionsalt: v1:abc' >Pulumi.cfos-egress.yaml
+"""
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A `.lab` of the test's own, and none of the caller's Pulumi settings."""
+    monkeypatch.setattr(pulumi_cli, "HOME", tmp_path / ".lab")
+    for name in ("PULUMI_BACKEND_URL", "PULUMI_CONFIG_PASSPHRASE", "PULUMI_CONFIG_PASSPHRASE_FILE"):
+        monkeypatch.delenv(name, raising=False)
+    return tmp_path / ".lab"
+
+
+@pytest.fixture
+def calls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A pulumi on PATH that writes down how it was called: folder|backend|arguments."""
+    program = tmp_path / "bin" / "pulumi"
+    program.parent.mkdir()
+    program.write_text(RECORDER)
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{program.parent}:/usr/bin:/bin")
+    monkeypatch.setenv("CALLS", str(tmp_path / "calls"))
+    return tmp_path / "calls"
+
+
+def test_up_uses_a_state_of_its_own_and_leaves_the_stack_file_alone(home: Path, calls: Path) -> None:
+    original = (ROOT / "stacks" / "Pulumi.cfos-egress.yaml").read_text()
+    assert pulumi_cli.run("up", "cfos-egress", ["--diff"]) == 0
+    select, up = (line.split("|") for line in calls.read_text().splitlines())
+    assert select[0] == str(home / "config") and up[0] == str(ROOT)
+    assert up[1] == (home / "state").as_uri()
+    copy = home / "config" / "Pulumi.cfos-egress.yaml"
+    assert (
+        re.sub(r" --event-log \S+", "", up[2])
+        == f"up --stack cfos-egress --config-file {copy} --yes --policy-pack {ROOT / 'policy'} --diff"
+    )
+    written = yaml.safe_load(copy.read_text())
+    assert written["encryptionsalt"] == "v1:abc", "what the CLI keeps there must stay"
+    assert written["config"] == yaml.safe_load(original)["config"]
+    assert (ROOT / "stacks" / "Pulumi.cfos-egress.yaml").read_text() == original
+    assert stat.S_IMODE(home.stat().st_mode) == 0o700
+    assert stat.S_IMODE((home / "passphrase").stat().st_mode) == 0o600
+    assert len((home / "passphrase").read_text()) >= 32
+
+
+def test_a_policy_pack_of_the_callers_choice_wins(home: Path, calls: Path) -> None:
+    assert pulumi_cli.run("preview", "cfos-egress", ["--policy-pack=theirs"]) == 0
+    assert calls.read_text().count("--policy-pack") == 1
+
+
+def test_passphrase_is_made_once(home: Path, calls: Path) -> None:
+    for _ in range(2):
+        assert pulumi_cli.run("preview", "cfos-egress", []) == 0
+        first = (home / "passphrase").read_text()
+    assert (home / "passphrase").read_text() == first
+    assert {p.name for p in home.iterdir()} == {"config", "passphrase", "state"}
+
+
+def test_destroy_forgets_the_stack(home: Path, calls: Path) -> None:
+    assert pulumi_cli.run("destroy", "cfos-egress", []) == 0
+    assert [line.split("|")[2].split()[0] for line in calls.read_text().splitlines()] == ["stack", "destroy", "stack"]
+    assert calls.read_text().splitlines()[-1].endswith("stack rm --yes --preserve-config --stack cfos-egress")
+    assert not (home / "config" / "Pulumi.cfos-egress.yaml").exists()
+
+
+def test_only_a_destroy_leaves_checkpoints_out(home: Path, calls: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An up that is killed must remember what it made."""
+    given: list[str | None] = []
+    real = subprocess.run
+
+    def run(command: list[str], **options: Any) -> subprocess.CompletedProcess[str]:
+        if command[1] in ("up", "destroy"):
+            given.append(options["env"].get("PULUMI_SKIP_CHECKPOINTS"))
+        return real(command, **options)
+
+    monkeypatch.setattr(subprocess, "run", run)
+    monkeypatch.delenv("PULUMI_SKIP_CHECKPOINTS", raising=False)
+    for command in ("up", "destroy"):
+        assert pulumi_cli.run(command, "cfos-egress", []) == 0
+    assert given == [None, "true"]
+
+
+def test_destroy_of_a_part_keeps_the_stack(home: Path, calls: Path) -> None:
+    assert pulumi_cli.run("destroy", "cfos-egress", ["--target", "urn"]) == 0
+    assert "stack rm" not in calls.read_text()
+
+
+def test_a_backend_of_the_callers_choice_wins(home: Path, calls: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PULUMI_BACKEND_URL", "s3://somewhere")
+    monkeypatch.setenv("PULUMI_CONFIG_PASSPHRASE", "mine")
+    assert pulumi_cli.run("preview", "cfos-egress", []) == 0
+    assert {line.split("|")[1] for line in calls.read_text().splitlines()} == {"s3://somewhere"}
+    assert not (home / "passphrase").exists() and not (home / "state").exists()
+
+
+def test_without_the_cli_one_clear_line(
+    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from pulumi.automation import PulumiCommand
+
+    def unreachable(**_: object) -> None:
+        raise OSError("<urlopen error Name or service not known>")
+
+    monkeypatch.setattr(PulumiCommand, "install", unreachable)
+    monkeypatch.setenv("PATH", "/nowhere")
+    assert pulumi_cli.run("preview", "cfos-egress", []) == 3
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[-1].startswith("lab preview: the pulumi CLI is not on PATH and its installer could not be run")
+    assert len(lines) == 2
+
+
+def test_an_unknown_stack_names_the_known_ones(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert pulumi_cli.run("up", "cfos-egres", []) == 2
+    assert "cfos-egress" in capsys.readouterr().err
+
+
+def test_first_preview_with_the_real_cli(tmp_path: Path) -> None:
+    """No host is contacted, no cluster exists, and every Kubernetes object has its row."""
+    pulumi = shutil.which("pulumi")
+    if pulumi is None:
+        pytest.skip("the pulumi CLI is not at hand")
+    if not (ROOT / ".venv").exists():
+        pytest.skip("the program's own .venv is not there: run ./lab once")
+    folder = tmp_path / "state"
+    folder.mkdir()
+    environment = dict(os.environ) | {"PULUMI_BACKEND_URL": folder.as_uri(), "PULUMI_CONFIG_PASSPHRASE": "test"}
+    command = [sys.executable, "-m", "cli", "preview", "components", "--json", "--non-interactive"]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=240)
+    if "no resource plugin" in done.stderr + done.stdout:
+        pytest.skip("a provider plugin of the pulumi CLI is not at hand")
+    assert done.returncode == 0, done.stderr + done.stdout[-3000:]
+    steps = json.loads(done.stdout[done.stdout.index("{") :])["steps"]
+    kinds = {step["newState"]["type"] for step in steps if step["op"] == "create"}
+    assert "kubernetes:operator.tigera.io/v1:Installation" in kinds and "kubernetes:apps/v1:Deployment" in kinds
+    assert "command:remote:Command" in kinds

@@ -1,0 +1,90 @@
+"""What verify finds gone becomes the options that make pulumi write it again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from cli.lifecycle import repair
+from cli.lifecycle.pulumi_cli import CannotRun
+from components.verify.expectations import Expectation
+from components.verify.report import Result
+from tests.verify import replica_labs as labs
+from tests.verify.bed import bed
+from tests.verify.replica import Replica
+
+STACK = "cfos-egress"
+AFFINITIES = "/apis/crd.projectcalico.org/v1/blockaffinities"
+
+
+def failed(topic: str, key: str = "x", node: str | None = "worker1") -> Result:
+    return Result(Expectation(topic, key, {}, "s", "c", "b", "c", "m", node=node), "failed", "", "gone")
+
+
+def test_each_finding_has_its_step_once() -> None:
+    found = [
+        failed("file", "a"),
+        failed("file", "b"),
+        failed("crio"),
+        failed("affinity", node=None),
+        failed("pool", node=None),
+        failed("reservation", node=None),
+        failed("fdb"),
+    ]
+    options, left = repair.sort(found)
+    files, blocks = "**::lab-node-files-worker1", "**::lab-calico-blocks"
+    assert options == ["--replace", files, "--replace", blocks, "--refresh"]
+    assert [result.expectation.topic for result in left] == ["fdb"]
+    assert repair.sort([]) == ([], [])
+
+
+@pytest.fixture(scope="module")
+def replica() -> Iterator[Replica]:
+    with bed(labs.EGRESS) as (made, _):
+        yield made
+
+
+def stands(monkeypatch: pytest.MonkeyPatch, outputs: dict[str, Any]) -> None:
+    monkeypatch.setattr(repair, "outputs", lambda stack: outputs)
+
+
+def test_a_block_that_moved_is_read_again_by_the_next_up(
+    replica: Replica, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stands(monkeypatch, replica.outputs)
+    assert repair.moved(STACK) == []
+    one = next(a for a in replica.api.objects[AFFINITIES] if a["spec"]["node"] == "ip-10-0-2-200")
+    one["spec"]["cidr"] = "10.244.98.0/24"
+    try:
+        assert repair.moved(STACK) == ["--replace", "**::lab-calico-blocks"]
+        assert "10.244.97.0/24 of ip-10-0-2-200" in capsys.readouterr().err
+    finally:
+        one["spec"]["cidr"] = "10.244.97.0/24"
+
+
+def test_a_silent_api_and_a_lab_that_does_not_stand_say_nothing(
+    replica: Replica, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stands(monkeypatch, replica.outputs | {"kubeconfig": replica.expired_kubeconfig})
+    assert repair.moved(STACK) == []
+    stands(monkeypatch, {})
+    assert repair.moved(STACK) == []
+
+    def absent(stack: str) -> dict[str, Any]:
+        raise CannotRun("no stack")
+
+    monkeypatch.setattr(repair, "outputs", absent)
+    assert repair.moved(STACK) == []
+
+
+def test_with_host_local_a_block_is_the_node_s_pod_cidr(replica: Replica, monkeypatch: pytest.MonkeyPatch) -> None:
+    host_local = SimpleNamespace(lab=SimpleNamespace(calico=SimpleNamespace(ipam="HostLocal")))
+    monkeypatch.setattr(repair, "load_stack_file", lambda path: host_local)
+    cidrs = {item["metadata"]["name"]: [item["spec"]["podCIDR"]] for item in replica.api.objects["/api/v1/nodes"]}
+    stands(monkeypatch, replica.outputs | {"blocks": cidrs})
+    assert repair.moved(STACK) == []
+    stands(monkeypatch, replica.outputs | {"blocks": cidrs | {"ip1001100": ["10.244.99.0/24"]}})
+    assert repair.moved(STACK) == ["--replace", "**::lab-calico-blocks"]

@@ -1,0 +1,19 @@
+"""What a stack's outputs say, before anything is asked."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from cli.lifecycle import pulumi_cli
+from cli.live import stack as live
+
+
+def test_a_lab_that_was_never_up_is_said_so_without_the_cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pulumi_cli, "HOME", tmp_path)
+    monkeypatch.setattr(live, "find_pulumi", lambda: pytest.fail("it was asked for"))
+    monkeypatch.delenv("PULUMI_BACKEND_URL", raising=False)
+    with pytest.raises(pulumi_cli.CannotRun, match=r"local does not stand: run `./lab up local` first") as caught:
+        live.outputs("local")
+    assert caught.value.code == 2 and list(tmp_path.iterdir()) == []

@@ -1,0 +1,122 @@
+"""cost: counted from the graph, priced from a table, honest about what it does not know."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from cli.lifecycle import pulumi_cli
+from cli.lifecycle.pulumi_cli import CannotRun
+from cli.plan import cost
+from cli.plan.cost import FREE, MONTH, PRICES, Item, Prices, count, run
+from engine.run import Resource
+from tests.support.graphs import ROOT, run_lab
+
+TABLE = yaml.safe_load(PRICES.read_text(encoding="utf-8"))
+AWS = {"provider": "aws", "operatorCidrs": ["203.0.113.7/32"]}
+
+
+def resource(kind: str, **inputs: Any) -> Resource:
+    return Resource(f"urn::{kind}", kind, "one", None, True, inputs)
+
+
+def priced(lab: dict[str, Any]) -> dict[str, Item]:
+    graph = run_lab(lab)
+    of_aws = [r for r in graph.deployment.resources if r.type.startswith("aws:")]
+    items, unknown = count(of_aws, Prices.of(TABLE, "us-west-2"))
+    assert unknown == [], "every resource of AWS is priced, or known to be free"
+    return {item.what: item for item in items}
+
+
+def test_three_machines_by_hand() -> None:
+    items = priced({"machines": AWS})
+    hour = 3 * 0.0832 + 3 * 30 * 0.08 / 730 + 3 * 0.005
+    assert sum(item.of(1) for item in items.values()) == pytest.approx(hour)
+    assert items["machine t3.large"].number == 3
+    assert items["public address of a machine"].number == 2 and items["fixed public address"].number == 1
+    assert sum(i.number * i.stopped for i in items.values()) * MONTH == pytest.approx(3 * 30 * 0.08 + 0.005 * 730)
+
+
+def test_what_the_file_asks_for_is_what_is_counted() -> None:
+    nodes = [
+        {"name": f"cp{i}", "role": "control-plane", "subnet": "control", "address": f"10.0.1.{i}"} for i in (11, 12, 13)
+    ]
+    items = priced({"machines": AWS | {"instanceType": "m5.xlarge", "volumeSize": 50}, "nodes": nodes})
+    assert items["machine m5.xlarge"] == Item("machine", "machine m5.xlarge", 3, 0.192, 0)
+    assert items["disk gp3, 50 GiB"].of(MONTH) == pytest.approx(3 * 50 * 0.08)
+    assert items["network load balancer"].hour == 0.0225
+
+
+def test_a_nat_gateway_and_its_address_are_counted() -> None:
+    made = [resource("aws:ec2/natGateway:NatGateway"), resource("aws:ec2/eip:Eip"), resource("aws:ec2/vpc:Vpc")]
+    items, unknown = count(made, Prices.of(TABLE, "us-east-1"))
+    assert [(item.what, item.hour) for item in items] == [("NAT gateway", 0.045), ("fixed public address", 0.005)]
+    assert unknown == []
+
+
+def test_what_has_no_price_and_is_not_free_is_named() -> None:
+    made = [resource("aws:rds/instance:Instance"), resource("aws:lb/loadBalancer:LoadBalancer", loadBalancerType="x")]
+    items, unknown = count(made, Prices.of(TABLE, "us-east-1"))
+    assert items == [] and unknown == ["aws:lb/loadBalancer:LoadBalancer", "aws:rds/instance:Instance"]
+
+
+def test_the_table_is_whole() -> None:
+    for region in TABLE["regions"]:
+        prices = Prices.of(TABLE, region)
+        assert prices.instance_hour["t3.large"] > 0 and prices.disk_gib_month["gp3"] > 0
+        assert min(prices.address_hour, prices.balancer_hour, prices.nat_hour) > 0
+    assert set(TABLE["sources"]) == {"machine", "disk", "address", "balancer", "gateway"}
+    assert all(kind.startswith("aws:") for kind in FREE)
+
+
+def test_an_unknown_kind_and_an_unknown_region_name_the_mend() -> None:
+    made = [
+        resource(
+            "aws:ec2/instance:Instance", instanceType="x9.huge", rootBlockDevice={"volumeType": "gp3", "volumeSize": 8}
+        )
+    ]
+    with pytest.raises(
+        CannotRun, match=r"machines.instanceType: x9.huge — no price for it in us-west-2; .*prices.yaml"
+    ):
+        count(made, Prices.of(TABLE, "us-west-2"))
+    with pytest.raises(
+        CannotRun, match=r"aws:region: eu-north-1 — no prices for it; known: us-east-1, us-west-2"
+    ) as no:
+        Prices.of(TABLE, "eu-north-1")
+    assert no.value.code == 2
+
+
+def test_a_shipped_stack_on_the_page_and_as_json(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("nightly", as_json=False) == 0
+    page = capsys.readouterr().out
+    assert "an evening (3 h)" in page and "yours may differ" in page and "not confirmed: us-west-2" in page
+    assert "at most" in page, "spot machines"
+    assert "balancer:" not in page, "only the sources of what is in the sum"
+    assert run("nightly", as_json=True) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document["perEvening"] == pytest.approx(3 * document["perHour"], abs=0.001)
+    assert document["perMonthStopped"] < document["perMonth"]
+
+
+def test_a_lab_without_a_cloud_costs_nothing_there(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("local", as_json=False) == 0
+    assert "no cloud account is charged" in capsys.readouterr().out
+
+
+def test_bad_input_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("nosuch", as_json=False) == 2
+    assert capsys.readouterr().err.startswith("lab cost: there is no stack 'nosuch'")
+    text = (ROOT / "stacks" / "Pulumi.nightly.yaml").read_text().replace("us-west-2", "eu-north-1")
+    (tmp_path / "stacks").mkdir()
+    (tmp_path / "stacks" / "Pulumi.far.yaml").write_text(text)
+    monkeypatch.setattr(pulumi_cli, "ROOT", tmp_path)
+    assert run("far", as_json=False) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("lab cost: aws:region: eu-north-1") and said.count("\n") == 1
+    assert cost.ROOT == ROOT

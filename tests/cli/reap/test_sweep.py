@@ -1,0 +1,263 @@
+"""The sweep, on an AWS that answers: a whole lab is made, its state is lost, and its tags alone decide."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import boto3
+import pytest
+from botocore.exceptions import ClientError
+from botocore.stub import Stubber
+from moto import mock_aws
+
+from cli.reap import sweep as module
+from cli.reap.sweep import Sweep, SweepError, sweep
+from components.machines.aws import AwsMachines, AwsMachinesArgs
+from components.network import Balancer, BalancerArgs, Network, NetworkArgs
+from engine.run import run_program
+from tests.support.aws_labs import aws_lab
+from tests.support.moto_ec2 import REGION, Cloud, cloud
+
+NOW = datetime.now(UTC)
+LATER = NOW + timedelta(hours=5)
+TAGS = {"cni-lab:stack": "nightly", "cni-lab:owner": "me", "cni-lab:ttl-hours": "4"}
+
+
+@pytest.fixture
+def aws(monkeypatch: pytest.MonkeyPatch) -> Iterator[Cloud]:
+    monkeypatch.setattr(module, "PAUSE", 0.01)
+    monkeypatch.setattr(module, "PATIENCE", 3.0)
+    with cloud() as made:
+        yield made
+
+
+def make(aws: Cloud, tags: dict[str, str] = TAGS) -> None:
+    """A lab with a balancer, all of it carrying the tags."""
+    lab = aws_lab()
+
+    def program() -> None:
+        network = Network("network", NetworkArgs(lab, tags))
+        machines = AwsMachines("machines", AwsMachinesArgs(lab, network, tags["cni-lab:stack"], tags)).machines
+        Balancer("api", BalancerArgs(network, list(machines.values()), tags))
+
+    run_program(
+        program, stack="test", config={"aws:region": REGION}, dry_run=False, create=aws.create, invoke=aws.invoke
+    )
+
+
+def make_small(aws: Cloud, tags: dict[str, str] = TAGS) -> str:
+    """A VPC with a subnet, a machine in it and a role; returns the VPC's id."""
+    listed: Any = [{"Key": key, "Value": value} for key, value in tags.items()]
+    vpc = str(aws.ec2.create_vpc(CidrBlock="10.0.0.0/16")["Vpc"]["VpcId"])
+    subnet = aws.ec2.create_subnet(VpcId=vpc, CidrBlock="10.0.1.0/24")["Subnet"]["SubnetId"]
+    made = aws.ec2.run_instances(ImageId=aws.image, SubnetId=subnet, MinCount=1, MaxCount=1)["Instances"][0]
+    aws.ec2.create_tags(Resources=[vpc, subnet, made["InstanceId"]], Tags=listed)
+    aws.iam.create_role(RoleName="cni-lab-one-0", AssumeRolePolicyDocument="{}", Tags=listed)
+    return vpc
+
+
+def left(aws: Cloud) -> dict[str, int]:
+    """How many things there are, by kind; what every account has is not counted."""
+    states = [{"Name": "instance-state-name", "Values": ["pending", "running", "stopping", "stopped"]}]
+    ec2: Any = aws.ec2
+    found = {
+        "instances": sum(len(r["Instances"]) for r in ec2.describe_instances(Filters=states)["Reservations"]),
+        "vpcs": sum(not vpc["IsDefault"] for vpc in ec2.describe_vpcs()["Vpcs"]),
+        "addresses": len(ec2.describe_addresses()["Addresses"]),
+        "volumes": len(ec2.describe_volumes()["Volumes"]),
+        "keys": len(ec2.describe_key_pairs()["KeyPairs"]),
+        "balancers": len(aws.elb.describe_load_balancers()["LoadBalancers"]),
+        "targets": len(aws.elb.describe_target_groups()["TargetGroups"]),
+        "parameters": len(aws.ssm.describe_parameters()["Parameters"]),
+        "profiles": len(aws.iam.list_instance_profiles()["InstanceProfiles"]),
+        "roles": len(aws.iam.list_roles()["Roles"]),
+        "gateways": len(ec2.describe_internet_gateways()["InternetGateways"]),
+    }
+    return {kind: number for kind, number in found.items() if number}
+
+
+def run(now: datetime, *known: str, dry_run: bool = False) -> list[Sweep]:
+    return sweep(REGION, now, frozenset(known), dry_run=dry_run)
+
+
+def test_a_lost_lab_past_its_time_goes_whole(aws: Cloud) -> None:
+    before = left(aws)
+    make(aws)
+    made = left(aws)
+    assert made["instances"] == 3 and made["balancers"] == 1 and made["vpcs"] == 1 and made["roles"] == 3
+    (found,) = run(LATER)
+    assert (found.stack, found.outcome) == ("nightly", "destroyed"), found
+    assert "3 instance" in found.why and "1 VPC" in found.why
+    assert left(aws) == before
+    assert run(LATER) == [], "a second sweep finds nothing"
+
+
+def test_a_dry_run_touches_nothing(aws: Cloud) -> None:
+    make_small(aws)
+    made = left(aws)
+    assert [each.outcome for each in run(LATER, dry_run=True)] == ["would be destroyed"]
+    assert left(aws) == made
+
+
+@pytest.mark.parametrize(
+    "tags",
+    [
+        pytest.param({key: value for key, value in TAGS.items() if "ttl" not in key}, id="not ephemeral"),
+        pytest.param(TAGS | {"cni-lab:ttl-hours": "soon"}, id="no number"),
+        pytest.param(TAGS | {"cni-lab:ttl-hours": "0"}, id="no time"),
+        pytest.param(TAGS | {"cni-lab:ttl-hours": "-4"}, id="negative"),
+    ],
+)
+def test_what_is_not_marked_is_not_looked_at_twice(aws: Cloud, tags: dict[str, str]) -> None:
+    make_small(aws, tags)
+    made = left(aws)
+    assert run(NOW + timedelta(days=900)) == []
+    assert left(aws) == made
+
+
+def test_a_stack_of_the_state_is_the_states(aws: Cloud) -> None:
+    make_small(aws)
+    made = left(aws)
+    assert run(LATER, "nightly") == []
+    assert left(aws) == made
+
+
+def test_a_young_thing_keeps_the_others(aws: Cloud) -> None:
+    make_small(aws)
+    (found,) = run(NOW + timedelta(hours=3))
+    assert found.outcome == "kept" and "until" in found.why
+    assert left(aws)["instances"] == 1
+
+
+def test_what_has_no_creation_time_goes_on_the_second_sweep(aws: Cloud) -> None:
+    vpc = aws.ec2.create_vpc(CidrBlock="10.0.0.0/16")["Vpc"]["VpcId"]
+    address = aws.ec2.allocate_address(Domain="vpc")["AllocationId"]
+    aws.ec2.create_tags(Resources=[vpc, address], Tags=[{"Key": key, "Value": value} for key, value in TAGS.items()])
+    assert [each.outcome for each in run(LATER, dry_run=True)] == ["kept"]
+    assert [each.outcome for each in run(LATER)] == ["kept"]
+    (found,) = run(LATER + timedelta(hours=3))
+    assert found.outcome == "kept" and "until" in found.why, "its time runs from the first sweep that saw it"
+    assert [each.outcome for each in run(LATER + timedelta(hours=4, minutes=1))] == ["destroyed"]
+    assert "vpcs" not in left(aws) and "addresses" not in left(aws)
+
+
+def test_what_will_not_go_is_named_and_the_rest_goes(aws: Cloud) -> None:
+    vpc = make_small(aws)
+    # Somebody else's: a subnet without our tags holds the VPC.
+    other = aws.ec2.create_subnet(VpcId=vpc, CidrBlock="10.0.99.0/24")["Subnet"]["SubnetId"]
+    (found,) = run(LATER)
+    assert found.outcome == "left behind" and vpc in found.why and "DependencyViolation" in found.why, found
+    assert other in [subnet["SubnetId"] for subnet in aws.ec2.describe_subnets()["Subnets"]]
+    assert "instances" not in left(aws) and "roles" not in left(aws)
+
+
+def test_what_is_refused_is_not_tried_for_ten_minutes(aws: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "PATIENCE", 600.0)
+    monkeypatch.setattr(module, "PAUSE", 600.0)
+    make_small(aws)
+    answer = {"Error": {"Code": "AccessDenied", "Message": "not allowed"}}
+
+    def refuse(_: object, name: str) -> None:
+        raise ClientError(answer, "DeleteRole")  # type: ignore[arg-type]
+
+    monkeypatch.setattr(module._Account, "_delete_role", refuse)
+    (found,) = run(LATER)
+    assert found.outcome == "left behind" and found.why.startswith("1 of 4 ") and "not allowed" in found.why
+
+
+def test_a_restarted_machine_is_as_old_as_it_is(aws: Cloud) -> None:
+    """LaunchTime moves with each start; the first interface's attachment does not."""
+    account = module._Account(lambda service: boto3.client(service, REGION))
+    early = NOW - timedelta(hours=9)
+    instance = {"LaunchTime": NOW, "NetworkInterfaces": [{"Attachment": {"AttachTime": early}}]}
+
+    class Answers:
+        def describe_instances(self, **_: object) -> dict[str, Any]:
+            return {"Reservations": [{"Instances": [instance]}]}
+
+    account.ec2 = Answers()
+    assert account._instance("i-1") == (True, early)
+
+
+def test_private_workers_gateway_and_endpoint_go_too(aws: Cloud) -> None:
+    listed: Any = [{"Key": key, "Value": value} for key, value in TAGS.items()]
+    make_small(aws)
+    subnet = next(s["SubnetId"] for s in aws.ec2.describe_subnets()["Subnets"] if s["CidrBlock"] == "10.0.1.0/24")
+    address = aws.ec2.allocate_address(Domain="vpc")["AllocationId"]
+    gateway = aws.ec2.create_nat_gateway(SubnetId=subnet, AllocationId=address)["NatGateway"]["NatGatewayId"]
+    aws.ec2.create_tags(Resources=[address, gateway], Tags=listed)
+    (found,) = run(LATER)
+    assert found.outcome == "destroyed" and "1 NAT gateway" in found.why and "1 address" in found.why
+    assert left(aws) == {}
+
+
+def test_a_connect_endpoint_is_asked_for_as_ec2_wants_it() -> None:
+    """moto has none: botocore's own model checks the calls."""
+    client = boto3.client("ec2", REGION, aws_access_key_id="a", aws_secret_access_key="b")
+    account = module._Account(lambda service: client if service == "ec2" else None)
+    name = "eice-0123456789abcdef0"
+    asked = {"InstanceConnectEndpointIds": [name]}
+    with Stubber(client) as stub:
+        for state in ("create-complete", "delete-in-progress"):
+            answer = {"InstanceConnectEndpoints": [{"State": state, "CreatedAt": NOW}]}
+            stub.add_response("describe_instance_connect_endpoints", answer, asked)
+        stub.add_response("delete_instance_connect_endpoint", {}, {"InstanceConnectEndpointId": name})
+        assert account._connect_endpoint(name) == (True, NOW)
+        assert account._connect_endpoint(name) == (False, None)
+        account._delete_connect_endpoint(name)
+        stub.assert_no_pending_responses()
+
+
+def test_what_only_its_tags_remember_does_not_stop_the_rest() -> None:
+    """Tags are listed for a while after their thing has gone; asking for it by name then fails."""
+    client = boto3.client("ec2", REGION, aws_access_key_id="a", aws_secret_access_key="b")
+    account = module._Account(lambda service: client if service == "ec2" else None)
+    endpoint, address = "eice-0123456789abcdef0", "eipalloc-0123456789abcdef0"
+    tags = [
+        {"ResourceId": name, "ResourceType": "x", "Key": key, "Value": value}
+        for name in (endpoint, address)
+        for key, value in TAGS.items()
+    ]
+    with Stubber(client) as stub:
+        stub.add_response("describe_tags", {"Tags": tags})
+        stub.add_client_error("describe_instance_connect_endpoints", "InvalidInstanceConnectEndpointId.NotFound")
+        stub.add_response("describe_addresses", {"Addresses": [{"AllocationId": address}]})
+        assert [thing.id for thing in account._in_ec2()] == [address]
+        stub.add_response("describe_tags", {"Tags": tags})
+        stub.add_client_error("describe_instance_connect_endpoints", "UnauthorizedOperation")
+        with pytest.raises(ClientError, match="UnauthorizedOperation"):
+            list(account._in_ec2())
+
+
+def test_without_credentials_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(boto3.Session, "get_credentials", lambda self: None)
+    with pytest.raises(SweepError, match="no AWS credentials") as caught:
+        run(LATER)
+    assert caught.value.no_credentials
+
+
+def test_an_account_that_does_not_answer_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    with mock_aws():
+
+        def fail(self: object, *_: object, **__: object) -> None:
+            raise ClientError({"Error": {"Code": "AuthFailure", "Message": "no such\nkey"}}, "DescribeTags")
+
+        monkeypatch.setattr(module._Account, "_in_ec2", fail)
+        with pytest.raises(SweepError) as caught:
+            run(LATER)
+    assert str(caught.value).startswith("cannot be looked at: ") and "\n" not in str(caught.value)
+    assert not caught.value.no_credentials
+
+
+@pytest.mark.parametrize("region", ["", "us west", "-"])
+def test_a_region_that_is_none_is_one_line(region: str) -> None:
+    with mock_aws(), pytest.raises(SweepError, match="cannot be looked at"):
+        sweep(region, LATER, frozenset(), dry_run=True)
+
+
+def test_a_profile_that_is_not_there_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_PROFILE", "nobody")
+    with pytest.raises(SweepError, match=r"cannot be looked at: .*nobody"):
+        run(LATER)
