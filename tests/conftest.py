@@ -2,11 +2,32 @@
 
 from __future__ import annotations
 
-import os
+import random
 
-from hypothesis import settings
+import pytest
 
-# A run that judges a change draws the same examples each time; at a desk every run looks further.
-settings.register_profile("ci", derandomize=True, print_blob=True)
-if os.environ.get("CI"):
-    settings.load_profile("ci")
+from tests.support import examples
+
+examples.load_profile()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_configure(config: pytest.Config) -> None:
+    # Before hypothesis reads the option, and before pytest-xdist hands the options to its workers.
+    if examples.EXPLORING and config.option.hypothesis_seed is None:
+        config.option.hypothesis_seed = str(random.SystemRandom().randrange(2**32))
+
+
+def how_to_repeat(config: pytest.Config) -> str:
+    return f"exploration: repeat it with CNILAB_EXPLORE=1 and --hypothesis-seed={config.option.hypothesis_seed}"
+
+
+def pytest_report_header(config: pytest.Config) -> str | None:
+    # At the start, for a run that is cut.
+    return how_to_repeat(config) if examples.EXPLORING else None
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    # At the end too, where a person looks, and where `-q` shows it.
+    if examples.EXPLORING:
+        terminalreporter.write_line(how_to_repeat(config))

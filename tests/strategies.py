@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import os
 from ipaddress import IPv4Network
 from typing import Any
 
-from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
 from components.spec import pins
@@ -18,13 +16,6 @@ Raw = dict[str, Any]
 PROVIDERS = ("aws", "local", "existing")
 CONFIG = {"aws:region": "us-west-2"}
 """What stands beside the lab in the stack file."""
-
-busy = settings(
-    deadline=None,
-    max_examples=int(os.environ.get("CNILAB_EXAMPLES", "40")),
-    suppress_health_check=[HealthCheck.too_slow],
-)
-"""For tests that draw labs: on a busy machine one takes a tenth of a second."""
 
 names = st.integers(0, 999).map("n-{}".format) | st.sampled_from(["a", "0", "a-b", "x" * 63, "net-calico"])
 ports = st.sampled_from([1, 22, 2222, 65535])

@@ -6,14 +6,15 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 
 from tests.strategies import labs
+from tests.support.examples import examples
 from tests.support.graphs import run_lab
 from tests.test_lab import check_every_graph
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+@examples(25)
 @given(labs())
 def test_every_accepted_lab_plans(lab: dict[str, Any]) -> None:
     preview = run_lab(lab, timeout=30)

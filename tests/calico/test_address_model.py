@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Network
 
 import pytest
-from hypothesis import HealthCheck, Phase, find, given, settings
+from hypothesis import Phase, find, given, settings
 from hypothesis import strategies as st
 from hypothesis.errors import NoSuchExample
 
@@ -22,6 +22,7 @@ from components.calico.blocks import block_of, range_of, reserved
 from components.spec import addresses
 from components.spec.models import Lab, Pool
 from tests.calico.labs import lab
+from tests.support.examples import examples
 
 
 @dataclass
@@ -198,14 +199,14 @@ def cases(draw: st.DrawFn) -> Case:
     return Case(made, draw(st.booleans()), [*before, *first, *then])
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
+@examples(300)
 @given(cases())
 def test_no_address_is_given_by_both_once_the_reservation_stands(case: Case) -> None:
     assert not Cluster(case, reserving=True).collided
 
 
 # Any case will do, not the smallest.
-SEARCH = settings(max_examples=5000, deadline=None, phases=[Phase.generate], suppress_health_check=list(HealthCheck))
+SEARCH = settings(examples(5000), phases=[Phase.generate])
 
 
 def test_without_the_reservation_it_is() -> None:

@@ -6,11 +6,12 @@ import json
 from ipaddress import IPv4Address, IPv4Network
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from components.calico.blocks import claimed_pools, parse_blocks, range_of, reserved
 from tests.calico.labs import SEED_BLOCKS, VARIETY, lab, pool
+from tests.support.examples import examples
 
 
 def test_blocks_read_back() -> None:
@@ -81,7 +82,7 @@ def test_pools_that_every_node_must_hold_a_block_of() -> None:
     assert claimed_pools(partial) == []
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(data=st.data(), block_size=st.integers(23, 28))
 def test_no_address_is_both_ours_and_calicos(data: st.DataObject, block_size: int) -> None:
     """Over block sizes, ranges and allocation orders: what host-local may give, calico-ipam may not, and back."""

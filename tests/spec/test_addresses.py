@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from components.spec import addresses
 from components.spec.load import parse_lab
 from components.spec.models import Delegate, Lab
-from tests.strategies import busy, labs
+from tests.strategies import labs
+from tests.support.examples import examples
 
 
 def lab(**keys: Any) -> Lab:
@@ -147,7 +148,7 @@ def test_block_in_pool() -> None:
     assert addresses.block_in_pool(blocks[1:], two) is None
 
 
-@busy
+@examples(40)
 @given(labs(multus=True), st.data())
 def test_reservation_holds_the_ranges_and_nothing_else(raw: dict[str, Any], data: st.DataObject) -> None:
     spec = parse_lab(raw)
@@ -227,7 +228,7 @@ def test_etcd_only_between_control_planes() -> None:
     assert [(rule.from_port, rule.to_port, rule.to) for rule in etcd] == [(2379, 2380, "control-plane")]
 
 
-@busy
+@examples(40)
 @given(labs())
 def test_every_rule_is_well_formed(raw: dict[str, Any]) -> None:
     rules = addresses.rules(parse_lab(raw))

@@ -11,11 +11,12 @@ from typing import Any
 
 import pytest
 import yaml
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from components.spec.load import Lab, SpecError, load_stack_file, parse_lab
-from tests.strategies import CONFIG, PROVIDERS, busy, labs
+from tests.strategies import CONFIG, PROVIDERS, labs
+from tests.support.examples import examples
 
 _DELEGATE = ("name", "rangeStart", "rangeEnd")
 ROOT = Path(__file__).parents[2]
@@ -124,7 +125,7 @@ def test_rules_run_beside_what_is_broken(part: dict[str, Any], keys: list[str]) 
 @pytest.mark.parametrize("provider", PROVIDERS)
 @pytest.mark.parametrize("multus", [True, False], ids=["multus", "calico"])
 def test_generated_labs_are_accepted(provider: str, multus: bool) -> None:
-    @settings(busy, max_examples=busy.max_examples // 4)
+    @examples(10)
     @given(labs(provider, multus))
     def accepted(raw: dict[str, Any]) -> None:
         lab = parse_lab(raw, CONFIG)
@@ -166,7 +167,7 @@ LONG_SUBNET = {
 }
 
 
-@busy
+@examples(40)
 @given(
     labs().flatmap(
         lambda raw: st.tuples(st.just(raw), st.sampled_from([path for path in places(raw) if "config" not in path]))
@@ -224,7 +225,7 @@ def test_a_key_beside_the_lab_is_never_shortened(tmp_path: Path, name: str) -> N
     assert {finding.key for finding in caught.value.findings} == {f"config.{name}", "k" * 100, at}
 
 
-@busy
+@examples(40)
 @given(labs(), st.data())
 def test_one_missing_value_is_told_at_most_once(raw: dict[str, Any], data: st.DataObject) -> None:
     """A key taken away: the lab is accepted still, or the findings name the key or what it was for."""
@@ -249,21 +250,21 @@ json_values = st.recursive(
 )
 
 
-@busy
+@examples(40)
 @given(json_values)
 def test_arbitrary_values(value: Any) -> None:
     with pytest.raises(SpecError):
         parse_lab(value, CONFIG)
 
 
-@busy
+@examples(40)
 @given(labs(), st.data(), json_values)
 def test_mutated_labs(raw: dict[str, Any], data: st.DataObject, value: Any) -> None:
     path = data.draw(st.sampled_from(list(places(raw))))
     accepted_or_refused(put(raw, path, value))
 
 
-@busy
+@examples(40)
 @given(labs(), st.data())
 def test_swapped_values(raw: dict[str, Any], data: st.DataObject) -> None:
     """Values of the right type in the wrong place: what cross-field rules have to bear."""
@@ -290,7 +291,7 @@ def accepted_or_refused(raw: Any) -> None:
             assert str(finding).isprintable()
 
 
-@busy
+@examples(40)
 @given(st.sampled_from(STACKS), st.data())
 def test_mutated_files(tmp_path_factory: pytest.TempPathFactory, stack: Path, data: st.DataObject) -> None:
     text = bytearray(stack.read_bytes())

@@ -12,7 +12,8 @@ from hypothesis import given
 from jsonschema import Draft202012Validator
 
 from components.spec.schema import SCHEMA_FILE, render, stack_file_schema
-from tests.strategies import CONFIG, busy, labs
+from tests.strategies import CONFIG, labs
+from tests.support.examples import examples
 
 ROOT = Path(__file__).parents[2]
 STACKS = sorted((ROOT / "stacks").glob("Pulumi.*.yaml"))
@@ -40,7 +41,7 @@ def test_shipped_stack(path: Path) -> None:
     assert path.read_text(encoding="utf-8").startswith("# yaml-language-server: $schema=schema.json\n")
 
 
-@busy
+@examples(40)
 @given(labs())
 def test_accepted_labs_hold(raw: dict[str, Any]) -> None:
     VALIDATOR.validate({"config": {**CONFIG, "cni-lab:lab": raw}})

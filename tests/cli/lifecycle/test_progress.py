@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from cli.lifecycle import progress as model
 from cli.lifecycle.progress import Progress, Run
 from components.spec.load import load_stack_file
+from tests.support.examples import examples
 from tests.support.graphs import ROOT, STACKS, run_stack
 
 EVENTS = Path(__file__).parents[2] / "data" / "events"
@@ -124,7 +125,7 @@ JSON = st.recursive(
 )  # fmt: skip
 
 
-@settings(max_examples=200, deadline=None)
+@examples(200)
 @given(st.lists(JSON, max_size=6))
 def test_events_that_nobody_knows_are_passed_over(events: list[Any]) -> None:
     progress = Progress(NODES)
