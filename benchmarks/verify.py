@@ -24,8 +24,8 @@ import asyncssh
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from components.verify.access import Access  # noqa: E402
 from components.verify.expectations import Expectation, OneOf, Value, Within, expectations  # noqa: E402
+from components.verify.read.ssh import SshAccess  # noqa: E402
 from components.verify.reading import Live, Reading, read_cluster, read_lab, verify, view  # noqa: E402
 from tests.verify.replica_api import Api, make_objects  # noqa: E402
 from tests.verify.replica_labs import of_size  # noqa: E402
@@ -153,7 +153,7 @@ async def measure(nodes: int, pods: int) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as folder:
         api = Api(make_objects(plan), Path(folder))
         private = key.export_private_key().decode()
-        access = {n.name: Access(n.name, "127.0.0.1", port, n.name, private, public) for n in lab.nodes}
+        access = {n.name: SshAccess(n.name, "127.0.0.1", port, n.name, private, public) for n in lab.nodes}
         live = Live(lab, plan.blocks, access, api.kubeconfig())
         found = expectations(view(live, await read_cluster(live)))
         for name in access:

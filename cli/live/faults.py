@@ -15,9 +15,9 @@ from cli.lifecycle.pulumi_cli import CannotRun, refuse, stack_file
 from cli.live.stack import live
 from components.spec import models
 from components.spec.load import SpecError, load_stack_file
-from components.verify import ssh
 from components.verify.faults import FAULTS, Fault, Refused, Symptoms, Target, aim, find, inject, symptoms
 from components.verify.faults import mend as put_back
+from components.verify.read.connection import Unreachable
 from components.verify.reading import Live, read_cluster, view
 
 
@@ -47,7 +47,7 @@ def _break(stack: str, name: str | None, node: str | None, yes: bool, listed: bo
         asyncio.run(inject(lab, stack, fault, target))
     except Refused as error:
         raise CannotRun(str(error), code=1) from None
-    except ssh.Unreachable as error:
+    except Unreachable as error:
         raise CannotRun(f"{target.node}: {error}", code=1) from None
     show_symptoms(stack, fault, expected, no_api, console)
     return 0

@@ -16,7 +16,7 @@ from types import FrameType
 
 from cli.lifecycle.pulumi_cli import CannotRun, refuse, stack_file
 from cli.live.stack import outputs
-from components.verify.access import Access, Jump
+from components.verify.read.ssh import Jump, SshAccess
 
 JUMP = ".jump"  # no node's name has a dot
 
@@ -35,7 +35,7 @@ def run(stack: str, node: str, command: list[str]) -> int:
     return connect(access, command[1:] if command[:1] == ["--"] else command)
 
 
-def access_of(stack: str, node: str) -> Access:
+def access_of(stack: str, node: str) -> SshAccess:
     """How the stack's outputs say that a node is reached. Raises CannotRun, naming the nodes there are."""
     stack_file(stack)
     known = outputs(stack).get("access")
@@ -45,10 +45,10 @@ def access_of(stack: str, node: str) -> Access:
         )
     if node not in known:
         raise CannotRun(f"{stack} has no node {node!r}; it has: {', '.join(known)}", code=2)
-    return Access.of(node, known[node])
+    return SshAccess.of(node, known[node])
 
 
-def connect(access: Access, command: Sequence[str]) -> int:
+def connect(access: SshAccess, command: Sequence[str]) -> int:
     """Run ssh in the foreground; a signal's number above 128 where one ended it. No secret is in its arguments, and
     its files are gone afterwards."""
     # The folder is the owner's alone (0700).
@@ -76,7 +76,7 @@ def _signals_to(process: subprocess.Popen[bytes]) -> Iterator[subprocess.Popen[b
             signal.signal(number, handler)
 
 
-def write_files(folder: Path, access: Access) -> Path:
+def write_files(folder: Path, access: SshAccess) -> Path:
     """Keys (0600), known hosts and the configuration of ssh_config(5) that names them; returns the configuration."""
     config = folder / "config"
     lines = _host(folder, access.node, access)
@@ -88,7 +88,7 @@ def write_files(folder: Path, access: Access) -> Path:
     return config
 
 
-def _host(folder: Path, name: str, to: Access | Jump) -> list[str]:
+def _host(folder: Path, name: str, to: SshAccess | Jump) -> list[str]:
     known = folder / f"{name}.known"
     known.write_text(f"{name} {to.host_key}\n" if to.host_key else "", encoding="utf-8")
     settings = {

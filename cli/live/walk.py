@@ -10,7 +10,6 @@ from contextlib import AsyncExitStack
 from ipaddress import AddressValueError, IPv4Address
 from pathlib import Path
 
-import asyncssh
 from rich.console import Console
 from rich.markup import escape
 
@@ -18,9 +17,10 @@ from cli.lifecycle.pulumi_cli import CannotRun, refuse
 from cli.live.picture import picture
 from cli.live.stack import live as read_stack
 from components.spec.load import SpecError
-from components.verify import facts, ssh
+from components.verify import facts
 from components.verify.capture import Point, Sighting, capture, digest
 from components.verify.facts import Pod
+from components.verify.read.connection import Connection, Unreachable
 from components.verify.reading import Live, Reading, observe, read_cluster, read_ec2, view, with_derived
 from components.verify.walk import Hop, NoWalk, Walk, find_pod, nodes_of, points, walk
 
@@ -62,15 +62,15 @@ async def _walk(lab: Live, source: str, target: str, captured: bool) -> tuple[Wa
     start, end, address = _ends(reading.pods, source, target)
     notes: list[str] = []
     async with AsyncExitStack() as stack:
-        connections = {}
+        connections: dict[str, Connection] = {}
         for node in nodes_of(start, end):
             # One after the other: the ping goes out first, then the target shows what it learnt.
             try:
-                connections[node] = await stack.enter_async_context(ssh.connect(lab.access_of(node)))
+                connections[node] = await stack.enter_async_context(lab.connect(node))
                 probes = [(start.interface, address)] if node == start.node else []
                 text = await observe(lab, connections[node], probes)
                 reading.nodes[node] = with_derived(lab, reading, node, facts.node_facts(text))
-            except ssh.Unreachable as error:
+            except Unreachable as error:
                 reading.unreachable[node] = str(error)
                 notes.append(f"{node}: {error}")
         if lab.lab.sends_plain:
@@ -81,17 +81,15 @@ async def _walk(lab: Live, source: str, target: str, captured: bool) -> tuple[Wa
         if captured or (found.ping.status == "failed" and found.stopped is None):
             try:
                 seen = await _capture(lab, reading, found, connections)
-            except ssh.Unreachable as error:
+            except Unreachable as error:
                 notes.append(str(error))
     return found, seen, notes
 
 
-async def _capture(
-    lab: Live, reading: Reading, found: Walk, connections: dict[str, asyncssh.SSHClientConnection]
-) -> list[Sighting]:
+async def _capture(lab: Live, reading: Reading, found: Walk, connections: dict[str, Connection]) -> list[Sighting]:
     places = [Point(*point) for point in points(found, view(lab, reading)) if point[0] in connections]
     if found.source.node not in connections:
-        raise ssh.Unreachable(f"no capture: {found.source.node} does not answer")
+        raise Unreachable(f"no capture: {found.source.node} does not answer")
     return await capture(connections, places, found.source.node, (found.source.interface, found.address))
 
 

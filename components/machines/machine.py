@@ -34,7 +34,7 @@ class Machine:
 
     @property
     def access(self) -> pulumi.Output[dict[str, Any]]:
-        """How a person, or `./lab verify`, gets onto the machine by SSH (components/verify/access.py); secret."""
+        """How a person, or `./lab verify`, gets onto the machine by SSH (components/verify/read/ssh.py); secret."""
         connection, jump = self.connection, self.connection.proxy
         assert jump is None or isinstance(jump, remote.ProxyConnectionArgs)
         entry: dict[str, Any] = {

@@ -13,7 +13,7 @@ import time
 from typing import Any
 
 from components.spec import models
-from components.verify.access import Access
+from components.verify.read.access import access_of
 from components.verify.reading import Live, read_lab, verify
 from components.verify.report import document
 
@@ -26,7 +26,7 @@ def live_of(stack: dict[str, Any]) -> Live:
     return Live(
         lab=models.Lab.model_validate(stack["lab"]),
         blocks=stack.get("blocks") or {},
-        access={node: Access.of(node, entry) for node, entry in (stack.get("access") or {}).items()},
+        access={node: access_of(node, entry) for node, entry in (stack.get("access") or {}).items()},
         kubeconfig=str(stack.get("kubeconfig") or ""),
         instances={node: str(machine) for node, machine in (stack.get("nodes") or {}).items()},
         region=stack.get("region"),

@@ -6,13 +6,14 @@ import asyncio
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-import asyncssh
+from components.verify import facts
+from components.verify.read.connection import Connection, Process, Unreachable, render
 
-from components.verify import facts, ssh
-
-PATIENCE = 15.0  # seconds
+PATIENCE_SECONDS = 15.0
+_SCRIPT = Path(__file__).with_name("capture.sh")
 
 
 @dataclass(frozen=True)
@@ -116,37 +117,36 @@ def sightings(points: Sequence[Point], outputs: Sequence[str]) -> list[Sighting]
 
 
 async def capture(
-    connections: Mapping[str, asyncssh.SSHClientConnection], points: Sequence[Point], source: str, ping: tuple[str, str]
+    connections: Mapping[str, Connection], points: Sequence[Point], source: str, ping: tuple[str, str]
 ) -> list[Sighting]:
-    """Listen at all points, ping once from the pod behind `ping[0]` on node `source`. Raises ssh.Unreachable."""
+    """Listen at all points, ping once from the pod behind `ping[0]` on node `source`. Raises Unreachable."""
     outputs = [""] * len(points)
-    sessions: dict[str, asyncssh.SSHClientProcess[str]] = {}
+    sessions: dict[str, Process] = {}
     try:
         for node in dict.fromkeys([*(p.node for p in points if p.node != source), source]):
             lines = [f"{n}|{p.pod}|{p.device}|{p.filter}\n" for n, p in enumerate(points) if p.node == node]
             variables = {
                 "POINTS": "".join(lines) or "|||\n",
-                "PATIENCE": f"{PATIENCE:.0f}",
+                "PATIENCE": f"{PATIENCE_SECONDS:.0f}",
                 "PING": " ".join(ping) if node == source else "",
             }
-            connection = connections[node]
-            session = await connection.create_process(ssh.shell(connection, 4 * PATIENCE), encoding="utf-8")
+            program = render(_SCRIPT, variables, stdin="")
+            session = await connections[node].start(program, timeout_seconds=4 * PATIENCE_SECONDS)
             sessions[node] = session
-            session.stdin.write(ssh.program("capture.sh", variables, stdin=""))
-            ready = await asyncio.wait_for(session.stdout.readline(), 2 * PATIENCE)
+            ready = await asyncio.wait_for(session.readline(), 2 * PATIENCE_SECONDS)
             if ready.strip() != "ready":
-                said = (await session.stderr.read()).strip().splitlines()
-                raise ssh.Unreachable(f"{node} cannot listen: {said[-1] if said else 'it said nothing'}")
+                said = (await session.stderr()).strip().splitlines()
+                raise Unreachable(f"{node} cannot listen: {said[-1] if said else 'it printed nothing'}")
         # The source was made last: all listen when it is told to ping.
         for node in reversed(sessions):
-            sessions[node].stdin.write("\n")
-            sessions[node].stdin.write_eof()
-            text = await asyncio.wait_for(sessions[node].stdout.read(), 2 * PATIENCE)
+            sessions[node].write("\n")
+            sessions[node].write_eof()
+            text = await asyncio.wait_for(sessions[node].read(), 2 * PATIENCE_SECONDS)
             for name, section in facts.sections(text).items():
                 if name.isdigit():
                     outputs[int(name)] = section.output
-    except (asyncssh.Error, OSError, TimeoutError) as error:
-        raise ssh.Unreachable(f"the capture ended early: {str(error) or type(error).__name__}") from None
+    except TimeoutError:
+        raise Unreachable(f"the capture ended early: no answer within {2 * PATIENCE_SECONDS:.0f} s") from None
     finally:
         for session in sessions.values():
             session.close()

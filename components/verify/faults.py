@@ -12,15 +12,18 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Network
 from itertools import product
+from pathlib import Path
 
 from components.multus import delegates
 from components.spec import addresses, models
-from components.verify import source_dest, ssh
+from components.verify import source_dest
 from components.verify.expectations import IPIP, VXLAN, VXLAN_PORT, Expectation, Lab, delegate_of, expectations, probes
 from components.verify.facts import Pod, tunnel_mac
+from components.verify.read.connection import Unreachable, render
 from components.verify.reading import CONNECTIONS_AT_ONCE, Live
 
-TIMEOUT = 60.0
+TIMEOUT_SECONDS = 60.0
+SCRIPT = Path(__file__).with_name("fault.sh")
 MULTUS_FILE = "/etc/cni/net.d/00-multus.conf"
 OUTSIDE = "8.8.8.8"
 """An address that a pod reaches by its default route only."""
@@ -391,22 +394,22 @@ def owner(stack: str) -> str:
 
 
 async def inject(live: Live, stack: str, fault: Fault, target: Target) -> None:
-    """Break it, after it was written down. Raises Refused where the node says no, ssh.Unreachable."""
+    """Break it, after it was written down. Raises Refused where the node says no, Unreachable."""
     if not fault.kind:
         said = await asyncio.to_thread(source_dest.switch_on, live.instances, target.node, stack, live.region)
         if said:
             raise Refused(said)
         return
     variables = {"DO": "break", "OWNER": owner(stack), "FAULT": fault.id, "KIND": fault.kind, **target.variables}
-    async with ssh.connect(live.access_of(target.node)) as connection:
+    async with live.connect(target.node) as connection:
         try:
-            _, errors, status = await ssh.run(connection, "fault.sh", variables, timeout=TIMEOUT)
-        except ssh.Unreachable as error:
-            raise ssh.Unreachable(
+            done = await connection.run(render(SCRIPT, variables), timeout_seconds=TIMEOUT_SECONDS)
+        except Unreachable as error:
+            raise Unreachable(
                 f"{error}. What it did is written down on the node: `./lab mend {shlex.quote(stack)}` undoes it"
             ) from None
-    if status:
-        raise Refused(f"{target.node}: {_last(errors) or f'status {status}'}")
+    if done.status:
+        raise Refused(f"{target.node}: {_last(done.stderr) or f'status {done.status}'}")
 
 
 @dataclass(frozen=True)
@@ -425,15 +428,15 @@ async def mend(live: Live, stack: str) -> Mended:
     async def one(node: str) -> list[tuple[str, str, str]]:
         async with gate:
             try:
-                async with ssh.connect(live.access_of(node)) as connection:
-                    variables = {"DO": "mend", "OWNER": owner(stack)}
-                    output, errors, status = await ssh.run(connection, "fault.sh", variables, timeout=TIMEOUT)
-            except ssh.Unreachable as error:
+                async with live.connect(node) as connection:
+                    program = render(SCRIPT, {"DO": "mend", "OWNER": owner(stack)})
+                    done = await connection.run(program, timeout_seconds=TIMEOUT_SECONDS)
+            except Unreachable as error:
                 failed[node] = str(error)
                 return []
-        if status:
-            failed[node] = _last(errors) or f"status {status}"
-        lines = [line.split("\t") for line in output.splitlines() if "\t" in line]
+        if done.status:
+            failed[node] = _last(done.stderr) or f"status {done.status}"
+        lines = [line.split("\t") for line in done.stdout.splitlines() if "\t" in line]
         return [(node, name.partition("-")[2], how) for name, how, *_ in lines]
 
     nodes = [node.name for node in live.lab.nodes]

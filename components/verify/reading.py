@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from ipaddress import IPv4Address
-
-import asyncssh
+from pathlib import Path
 
 from components.spec import addresses, models
-from components.verify import api, ec2, facts, ssh
-from components.verify.access import Access
+from components.verify import api, ec2, facts
 from components.verify.expectations import Lab, expectations, probes
 from components.verify.facts import NodeFacts, Pod, Scope
 from components.verify.iproute import Seen
+from components.verify.read.connection import Access, Connection, Unreachable, render
 from components.verify.report import Result, compare
 
-NODE_TIMEOUT = 60.0
+NODE_TIMEOUT_SECONDS = 60.0
+_OBSERVE = Path(__file__).with_name("observe.sh")
 # A hundred nodes at once would be a hundred key exchanges at once.
 CONNECTIONS_AT_ONCE = 16
 
@@ -37,11 +38,13 @@ class Live:
     instances: Mapping[str, str] = field(default_factory=dict)
     region: str | None = None
 
-    def access_of(self, node: str) -> Access:
-        """How a node is reached. Raises ssh.Unreachable where the stack does not say."""
+    @asynccontextmanager
+    async def connect(self, node: str) -> AsyncIterator[Connection]:
+        """An open connection to a node. Raises Unreachable, also where the stack does not say how to reach it."""
         if node not in self.access:
-            raise ssh.Unreachable("the stack's output `access` does not name it: `up` has not made it yet")
-        return self.access[node]
+            raise Unreachable("the stack's output `access` does not name it: `up` has not made it yet")
+        async with self.access[node].connect() as connection:
+            yield connection
 
 
 @dataclass
@@ -101,27 +104,29 @@ async def read_nodes(live: Live, reading: Reading, names: Sequence[str], *, ping
     async def one(name: str) -> None:
         async with gate:
             try:
-                async with ssh.connect(live.access_of(name)) as connection:
+                async with live.connect(name) as connection:
                     text = await observe(live, connection, wanted.get(name, ()))
                 reading.nodes[name] = with_derived(live, reading, name, facts.node_facts(text))
-            except ssh.Unreachable as error:
+            except Unreachable as error:
                 reading.unreachable[name] = str(error)
 
     await asyncio.gather(*(one(name) for name in names))
 
 
-async def observe(live: Live, connection: asyncssh.SSHClientConnection, wanted: Sequence[tuple[str, str]]) -> str:
-    """What observe.sh prints on a node; `wanted`: pings as `probes` names them. Raises ssh.Unreachable."""
+async def observe(live: Live, connection: Connection, wanted: Sequence[tuple[str, str]]) -> str:
+    """What observe.sh prints on a node; `wanted`: pings as `probes` names them. Raises Unreachable."""
     variables = {
         "PROBES": "".join(f"{interface} {address}\n" for interface, address in wanted),
         "BGP": "yes" if live.lab.calico.bgp == "Enabled" else "no",
         "WIREGUARD": "yes" if live.lab.calico.wireguard else "no",
     }
-    output, errors, status = await ssh.run(connection, "observe.sh", variables, timeout=NODE_TIMEOUT)
-    if "\x1e" not in output:
-        said = (errors or output).strip().splitlines()
-        raise ssh.Unreachable(f"the node cannot be read (status {status}): {said[-1] if said else 'it said nothing'}")
-    return output
+    done = await connection.run(render(_OBSERVE, variables), timeout_seconds=NODE_TIMEOUT_SECONDS)
+    if "\x1e" not in done.stdout:
+        said = (done.stderr or done.stdout).strip().splitlines()
+        raise Unreachable(
+            f"the node cannot be read (status {done.status}): {said[-1] if said else 'it printed nothing'}"
+        )
+    return done.stdout
 
 
 def with_derived(live: Live, reading: Reading, name: str, node: NodeFacts) -> NodeFacts:

@@ -13,7 +13,7 @@ from moto import mock_aws
 
 from cli.live.stack import of_outputs
 from components.spec.models import Lab
-from components.verify import ssh
+from components.verify.read import ssh
 from components.verify.reading import Live, Reading, read_lab, verify
 from components.verify.report import Result
 from tests.verify.replica import Replica, standing

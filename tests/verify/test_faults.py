@@ -18,11 +18,12 @@ from botocore.exceptions import ClientError
 import cli.live.faults
 import cli.live.walk
 from components.spec.models import Lab as LabSpec
-from components.verify import facts, faults, source_dest, ssh
+from components.verify import facts, faults, source_dest
 from components.verify.api import KINDS, Objects
 from components.verify.expectations import Lab
 from components.verify.facts import Scope
 from components.verify.faults import FAULTS, Fault, Target, aim, find, inject, symptoms
+from components.verify.read.connection import render
 from components.verify.reading import Live, read_cluster, read_lab, view
 from tests.verify import replica_labs as labs
 from tests.verify.bed import REGION, bad, bed, read
@@ -286,18 +287,16 @@ def test_killed_before_any_command_all_is_put_back(small: Bed, name: str) -> Non
     owner = {"OWNER": faults.owner(STACK)}
     programs = {
         "LOOK": SNAPSHOT,
-        "BREAK": ssh.program(
-            "fault.sh", owner | {"DO": "break", "FAULT": name, "KIND": fault.kind, **target.variables}
-        ),
-        "MEND": ssh.program("fault.sh", owner | {"DO": "mend"}),
+        "BREAK": render(faults.SCRIPT, owner | {"DO": "break", "FAULT": name, "KIND": fault.kind, **target.variables}),
+        "MEND": render(faults.SCRIPT, owner | {"DO": "mend"}),
     }
     lines = [f"{key}={base64.b64encode(text.encode()).decode()}" for key, text in programs.items()]
 
     async def whole() -> list[str]:
-        async with ssh.connect(live.access[target.node]) as connection:
-            done = await connection.run("bash -s", input="\n".join([*lines, KILL]), timeout=280)
-            assert done.exit_status == 0, f"{done.stdout}{done.stderr}"
-            return str(done.stdout).splitlines()
+        async with live.connect(target.node) as connection:
+            done = await connection.run("\n".join([*lines, KILL]), timeout_seconds=280)
+            assert done.status == 0, f"{done.stdout}{done.stderr}"
+            return done.stdout.splitlines()
 
     for line in asyncio.run(whole()):
         which, steps, written = line.split()

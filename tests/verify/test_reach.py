@@ -3,31 +3,39 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 import asyncssh
 import httpx
 import pytest
 
-from components.verify import api, ssh
-from components.verify.access import Access, Jump
+from components.verify import api
+from components.verify.facts import Scope
+from components.verify.read import ssh
+from components.verify.read.access import access_of
+from components.verify.read.connection import Access, Completed, Process, Unreachable
+from components.verify.read.ssh import Jump, SshAccess, SshConnection
+from components.verify.reading import Live, Reading, read_nodes
+from tests.verify import replica_labs as labs
 
 KEY = asyncssh.generate_private_key("ssh-ed25519")
 PRIVATE = KEY.export_private_key().decode()
 PUBLIC = KEY.export_public_key().decode().strip()
 
 
-def access(**what: Any) -> Access:
+def access(**what: Any) -> SshAccess:
     given = {"node": "a", "host": "127.0.0.1", "port": 1, "user": "u", "private_key": PRIVATE, "host_key": PUBLIC}
-    return Access(**(given | what))
+    return SshAccess(**(given | what))
 
 
 def refused(to: Access) -> str:
     async def go() -> None:
-        async with ssh.connect(to):
+        async with to.connect():
             raise AssertionError("nothing listens there")
 
-    with pytest.raises(ssh.Unreachable) as error:
+    with pytest.raises(Unreachable) as error:
         asyncio.run(go())
     return str(error.value)
 
@@ -63,7 +71,7 @@ class Connection:
 @pytest.mark.parametrize(
     ("error", "said"),
     [
-        (None, "observe.sh did not end within 0 s"),
+        (None, "no answer within 0 s"),
         (ConnectionResetError(), "the connection broke: ConnectionResetError"),
     ],
 )
@@ -73,8 +81,8 @@ def test_a_command_that_does_not_end_is_no_broken_connection(
     real = asyncio.wait_for
     monkeypatch.setattr(ssh.asyncio, "wait_for", lambda it, timeout: real(it, 0.05))
     connection: Any = Connection(error)
-    with pytest.raises(ssh.Unreachable) as raised:
-        asyncio.run(ssh.run(connection, "observe.sh", {}, timeout=0))
+    with pytest.raises(Unreachable) as raised:
+        asyncio.run(SshConnection(connection).run("true", timeout_seconds=0))
     assert str(raised.value) == said
 
 
@@ -88,3 +96,49 @@ def test_an_api_that_takes_too_long_is_said_so_by_name() -> None:
 
     with pytest.raises(api.NoApi, match=r"does not answer \(ReadTimeout\)"):
         asyncio.run(go())
+
+
+@pytest.mark.parametrize(
+    ("entry", "said"),
+    [
+        ({"kind": "pigeon"}, "names 'pigeon' as its way there, which this version does not know"),
+        ({"host": "127.0.0.1"}, "cannot be used (KeyError: 'user'): run `up` again"),
+        ({"host": "127.0.0.1", "port": "ssh", "user": "u"}, "run `up` again"),
+    ],
+)
+def test_an_access_entry_that_cannot_be_used_is_a_node_that_cannot_be_reached(entry: dict[str, Any], said: str) -> None:
+    assert said in refused(access_of("a", entry))
+
+
+class Recorded:
+    """A transport of another kind: every program gets one answer, and is kept."""
+
+    node = "control1"
+
+    def __init__(self, answer: Completed) -> None:
+        self.answer = answer
+        self.programs: list[str] = []
+
+    @asynccontextmanager
+    async def connect(self) -> AsyncIterator[Recorded]:
+        yield self
+
+    async def run(self, program: str, *, timeout_seconds: float) -> Completed:
+        self.programs.append(program)
+        return self.answer
+
+    async def start(self, program: str, *, timeout_seconds: float) -> Process:
+        raise NotImplementedError
+
+
+def test_a_lab_is_read_over_any_transport() -> None:
+    recorded = Recorded(Completed("\x1eip_forward\n1\n\x1f0\n", "", 0))
+    live = Live(labs.VXLAN, {}, {recorded.node: recorded}, "")
+    reading = Reading(Scope(), [])
+    asyncio.run(read_nodes(live, reading, ["control1", "worker1"]))
+    assert reading.nodes["control1"].get("ip_forward", "all")[0].line == "1"
+    assert "`up` has not made it yet" in reading.unreachable["worker1"]
+    assert len(recorded.programs) == 1 and "section links" in recorded.programs[0]
+    recorded.answer = Completed("", "bash: not found", 127)
+    asyncio.run(read_nodes(live, reading, ["control1"]))
+    assert reading.unreachable["control1"] == "the node cannot be read (status 127): bash: not found"

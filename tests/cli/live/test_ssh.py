@@ -20,14 +20,14 @@ from typer.testing import CliRunner
 
 from cli.live import ssh
 from cli.main import app
-from components.verify.access import Access, Jump
+from components.verify.read.ssh import Jump, SshAccess
 from tests.support.graphs import ROOT
 from tests.verify import replica_labs as labs
 from tests.verify.replica import Replica, standing
 
 FIRST, WORKER = "ip1001100", "ip-10-0-2-200"
 KEY = "-----BEGIN OPENSSH PRIVATE KEY-----\nc2VjcmV0\n-----END OPENSSH PRIVATE KEY-----\n"
-PLAIN = Access("node1", "192.0.2.7", 22, "ubuntu", KEY, "ssh-ed25519 AAAA", None)
+PLAIN = SshAccess("node1", "192.0.2.7", 22, "ubuntu", KEY, "ssh-ed25519 AAAA", None)
 
 
 @pytest.fixture(scope="module")
@@ -63,9 +63,9 @@ def test_a_command_runs_on_its_node_and_its_exit_code_is_passed_on(
 
 
 def test_through_a_jump_host(replica: Replica, place: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    entry = Access.of(FIRST, replica.access[FIRST])
+    entry = SshAccess.of(FIRST, replica.access[FIRST])
     jump = Jump(entry.host, entry.port, entry.user, entry.private_key, entry.host_key)
-    behind = Access.of(WORKER, replica.access[WORKER] | {"host": "10.0.2.200", "port": 22})
+    behind = SshAccess.of(WORKER, replica.access[WORKER] | {"host": "10.0.2.200", "port": 22})
     assert ssh.connect(replace(behind, jump=jump), ["hostname"]) == 0
     assert capfd.readouterr().out.strip() == WORKER
     other = replica.access["ip-10-0-2-201"]["hostKey"]
@@ -76,7 +76,7 @@ def test_through_a_jump_host(replica: Replica, place: Path, capfd: pytest.Captur
 
 
 def test_another_host_key_is_refused(replica: Replica, place: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    access = Access.of(FIRST, replica.access[FIRST] | {"hostKey": replica.access[WORKER]["hostKey"]})
+    access = SshAccess.of(FIRST, replica.access[FIRST] | {"hostKey": replica.access[WORKER]["hostKey"]})
     assert ssh.connect(access, ["hostname"]) == 255
     said = capfd.readouterr()
     assert said.out == "" and "Host key verification failed" in said.err
@@ -85,7 +85,7 @@ def test_another_host_key_is_refused(replica: Replica, place: Path, capfd: pytes
 def test_the_agent_is_asked_where_there_is_no_key(
     replica: Replica, place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    access = Access.of(FIRST, replica.access[FIRST])
+    access = SshAccess.of(FIRST, replica.access[FIRST])
     key = tmp_path / "key"
     key.touch(0o600)
     key.write_text(str(access.private_key))
@@ -109,8 +109,9 @@ def test_the_agent_is_asked_where_there_is_no_key(
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 def test_what_ends_the_command_leaves_no_key_and_no_process(replica: Replica, place: Path, number: int) -> None:
-    access = asdict(Access.of(FIRST, replica.access[FIRST]))
-    program = f"import sys; from cli.live.ssh import *; sys.exit(connect(Access(**{access!r}), ['echo up; sleep 60']))"
+    access = asdict(SshAccess.of(FIRST, replica.access[FIRST]))
+    call = f"connect(SshAccess(**{access!r}), ['echo up; sleep 60'])"
+    program = f"import sys; from cli.live.ssh import *; sys.exit({call})"
     process = subprocess.Popen(
         [sys.executable, "-c", program], cwd=ROOT, env=os.environ | {"TMPDIR": str(place)}, stdout=subprocess.PIPE
     )
