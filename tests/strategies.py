@@ -122,6 +122,12 @@ def _nodes(draw: st.DrawFn, provider: str, subnets: dict[str, IPv4Network], most
         if draw(st.booleans()):
             node["taints"] = [{"key": "example.com/only", "effect": "NoSchedule"}]
         found.append(node)
+    # A node that takes every pod: a worker, else a control plane without kubeadm's taint.
+    workers = found[control_planes:]
+    if workers:
+        workers[0].pop("taints", None)
+    else:
+        found[0]["taints"] = []
     return draw(st.permutations(found))
 
 

@@ -8,6 +8,7 @@ from ipaddress import IPv4Address, IPv4Network
 
 from components.spec.addresses import block_in_pool, delegate_range, reservation
 from components.spec.models import Delegate, Lab, Pool
+from components.spec.placement import selected
 
 Blocks = Mapping[str, Sequence[str]]
 """Node name → CIDRs of its blocks, the oldest first."""
@@ -38,7 +39,7 @@ def claimed_pools(lab: Lab) -> list[Pool]:
     if lab.multus is not None:
         used = {lab.pool_of(delegate).name for delegate in lab.multus.delegates}
         return [pool for pool in lab.calico.pools if pool.name in used]
-    return [pool for pool in lab.calico.pools[:1] if pool.node_selector == "all()"]
+    return [pool for pool in lab.calico.pools[:1] if selected(lab, pool.node_selector) == lab.nodes]
 
 
 def block_of(lab: Lab, blocks: Blocks, node: str, delegate: Delegate) -> IPv4Network:

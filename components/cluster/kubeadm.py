@@ -39,7 +39,8 @@ def machine_label(machine_id: str) -> str:
 
 
 def node_registration(node: Node, machine: Any) -> dict[str, Any]:
-    """`machine`: the label value of `machine_label`. A control plane without taints of its own keeps kubeadm's."""
+    """`machine`: the label value of `machine_label`. Without `taints`, kubeadm taints a control plane; an empty list
+    says that it must not (kubeadm's own meaning)."""
     fixed = [f"{key}={value}" for key, value in sorted(node.labels.items())]
     labels = (
         ",".join([*fixed, f"{MACHINE_LABEL}={machine}"])
@@ -55,7 +56,7 @@ def node_registration(node: Node, machine: Any) -> dict[str, Any]:
             {"name": "node-labels", "value": labels},
         ],
     }
-    if node.taints:
+    if node.taints is not None:
         registration["taints"] = [t.model_dump(exclude_defaults=True) | {"effect": t.effect} for t in node.taints]
     return registration
 

@@ -154,8 +154,9 @@ class Node(Model):
     """The node's IPv4 address, in its subnet."""
     labels: Labels = Field(default_factory=dict)
     """Labels of the Node."""
-    taints: tuple[Taint, ...] = ()
-    """Taints of the Node. Without any, a control plane keeps kubeadm's."""
+    taints: tuple[Taint, ...] | None = None
+    """Taints of the Node, e.g. [{key: gpu, effect: NoSchedule}]. Left out, a control plane gets kubeadm's; [] leaves it
+    without a taint, so that it takes every pod."""
     ssh: Ssh | None = None
     """For existing machines: how this host is reached."""
 

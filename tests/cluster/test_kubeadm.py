@@ -83,6 +83,12 @@ def test_init_says_what_the_stack_file_says() -> None:
     assert kubelet["evictionHard"]["memory.available"] == "100Mi"
 
 
+def test_an_empty_list_of_taints_is_kubeadms_own_word() -> None:
+    node = {"name": "one", "role": "control-plane", "subnet": "control", "address": "10.0.1.10", "taints": []}
+    first, *_ = init(make_lab(nodes=[node]))
+    assert first["nodeRegistration"]["taints"] == []
+
+
 def test_only_a_shared_kernel_gets_the_local_settings() -> None:
     lab = make_lab(machines={"provider": "aws", "operatorCidrs": ["203.0.113.7/32"]})
     *_, kubelet, proxy = init(lab)

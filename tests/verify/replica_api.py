@@ -29,6 +29,7 @@ from components.cluster.kubeadm import kubeconfig, pem_data
 from components.multus import manifests as multus
 from components.spec.addresses import reservation
 from components.spec.models import Node
+from components.spec.placement import node_taints
 from tests.verify.replica_plan import Plan, Pod, digest, uid
 
 BORN = "2026-11-21T15:20:48Z"
@@ -233,8 +234,8 @@ def _node(plan: Plan, node: Node, i: int) -> Object:
             },
         },
     }
-    if node.role == "control-plane" and not node.taints:
-        it["spec"]["taints"] = [{"effect": "NoSchedule", "key": "node-role.kubernetes.io/control-plane"}]
+    if taints := node_taints(node):
+        it["spec"]["taints"] = [taint.model_dump(exclude_defaults=True) for taint in taints]
     return _with_meta(it, "Node")
 
 

@@ -21,6 +21,7 @@ from components.multus.manifests import STANDBY
 from components.node.script import text_of
 from components.spec.addresses import pod_mtu
 from components.spec.models import Attachment, BridgeNetwork, Delegate, HostLocal, Lab, Node, Pool, Workload
+from components.spec.placement import nodes_for
 from components.workloads.manifests import network_annotations
 
 SEED_BLOCKS = {"ip1001100": "10.244.6.0/24", "ip-10-0-2-200": "10.244.97.0/24", "ip-10-0-2-201": "10.244.93.0/24"}
@@ -251,12 +252,7 @@ def _host_pod(node: Node, namespace: str, name: str, owner: str, labels: Mapping
 
 def _workload_pods(lab: Lab, workload: Workload, addresses: _Addresses) -> Iterable[Pod]:
     """Replicas go around the nodes that may take them; without Multus each round takes the next pool."""
-    nodes = [
-        node
-        for node in lab.nodes
-        if (node.role == "worker" or workload.on_control_plane or node.taints)
-        and all(node.labels.get(key) == value for key, value in workload.node_selector.items())
-    ]
+    nodes = nodes_for(lab, workload)
     if not nodes and workload.replicas:
         raise ValueError(f"workloads.{workload.name}: no node of the lab may take its pods")
     template = digest("template", workload.namespace, workload.name)[:10]

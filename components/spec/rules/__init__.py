@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterator, Mapping
 
 from components.spec.findings import Finding
 from components.spec.models import Lab
-from components.spec.rules import addresses, calico, cluster, machines, multus, networks, workloads
+from components.spec.rules import addresses, calico, cluster, machines, multus, networks, placement, workloads
 from components.spec.translate import KeyPath
 
 RULES = (
@@ -16,6 +16,7 @@ RULES = (
     *calico.RULES,
     *multus.RULES,
     *networks.RULES,
+    *placement.RULES,
     *workloads.RULES,
 )
 

@@ -3,11 +3,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 
 from components.spec.findings import Finding, nearest, shown
+from components.spec.grammar import regexp, selector
 from components.spec.models import ExistingMachines, Lab
+from components.spec.placement import selected
 from components.spec.rules.core import listed, overlaps, repeated, rule
 
 
@@ -41,6 +42,8 @@ def pools_apart(lab: Lab) -> Iterator[Finding]:
     "calico.pools[].blockSize",
     "calico.pools[].nodeSelector",
     "nodes[].name",
+    "nodes[].role",
+    "nodes[].labels",
     each="calico.pools[]",
 )
 def blocks_fit(lab: Lab) -> Iterator[Finding]:
@@ -52,19 +55,40 @@ def blocks_fit(lab: Lab) -> Iterator[Finding]:
             yield Finding(key, str(pool.block_size), problem, f"make it {max(20, pool.cidr.prefixlen)} or more")
             continue
         blocks = 1 << (pool.block_size - pool.cidr.prefixlen)
-        if pool.node_selector == "all()" and blocks < len(lab.nodes):
-            smaller = pool.cidr.prefixlen + (len(lab.nodes) - 1).bit_length()
-            problem = f"{pool.cidr} holds {blocks} blocks of /{pool.block_size}, and there are {len(lab.nodes)} nodes"
+        nodes = len(selected(lab, pool.node_selector) or ())
+        if blocks < nodes:
+            smaller = pool.cidr.prefixlen + (nodes - 1).bit_length()
+            problem = f"{pool.cidr} holds {blocks} blocks of /{pool.block_size}, and the pool selects {nodes} nodes"
             fix = "widen the pool" + (f", or make blockSize {smaller} or more" if smaller <= 32 else "")
             yield Finding(key, str(pool.block_size), problem, fix)
 
 
 @rule("calico.pools[].nodeSelector", each="calico.pools[]")
-def selectors(lab: Lab) -> Iterator[Finding]:
+def pool_selectors(lab: Lab) -> Iterator[Finding]:
     for index, pool in enumerate(lab.calico.pools):
-        if not pool.node_selector.strip():
-            key = f"calico.pools[{index}].nodeSelector"
-            yield Finding(key, shown(pool.node_selector), "selects nothing", "write all(), or e.g. rack == 'a'")
+        yield from selector_findings(f"calico.pools[{index}].nodeSelector", pool.node_selector)
+
+
+@rule("calico.peers[].nodeSelector", each="calico.peers[]")
+def peer_selectors(lab: Lab) -> Iterator[Finding]:
+    for index, peer in enumerate(lab.calico.peers):
+        yield from selector_findings(f"calico.peers[{index}].nodeSelector", peer.node_selector)
+
+
+def selector_findings(key: str, text: str) -> Iterator[Finding]:
+    """What is wrong with a text that must be a selector. The operator refuses an empty one, too."""
+    if not text.strip():
+        yield Finding(key, shown(text), "is empty", "write all(), or e.g. rack == 'a'")
+        return
+    try:
+        selector.parse(text)
+    except selector.SelectorError as error:
+        fix = (
+            f"write {error.suggestion}"
+            if error.suggestion
+            else "write e.g. rack == 'a', rack in {'a', 'b'} or has(rack)"
+        )
+        yield Finding(key, shown(text), f"is not in Calico's selector language: {error.problem}", fix)
 
 
 @rule("calico.pools[].encapsulation", "calico.bgp", each="calico.pools[]")
@@ -96,13 +120,16 @@ def encapsulation_needs_calico_ipam(lab: Lab) -> Iterator[Finding]:
     "calico.peers",
     "machines.provider",
     "nodes[].subnet",
+    "nodes[].role",
+    "nodes[].labels",
     each="calico.pools[]",
 )
 def plain_packets_stay_in_subnet(lab: Lab) -> Iterator[Finding]:
     """Between subnets stands a router that knows no pod addresses, unless it is a BGP peer."""
     subnets = sorted({node.subnet for node in lab.nodes})
-    peered = isinstance(lab.machines, ExistingMachines) and lab.calico.peers
-    if len(subnets) < 2 or lab.calico.wireguard or peered:
+    peered = {node.name for peer in lab.calico.peers for node in selected(lab, peer.node_selector) or lab.nodes}
+    routed = isinstance(lab.machines, ExistingMachines) and len(peered) == len(lab.nodes)
+    if len(subnets) < 2 or lab.calico.wireguard or routed:
         return
     router = "the VPC's router" if lab.machines.provider == "aws" else "the router between them"
     for index, pool in enumerate(lab.calico.pools):
@@ -161,19 +188,30 @@ def link_mtu(lab: Lab) -> Iterator[Finding]:
         yield Finding("network.mtu", str(lab.network.mtu), "is more than EC2 carries", "make it at most 9001")
 
 
+# How Calico's environment variable names its other methods; calico.interface holds a name alone.
+_METHODS = ("interface=", "skip-interface=", "can-reach=", "cidr=", "first-found", "kubernetes-internal-ip")
+
+
 @rule("calico.interface")
 def interface(lab: Lab) -> Iterator[Finding]:
-    given = lab.calico.interface
+    """Go compiles each of the comma-separated patterns (projectcalico/calico, node/pkg/lifecycle/startup)."""
+    key, given = "calico.interface", lab.calico.interface
     if given is None:
         return
-    try:
-        re.compile(given)
-    except (re.error, OverflowError) as error:
-        fix = "write e.g. eth1 or eth.*"
-        yield Finding("calico.interface", shown(given), f"is not a regular expression: {error}", fix)
-    else:
-        if not given.strip():
-            yield Finding("calico.interface", shown(given), "names no interface", "write e.g. eth1, or leave it out")
+    if given.startswith(_METHODS):
+        name = given.removeprefix("interface=")
+        fix = f"write {name}" if name != given else "write the interface's name, e.g. eth1, or leave it out"
+        yield Finding(key, shown(given), "names a method, and stands for an interface's name alone", fix)
+        return
+    if not given.strip():
+        yield Finding(key, shown(given), "names no interface", "write e.g. eth1, or leave it out")
+        return
+    for pattern in given.split(","):
+        try:
+            regexp.check(pattern)
+        except regexp.RegexpError as error:
+            problem = f"is not a regular expression that Go takes: {error}"
+            yield Finding(key, shown(given), problem, "write e.g. eth1 or eth.*, without lookaround")
 
 
 RULES = (
@@ -181,7 +219,8 @@ RULES = (
     pools_in_pod_range,
     pools_apart,
     blocks_fit,
-    selectors,
+    pool_selectors,
+    peer_selectors,
     encapsulation_needs_bgp,
     encapsulation_needs_calico_ipam,
     plain_packets_stay_in_subnet,

@@ -8,26 +8,9 @@ from ipaddress import IPv4Address
 
 from components.spec import pins
 from components.spec.findings import Finding, nearest, shown, shown_key
+from components.spec.grammar.labels import is_domain, is_key, is_value, kubelet_may_set
 from components.spec.models import Lab
-from components.spec.rules.core import listed, rule
-
-NAME = re.compile(r"[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?")
-PREFIX = re.compile(r"(?=.{1,253}$)[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
-# What kubelet lets a node say of itself in these two domains (k8s.io/kubernetes pkg/util/node, KubeletLabels).
-KUBELET_LABELS = {
-    "kubernetes.io/hostname",
-    "topology.kubernetes.io/zone",
-    "topology.kubernetes.io/region",
-    "failure-domain.beta.kubernetes.io/zone",
-    "failure-domain.beta.kubernetes.io/region",
-    "node.kubernetes.io/instance-type",
-    "beta.kubernetes.io/instance-type",
-    "kubernetes.io/os",
-    "kubernetes.io/arch",
-    "beta.kubernetes.io/os",
-    "beta.kubernetes.io/arch",
-}
-KUBELET_DOMAINS = ("kubelet.kubernetes.io", "node.kubernetes.io")
+from components.spec.rules.core import listed, repeated, rule
 
 
 @rule("kubernetes.version")
@@ -101,13 +84,13 @@ def _is_host(text: str) -> bool:
         except ValueError:
             return False
         return True
-    return PREFIX.fullmatch(text.lower()) is not None
+    return is_domain(text.lower())
 
 
 @rule("kubernetes.dnsDomain")
 def dns_domain(lab: Lab) -> Iterator[Finding]:
     given = lab.kubernetes.dns_domain
-    if not PREFIX.fullmatch(given) or any(len(label) > 63 for label in given.split(".")):
+    if not is_domain(given) or any(len(label) > 63 for label in given.split(".")):
         fix = "write lower-case labels with dots, e.g. cluster.local"
         yield Finding("kubernetes.dnsDomain", shown(given), "is not a DNS domain", fix)
 
@@ -118,28 +101,25 @@ def labels_and_taints(lab: Lab) -> Iterator[Finding]:
         key = f"nodes[{index}]"
         yield from label_findings(f"{key}.labels", node.labels)
         for name in node.labels:
-            domain = name.partition("/")[0] if "/" in name else ""
-            known = name in KUBELET_LABELS or any(_inside(domain, d) for d in KUBELET_DOMAINS)
-            if any(_inside(domain, d) for d in ("kubernetes.io", "k8s.io")) and not known:
+            if not kubelet_may_set(name):
                 place, problem = f"{key}.labels.{shown_key(name)}", "kubelet may not give its own node this label"
                 yield Finding(place, shown(node.labels[name]), problem, "use a prefix of your own, e.g. example.com/")
-        for number, taint in enumerate(node.taints):
+        taints = node.taints or ()
+        for number, taint in enumerate(taints):
             yield from label_findings(f"{key}.taints[{number}]", {taint.key: taint.value})
-
-
-def _inside(domain: str, outer: str) -> bool:
-    return domain == outer or domain.endswith(f".{outer}")
+        for number, first in repeated([(taint.key, taint.effect) for taint in taints]):
+            problem = f"has the key and the effect of taints[{first}], which the API refuses"
+            yield Finding(f"{key}.taints[{number}].key", taints[number].key, problem, "remove one of the two")
 
 
 def label_findings(key: str, labels: Mapping[str, str]) -> Iterator[Finding]:
-    """What is wrong with labels (kubernetes.io "Labels and Selectors", syntax and character set)."""
+    """What is wrong with the syntax of labels."""
     for name, value in labels.items():
-        prefix, slash, last = name.rpartition("/")
-        if not NAME.fullmatch(last) or (slash and not PREFIX.fullmatch(prefix)):
+        if not is_key(name):
             problem = "is not a label's key"
             fix = "write [prefix/]name, the name of at most 63 letters, digits, - _ and ."
             yield Finding(f"{key}.{shown_key(name)}", shown(value), problem, fix)
-        if value and not NAME.fullmatch(value):
+        if not is_value(value):
             fix = "write at most 63 letters, digits, - _ and . with a letter or digit at both ends"
             yield Finding(f"{key}.{shown_key(name)}", shown(value), "is not a label's value", fix)
 

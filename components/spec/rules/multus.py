@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from components.spec.findings import Finding, nearest, shown
 from components.spec.models import Delegate, Lab, Multus, Pool
+from components.spec.placement import selected
 from components.spec.rules.core import listed, repeated, rule
 
 LEFT_FOR_CALICO = 8
@@ -120,12 +121,21 @@ def delegates_need_blocks(lab: Lab) -> Iterator[Finding]:
         yield Finding("multus.delegates", given, problem, "set calico.ipam: Calico")
 
 
-@rule("multus.delegates[].pool", "calico.pools[].name", "calico.pools[].nodeSelector", each="multus.delegates[]")
+@rule(
+    "multus.delegates[].pool",
+    "calico.pools[].name",
+    "calico.pools[].nodeSelector",
+    "nodes[].name",
+    "nodes[].role",
+    "nodes[].labels",
+    each="multus.delegates[]",
+)
 def delegates_need_block_everywhere(lab: Lab) -> Iterator[Finding]:
     for index, _, pool in _placed(lab):
-        if pool.node_selector != "all()":
+        nodes = selected(lab, pool.node_selector)
+        if nodes is None or len(nodes) < len(lab.nodes):
             problem = f"nodes outside the nodeSelector of pool {pool.name} have no block for the delegate's range"
-            fix = "choose a pool that selects all()"
+            fix = "choose a pool that selects every node, e.g. by all()"
             yield Finding(f"multus.delegates[{index}].pool", pool.name, problem, fix)
 
 

@@ -6,7 +6,8 @@ from collections import Counter
 from collections.abc import Iterator
 
 from components.spec.findings import Finding, nearest, shown
-from components.spec.models import AddressedNetwork, BridgeNetwork, HostLocal, Lab, StaticAddresses, Workload
+from components.spec.models import AddressedNetwork, BridgeNetwork, HostLocal, Lab, StaticAddresses
+from components.spec.placement import nodes_for
 from components.spec.rules.cluster import label_findings
 from components.spec.rules.core import listed, repeated, rule
 from components.spec.rules.multus import not_a_delegate
@@ -122,9 +123,13 @@ def static_addresses(lab: Lab) -> Iterator[Finding]:
     "workloads[].replicas",
     "workloads[].defaultNetwork",
     "workloads[].onControlPlane",
+    "workloads[].nodeSelector",
     "multus.clusterNetwork",
     "multus.delegates",
+    "nodes[].name",
     "nodes[].role",
+    "nodes[].labels",
+    "nodes[].taints",
     each="workloads[]",
 )
 def addresses_enough(lab: Lab) -> Iterator[Finding]:
@@ -138,15 +143,12 @@ def addresses_enough(lab: Lab) -> Iterator[Finding]:
         if name not in sizes:
             continue
         wanted[name] += workload.replicas
-        nodes = _nodes_for(lab, workload)
+        # Where no node takes its pods, another rule says so.
+        nodes = len(nodes_for(lab, workload)) or len(lab.nodes)
         if workload.replicas and wanted[name] > sizes[name] * nodes:
             problem = f"with it {wanted[name]} pods want addresses of {name}: {sizes[name]} on each of {nodes} nodes"
             fix = "lower it, or widen the delegate's range"
             yield Finding(f"workloads[{index}].replicas", shown(workload.replicas), problem, fix)
-
-
-def _nodes_for(lab: Lab, workload: Workload) -> int:
-    return len(lab.nodes if workload.on_control_plane else lab.workers) or len(lab.nodes)
 
 
 RULES = (

@@ -1,0 +1,74 @@
+"""Which nodes a selector selects and which nodes take a pod: labels, taints and tolerations of a lab, evaluated.
+
+A node's labels are those of the stack file and those that every node gets from kubelet and kubeadm. What only the live
+node knows (its processor, labels of the lab's own) cannot be told here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+from components.spec.grammar import selector
+from components.spec.models import Lab, Node, Taint, Workload
+
+CONTROL_PLANE: Final = "node-role.kubernetes.io/control-plane"
+"""Label of a control plane, and key of its taint (kubeadm)."""
+
+_UNKNOWN: Final = {"kubernetes.io/arch", "beta.kubernetes.io/arch", "node.kubernetes.io/instance-type"}
+_OWN_PREFIX: Final = "cni-lab/"
+
+
+def node_labels(node: Node) -> Mapping[str, str]:
+    """The Node's labels, as far as the stack file decides them."""
+    found = {"kubernetes.io/hostname": node.name, "kubernetes.io/os": "linux", "beta.kubernetes.io/os": "linux"}
+    if node.role == "control-plane":
+        found |= {CONTROL_PLANE: "", "node.kubernetes.io/exclude-from-external-load-balancers": ""}
+    return found | node.labels
+
+
+def node_taints(node: Node) -> tuple[Taint, ...]:
+    """The Node's taints. Without `taints`, kubeadm taints a control plane; an empty list leaves it without any."""
+    if node.taints is not None:
+        return node.taints
+    return (Taint(key=CONTROL_PLANE, effect="NoSchedule"),) if node.role == "control-plane" else ()
+
+
+def selected(lab: Lab, text: str) -> tuple[Node, ...] | None:
+    """The nodes that a selector in Calico's language selects; None where that cannot be told before the lab is live.
+
+    A text that is no selector is refused by its own rule, so None for it, too.
+    """
+    try:
+        parsed = selector.parse(text)
+    except selector.SelectorError:
+        return None
+    if any(map(_is_unknown, parsed.labels)):
+        return None
+    return tuple(node for node in lab.nodes if parsed.selects(node_labels(node)))
+
+
+def nodes_for(lab: Lab, workload: Workload) -> tuple[Node, ...]:
+    """The nodes that take the workload's pods. A label that cannot be told counts as one that the node has."""
+    return tuple(node for node in nodes_selected_by(lab, workload) if not repelling(node, workload))
+
+
+def nodes_selected_by(lab: Lab, workload: Workload) -> tuple[Node, ...]:
+    """The nodes that have every label of the workload's nodeSelector, whatever their taints."""
+    wanted = {key: value for key, value in workload.node_selector.items() if not _is_unknown(key)}
+    return tuple(node for node in lab.nodes if wanted.items() <= node_labels(node).items())
+
+
+def repelling(node: Node, workload: Workload) -> tuple[Taint, ...]:
+    """The node's taints that keep the workload's pods away."""
+    return tuple(
+        taint for taint in node_taints(node) if taint.effect != "PreferNoSchedule" and not _tolerates(workload, taint)
+    )
+
+
+def _tolerates(workload: Workload, taint: Taint) -> bool:
+    return workload.on_control_plane and (taint.key, taint.effect) == (CONTROL_PLANE, "NoSchedule")
+
+
+def _is_unknown(label: str) -> bool:
+    return label in _UNKNOWN or label.startswith(_OWN_PREFIX)

@@ -1,0 +1,75 @@
+"""Labels, taints and selectors, evaluated: what Kubernetes and Calico would make of the stack file."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from components.spec.load import parse_lab
+from components.spec.models import Lab, Workload
+from components.spec.placement import node_labels, node_taints, nodes_for, selected
+
+NODES = [
+    {"name": "cp", "role": "control-plane", "subnet": "control", "address": "10.0.1.10"},
+    {"name": "w1", "subnet": "control", "address": "10.0.1.11", "labels": {"rack": "a"}},
+    {
+        **{"name": "w2", "subnet": "control", "address": "10.0.1.12", "labels": {"rack": "b"}},
+        "taints": [{"key": "gpu", "effect": "NoExecute"}, {"key": "old", "effect": "PreferNoSchedule"}],
+    },
+]
+
+
+def lab(nodes: list[dict[str, Any]] = NODES) -> Lab:
+    return parse_lab({"machines": {"provider": "local"}, "nodes": nodes})
+
+
+def names(nodes: Any) -> list[str]:
+    return [node.name for node in nodes]
+
+
+def test_labels_that_every_node_gets() -> None:
+    labels = node_labels(lab().nodes[0])
+    assert labels["kubernetes.io/hostname"] == "cp"
+    assert labels["kubernetes.io/os"] == "linux"
+    assert labels["node-role.kubernetes.io/control-plane"] == ""
+    assert "node-role.kubernetes.io/control-plane" not in node_labels(lab().nodes[1])
+
+
+def test_taints() -> None:
+    assert [taint.key for taint in node_taints(lab().nodes[0])] == ["node-role.kubernetes.io/control-plane"]
+    assert node_taints(lab().nodes[1]) == ()
+    assert node_taints(lab([{**NODES[0], "taints": []}]).nodes[0]) == (), "an empty list takes kubeadm's taint away"
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("all()", ["cp", "w1", "w2"]),
+        ("!all()", []),
+        ("has(node-role.kubernetes.io/control-plane)", ["cp"]),
+        ("rack in {'a', 'c'} || kubernetes.io/hostname == 'w2'", ["w1", "w2"]),
+        # Known on the live node alone.
+        ("kubernetes.io/arch == 'amd64'", None),
+        ("has(cni-lab/route-reflector)", None),
+        ("rack=a", None),
+    ],
+)
+def test_selected(text: str, found: list[str] | None) -> None:
+    nodes = selected(lab(), text)
+    assert (nodes if nodes is None else names(nodes)) == found
+
+
+@pytest.mark.parametrize(
+    ("keys", "found"),
+    [
+        ({}, ["w1"]),
+        ({"onControlPlane": True}, ["cp", "w1"]),
+        ({"nodeSelector": {"rack": "b"}}, []),
+        ({"nodeSelector": {"kubernetes.io/os": "linux", "kubernetes.io/arch": "arm64"}}, ["w1"]),
+        ({"nodeSelector": {"kubernetes.io/hostname": "cp"}}, []),
+    ],
+)
+def test_nodes_for_a_workload(keys: dict[str, Any], found: list[str]) -> None:
+    workload = Workload.model_validate({"name": "a", "image": "docker.io/library/busybox", **keys})
+    assert names(nodes_for(lab(), workload)) == found
