@@ -47,8 +47,11 @@ SCALE = """
 import json
 from pathlib import Path
 from engine.run import run_program
-from engine.graph import Graph, mermaid, svg
-deployment = run_program(Path("__main__.py").resolve(), stack="scale", config=json.loads({config!r}), timeout=600)
+from engine.graph import Graph
+from engine.mermaid import mermaid
+from engine.svg import svg
+program, config = Path("__main__.py").resolve(), json.loads({config!r})
+deployment = run_program(program, stack="scale", config=config, timeout_seconds=600)
 graph = Graph.of(deployment.to_json()["resources"])
 list(graph.tree()), graph.longest_chain(), svg(graph, "scale"), mermaid(graph)
 print(len(graph.nodes))

@@ -1,7 +1,8 @@
-"""Made-up providers for a simulated `up`: every id and output follows from the resource's URN alone.
+"""Stand-ins for providers in a simulated `up`: every id and output follows from the resource's URN alone.
 
-Enough to run a whole program past its previews' unknowns and compare the two graphs. The values have the right
-shape (PEM armour around base64, addresses, names of the asked length), not the right content: no key here is a key.
+That is enough to run a whole program beyond the unknowns of a preview and to compare the two graphs. The values have
+the right shape (PEM armour around base64, addresses, names of the requested length) but not the right content: no key
+here is a key.
 """
 
 from __future__ import annotations
@@ -9,12 +10,8 @@ from __future__ import annotations
 import base64
 import hashlib
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
-    from engine.run import Registration
-
-Json = dict[str, Any]
+from engine.model import Json, Registration
 
 
 def simulate_create(resource: Registration) -> tuple[str, Json]:
@@ -92,7 +89,7 @@ def _eip(resource: Registration) -> Json:
 
 
 def _named(key: str) -> Callable[[Registration], Json]:
-    """A name that the provider makes up where the program gives none."""
+    """A name that the provider chooses where the program gives none."""
     return lambda resource: {key: resource.inputs.get(key, f"{resource.name}-{_digest(resource.urn)[:7]}")}
 
 

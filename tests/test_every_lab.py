@@ -17,7 +17,7 @@ from tests.test_lab import check_every_graph
 @examples(25)
 @given(labs())
 def test_every_accepted_lab_plans(lab: dict[str, Any]) -> None:
-    preview = run_lab(lab, timeout=30)
+    preview = run_lab(lab, timeout_seconds=30)
     with tempfile.TemporaryDirectory() as folder:
         key = Path(folder) / "id"
         key.touch(mode=0o600)
@@ -26,4 +26,4 @@ def test_every_accepted_lab_plans(lab: dict[str, Any]) -> None:
             # An up reads the key; a preview does not.
             nodes = [n | {"ssh": n["ssh"] | {"privateKeyFile": str(key)}} for n in lab["nodes"]]
             lab = lab | {"machines": lab["machines"] | {"privateKeyFile": str(key)}, "nodes": nodes}
-        check_every_graph(preview, run_lab(lab, dry_run=False, timeout=30))
+        check_every_graph(preview, run_lab(lab, dry_run=False, timeout_seconds=30))

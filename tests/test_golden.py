@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
-from engine.run import Resource
+from engine.model import Resource
 from tests.support.graphs import COMMAND, ROOT, STACKS, STEP, Graph, run_stack
 
 GOLDEN = ROOT / "tests" / "golden"

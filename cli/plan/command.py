@@ -21,8 +21,11 @@ from cli.lifecycle.pulumi_cli import ROOT, CannotRun, stack_file
 from cli.plan.policy import breaches, note
 from components.node.script import LIBRARY, text_of
 from components.spec.load import SpecError, load_stack_file
-from engine.graph import STEP_TYPE, Graph, Node, mermaid, svg
-from engine.run import UNKNOWN, Deployment, ProgramError, run_program
+from engine.graph import STEP_TYPE, Graph, Node
+from engine.mermaid import mermaid
+from engine.model import UNKNOWN, Deployment, ProgramError
+from engine.run import run_program
+from engine.svg import svg
 from policy.rules import ConfigError
 
 MARKER = ".cni-lab-plan"

@@ -20,7 +20,8 @@ from rich.table import Table
 
 from cli.lifecycle.pulumi_cli import ROOT, CannotRun, refuse, stack_file
 from components.spec.load import SpecError, load_stack_file
-from engine.run import ProgramError, Resource, run_program
+from engine.model import ProgramError, Resource
+from engine.run import run_program
 
 PRICES = Path(__file__).with_name("prices.yaml")
 EVENING = 3

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from engine.run import Deployment
+from engine.model import Deployment
 from policy.rules import Finding, Resource, check
 
 

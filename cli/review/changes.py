@@ -19,7 +19,7 @@ from cli.plan.command import ordered, yaml_text
 from cli.review.rules import matching, replacing
 from components.node.script import text_of
 from engine.graph import STEP_TYPE, Graph, Node
-from engine.run import SECRET, STACK_TYPE
+from engine.model import SECRET, STACK_TYPE
 
 Json = Mapping[str, Any]
 Action = Literal["replaced", "removed", "changed", "added"]

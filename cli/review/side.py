@@ -29,7 +29,8 @@ def plan(tree: Path, stack: str) -> dict[str, Any]:
         return {"error": "there is no __main__.py, so there is no program to plan"}
     try:
         from components.spec.load import SpecError, load_stack_file
-        from engine.run import ProgramError, run_program
+        from engine.model import ProgramError
+        from engine.run import run_program
     except ImportError as error:
         return {"error": f"its program cannot be loaded: {_line(error)}"}
     try:

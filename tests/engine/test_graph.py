@@ -12,8 +12,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.graph import Block, Graph, GraphError, Node, blocks, mermaid, svg
+from engine.boxes import Box, boxes_of
+from engine.graph import Graph, GraphError, Node
+from engine.mermaid import mermaid
 from engine.run import run_program
+from engine.svg import svg
 from tests.engine.lab_program import program
 
 STACK = "urn:pulumi:dev::p::pulumi:pulumi:Stack::p-dev"
@@ -129,7 +132,7 @@ def test_waves_are_the_longest_paths(waits: list[list[int]]) -> None:
 def test_drawn_edges_are_the_transitive_reduction(waits: list[list[int]]) -> None:
     edges = {(dependency, index) for index, found in enumerate(waits) for dependency in found if dependency < index}
     graph = Graph.of([resource(str(i), *sorted(str(a) for a, b in edges if b == i)) for i in range(len(waits))])
-    boxes = blocks(graph)
+    boxes = boxes_of(graph)
     drawn = {(int(boxes[source].urns[0]), int(box.urns[0])) for box in boxes for source in box.waits_for}
     assert drawn == set(networkx.transitive_reduction(networkx.DiGraph(edges)).edges)
 
@@ -194,8 +197,8 @@ def test_short_types(token: str, short: str) -> None:
 # --- drawings
 
 
-def group_of(graph: Graph, title: str) -> Block:
-    return next(box for box in blocks(graph) if box.title == title)
+def group_of(graph: Graph, title: str) -> Box:
+    return next(box for box in boxes_of(graph) if box.title == title)
 
 
 def objects(count: int) -> list[dict[str, Any]]:
@@ -212,11 +215,11 @@ def test_kubernetes_objects_of_one_room_and_wave_share_a_box() -> None:
     box = group_of(graph, "7 × ConfigMap v1")
     assert box.lines == (*(f"ConfigMap c{i}" for i in range(5)), "and 2 more")
     assert (box.room, box.wave, len(box.urns)) == ("multus", 1, 7)
-    assert len(blocks(graph)) == 2
+    assert len(boxes_of(graph)) == 2
 
 
 def test_two_objects_keep_their_own_boxes() -> None:
-    assert [box.title for box in blocks(Graph.of(objects(2)))] == ["o0", "o1"]
+    assert [box.title for box in boxes_of(Graph.of(objects(2)))] == ["o0", "o1"]
 
 
 def test_a_large_graph_joins_what_is_alike() -> None:
@@ -228,7 +231,7 @@ def test_a_large_graph_joins_what_is_alike() -> None:
         ]
 
     graph = Graph.of([component("room"), *(r for i in range(200) for r in step(i))])
-    (box,) = blocks(graph)
+    (box,) = boxes_of(graph)
     assert box.title == "200 × join" and box.lines[:2] == ("join on n0", "join on n1") and box.room == "room"
 
 
@@ -244,12 +247,12 @@ def test_svg_is_well_formed_and_boxes_do_not_overlap(lab: Graph) -> None:
         places.append((x, y, w, h))
         for line in group.findall(f"{SVG}text"):
             assert x < float(line.attrib["x"]) and y < float(line.attrib["y"]) <= y + h
-    assert len(places) == len(blocks(lab))
+    assert len(places) == len(boxes_of(lab))
     for index, (x, y, w, h) in enumerate(places):
         for x2, y2, w2, h2 in places[index + 1 :]:
             assert x + w <= x2 or x2 + w2 <= x or y + h <= y2 or y2 + h2 <= y
     edges = root.findall(f"{SVG}path")
-    assert len(edges) == sum(len(box.waits_for) for box in blocks(lab))
+    assert len(edges) == sum(len(box.waits_for) for box in boxes_of(lab))
     assert sum(edge.attrib["stroke-width"] == "1.8" for edge in edges) == lab.wave_count - 1
 
 
@@ -260,8 +263,8 @@ def test_drawings_are_the_same_each_time(lab: Graph) -> None:
 
 def test_mermaid_has_each_box_once_and_the_reduced_edges(lab: Graph) -> None:
     text = mermaid(lab)
-    assert len(re.findall(r"^    n\d+\[", text, re.MULTILINE)) == len(blocks(lab))
-    assert len(re.findall(r"^  n\d+ [-=]+> n\d+$", text, re.MULTILINE)) == sum(len(b.waits_for) for b in blocks(lab))
+    assert len(re.findall(r"^    n\d+\[", text, re.MULTILINE)) == len(boxes_of(lab))
+    assert len(re.findall(r"^  n\d+ [-=]+> n\d+$", text, re.MULTILINE)) == sum(len(b.waits_for) for b in boxes_of(lab))
     assert text.count(" ==> ") == lab.wave_count - 1
     assert 'subgraph room_calico["calico"]' in text
     assert '["prepare on one<br/>prepare-one<br/>wave 2"]' in text

@@ -21,7 +21,8 @@ import pytest
 from pulumi_command import remote
 
 from engine import run as engine
-from engine.run import SECRET, UNKNOWN, Deployment, HangError, ProgramError, Registration, Resource, run_program
+from engine.model import SECRET, UNKNOWN, Deployment, HangError, ProgramError, Registration, Resource
+from engine.run import run_program
 from tests.engine.lab_program import Room, program
 
 Options = pulumi.ResourceOptions
@@ -30,7 +31,7 @@ ROOT = "urn:pulumi:dev::cni-lab::pulumi:pulumi:Stack::cni-lab-dev"
 
 @pytest.fixture(autouse=True)
 def stalls_show_soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engine, "_STALLED_AFTER", 0.3)
+    monkeypatch.setattr(engine, "STALLED_AFTER_SECONDS", 0.3)
 
 
 def by_name(deployment: Deployment, name: str, kind: str = "") -> Resource:
@@ -179,79 +180,6 @@ def test_children_inherit_what_the_engine_hands_down() -> None:
     assert by_name(made, "inner").providers == {"aws": west}
 
 
-def test_a_transform_can_give_a_provider_to_the_component_and_what_is_below() -> None:
-    """Where only the engine knows of the provider, the engine's inheritance has to find it."""
-
-    def give(args: pulumi.ResourceTransformArgs) -> pulumi.ResourceTransformResult | None:
-        if args.type_ != "cnilab:a:Room":
-            return None
-        return pulumi.ResourceTransformResult(args.props, Options.merge(args.opts, Options(providers=given)))
-
-    given: list[pulumi.ProviderResource] = []
-
-    def one() -> None:
-        given.append(aws.Provider("west", region="us-west-2"))
-        pulumi.runtime.register_resource_transform(give)
-        aws.ec2.Vpc("vpc", opts=Options(parent=Room("cnilab:a:Room", "room")))
-
-    made = run_program(one)
-    assert by_name(made, "vpc").provider == by_name(made, "west").urn
-
-
-def test_transforms_run_own_first_then_ancestors_then_the_stacks() -> None:
-    def adding(word: str) -> Callable[[pulumi.ResourceTransformArgs], pulumi.ResourceTransformResult | None]:
-        def transform(args: pulumi.ResourceTransformArgs) -> pulumi.ResourceTransformResult | None:
-            if not args.custom:
-                return None
-            props = dict(args.props)
-            props["keepers"] = {"order": f"{props['keepers'].get('order', '')}{word} "}
-            opts = Options.merge(args.opts, Options(ignore_changes=[word], protect=True))
-            return pulumi.ResourceTransformResult(props, opts)
-
-        return transform
-
-    def one() -> None:
-        pulumi.runtime.register_resource_transform(adding("stack"))
-        room = Room("cnilab:a:Room", "room", Options(transforms=[adding("parent")]))
-        text("child", Options(parent=room, transforms=[adding("own")]))
-
-    child = by_name(run_program(one), "child")
-    assert child.inputs["keepers"] == {"order": "own parent stack "}
-    assert set(child.ignore_changes) == {"own", "parent", "stack"} and child.protect
-
-
-def test_hooks_run_around_creation_but_not_in_a_preview() -> None:
-    seen: list[tuple[str, Any]] = []
-
-    def before(args: pulumi.ResourceHookArgs) -> None:
-        seen.append(("before", args.new_inputs["length"] if args.new_inputs else None))
-
-    def after(args: pulumi.ResourceHookArgs) -> None:
-        seen.append(("after", args.id))
-
-    def one() -> None:
-        hooks = pulumi.ResourceHookBinding(
-            before_create=[pulumi.ResourceHook("before", before)], after_create=[pulumi.ResourceHook("after", after)]
-        )
-        text("hooked", Options(hooks=hooks))
-
-    run_program(one)
-    assert seen == []
-    run_program(one, dry_run=False, create=lambda resource: ("id-1", {"result": "x"}))
-    assert seen == [("before", 8), ("after", "id-1")]
-
-
-def test_a_failing_hook_fails_the_run() -> None:
-    def fail(args: pulumi.ResourceHookArgs) -> None:
-        raise ValueError("no such thing")
-
-    def one() -> None:
-        text("hooked", Options(hooks=pulumi.ResourceHookBinding(before_create=[pulumi.ResourceHook("check", fail)])))
-
-    with pytest.raises(ProgramError, match=r"the hook check of .*::hooked failed: .*no such thing"):
-        run_program(one, dry_run=False)
-
-
 def test_a_data_source_is_unknown_in_a_preview_and_asked_in_an_up() -> None:
     asked: list[tuple[str, dict[str, Any]]] = []
 
@@ -268,24 +196,6 @@ def test_a_data_source_is_unknown_in_a_preview_and_asked_in_an_up() -> None:
     # The SDK marks the value of a parameter as secret where the answer says so; this one does not.
     assert by_name(made, "room").inputs == {"ami": "ami-1"}
     assert asked == [("aws:ssm/getParameter:getParameter", {"name": "/an/ami"})]
-
-
-def test_an_existing_resource_is_read_by_id() -> None:
-    made = run_program(lambda: void(aws.ec2.Vpc.get("old", "vpc-1")))
-    assert by_name(made, "old").external_id == "vpc-1" and by_name(made, "old").custom
-
-
-def test_a_resource_can_be_found_by_urn() -> None:
-    def one() -> None:
-        room = Room("cnilab:a:Room", "room", made=text("made"))
-        room.register_outputs({})
-        found = pulumi.runtime.invoke_output("pulumi:pulumi:getResource", {"urn": text("other").urn}).apply(
-            lambda answer: answer["id"]
-        )
-        pulumi.export("id", found)
-
-    made = run_program(one, dry_run=False, create=lambda resource: (f"id-of-{resource.name}", {}))
-    assert made.outputs == {"id": "id-of-other"}
 
 
 def test_the_log_is_kept_without_its_debug_lines() -> None:
@@ -449,6 +359,50 @@ def test_a_failure_leaves_nothing_behind_for_the_next_run() -> None:
     assert len(run_program(lambda: void(text("one"))).resources) == 2
 
 
+def keep(_: object) -> None:
+    """A transform, or a hook, that changes nothing."""
+
+
+def transformed_stack() -> None:
+    pulumi.runtime.register_resource_transform(keep)
+
+
+def transformed_resource() -> None:
+    text("made", Options(transforms=[keep]))
+
+
+def transformed_component() -> None:
+    text("made", Options(parent=Room("cnilab:a:Room", "room", Options(transforms=[keep]))))
+
+
+def hooked() -> None:
+    text("made", Options(hooks=pulumi.ResourceHookBinding(before_create=[pulumi.ResourceHook("check", keep)])))
+
+
+def hooked_on_error() -> None:
+    text("made", Options(hooks=pulumi.ResourceHookBinding(on_error=[pulumi.ErrorHook("retry", lambda _: False)])))
+
+
+def read() -> None:
+    aws.ec2.Vpc.get("old", "vpc-1")
+
+
+@pytest.mark.parametrize(
+    ("uses", "feature"),
+    [
+        (transformed_stack, "transforms"),
+        (transformed_resource, "transforms"),
+        (transformed_component, "transforms"),
+        (hooked, r"hooks \(check\)"),
+        (hooked_on_error, r"hooks \(retry\)"),
+        (read, r"reading an existing resource \(aws:ec2/vpc:Vpc.get\)"),
+    ],
+)
+def test_what_only_the_cli_can_run_is_refused_by_name(uses: Callable[[], None], feature: str) -> None:
+    with pytest.raises(ProgramError, match=rf"uses {feature}, which only the pulumi CLI can run: use `pulumi preview`"):
+        run_program(uses)
+
+
 # --- programs that do not end
 
 
@@ -462,7 +416,7 @@ def test_a_component_that_waits_for_its_own_late_child_is_named() -> None:
 
     start = time.monotonic()
     with pytest.raises(HangError) as caught:
-        run_program(one, timeout=60)
+        run_program(one, timeout_seconds=60)
     assert time.monotonic() - start < 10, "no need to wait for the timeout"
     message = str(caught.value)
     assert "after (random:index/randomString:RandomString) waits for late.urn" in message
@@ -475,7 +429,7 @@ def test_a_future_that_nobody_resolves_is_named() -> None:
         return str(await asyncio.get_running_loop().create_future())
 
     with pytest.raises(HangError, match=r"stuck \(.*\) waits for a future that nothing resolves"):
-        run_program(lambda: void(text("stuck", word=pulumi.Output.from_input(never()))), timeout=60)
+        run_program(lambda: void(text("stuck", word=pulumi.Output.from_input(never()))), timeout_seconds=60)
 
 
 def test_a_failure_is_told_before_the_hang_it_causes() -> None:
@@ -489,7 +443,7 @@ def test_a_failure_is_told_before_the_hang_it_causes() -> None:
         text("stuck", word=pulumi.Output.from_input(never()))
 
     with pytest.raises(ProgramError, match="two resources have the URN"):
-        run_program(one, timeout=60)
+        run_program(one, timeout_seconds=60)
 
 
 def test_a_program_that_sleeps_is_cut() -> None:
@@ -498,7 +452,7 @@ def test_a_program_that_sleeps_is_cut() -> None:
         await asyncio.sleep(600)
 
     with pytest.raises(HangError, match=r"not done after 0.5 s(.|\n)*the last of them made"):
-        run_program(one, timeout=0.5)
+        run_program(one, timeout_seconds=0.5)
 
 
 def test_a_program_that_computes_forever_is_cut_and_its_line_named() -> None:
@@ -506,8 +460,8 @@ def test_a_program_that_computes_forever_is_cut_and_its_line_named() -> None:
         while True:
             pass
 
-    with pytest.raises(HangError, match=rf"the program itself stands at {__file__}:\d+"):
-        run_program(one, timeout=0.5)
+    with pytest.raises(HangError, match=rf"the program itself is at {__file__}:\d+"):
+        run_program(one, timeout_seconds=0.5)
     deadline = time.monotonic() + 10
     while any(thread.name == "program" for thread in threading.enumerate()):
         assert time.monotonic() < deadline, "the thread still runs"
@@ -561,7 +515,9 @@ def test_the_real_engine_records_the_same(tmp_path: Path) -> None:
 
     def pulumi_cli(*arguments: str) -> str:
         command = ["pulumi", "--non-interactive", *arguments]
-        done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120)
+        done = subprocess.run(
+            command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout_seconds=120
+        )
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
 
@@ -594,7 +550,7 @@ def test_hundreds_of_resources_at_once() -> None:
         for i in range(150):
             text(f"b{i}", word=text(f"a{i}").result)
 
-    assert len(run_program(one, timeout=60).resources) == 301
+    assert len(run_program(one, timeout_seconds=60).resources) == 301
 
 
 def void(_: object) -> None:

@@ -9,7 +9,8 @@ import pytest
 
 from cli.plan.policy import breaches
 from engine.graph import Graph
-from engine.run import Deployment, ProgramError, run_program
+from engine.model import Deployment, ProgramError
+from engine.run import run_program
 from tests.support.graphs import ROOT
 
 STUDENTS = {"ada": "203.0.113.7/32", "grace": "198.51.100.20/32"}

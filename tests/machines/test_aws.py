@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from components.machines.aws import user_data
-from engine.run import Deployment
+from engine.model import Deployment
 from tests.support.aws_labs import INSTANCE, TAGS, aws_lab, deploy, of_type
 from tests.support.moto_ec2 import Cloud, cloud
 

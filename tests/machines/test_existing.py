@@ -13,7 +13,8 @@ import pytest
 from components.machines.existing import ExistingMachines, ExistingMachinesArgs
 from components.machines.machine import Machine
 from components.spec.models import Lab
-from engine.run import Deployment, ProgramError, run_program
+from engine.model import Deployment, ProgramError
+from engine.run import run_program
 
 # The head of an OpenSSH key file without a passphrase.
 KEY = (
@@ -57,7 +58,7 @@ def deploy(lab: Lab, *, dry_run: bool = False) -> tuple[Deployment, dict[str, Ma
         pulumi.export("ids", {name: m.id for name, m in machines.items()})
         pulumi.export("apiHosts", {name: m.api_host for name, m in machines.items()})
 
-    return run_program(program, dry_run=dry_run, timeout=60), machines
+    return run_program(program, dry_run=dry_run, timeout_seconds=60), machines
 
 
 def test_connections_follow_the_stack_file(key: Path) -> None:

@@ -18,7 +18,7 @@ import pytest
 from components.machines.local import built_image
 from components.spec.addresses import kernel_modules
 from components.spec.models import Lab
-from engine.run import Resource
+from engine.model import Resource
 from tests.machines.conftest import HOST_IMAGE, ROOT, RUN_ARGS, Scripts, Stub, leftovers, podman, require_podman
 from tests.support.graphs import STEP, Graph, run_lab
 

@@ -9,7 +9,8 @@ import pytest
 
 from components.network import Network, NetworkArgs
 from components.spec.models import Lab
-from engine.run import Deployment, ProgramError, run_program
+from engine.model import Deployment, ProgramError
+from engine.run import run_program
 from tests.support.aws_labs import INGRESS, TAGS, aws_lab, deploy, of_type
 from tests.support.moto_ec2 import REGION, Cloud, cloud
 

@@ -10,7 +10,8 @@ from components.machines.aws import AwsMachines, AwsMachinesArgs
 from components.machines.machine import Machine
 from components.network import Balancer, BalancerArgs, Endpoint, EndpointArgs, Network, NetworkArgs
 from components.spec.models import Lab
-from engine.run import Deployment, Resource, run_program
+from engine.model import Deployment, Resource
+from engine.run import run_program
 from tests.support.moto_ec2 import REGION, Cloud
 
 TAGS = {"cni-lab:stack": "test"}

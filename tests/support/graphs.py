@@ -11,7 +11,8 @@ from typing import Any
 
 from components.spec.load import load_stack_file, parse_lab
 from components.spec.models import Lab
-from engine.run import Deployment, Registration, Resource, run_program
+from engine.model import Deployment, Registration, Resource
+from engine.run import run_program
 from engine.simulation import simulate_create, simulate_invoke
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -84,9 +85,9 @@ def differences(before: Graph, after: Graph) -> tuple[set[str], set[str], set[st
     return {new[u].name for u in new.keys() - old.keys()}, {old[u].name for u in old.keys() - new.keys()}, changed
 
 
-def run_lab(lab: Any, stack: str = "test", *, dry_run: bool = True, timeout: float = 60) -> Graph:
+def run_lab(lab: Any, stack: str = "test", *, dry_run: bool = True, timeout_seconds: float = 60) -> Graph:
     """The graph of a lab given as the stack file's own data."""
-    return _run({"cni-lab:lab": json.dumps(lab), "aws:region": "us-west-2"}, stack, dry_run, timeout)
+    return _run({"cni-lab:lab": json.dumps(lab), "aws:region": "us-west-2"}, stack, dry_run, timeout_seconds)
 
 
 def run_stack(stack: str, *, dry_run: bool = True) -> Graph:
@@ -102,7 +103,7 @@ def run_stack(stack: str, *, dry_run: bool = True) -> Graph:
         return _run(config, stack, dry_run, 120)
 
 
-def _run(config: dict[str, str], stack: str, dry_run: bool, timeout: float) -> Graph:
+def _run(config: dict[str, str], stack: str, dry_run: bool, timeout_seconds: float) -> Graph:
     plain: dict[str, dict[str, Any]] = {}
     blocks = json.dumps(made_up_blocks(parse_lab(json.loads(config["cni-lab:lab"]), config)))
 
@@ -116,7 +117,13 @@ def _run(config: dict[str, str], stack: str, dry_run: bool, timeout: float) -> G
         return simulate_invoke(token, args) | zones
 
     deployment = run_program(
-        ROOT / "__main__.py", stack=stack, config=config, dry_run=dry_run, create=create, invoke=invoke, timeout=timeout
+        ROOT / "__main__.py",
+        stack=stack,
+        config=config,
+        dry_run=dry_run,
+        create=create,
+        invoke=invoke,
+        timeout_seconds=timeout_seconds,
     )
     return Graph(deployment, plain)
 

@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives import serialization as form
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from moto import mock_aws
 
-from engine.run import Registration
+from engine.model import Registration
 from engine.simulation import simulate_create, simulate_invoke
 
 REGION = "us-west-2"

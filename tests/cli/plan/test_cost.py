@@ -13,7 +13,7 @@ from cli.lifecycle import pulumi_cli
 from cli.lifecycle.pulumi_cli import CannotRun
 from cli.plan import cost
 from cli.plan.cost import FREE, MONTH, PRICES, Item, Prices, count, run
-from engine.run import Resource
+from engine.model import Resource
 from tests.support.graphs import ROOT, run_lab
 
 TABLE = yaml.safe_load(PRICES.read_text(encoding="utf-8"))

@@ -18,7 +18,8 @@ from cli.lifecycle import pulumi_cli
 from cli.plan import command as plan_module
 from cli.plan.command import MARKER, OutputError, plan, render, write
 from engine.graph import Graph
-from engine.run import SECRET, UNKNOWN, run_program
+from engine.model import SECRET, UNKNOWN
+from engine.run import run_program
 from tests.engine import lab_program
 
 ROOT = Path(__file__).resolve().parents[3]

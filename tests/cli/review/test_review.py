@@ -13,7 +13,7 @@ import pytest
 
 from cli.review.changes import Comparison, compare
 from cli.review.pages import LIMIT, MARKER, Report, document, markdown
-from engine.run import SECRET, UNKNOWN
+from engine.model import SECRET, UNKNOWN
 from tests.support.graphs import STACKS
 from tests.support.scratch import Scratch
 
