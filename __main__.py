@@ -12,13 +12,13 @@ if get_monitor() is None:  # no program, but the plugin of PulumiPlugin.yaml: th
     serve()
 
 config = pulumi.Config("cni-lab")
-aws = pulumi.Config("aws")
+region = pulumi.Config("aws").get("region")
 try:
-    spec = parse_lab(config.require_object("lab"), {"aws:region": aws.get("region") or ""})
+    spec = parse_lab(config.require_object("lab"), {"aws:region": region or ""})
 except SpecError as error:
     raise pulumi.RunError(str(error)) from None
 
-lab = Lab("lab", LabArgs(spec, pulumi.get_stack()))
+lab = Lab("lab", LabArgs(spec, pulumi.get_stack(), region))
 
 pulumi.export("kubeconfig", lab.kubeconfig)
 pulumi.export("nodes", lab.nodes)

@@ -6,7 +6,7 @@ returned; waits are on named leaves, so what does not depend on one another runs
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,26 +14,23 @@ import pulumi
 
 from components.calico.component import Calico, CalicoArgs
 from components.cluster.component import Cluster, ClusterArgs
-from components.cluster.kubeadm import api_endpoint
-from components.machines.aws import AwsMachines, AwsMachinesArgs
-from components.machines.existing import ExistingMachines, ExistingMachinesArgs
-from components.machines.local import LocalMachines, LocalMachinesArgs
-from components.machines.machine import Machine
+from components.machines.machine import MachinesArgs
+from components.machines.providers import PROVIDERS
 from components.multus.component import Multus, MultusArgs
 from components.multus.node_files import NodeFiles, NodeFilesArgs
-from components.network import Balancer, BalancerArgs, Endpoint, EndpointArgs, Network, NetworkArgs
 from components.spec import models
-from components.spec.addresses import API_PORT
 from components.verify.component import Verification, VerificationArgs
 from components.workloads.component import Workloads, WorkloadsArgs
 
 
 @dataclass(frozen=True)
 class LabArgs:
-    """`stack` names the lab's stack: part of cloud names and tags, so that two stacks never meet."""
+    """`stack` names the lab's stack: part of every name in a cloud, so that two stacks never touch each other's things.
+    `region`: the AWS region, which the checks at the end of `up` need on EC2."""
 
     lab: models.Lab
     stack: str
+    region: str | None = None
 
 
 class Lab(pulumi.ComponentResource):
@@ -53,8 +50,12 @@ class Lab(pulumi.ComponentResource):
         super().__init__("cnilab:index:Lab", name, mark, opts)
         lab, own = args.lab, pulumi.ResourceOptions(parent=self)
 
-        machines, endpoint = self._machines(name, args)
-        cluster = Cluster(f"{name}-cluster", ClusterArgs(lab, machines, args.stack, endpoint), own)
+        tags = {"cni-lab:stack": args.stack, "cni-lab:owner": lab.owner}
+        if lab.ttl_hours is not None:
+            tags["cni-lab:ttl-hours"] = str(lab.ttl_hours)
+        made = PROVIDERS[lab.machines.provider](name, MachinesArgs(lab, args.stack, tags), own)
+        machines = made.by_node
+        cluster = Cluster(f"{name}-cluster", ClusterArgs(lab, machines, args.stack, made.api_endpoint), own)
         first = machines[lab.control_planes[0].name]
         calico = Calico(f"{name}-calico", CalicoArgs(lab, first, cluster.api, cluster.joined), own)
         # Pods started before the node files stand would get addresses that the delegates hand out.
@@ -83,32 +84,6 @@ class Lab(pulumi.ComponentResource):
             access=self.access,
             kubeconfig=self.kubeconfig,
             nodes=self.nodes,
-            region=pulumi.Config("aws").get("region"),
+            region=args.region,
         )
         return VerificationArgs(args.lab, stack, after)
-
-    def _machines(self, name: str, args: LabArgs) -> tuple[Mapping[str, Machine], pulumi.Input[str]]:
-        """The machines by node name, and host:port at which they will reach the API."""
-        lab, own = args.lab, pulumi.ResourceOptions(parent=self)
-        endpoint: pulumi.Input[str] = api_endpoint(lab)
-        match lab.machines:
-            case models.AwsMachines():
-                tags = {"cni-lab:stack": args.stack, "cni-lab:owner": lab.owner}
-                if lab.ttl_hours is not None:
-                    tags["cni-lab:ttl-hours"] = str(lab.ttl_hours)
-                network = Network(f"{name}-network", NetworkArgs(lab, tags), own)
-                machines = AwsMachines(
-                    f"{name}-machines", AwsMachinesArgs(lab, network, args.stack, tags), own
-                ).machines
-                if len(lab.control_planes) > 1 and lab.kubernetes.control_plane_endpoint is None:
-                    behind = [machines[node.name] for node in lab.control_planes]
-                    balancer = Balancer(f"{name}-balancer", BalancerArgs(network, behind, tags), own)
-                    endpoint = pulumi.Output.concat(balancer.host, f":{API_PORT}")
-                if lab.private_workers:
-                    workers = [machines[node.name] for node in lab.workers]
-                    Endpoint(f"{name}-endpoint", EndpointArgs(network, workers, tags), own)
-            case models.LocalMachines():
-                machines = LocalMachines(f"{name}-machines", LocalMachinesArgs(lab, args.stack), own).machines
-            case models.ExistingMachines():
-                machines = ExistingMachines(f"{name}-machines", ExistingMachinesArgs(lab), own).machines
-        return machines, endpoint

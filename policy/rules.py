@@ -314,7 +314,7 @@ RULES = (
     Rule(
         "no-secret-in-user-data",
         "No machine's user data holds a secret.",
-        "Let the machine fetch it at first boot, as components/machines/first_boot.py does.",
+        "Let the machine fetch it at first boot, as components/machines/aws/first_boot.py does.",
         no_secret_in_user_data,
     ),
     Rule(

@@ -19,11 +19,6 @@ MACHINE_LABEL = "cni-lab/machine"
 TOKEN_TTL = "2h0m0s"
 
 
-def api_endpoint(lab: Lab) -> str:
-    """host:port at which the lab's own nodes reach the API, where no balancer is made for it."""
-    return lab.kubernetes.control_plane_endpoint or f"{lab.control_planes[0].address}:{API_PORT}"
-
-
 def ca_cert_hash(public_key_pem: str) -> str:
     """`sha256:` and the hex SHA-256 of the CA's DER SubjectPublicKeyInfo, as kubeadm's discovery wants it.
 

@@ -1,1 +1,1 @@
-"""The computers of a lab: made on EC2, made on this computer, or there already."""
+"""The computers of a lab. Each kind of machine (`machines.provider` in the stack file) has a folder of its own."""

@@ -1,24 +1,26 @@
-"""What every kind of machine looks like to the components after it."""
+"""What every provider of machines gets and returns: the rest of the program sees no difference between them."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import pulumi
 from pulumi_command import remote
 
-from components.spec.models import Node
+from components.spec.addresses import SSH_PORT
+from components.spec.models import Lab, Node
 
 
 @dataclass(frozen=True)
 class Machine:
     """One computer that answers on SSH.
 
-    `id` changes when, and only when, the computer is another one (EC2 instance id, container id, host key of an
-    existing host): steps run again then. `resource` is what takes the computer away when it is deleted (None for a
-    host that exists already); what lives on the computer is `deleted_with` it. `api_host` is the address at which a
-    person outside reaches a Kubernetes API on this machine.
+    `id` changes if, and only if, another computer takes the node's place (EC2 instance id, container id, or host key of
+    an existing host); the node's steps then run again. `resource` is the resource whose deletion removes the computer,
+    None for an existing host; whatever lives on the computer is `deleted_with` it. `api_host` is the address at which
+    somebody outside the lab reaches a Kubernetes API on this machine. `root`: SSH logs in as root.
     """
 
     node: Node
@@ -34,22 +36,43 @@ class Machine:
 
     @property
     def access(self) -> pulumi.Output[dict[str, Any]]:
-        """How a person, or `./lab verify`, gets onto the machine by SSH (components/verify/read/ssh.py); secret."""
-        connection, jump = self.connection, self.connection.proxy
+        """How a person, or `./lab verify`, logs in by SSH (components/verify/read/ssh.py reads it); secret."""
+        jump = self.connection.proxy
         assert jump is None or isinstance(jump, remote.ProxyConnectionArgs)
-        entry: dict[str, Any] = {
-            "host": connection.host,
-            "port": connection.port or 22,
-            "user": connection.user,
-            "privateKey": connection.private_key,
-            "hostKey": connection.host_key,
-            "jump": jump
-            and {
-                "host": jump.host,
-                "port": jump.port or 22,
-                "user": jump.user,
-                "privateKey": jump.private_key,
-                "hostKey": jump.host_key,
-            },
-        }
+        entry = {**_login(self.connection), "jump": None if jump is None else _login(jump)}
         return pulumi.Output.secret(pulumi.Output.from_input(entry))
+
+
+def _login(connection: remote.ConnectionArgs | remote.ProxyConnectionArgs) -> dict[str, Any]:
+    return {
+        "host": connection.host,
+        "port": connection.port or SSH_PORT,
+        "user": connection.user,
+        "privateKey": connection.private_key,
+        "hostKey": connection.host_key,
+    }
+
+
+@dataclass(frozen=True)
+class MachinesArgs:
+    """`stack` names the lab's stack. It is part of every name in a cloud or on this computer, so that two stacks never
+    touch each other's things. `tags` go on everything that can carry tags."""
+
+    lab: Lab
+    stack: str
+    tags: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Machines:
+    """`by_node`: one machine for each node of the lab, by node name and in the stack file's order. `api_endpoint`: the
+    host:port at which the nodes reach the Kubernetes API."""
+
+    by_node: Mapping[str, Machine]
+    api_endpoint: pulumi.Input[str]
+
+
+class Provider(Protocol):
+    """Makes all machines of a lab. The names of its resources start with `name`; `opts` has their parent."""
+
+    def __call__(self, name: str, args: MachinesArgs, opts: pulumi.ResourceOptions) -> Machines: ...

@@ -16,6 +16,11 @@ API_PORT = 6443
 SSH_PORT = 22
 
 
+def api_endpoint(lab: Lab) -> str:
+    """The host:port at which the nodes reach the Kubernetes API, unless the machines bring a load balancer for it."""
+    return lab.kubernetes.control_plane_endpoint or f"{lab.control_planes[0].address}:{API_PORT}"
+
+
 def api_service_address(service_cidr: IPv4Network) -> IPv4Address:
     """The `kubernetes` Service: the range's first host."""
     return service_cidr[1]

@@ -38,7 +38,7 @@ for (student, address), mode in zip(sorted(students.items()), cycle(MODES), stri
     except SpecError as error:
         raise pulumi.RunError(f"{student}: {error}") from None
     # The name of the lab in the cloud: no two labs may share one.
-    lab = Lab(student, LabArgs(spec, stack=f"{pulumi.get_stack()}-{student}"))
+    lab = Lab(student, LabArgs(spec, stack=f"{pulumi.get_stack()}-{student}", region=region))
     kubeconfigs[student] = lab.kubeconfig
 
 pulumi.export("kubeconfigs", kubeconfigs)

@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives import serialization
 from components.cluster import kubeadm
 from components.cluster.host import host_files, pause_image
 from components.node.script import text_of
-from components.spec.addresses import kernel_modules
+from components.spec.addresses import api_endpoint, kernel_modules
 from components.spec.models import Lab, Node
 from tests.support.authority import certificate_authority
 
@@ -57,13 +57,13 @@ HA = {
 
 def init(lab: Lab) -> list[dict[str, Any]]:
     names = ["203.0.113.9", "10.0.1.100"]
-    endpoint = kubeadm.api_endpoint(lab)
+    endpoint = api_endpoint(lab)
     return kubeadm.init_documents(lab, endpoint=endpoint, token=TOKEN, machine="0123456789abcdef", sans=names)
 
 
 def join(lab: Lab, node: Node) -> dict[str, Any]:
     key = "a" * 64 if node.role == "control-plane" else None
-    endpoint = kubeadm.api_endpoint(lab)
+    endpoint = api_endpoint(lab)
     return kubeadm.join_document(
         node, endpoint=endpoint, token=TOKEN, ca_hash=HASH, machine="0123", certificate_key=key
     )

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
-from components.machines.aws import user_data
+from components.machines.aws.instances import user_data
 from engine.model import Deployment
 from tests.support.aws_labs import INSTANCE, TAGS, aws_lab, deploy, of_type
 from tests.support.moto_ec2 import Cloud, cloud

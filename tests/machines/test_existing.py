@@ -10,7 +10,7 @@ from typing import Any
 import pulumi
 import pytest
 
-from components.machines.existing import ExistingMachines, ExistingMachinesArgs
+from components.machines.existing import Hosts, HostsArgs
 from components.machines.machine import Machine
 from components.spec.models import Lab
 from engine.model import Deployment, ProgramError
@@ -53,7 +53,7 @@ def deploy(lab: Lab, *, dry_run: bool = False) -> tuple[Deployment, dict[str, Ma
     machines: dict[str, Machine] = {}
 
     def program() -> None:
-        machines.update(ExistingMachines("machines", ExistingMachinesArgs(lab)).machines)
+        machines.update(Hosts("machines", HostsArgs(lab)).machines)
         pulumi.export("connections", {name: m.connection for name, m in machines.items()})
         pulumi.export("ids", {name: m.id for name, m in machines.items()})
         pulumi.export("apiHosts", {name: m.api_host for name, m in machines.items()})

@@ -23,7 +23,7 @@ from botocore.auth import SigV4Auth
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
 
-from components.machines.aws import user_data
+from components.machines.aws.instances import user_data
 
 PARAMETER = "/cni-lab/test/node1/ssh-host-key"
 ACCESS = {"AccessKeyId": "ASIAEXAMPLE", "SecretAccessKey": "s3cr3t+access/key", "Token": "s3ssion==token"}

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from components.machines.local import built_image
+from components.machines.local.containers import built_image
 from components.spec.addresses import kernel_modules
 from components.spec.models import Lab
 from engine.model import Resource
@@ -263,7 +263,7 @@ def test_no_engine_at_all(stub: Stub) -> None:
         pytest.skip("the engine is looked at by root only")
     tools = stub.folder / "few"
     tools.mkdir()
-    for tool in ("bash", "uname", "ip", "nft", "unshare", "flock", "timeout"):
+    for tool in ("bash", "uname", "ip", "nft", "unshare", "flock", "timeout", "readlink", "dirname"):
         found = shutil.which(tool, path=stub.environment["PATH"])
         assert found
         (tools / tool).symlink_to(found)
@@ -519,10 +519,10 @@ def test_two_at_once_for_one_machine_wait_for_one_another(lab: Scripts) -> None:
 PROGRAM = """
 import json, os, pulumi
 from pulumi_command import remote
-from components.machines.local import LocalMachines, LocalMachinesArgs
+from components.machines.local import Containers, ContainersArgs
 from components.spec.models import Lab
 lab = Lab.model_validate(json.loads(os.environ["TEST_LAB"]))
-for name, machine in LocalMachines("m", LocalMachinesArgs(lab, pulumi.get_stack())).machines.items():
+for name, machine in Containers("m", ContainersArgs(lab, pulumi.get_stack())).machines.items():
     step = remote.Command(name, connection=machine.connection, create="hostname && sudo -n id -u",
                           triggers=[machine.id], opts=pulumi.ResourceOptions(deleted_with=machine.resource))
     pulumi.export(name, {"id": machine.id, "said": step.stdout})

@@ -6,9 +6,17 @@ from typing import Any
 
 import pulumi
 
-from components.machines.aws import AwsMachines, AwsMachinesArgs
+from components.machines.aws import (
+    Balancer,
+    BalancerArgs,
+    Endpoint,
+    EndpointArgs,
+    Instances,
+    InstancesArgs,
+    Network,
+    NetworkArgs,
+)
 from components.machines.machine import Machine
-from components.network import Balancer, BalancerArgs, Endpoint, EndpointArgs, Network, NetworkArgs
 from components.spec.models import Lab
 from engine.model import Deployment, Resource
 from engine.run import run_program
@@ -31,7 +39,7 @@ def deploy(lab: Lab, cloud: Cloud | None = None, *, balancer: bool = False) -> t
 
     def program() -> None:
         network = Network("network", NetworkArgs(lab, TAGS))
-        machines.update(AwsMachines("machines", AwsMachinesArgs(lab, network, "test", TAGS)).machines)
+        machines.update(Instances("machines", InstancesArgs(lab, network, "test", TAGS)).machines)
         if balancer:
             behind = [machines[node.name] for node in lab.control_planes]
             pulumi.export("host", Balancer("api", BalancerArgs(network, behind, TAGS)).host)

@@ -14,8 +14,7 @@ from moto import mock_aws
 
 from cli.reap import sweep as module
 from cli.reap.sweep import Sweep, SweepError, sweep
-from components.machines.aws import AwsMachines, AwsMachinesArgs
-from components.network import Balancer, BalancerArgs, Network, NetworkArgs
+from components.machines.aws import Balancer, BalancerArgs, Instances, InstancesArgs, Network, NetworkArgs
 from engine.run import run_program
 from tests.support.aws_labs import aws_lab
 from tests.support.moto_ec2 import REGION, Cloud, cloud
@@ -39,7 +38,7 @@ def make(aws: Cloud, tags: dict[str, str] = TAGS) -> None:
 
     def program() -> None:
         network = Network("network", NetworkArgs(lab, tags))
-        machines = AwsMachines("machines", AwsMachinesArgs(lab, network, tags["cni-lab:stack"], tags)).machines
+        machines = Instances("machines", InstancesArgs(lab, network, tags["cni-lab:stack"], tags)).machines
         Balancer("api", BalancerArgs(network, list(machines.values()), tags))
 
     run_program(

@@ -35,7 +35,7 @@ Environment = dict[str, pulumi.Input[str]]
 
 
 @dataclass(frozen=True)
-class LocalMachinesArgs:
+class ContainersArgs:
     """`lab`: a lab whose machines are local. `stack`: its stack's name, part of every name on this computer."""
 
     lab: models.Lab
@@ -45,17 +45,17 @@ class LocalMachinesArgs:
 def built_image() -> str:
     """Name of the image that is built where the stack file names none; another recipe has another name."""
     folder = Path(__file__).parent
-    files = b"".join((folder / name).read_bytes() for name in ("local-image-setup.sh", "local.Containerfile"))
+    files = b"".join((folder / name).read_bytes() for name in ("local-image-setup.sh", "Containerfile"))
     recipe = hashlib.sha256(files + f"{BASE_IMAGE} {PACKAGES}".encode()).hexdigest()
     return f"localhost/cni-lab-machine:{recipe[:12]}"
 
 
-class LocalMachines(pulumi.ComponentResource):
+class Containers(pulumi.ComponentResource):
     """`machines`: node name → Machine, in the stack file's order."""
 
     machines: dict[str, Machine]
 
-    def __init__(self, name: str, args: LocalMachinesArgs, opts: pulumi.ResourceOptions | None = None) -> None:
+    def __init__(self, name: str, args: ContainersArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("cnilab:machines:LocalMachines", name, {}, opts)
         lab, settings = args.lab, args.lab.machines
         if not isinstance(settings, models.LocalMachines):

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Runs inside a new machine: local-inside.sh LOGIN AUTHORIZED_KEY, the SSH host key on stdin.
+# Runs inside a new machine: inside.sh LOGIN AUTHORIZED_KEY, the SSH host key on stdin.
 set -euo pipefail
 login=$1 authorized_key=$2
 

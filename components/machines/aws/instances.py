@@ -12,11 +12,10 @@ import pulumi
 import pulumi_aws as aws
 from pulumi_command import remote
 
+from components.machines.aws.network import Network
 from components.machines.keys import SshKey, ssh_key
 from components.machines.machine import Machine
-from components.network.component import Network
-from components.spec.models import AwsMachines as AwsSpec
-from components.spec.models import Lab, Node
+from components.spec.models import AwsMachines, Lab, Node
 
 FIRST_BOOT = Path(__file__).parent / "first_boot.py"
 UBUNTU = "/aws/service/canonical/ubuntu/server/24.04/stable/current/amd64/hvm/ebs-gp3/ami-id"
@@ -26,7 +25,7 @@ DIAL_TIMEOUT = 15  # seconds
 
 
 @dataclass(frozen=True)
-class AwsMachinesArgs:
+class InstancesArgs:
     """`stack` names the lab in Parameter Store and in tags; `tags` go on everything, `Name` is added."""
 
     lab: Lab
@@ -35,15 +34,15 @@ class AwsMachinesArgs:
     tags: Mapping[str, str]
 
 
-class AwsMachines(pulumi.ComponentResource):
+class Instances(pulumi.ComponentResource):
     """`machines` by node name, in the stack file's order. The first control plane has a fixed public address, and is
     the way in to the others."""
 
     machines: dict[str, Machine]
 
-    def __init__(self, name: str, args: AwsMachinesArgs, opts: pulumi.ResourceOptions | None = None) -> None:
+    def __init__(self, name: str, args: InstancesArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         spec = args.lab.machines
-        assert isinstance(spec, AwsSpec)
+        assert isinstance(spec, AwsMachines)
         face = {"instanceType": spec.instance_type, "nodes": [node.name for node in args.lab.nodes]}
         super().__init__("cnilab:machines:AwsMachines", name, face, opts)
         child = pulumi.ResourceOptions(parent=self)
@@ -104,8 +103,8 @@ class AwsMachines(pulumi.ComponentResource):
     def _instance(
         self,
         name: str,
-        args: AwsMachinesArgs,
-        spec: AwsSpec,
+        args: InstancesArgs,
+        spec: AwsMachines,
         node: Node,
         host_key: SshKey,
         key_pair: aws.ec2.KeyPair,

@@ -13,8 +13,7 @@ import pulumi
 from pulumi_command import remote
 
 from components.machines.machine import Machine
-from components.spec.models import ExistingMachines as ExistingSpec
-from components.spec.models import Lab, Node
+from components.spec.models import ExistingMachines, Lab, Node
 
 # They are up, so a host that does not answer within a minute or two is a finding, not something to wait for.
 DIAL_ERROR_LIMIT = 8
@@ -22,25 +21,25 @@ DIAL_TIMEOUT = 15  # seconds
 
 
 @dataclass(frozen=True)
-class ExistingMachinesArgs:
+class HostsArgs:
     lab: Lab
 
 
-class ExistingMachines(pulumi.ComponentResource):
+class Hosts(pulumi.ComponentResource):
     """`machines` by node name. Raises pulumi.RunError that names every key which cannot be used."""
 
     machines: dict[str, Machine]
 
-    def __init__(self, name: str, args: ExistingMachinesArgs, opts: pulumi.ResourceOptions | None = None) -> None:
+    def __init__(self, name: str, args: HostsArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         spec = args.lab.machines
-        assert isinstance(spec, ExistingSpec)
+        assert isinstance(spec, ExistingMachines)
         super().__init__("cnilab:machines:ExistingMachines", name, {"hosts": [n.name for n in args.lab.nodes]}, opts)
         keys = _private_keys(spec, args.lab.nodes)
         self.machines = {node.name: _machine(spec, node, keys[_key_file(spec, node)]) for node in args.lab.nodes}
         self.register_outputs({})
 
 
-def _machine(spec: ExistingSpec, node: Node, key: pulumi.Output[str] | None) -> Machine:
+def _machine(spec: ExistingMachines, node: Node, key: pulumi.Output[str] | None) -> Machine:
     ssh = node.ssh
     if ssh is None:
         raise pulumi.RunError(f"nodes ({node.name}): ssh.hostKey is missing. Fix: add the host's public key")
@@ -85,11 +84,11 @@ def _is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
-def _key_file(spec: ExistingSpec, node: Node) -> str | None:
+def _key_file(spec: ExistingMachines, node: Node) -> str | None:
     return (node.ssh and node.ssh.private_key_file) or spec.private_key_file
 
 
-def _private_keys(spec: ExistingSpec, nodes: tuple[Node, ...]) -> dict[str | None, pulumi.Output[str] | None]:
+def _private_keys(spec: ExistingMachines, nodes: tuple[Node, ...]) -> dict[str | None, pulumi.Output[str] | None]:
     """The text of each key file that the nodes name; None where the agent is asked, or where a preview has no key.
 
     A preview contacts no host, so a reviewer's computer needs neither: what is absent is an error of `up` only.

@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# Sourced by the other local-*.sh: messages, the container engine, and what belongs to this lab.
+# Sourced by the other scripts here: messages, the container engine, and what belongs to this lab.
 # Everything a lab makes carries two labels: its stack, and the fingerprint of its SSH key (OWNER), which only this
 # lab's state knows. What lacks either is somebody else's and is never touched.
 set -euo pipefail

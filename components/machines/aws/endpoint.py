@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import pulumi
 import pulumi_aws as aws
 
+from components.machines.aws.network import Network
 from components.machines.machine import Machine
-from components.network.component import Network
 from components.spec.addresses import SSH_PORT
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from components.network import Network, NetworkArgs
+from components.machines.aws import Network, NetworkArgs
 from components.spec.models import Lab
 from engine.model import Deployment, ProgramError
 from engine.run import run_program
@@ -152,7 +152,7 @@ def test_pods_rows_are_for_the_pools_that_need_them() -> None:
 def test_a_type_that_no_zone_offers_is_named() -> None:
     lab = aws_lab({"instanceType": "x9.huge"})
     with (
-        pytest.raises(ProgramError, match=r"machines\.instanceType: x9\.huge — no zone .* Fix: another type"),
+        pytest.raises(ProgramError, match=r"machines\.instanceType: x9\.huge — no zone .* Fix: choose another type"),
         cloud() as aws,
     ):
         run_program(

@@ -1,0 +1,55 @@
+#!/usr/bin/env bash
+# engine.sh create|delete: the container engine of this computer, printed by name; last at destroy, the sweep.
+# Environment: ENGINE (auto, podman or docker), STACK, OWNER; for delete, PULUMI_COMMAND_STDOUT: what create printed.
+set -euo pipefail
+here=$(dirname -- "$(readlink -f -- "${BASH_SOURCE[0]}")")
+# shellcheck source=components/machines/local/lib.sh
+source "$here/lib.sh"
+: "${STACK:?}" "${OWNER:?}" "${ENGINE:?}"
+
+create() {
+  local tool said
+  [[ $(uname -s) == Linux ]] || fail "machines.provider local needs Linux, this is $(uname -s); use a Linux VM"
+  ((EUID == 0)) || fail "machines.provider local needs root, for networks that this computer can reach:" \
+    "sudo ./lab up $STACK"
+  for tool in ip nft unshare flock timeout; do
+    command -v "$tool" >/dev/null || fail "$tool is missing here; apt install iproute2 nftables util-linux coreutils"
+  done
+  if [[ $ENGINE == auto ]]; then
+    ENGINE=podman
+    command -v podman >/dev/null || ! command -v docker >/dev/null || ENGINE=docker
+  fi
+  command -v "$ENGINE" >/dev/null || fail "machines.engine: $ENGINE is not installed here; apt install $ENGINE"
+  said=$("$ENGINE" ps 2>&1) ||
+    fail "machines.engine: $ENGINE does not work here ($(word_of "$said")); mend it until '$ENGINE ps' succeeds"
+  printf '%s\n' "$ENGINE"
+}
+
+# What a killed run made and no state knows. All that the state knows is gone by now.
+sweep() {
+  local name names
+  ENGINE=${PULUMI_COMMAND_STDOUT:?}
+  settle
+  names=$(listed container)
+  for name in $names; do
+    log "removing a leftover: container $name"
+    remove_container "$name"
+  done
+  names=$(listed volume)
+  for name in $names; do
+    log "removing a leftover: volume $name"
+    remove_volume "$name"
+  done
+  names=$(listed network)
+  for name in $names; do
+    log "removing a leftover: network $name"
+    ENGINE=$ENGINE NETWORK=$name bash "$here/network.sh" delete
+  done
+  rm -rf "$LOCKS/stacks/$STACK"
+}
+
+case ${1:-} in
+  create) create ;;
+  delete) sweep ;;
+  *) fail "usage: engine.sh create|delete" ;;
+esac

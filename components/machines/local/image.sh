@@ -1,0 +1,87 @@
+#!/usr/bin/env bash
+# image.sh create: the image that machines start from; prints its id.
+# It stays when the lab goes: other labs on this computer start from it too.
+# Environment: ENGINE STACK OWNER LOGIN IMAGE, and where IMAGE may be built: BASE_IMAGE, PACKAGES.
+set -euo pipefail
+here=$(dirname -- "$(readlink -f -- "${BASH_SOURCE[0]}")")
+# shellcheck source=components/machines/local/lib.sh
+source "$here/lib.sh"
+: "${STACK:?}" "${OWNER:?}" "${ENGINE:?}" "${LOGIN:?}" "${IMAGE:?}"
+
+# Its id, or nothing where the engine does not have it; a pull or a build is tried then, and says what is wrong.
+id_of() {
+  local found
+  ! found=$("$ENGINE" image inspect --format '{{.Id}}' "$1" 2>&1) || printf '%s\n' "$found"
+}
+
+from_registry() {
+  log "building $1 from $BASE_IMAGE"
+  timeout 1200 "$ENGINE" build --quiet --tag "$1" --build-arg "BASE_IMAGE=$BASE_IMAGE" \
+    --build-arg "PACKAGES=$PACKAGES" --file "$here/Containerfile" "$here" >&2
+}
+
+# Packages are verified against Debian's archive keys, those of this computer's apt or of debian-archive-keyring.
+from_packages() {
+  local sources=http://deb.debian.org/debian file
+  for file in /etc/apt/sources.list.d/debian.sources /etc/apt/sources.list; do
+    # A Debian 12 computer's own sources are the ones that work from here.
+    if [[ -s $file ]] && grep -q bookworm "$file"; then sources=$file && break; fi
+  done
+  log "building $1 from Debian packages ($sources): no registry answers"
+  # A killed build leaves its half-made root here, and the next one clears it.
+  rm -rf --one-file-system /var/tmp/cni-lab-image
+  mkdir -p /var/tmp/cni-lab-image
+  export TMPDIR=/var/tmp/cni-lab-image SETUP="$here/local-image-setup.sh"
+  # The image gets its name when all of it is there: half of a root is an image, too.
+  # shellcheck disable=SC2016  # mmdebstrap's own shell expands the hook.
+  timeout 1200 mmdebstrap --quiet --variant=apt \
+    --include="${PACKAGES// /,}" --aptopt='Apt::Install-Recommends "false"' \
+    --customize-hook='chroot "$1" bash -s <"$SETUP" >&2' bookworm - "$sources" |
+    "$ENGINE" import --change 'CMD ["/sbin/init"]' --change 'STOPSIGNAL SIGRTMIN+3' - "$1-unfinished" >&2
+  "$ENGINE" tag "$1-unfinished" "$1"
+  "$ENGINE" rmi "$1-unfinished" >&2
+  rm -rf --one-file-system /var/tmp/cni-lab-image
+}
+
+# A container that is never started shows what the image holds.
+check() {
+  # No node has an underscore in its name.
+  local probe="cni-lab-$STACK-_probe" file said missing=()
+  ! ours container "$probe" || remove_container "$probe"
+  "$ENGINE" create --name "$probe" --label "cni-lab.stack=$STACK" --label "cni-lab.owner=$OWNER" --network none \
+    --entrypoint /sbin/init "$1" >/dev/null
+  for file in /usr/lib/systemd/systemd /usr/sbin/sshd /usr/bin/bash ${NEEDS_SUDO:+/usr/bin/sudo}; do
+    said=$("$ENGINE" cp "$probe:$file" - 2>&1 >/dev/null) || missing+=("$file")
+  done
+  remove_container "$probe"
+  ((${#missing[@]} == 0)) || fail "machines.image $1 lacks ${missing[*]} ($said);" \
+    "name an image with systemd, openssh-server and sudo, or leave machines.image out to have one built"
+}
+
+create() {
+  local said
+  # A build may take its 20 minutes.
+  lock images/machine 1500
+  if [[ -n $(id_of "$IMAGE") ]]; then
+    log "$IMAGE is here"
+  elif [[ -z ${BASE_IMAGE:-} ]]; then
+    said=$(timeout 900 "$ENGINE" pull "$IMAGE" 2>&1) ||
+      fail "machines.image $IMAGE is not on this computer and cannot be pulled ($(word_of "$said"));" \
+        "build or load it first"
+  elif said=$(timeout 300 "$ENGINE" pull "$BASE_IMAGE" 2>&1); then
+    from_registry "$IMAGE"
+  elif command -v mmdebstrap >/dev/null; then
+    from_packages "$IMAGE"
+  else
+    fail "no machine image: $BASE_IMAGE cannot be pulled ($(word_of "$said")) and mmdebstrap is not installed;" \
+      "apt install mmdebstrap, or name an image in machines.image"
+  fi
+  check "$IMAGE"
+  id_of "$IMAGE"
+}
+
+NEEDS_SUDO=${LOGIN#root}
+case ${1:-} in
+  create) create ;;
+  *) fail "usage: image.sh create" ;;
+esac
