@@ -4,6 +4,7 @@ import pulumi
 from pulumi.runtime.settings import get_monitor
 
 from components.lab import Lab, LabArgs
+from components.spec import names
 from components.spec.load import SpecError, parse_lab
 
 if get_monitor() is None:  # no program, but the plugin of PulumiPlugin.yaml: the lab as a package for other programs
@@ -18,7 +19,7 @@ try:
 except SpecError as error:
     raise pulumi.RunError(str(error)) from None
 
-lab = Lab("lab", LabArgs(spec, pulumi.get_stack(), region))
+lab = Lab(names.STACK_LAB, LabArgs(spec, pulumi.get_stack(), region))
 
 pulumi.export("kubeconfig", lab.kubeconfig)
 pulumi.export("nodes", lab.nodes)

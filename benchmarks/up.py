@@ -34,6 +34,7 @@ sys.path.insert(0, str(ROOT))
 
 from cli.lifecycle.pulumi_cli import PARALLEL  # noqa: E402
 from components.node.script import LIBRARY, USES  # noqa: E402
+from components.spec import names  # noqa: E402
 
 LIBRARIES = {LIBRARY, *(part for used in USES.values() for part in used)}
 TOOLS = (
@@ -176,7 +177,7 @@ class Machines:
 
         def scripts_of(step: dict[str, Any]) -> int:
             """How many run when the step is made."""
-            if step.get("type") != "cnilab:node:Step" or step["inputs"].get("forChanges"):
+            if step.get("type") != names.STEP or step["inputs"].get("forChanges"):
                 return 0
             return len(step["inputs"]["scripts"].keys() - LIBRARIES)
 

@@ -18,7 +18,7 @@ from components.machines.machine import MachinesArgs
 from components.machines.providers import PROVIDERS
 from components.multus.component import Multus, MultusArgs
 from components.multus.node_files import NodeFiles, NodeFilesArgs
-from components.spec import models
+from components.spec import models, names
 from components.verify.component import Verification, VerificationArgs
 from components.workloads.component import Workloads, WorkloadsArgs
 
@@ -47,7 +47,7 @@ class Lab(pulumi.ComponentResource):
     def __init__(self, name: str, args: LabArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         # The mark by which `reap` knows an ephemeral stack: in the state as soon as anything is.
         mark = {} if args.lab.ttl_hours is None else {"ttlHours": args.lab.ttl_hours, "owner": args.lab.owner}
-        super().__init__("cnilab:index:Lab", name, mark, opts)
+        super().__init__(names.LAB, name, mark, opts)
         lab, own = args.lab, pulumi.ResourceOptions(parent=self)
 
         tags = {"cni-lab:stack": args.stack, "cni-lab:owner": lab.owner}
@@ -57,13 +57,13 @@ class Lab(pulumi.ComponentResource):
         machines = made.by_node
         cluster = Cluster(f"{name}-cluster", ClusterArgs(lab, machines, args.stack, made.api_endpoint), own)
         first = machines[lab.control_planes[0].name]
-        calico = Calico(f"{name}-calico", CalicoArgs(lab, first, cluster.api, cluster.joined), own)
+        calico = Calico(names.calico(name), CalicoArgs(lab, first, cluster.api, cluster.joined), own)
         # Pods started before the node files stand would get addresses that the delegates hand out.
         ready: list[pulumi.Resource] = [calico.ready]
         if lab.multus:
             multus = Multus(f"{name}-multus", MultusArgs(lab, cluster.api), own)
             files = NodeFilesArgs(lab, machines, cluster.api, calico, multus, cluster.multus)
-            ready = NodeFiles(f"{name}-node-files", files, own).ready
+            ready = NodeFiles(names.node_files(name), files, own).ready
         if lab.workloads:
             workloads = WorkloadsArgs(lab=lab, api=cluster.api, after=ready)
             ready = Workloads(f"{name}-workloads", workloads, own).ready

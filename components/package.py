@@ -19,10 +19,10 @@ from pulumi.provider.server import ComponentInitError
 from pydantic.alias_generators import to_camel
 
 from components import lab
+from components.spec import names
 from components.spec.findings import Finding, SpecError
 from components.spec.load import parse_lab
 
-NAME = "cnilab"
 VERSION = "0.1.0"
 
 
@@ -69,7 +69,7 @@ class Lab(pulumi.ComponentResource):
     """The pod CIDRs that each node holds once the lab stands."""
 
     def __init__(self, name: str, args: LabArgs, opts: pulumi.ResourceOptions | None = None) -> None:
-        super().__init__(f"{NAME}:index:Lab", name, {}, opts)
+        super().__init__(names.LAB, name, {}, opts)
         keys = {key: plain(value, to_camel(key)) for key, value in args.items() if key != "stack"}
         spec = parse_lab({to_camel(key): value for key, value in keys.items()})
         stack = plain(args.get("stack"), "stack") or pulumi.get_stack()
@@ -121,7 +121,7 @@ def in_the_engines_words(finding: Finding) -> InputPropertyErrorDetails:
 
 
 def provider() -> Provider:
-    return Provider([Lab], NAME, version=VERSION)
+    return Provider([Lab], names.PACKAGE, version=VERSION)
 
 
 def serve() -> NoReturn:

@@ -20,16 +20,16 @@ from ipaddress import ip_network
 from pathlib import Path
 from typing import Any, Literal
 
+from components.spec.names import AWS_MACHINES, LAB, NETWORK
+
 CONFIG = Path(__file__).parent / "config.json"
 
 # How a plan writes what is unknown or secret.
 UNKNOWN = "<known after up>"
 SECRET = "<secret>"
 
-LAB = "cnilab:index:Lab"
-NODES = "cnilab:machines:AwsMachines"
+NODES = AWS_MACHINES
 """The component whose instances are the lab's Kubernetes nodes."""
-NETWORK = "cnilab:network:Network"
 OWNER_TAGS = ("cni-lab:stack", "cni-lab:owner")
 EXPIRY_TAG = "cni-lab:ttl-hours"
 

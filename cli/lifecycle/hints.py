@@ -12,7 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-STEP = "cnilab:node:Step"
+from components.spec import names
+
 AUTHORISE = "add the public half of the key to ~/.ssh/authorized_keys there, or correct the user and privateKeyFile"
 KNOWN = "if it is the right machine, put the line of its /etc/ssh/ssh_host_ed25519_key.pub into the stack file"
 
@@ -44,7 +45,7 @@ def _hints(event_log: Path) -> Iterator[str]:
     nodes: dict[str, str] = {}  # by the URN of a step, and of the command in it
     for event in _events(event_log):
         state = _state(event)
-        if state.get("type") == STEP:
+        if state.get("type") == names.STEP:
             nodes[state["urn"]] = state["inputs"]["node"]
         elif state.get("parent") in nodes:
             nodes[state["urn"]] = nodes[state["parent"]]

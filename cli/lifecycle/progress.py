@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from components.spec import names
 from components.spec.models import Lab
 
 # In the order of an `up`; some run side by side.
@@ -20,21 +21,28 @@ PHASES = (
     "machines", "prepare", "cluster", "upgrade", "joins", "calico", "multus", "node files", "workloads", "verification"
 )  # fmt: skip
 # A step's phase by the last word of its name; in the rooms below every resource has the room's.
-STEPS = {"prepare": "prepare", "init": "cluster", "drain": "upgrade", "upgrade": "upgrade", "admit": "joins",
-         "join": "joins"}  # fmt: skip
-ROOMS = {
-    "cnilab:machines:": "machines",
-    "cnilab:network:": "machines",
-    # Keys are made before machines.
-    "cnilab:cluster:Pki": "machines",
-    "cnilab:calico:": "calico",
-    "cnilab:multus:NodeFiles": "node files",
-    "cnilab:multus:": "multus",
-    "cnilab:workloads:": "workloads",
-    "cnilab:verify:": "verification",
-    "cnilab:cluster:": "cluster",
+STEPS: Mapping[str, str] = {
+    "prepare": "prepare",
+    "init": "cluster",
+    "drain": "upgrade",
+    "upgrade": "upgrade",
+    "admit": "joins",
+    "join": "joins",
 }
-STEP = "cnilab:node:Step"
+ROOMS = {
+    names.MACHINES: "machines",
+    names.NETWORK: "machines",
+    names.BALANCER: "machines",
+    names.ENDPOINT: "machines",
+    # Keys are made before machines. Pki is inside Cluster, so it comes first here.
+    names.PKI: "machines",
+    names.CALICO: "calico",
+    names.NODE_FILES: "node files",
+    names.MULTUS: "multus",
+    names.WORKLOADS: "workloads",
+    names.VERIFICATION: "verification",
+    names.CLUSTER: "cluster",
+}
 # What takes time; the engine has further words for what only its state sees.
 WORK = {"create", "update", "delete", "create-replacement", "delete-replaced", "import", "import-replacement"}
 
@@ -147,7 +155,7 @@ class Progress:
         urn, op = metadata.get("urn"), metadata.get("op")
         if not isinstance(urn, str) or not isinstance(op, str):
             return
-        if metadata.get("type") == STEP:
+        if metadata.get("type") == names.STEP:
             inputs = _mapping(_mapping(metadata, "new") or _mapping(metadata, "old"), "inputs")
             if isinstance(inputs.get("node"), str):
                 self._hosts[urn] = inputs["node"]
@@ -227,7 +235,7 @@ def place(urn: str) -> str | None:
         return None
     types, name = parts[2], parts[3]
     step = STEPS.get(name.rpartition("-")[2])
-    if STEP in types and step and "cnilab:cluster:" in types:
+    if names.STEP in types and step and names.CLUSTER in types:
         return step
     return next((phase for room, phase in ROOMS.items() if room in types), None)
 

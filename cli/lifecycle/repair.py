@@ -12,6 +12,7 @@ from collections.abc import Sequence
 
 from cli.lifecycle.pulumi_cli import CannotRun, stack_file
 from cli.live.stack import live, outputs
+from components.spec import names
 from components.spec.load import load_stack_file
 from components.verify import api, facts
 from components.verify.reading import read_lab, verify
@@ -20,7 +21,7 @@ from components.verify.report import Result
 PATIENCE = 5.0  # seconds
 # Written by a node's files step, and by nothing else.
 _FILES = {"file", "crio"}
-_BLOCKS = "**::lab-calico-blocks"
+_BLOCKS = f"**::{names.blocks_step(names.calico(names.STACK_LAB))}"
 # Objects and settings that a provider reads back.
 _REFRESHED = {"pool", "reservation", "source_dest"}
 
@@ -76,8 +77,8 @@ def sort(failed: Sequence[Result]) -> tuple[list[str], list[Result]]:
     refresh = False
     for result in failed:
         e = result.expectation
-        if e.topic in _FILES:
-            steps[f"**::lab-node-files-{e.node}"] = None
+        if e.topic in _FILES and e.node:
+            steps[f"**::{names.node_files_step(names.node_files(names.STACK_LAB), e.node)}"] = None
         elif e.topic == "affinity":
             steps[_BLOCKS] = None
         elif e.topic in _REFRESHED:

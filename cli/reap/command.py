@@ -25,8 +25,8 @@ from rich.table import Table
 from cli.lifecycle.backend import Backend, BackendError, Json, StackLocked, StackMissing
 from cli.lifecycle.pulumi_cli import ROOT, CannotRun, refuse
 from cli.reap.sweep import Sweep, SweepError, sweep
+from components.spec import names
 
-LAB = "cnilab:index:Lab"
 STACK = "pulumi:pulumi:Stack"
 MARK = "ttlHours"
 
@@ -158,7 +158,7 @@ def _reap_one(backend: Stacks, name: str, now: datetime, *, dry_run: bool, older
 def life_of(resources: Sequence[Mapping[str, Any]]) -> Life | None:
     """A checkpoint's mark, None where there is none. Raises BackendError where it cannot be understood: such a stack
     is neither destroyed nor passed over in silence."""
-    hours = next(((r.get("inputs") or {}).get(MARK) for r in resources if r.get("type") == LAB), None)
+    hours = next(((r.get("inputs") or {}).get(MARK) for r in resources if r.get("type") == names.LAB), None)
     if hours is None:
         return None
     if not isinstance(hours, int | float) or isinstance(hours, bool) or hours < 1:

@@ -18,6 +18,7 @@ from typing import Any, Literal
 from cli.plan.command import ordered, yaml_text
 from cli.review.rules import matching, replacing
 from components.node.script import text_of
+from components.spec import names
 from engine.graph import STEP_TYPE, Graph, Node
 from engine.model import SECRET, STACK_TYPE
 
@@ -289,7 +290,7 @@ def _lost(old: _Side, new: _Side, names: Sequence[str], replaced: Mapping[str, S
                 break
 
 
-_MAKING = ("prepare", "init", "join")
+_MAKING: tuple[names.StepPhase, ...] = ("prepare", "init", "join")
 """Phases that a control plane's own machine runs."""
 
 

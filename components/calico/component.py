@@ -14,7 +14,7 @@ from components.cluster.api import Api, KubeObject
 from components.machines.machine import Machine
 from components.node.script import File
 from components.node.step import Step, StepArgs
-from components.spec import pins
+from components.spec import names, pins
 from components.spec.models import Lab
 
 DIRECTORY = "/var/lib/cni-lab/calico"
@@ -49,7 +49,7 @@ class Calico(pulumi.ComponentResource):
     blocks: pulumi.Output[dict[str, list[str]]]
 
     def __init__(self, name: str, args: CalicoArgs, opts: pulumi.ResourceOptions | None = None) -> None:
-        super().__init__("cnilab:calico:Calico", name, {}, opts)
+        super().__init__(names.CALICO, name, {}, opts)
         self._name, self._lab, self._args = name, args.lab, args
         by_operator = args.lab.calico.install == "operator"
 
@@ -63,8 +63,8 @@ class Calico(pulumi.ComponentResource):
         if by_operator:
             self._settings([self.ready])
 
-        names = [node.name for node in args.lab.nodes]
-        self.blocks = read.stdout.apply(lambda text: refused(lambda: parse_blocks(text, names)))
+        nodes = [node.name for node in args.lab.nodes]
+        self.blocks = read.stdout.apply(lambda text: refused(lambda: parse_blocks(text, nodes)))
         self.register_outputs({"blocks": self.blocks})
 
     def _install(self) -> pulumi.CustomResource:
@@ -154,4 +154,4 @@ class Calico(pulumi.ComponentResource):
             ],
             timeout=1500,
         )
-        return Step(f"{self._name}-blocks", step, pulumi.ResourceOptions(parent=self))
+        return Step(names.blocks_step(self._name), step, pulumi.ResourceOptions(parent=self))

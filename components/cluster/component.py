@@ -16,7 +16,7 @@ from components.cluster.pki import Client, Pki
 from components.machines.machine import Machine
 from components.node.script import File, read_script
 from components.node.step import Step, StepArgs
-from components.spec import pins
+from components.spec import names, pins
 from components.spec.addresses import API_PORT, kernel_modules
 from components.spec.models import Lab, Node
 
@@ -46,7 +46,7 @@ class Cluster(pulumi.ComponentResource):
     multus: Client
 
     def __init__(self, name: str, args: ClusterArgs, opts: pulumi.ResourceOptions | None = None) -> None:
-        super().__init__("cnilab:cluster:Cluster", name, {}, opts)
+        super().__init__(names.CLUSTER, name, {}, opts)
         self._name, self._lab, self._machines, self._stack = name, args.lab, args.machines, args.stack
         self._endpoint = pulumi.Output.from_input(args.endpoint)
         self._pki = Pki(f"{name}-pki", pulumi.ResourceOptions(parent=self))
@@ -147,6 +147,10 @@ class Cluster(pulumi.ComponentResource):
         stays = self._lab.machines.provider == "existing"
         return f"timeout --kill-after=30 300 bash {LIBRARY}/reset.sh" if stays else None
 
+    def _step(self, node: Node, args: StepArgs) -> remote.Command:
+        name = names.cluster_step(self._name, node.name, args.phase)
+        return Step(name, args, pulumi.ResourceOptions(parent=self)).done
+
     def _prepare(self, node: Node) -> remote.Command:
         args = StepArgs(
             machine=self._machines[node.name],
@@ -156,7 +160,7 @@ class Cluster(pulumi.ComponentResource):
             files=self._host_files(),
             delete=self._undo,
         )
-        return Step(f"{self._name}-{node.name}-prepare", args, pulumi.ResourceOptions(parent=self)).done
+        return self._step(node, args)
 
     def _initialise(self, node: Node) -> remote.Command:
         machine = self._machines[node.name]
@@ -183,7 +187,7 @@ class Cluster(pulumi.ComponentResource):
             timeout=1800,
             delete=self._undo,
         )
-        return Step(f"{self._name}-{node.name}-init", args, pulumi.ResourceOptions(parent=self)).done
+        return self._step(node, args)
 
     def _upgrade(self, node: Node, after: remote.Command) -> remote.Command:
         """Upgrade a node that is in the cluster when the version changes. A control plane drains itself; for a worker,
@@ -202,7 +206,7 @@ class Cluster(pulumi.ComponentResource):
                 after=[after],
                 for_changes=True,
             )
-            after = Step(f"{self._name}-{node.name}-drain", drain, pulumi.ResourceOptions(parent=self)).done
+            after = self._step(node, drain)
         upgrade = StepArgs(
             machine=self._machines[node.name],
             phase="upgrade",
@@ -214,7 +218,7 @@ class Cluster(pulumi.ComponentResource):
             lock="prepare",
             for_changes=True,
         )
-        return Step(f"{self._name}-{node.name}-upgrade", upgrade, pulumi.ResourceOptions(parent=self)).done
+        return self._step(node, upgrade)
 
     def _join(self, node: Node, after: list[remote.Command]) -> remote.Command:
         """Admit on the first control plane (a live token, no stale Node of that name), then join on the node."""
@@ -241,7 +245,7 @@ class Cluster(pulumi.ComponentResource):
             # When the cluster goes as a whole, nobody asks it to drain its nodes first.
             deleted_with=self._init,
         )
-        admitted = Step(f"{self._name}-{node.name}-admit", admit, pulumi.ResourceOptions(parent=self)).done
+        admitted = self._step(node, admit)
         document = kubeadm.join_document(
             node,
             endpoint=self._endpoint,
@@ -260,4 +264,4 @@ class Cluster(pulumi.ComponentResource):
             # A cluster made anew knows none of its nodes.
             triggers=[self._init.id],
         )
-        return Step(f"{self._name}-{node.name}-join", join, pulumi.ResourceOptions(parent=self)).done
+        return self._step(node, join)

@@ -15,6 +15,7 @@ import pulumi_random as random
 import pulumi_tls as tls
 
 from components.cluster.kubeadm import ca_cert_hash, kubeconfig, pem_data
+from components.spec import names
 
 YEARS_10 = 10 * 365 * 24
 
@@ -49,7 +50,7 @@ class Pki(pulumi.ComponentResource):
     certificate_key: pulumi.Output[str]
 
     def __init__(self, name: str, opts: pulumi.ResourceOptions | None = None) -> None:
-        super().__init__("cnilab:cluster:Pki", name, {}, opts)
+        super().__init__(names.PKI, name, {}, opts)
         self._name = name
         key = self._key("ca")
         ca = tls.SelfSignedCert(

@@ -8,6 +8,7 @@ import pulumi
 
 from components.cluster.api import Api
 from components.multus import manifests
+from components.spec import names
 from components.spec.models import Lab
 
 
@@ -25,7 +26,7 @@ class Multus(pulumi.ComponentResource):
     ready: list[pulumi.Resource]
 
     def __init__(self, name: str, args: MultusArgs, opts: pulumi.ResourceOptions | None = None) -> None:
-        super().__init__("cnilab:multus:Multus", name, {}, opts)
+        super().__init__(names.MULTUS, name, {}, opts)
         multus = args.lab.multus
         if multus is None:
             raise pulumi.RunError("cni-lab:lab: multus is not set; add it, or leave this component out")

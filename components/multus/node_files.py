@@ -20,6 +20,7 @@ from components.multus import delegates
 from components.multus.component import Multus
 from components.node.script import File
 from components.node.step import Step, StepArgs
+from components.spec import names
 from components.spec.models import BridgeNetwork, Delegate, Lab
 
 MULTUS_FILE = "/etc/cni/net.d/00-multus.conf"
@@ -43,7 +44,7 @@ class NodeFiles(pulumi.ComponentResource):
     ready: list[pulumi.Resource]
 
     def __init__(self, name: str, args: NodeFilesArgs, opts: pulumi.ResourceOptions | None = None) -> None:
-        super().__init__("cnilab:multus:NodeFiles", name, {}, opts)
+        super().__init__(names.NODE_FILES, name, {}, opts)
         lab, self._blocks = args.lab, args.calico.blocks
         after = [args.calico.ready, *args.multus.ready]
         if lab.calico.ipam == "Calico":
@@ -68,7 +69,7 @@ class NodeFiles(pulumi.ComponentResource):
                 files=self._files(lab, node, kubeconfig),
                 after=after,
             )
-            self.ready.append(Step(f"{name}-{node}", step, pulumi.ResourceOptions(parent=self)).done)
+            self.ready.append(Step(names.node_files_step(name, node), step, pulumi.ResourceOptions(parent=self)).done)
         self.register_outputs({})
 
     def _from_blocks(self, compute: Callable[[Blocks], Any]) -> pulumi.Output[Any]:

@@ -19,6 +19,7 @@ from pulumi_command import remote
 
 from components.machines.machine import Machine
 from components.node.script import File, compose, parts, read_script
+from components.spec import names
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,7 @@ class StepArgs:
     """
 
     machine: Machine
-    phase: str
+    phase: names.StepPhase
     scripts: Sequence[str]
     variables: Mapping[str, pulumi.Input[str]] = field(default_factory=dict)
     files: Sequence[File] = ()
@@ -63,7 +64,7 @@ class Step(pulumi.ComponentResource):
         }
         if args.for_changes:
             face["forChanges"] = True
-        super().__init__("cnilab:node:Step", name, face, opts)
+        super().__init__(names.STEP, name, face, opts)
         program = pulumi.Output.all(variables=dict(args.variables), files=files).apply(
             lambda known: compose(
                 args.phase,

@@ -10,7 +10,7 @@ from typing import Any
 import pulumi
 from pulumi_command import local
 
-from components.spec import models
+from components.spec import models, names
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Verification(pulumi.ComponentResource):
     result: pulumi.Output[dict[str, Any]]
 
     def __init__(self, name: str, args: VerificationArgs, opts: pulumi.ResourceOptions | None = None) -> None:
-        super().__init__("cnilab:verify:Verification", name, {}, opts)
+        super().__init__(names.VERIFICATION, name, {}, opts)
         lab = args.lab.model_dump(mode="json", by_alias=True)
         text = pulumi.Output.from_input(args.stack).apply(lambda s: json.dumps(s | {"lab": lab}))
         read = local.Command(

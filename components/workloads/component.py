@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import pulumi
 
 from components.cluster.api import Api
+from components.spec import names
 from components.spec.models import Lab
 from components.workloads import manifests
 
@@ -27,7 +28,7 @@ class Workloads(pulumi.ComponentResource):
     ready: list[pulumi.Resource]
 
     def __init__(self, name: str, args: WorkloadsArgs, opts: pulumi.ResourceOptions | None = None) -> None:
-        super().__init__("cnilab:workloads:Workloads", name, {}, opts)
+        super().__init__(names.WORKLOADS, name, {}, opts)
         spaces = [
             args.api.object(f"{name}-namespace-{space}", manifest, parent=self)
             for space, manifest in manifests.namespaces(args.lab).items()

@@ -14,6 +14,7 @@ import pulumi_aws as aws
 
 from components.machines.aws.network import Network
 from components.machines.machine import Machine
+from components.spec import names
 from components.spec.addresses import API_PORT
 
 
@@ -33,7 +34,7 @@ class Balancer(pulumi.ComponentResource):
 
     def __init__(self, name: str, args: BalancerArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__(
-            "cnilab:network:Balancer", name, {"controlPlanes": [machine.name for machine in args.control_planes]}, opts
+            names.BALANCER, name, {"controlPlanes": [machine.name for machine in args.control_planes]}, opts
         )
         child = pulumi.ResourceOptions(parent=self)
         groups = args.network.security_group_ids

@@ -14,6 +14,7 @@ import pulumi_aws as aws
 
 from components.machines.aws.network import Network
 from components.machines.machine import Machine
+from components.spec import names
 from components.spec.addresses import SSH_PORT
 
 
@@ -30,7 +31,7 @@ class Endpoint(pulumi.ComponentResource):
     """Lets SSH in to the nodes, from the endpoint and from nowhere else."""
 
     def __init__(self, name: str, args: EndpointArgs, opts: pulumi.ResourceOptions | None = None) -> None:
-        super().__init__("cnilab:network:Endpoint", name, {"workers": [machine.name for machine in args.workers]}, opts)
+        super().__init__(names.ENDPOINT, name, {"workers": [machine.name for machine in args.workers]}, opts)
         child = pulumi.ResourceOptions(parent=self)
         nodes = args.network.security_group_ids["nodes"]
         tags = {**args.tags, "Name": name}

@@ -15,6 +15,7 @@ from pulumi_command import remote
 from components.machines.aws.network import Network
 from components.machines.keys import SshKey, ssh_key
 from components.machines.machine import Machine
+from components.spec import names
 from components.spec.models import AwsMachines, Lab, Node
 
 FIRST_BOOT = Path(__file__).parent / "first_boot.py"
@@ -44,7 +45,7 @@ class Instances(pulumi.ComponentResource):
         spec = args.lab.machines
         assert isinstance(spec, AwsMachines)
         face = {"instanceType": spec.instance_type, "nodes": [node.name for node in args.lab.nodes]}
-        super().__init__("cnilab:machines:AwsMachines", name, face, opts)
+        super().__init__(names.AWS_MACHINES, name, face, opts)
         child = pulumi.ResourceOptions(parent=self)
         entrance = args.lab.control_planes[0]
 

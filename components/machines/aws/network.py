@@ -9,6 +9,7 @@ import pulumi
 import pulumi_aws as aws
 
 from components.machines.aws.security import security_groups
+from components.spec import names
 from components.spec.addresses import nat_address
 from components.spec.models import AwsMachines, Lab
 
@@ -36,7 +37,7 @@ class Network(pulumi.ComponentResource):
     def __init__(self, name: str, args: NetworkArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         network = args.lab.network
         subnets = {subnet: str(cidr) for subnet, cidr in network.subnets.items()}
-        super().__init__("cnilab:network:Network", name, {"vpcCidr": str(network.vpc_cidr), "subnets": subnets}, opts)
+        super().__init__(names.NETWORK, name, {"vpcCidr": str(network.vpc_cidr), "subnets": subnets}, opts)
         child = pulumi.ResourceOptions(parent=self)
 
         def tags(resource: str) -> dict[str, str]:

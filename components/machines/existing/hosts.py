@@ -13,6 +13,7 @@ import pulumi
 from pulumi_command import remote
 
 from components.machines.machine import Machine
+from components.spec import names
 from components.spec.models import ExistingMachines, Lab, Node
 
 # They are up, so a host that does not answer within a minute or two is a finding, not something to wait for.
@@ -33,7 +34,7 @@ class Hosts(pulumi.ComponentResource):
     def __init__(self, name: str, args: HostsArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         spec = args.lab.machines
         assert isinstance(spec, ExistingMachines)
-        super().__init__("cnilab:machines:ExistingMachines", name, {"hosts": [n.name for n in args.lab.nodes]}, opts)
+        super().__init__(names.EXISTING_MACHINES, name, {"hosts": [n.name for n in args.lab.nodes]}, opts)
         keys = _private_keys(spec, args.lab.nodes)
         self.machines = {node.name: _machine(spec, node, keys[_key_file(spec, node)]) for node in args.lab.nodes}
         self.register_outputs({})

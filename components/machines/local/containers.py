@@ -17,7 +17,7 @@ from pulumi_command import local, remote
 
 from components.machines.keys import ssh_key
 from components.machines.machine import Machine
-from components.spec import addresses, models
+from components.spec import addresses, models, names
 
 # As Pulumi starts its plugins in the project's folder; an absolute path would tie the state to one clone.
 SCRIPTS = "components/machines"
@@ -56,7 +56,7 @@ class Containers(pulumi.ComponentResource):
     machines: dict[str, Machine]
 
     def __init__(self, name: str, args: ContainersArgs, opts: pulumi.ResourceOptions | None = None) -> None:
-        super().__init__("cnilab:machines:LocalMachines", name, {}, opts)
+        super().__init__(names.LOCAL_MACHINES, name, {}, opts)
         lab, settings = args.lab, args.lab.machines
         if not isinstance(settings, models.LocalMachines):
             raise TypeError(f"machines.provider is {settings.provider}, not local")

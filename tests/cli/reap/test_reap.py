@@ -20,8 +20,9 @@ from cli.lifecycle import backend as backends
 from cli.lifecycle.backend import Backend, BackendError, BackendSilent, Lock, StackLocked, StackMissing
 from cli.lifecycle.pulumi_cli import CannotRun
 from cli.reap import command as module
-from cli.reap.command import LAB, MARK, STACK, Life, Row, as_markdown, life_of, reap
+from cli.reap.command import MARK, STACK, Life, Row, as_markdown, life_of, reap
 from cli.reap.sweep import Sweep, SweepError
+from components.spec import names
 from tests.support.graphs import ROOT, run_lab
 
 NOW = datetime(2026, 11, 21, 12, tzinfo=UTC)
@@ -31,7 +32,7 @@ BOUND = timedelta(hours=2)
 
 def checkpoint(born: datetime | str | None = OLD, **inputs: Any) -> list[dict[str, Any]]:
     text = born.isoformat().replace("+00:00", ".123456789Z") if isinstance(born, datetime) else born
-    made = [{"type": STACK, "created": text}, {"type": LAB, "inputs": inputs}, {"type": "aws:ec2/vpc:Vpc"}]
+    made = [{"type": STACK, "created": text}, {"type": names.LAB, "inputs": inputs}, {"type": "aws:ec2/vpc:Vpc"}]
     return made if born is not None else [{"type": STACK}, *made[1:]]
 
 
@@ -180,9 +181,9 @@ def test_a_mark_that_cannot_be_understood_is_neither_destroyed_nor_passed_over(
 
 
 def test_the_program_sets_the_mark_where_the_stack_file_says_ttl_hours() -> None:
-    marked = run_lab({"machines": {"provider": "local"}, "ttlHours": 4, "owner": "ann"}).one(LAB)
+    marked = run_lab({"machines": {"provider": "local"}, "ttlHours": 4, "owner": "ann"}).one(names.LAB)
     assert marked.inputs == {MARK: 4, "owner": "ann"}
-    assert run_lab({"machines": {"provider": "local"}, "owner": "ann"}).one(LAB).inputs == {}
+    assert run_lab({"machines": {"provider": "local"}, "owner": "ann"}).one(names.LAB).inputs == {}
 
 
 # --- the report ---

@@ -1,0 +1,70 @@
+"""Names of the program's own resources that more than one file relies on.
+
+A resource's URN is made of its type token, those of the components around it, and its name. The engine finds resources
+by their URNs: after a change of any name here `up` replaces what bears it. Everything that reads a plan, a state or an
+event log takes the names from here. tests/spec/test_names.py holds them against the graphs of real labs.
+"""
+
+from __future__ import annotations
+
+from typing import Final, Literal
+
+# --- type tokens of components ----------------------------------------------------------------------------------------
+
+PACKAGE: Final = "cnilab"
+"""The first part of every token; also the name of the package that other programs import."""
+
+LAB: Final = "cnilab:index:Lab"
+STEP: Final = "cnilab:node:Step"
+"""Scripts that run on a node. Its inputs `node` and `phase` say where, and what for."""
+
+MACHINES: Final = "cnilab:machines:"
+"""The beginning of the token of every provider's machines."""
+AWS_MACHINES: Final = "cnilab:machines:AwsMachines"
+LOCAL_MACHINES: Final = "cnilab:machines:LocalMachines"
+EXISTING_MACHINES: Final = "cnilab:machines:ExistingMachines"
+NETWORK: Final = "cnilab:network:Network"
+BALANCER: Final = "cnilab:network:Balancer"
+ENDPOINT: Final = "cnilab:network:Endpoint"
+CLUSTER: Final = "cnilab:cluster:Cluster"
+PKI: Final = "cnilab:cluster:Pki"
+CALICO: Final = "cnilab:calico:Calico"
+MULTUS: Final = "cnilab:multus:Multus"
+NODE_FILES: Final = "cnilab:multus:NodeFiles"
+WORKLOADS: Final = "cnilab:workloads:Workloads"
+VERIFICATION: Final = "cnilab:verify:Verification"
+
+# --- steps ------------------------------------------------------------------------------------------------------------
+
+StepPhase = Literal["prepare", "init", "drain", "upgrade", "admit", "join", "calico", "blocks", "files"]
+"""What a Step does on its node: the input `phase`."""
+
+# --- names of resources -----------------------------------------------------------------------------------------------
+
+STACK_LAB: Final = "lab"
+"""The Lab that `__main__.py` makes. In a program of somebody else's it may have any name."""
+
+
+def cluster_step(cluster: str, node: str, phase: StepPhase) -> str:
+    """A Step of the component Cluster. The last word is the phase, by which an event log is read."""
+    return f"{cluster}-{node}-{phase}"
+
+
+def calico(lab: str) -> str:
+    """The component Calico of a Lab."""
+    return f"{lab}-calico"
+
+
+def blocks_step(calico: str) -> str:
+    """The Step of the component Calico that reads which blocks each node has claimed."""
+    return f"{calico}-blocks"
+
+
+def node_files(lab: str) -> str:
+    """The component NodeFiles of a Lab."""
+    return f"{lab}-node-files"
+
+
+def node_files_step(node_files: str, node: str) -> str:
+    """The Step of the component NodeFiles that writes a node's CNI files."""
+    return f"{node_files}-{node}"
