@@ -24,12 +24,14 @@ import asyncssh
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
+from components.sandbox.api import Api  # noqa: E402
+from components.sandbox.certificates import Authority  # noqa: E402
+from components.sandbox.objects import make_objects  # noqa: E402
+from components.sandbox.plan import make_plan  # noqa: E402
 from components.verify.expectations import Expectation, OneOf, Value, Within, expectations  # noqa: E402
 from components.verify.read.ssh import SshAccess  # noqa: E402
 from components.verify.reading import Live, Reading, read_cluster, read_lab, verify, view  # noqa: E402
-from tests.verify.replica_api import Api, make_objects  # noqa: E402
 from tests.verify.replica_labs import of_size  # noqa: E402
-from tests.verify.replica_plan import make_plan  # noqa: E402
 
 RUNS = 3
 BOUND = 12.0
@@ -151,10 +153,13 @@ async def measure(nodes: int, pods: int) -> dict[str, float]:
     )
     port = server.sockets[0].getsockname()[1]
     with tempfile.TemporaryDirectory() as folder:
-        api = Api(make_objects(plan), Path(folder))
+        authority, ca, certificate = Authority(), Path(folder, "ca.crt"), Path(folder, "server.pem")
+        ca.write_text(authority.pem)
+        certificate.write_text("".join(authority.issue("kube-apiserver")))
+        api = Api(make_objects(plan), ca, certificate)
         private = key.export_private_key().decode()
         access = {n.name: SshAccess(n.name, "127.0.0.1", port, n.name, private, public) for n in lab.nodes}
-        live = Live(lab, plan.blocks, access, api.kubeconfig())
+        live = Live(lab, plan.blocks, access, authority.kubeconfig(api.url))
         found = expectations(view(live, await read_cluster(live)))
         for name in access:
             answers[name] = answer([e for e in found if e.node == name])

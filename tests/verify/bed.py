@@ -55,7 +55,7 @@ def give_bird(replica: Replica, node: str, state: str = "Established") -> None:
             lines.append(f"{name} BGP      master   up     15:20:49    {state}")
     text = "\n".join(lines)
     script = f"#!/bin/sh\ncase $1 in\nps) echo 4f2c ;;\nexec) cat <<'EOF'\n{text}\nEOF\n;;\nesac\n"
-    write = 'printf %s "$1" >/usr/local/bin/crictl && chmod 0755 /usr/local/bin/crictl'
+    write = 'printf %s "$1" >/opt/sandbox/bin/crictl && chmod 0755 /opt/sandbox/bin/crictl'
     done = replica.exec(node, ["sh", "-c", write, "-", script])
     assert done.returncode == 0, done.stderr
 

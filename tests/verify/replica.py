@@ -1,4 +1,4 @@
-"""A lab's data path in network namespaces on this computer: what verify, walk, break and mend read and change.
+"""A sandbox for tests, with what only a test needs: sshd on every node, and an API that the test may change.
 
     with Replica(lab) as replica:
         replica.access        # as the stack output `access`: SSH to each node on a port of 127.0.0.1
@@ -6,22 +6,13 @@
         replica.blocks, replica.pods, replica.lab
         replica.exec("ip-10-0-2-200", ["ip", "route"])
 
-Nodes are real where the data path is: their own network, mount, UTS and PID namespaces, their own root to write to, a
-kernel that routes, answers ARP and encapsulates, iptables, sshd. Interfaces and routes stand as Felix, Multus and the
-plugins would leave them (replica_plan.py); nothing repairs them, so what a test breaks stays broken until mended.
-Stand-ins are only at the edge: `journalctl --unit crio` (replica_journalctl.py), BIRD's sessions by `crictl exec`
-(replica_crictl.sh), files in /opt/cni/bin that no one runs, the Kubernetes API (replica_api.py). Absent: systemd,
-CRI-O, calicoctl, BIRD, kube-proxy's and Felix's rules but for NAT and VXLAN's NOTRACK.
-
-Everything hangs on one pipe: when the test ends, however it ends, the kernel takes all of it down. No address of this
-computer is used but ports of 127.0.0.1, so replicas and other labs stand side by side.
+It needs root and sshd. The sandbox itself is components/sandbox; it ends with the test, however the test ends.
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
-import os
 import select
 import shutil
 import subprocess
@@ -38,31 +29,27 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from components.sandbox.api import Api
+from components.sandbox.certificates import Authority
+from components.sandbox.model import Plan, Pod, digest
+from components.sandbox.objects import make_objects, pod_object
+from components.sandbox.plan import make_plan
+from components.sandbox.requirements import examine, is_root
+from components.sandbox.running import Running, enter
 from components.spec.models import Lab, Node
-from tests.verify import replica_plan
-from tests.verify.replica_api import Api, make_objects, pod_object
-from tests.verify.replica_plan import Plan, Pod, digest
 
 HERE = Path(__file__).parent
-PREFIX = "cnilab-replica-"
-TOOLS = ["ip", "bridge", "nsenter", "unshare", "iptables-restore", "pivot_root", "ping", "/usr/sbin/sshd"]
+SSHD = "/usr/sbin/sshd"
 
 
 @cache
 def missing() -> str | None:
     """Why no replica can stand here; None where one can."""
-    if os.geteuid() != 0:
+    if not is_root():
         return "a replica needs root"
-    absent = [tool for tool in TOOLS if shutil.which(tool, path=f"{os.defpath}:/usr/sbin:/sbin") is None]
-    if absent:
-        return f"a replica needs {', '.join(absent)}"
-    probe = (
-        "set -e; mount --make-rprivate /; mount -t tmpfs t /mnt; mkdir /mnt/u /mnt/w /mnt/m; "
-        "mount -t overlay -o lowerdir=/,upperdir=/mnt/u,workdir=/mnt/w o /mnt/m; "
-        "ip link add probe type veth; ip link add vxlan0 type vxlan id 1 dstport 4789"
-    )
-    done = _run(["unshare", "--net", "--mount", "--uts", "--pid", "--fork", "bash", "-c", probe])
-    return None if done.returncode == 0 else f"no namespaces, overlay, veth or vxlan here: {done.stderr.strip()}"
+    if shutil.which(SSHD) is None:
+        return f"a replica needs {SSHD}"
+    return examine().problem or None
 
 
 @cache
@@ -77,7 +64,7 @@ def _run(argv: Sequence[str], timeout: float = 60) -> subprocess.CompletedProces
 
 
 class Replica:
-    """One lab. `blocks`: node name → CIDRs, without a word as Calico would choose; `system_pods`: also what Kubernetes,
+    """One lab. `blocks`: node name → CIDRs, by default as Calico would choose; `system_pods`: also what Kubernetes,
     Calico and Multus run. `router_knows_pods`: whether the router between the subnets has routes to the blocks, which
     a VPC's has not."""
 
@@ -90,11 +77,11 @@ class Replica:
         system_pods: bool = True,
         router_knows_pods: bool = True,
     ) -> None:
-        self.plan: Plan = replica_plan.make_plan(
+        self.plan: Plan = make_plan(
             lab, stack=stack, blocks=blocks, system_pods=system_pods, router_knows_pods=router_knows_pods
         )
         self.lab = lab
-        self.blocks = {node: list(mine) for node, mine in self.plan.blocks.items()}
+        self.blocks = {node: list(cidrs) for node, cidrs in self.plan.blocks.items()}
         self.pods = list(self.plan.pods)
         self._keys = {node.name: Ed25519PrivateKey.generate() for node in lab.nodes}
         self._login = Ed25519PrivateKey.generate()
@@ -133,13 +120,9 @@ class Replica:
                 return pod
         raise KeyError(f"no pod of {workload} on {node}")
 
-    def exec(self, node: str | None, argv: Sequence[str], timeout: float = 60) -> subprocess.CompletedProcess[str]:
-        """Run on a node as root, without SSH; None: on the router."""
-        command = ["nsenter", "--target", str(self._init), "--mount", "--net", "--uts", "--pid", "--"]
-        if node is not None:
-            pid = (self.directory / node / "pid").read_text().strip()
-            command += ["nsenter", "--target", pid, "--mount", "--net", "--uts", "--pid", "--root", "--wd", "--"]
-        return _run([*command, *argv], timeout)
+    def exec(self, node: str, argv: Sequence[str], timeout: float = 60) -> subprocess.CompletedProcess[str]:
+        """Run on a node as root, without SSH."""
+        return _run(enter(self.running.pids[node], user=False, command=argv), timeout)
 
     def pod_exec(self, pod: Pod, argv: Sequence[str], timeout: float = 60) -> subprocess.CompletedProcess[str]:
         """Run in a pod's network namespace."""
@@ -160,24 +143,29 @@ class Replica:
         """From now on the node refuses SSH; connections that stand stay."""
         self.exec(node, ["sh", "-c", "kill $(cat /run/sshd.pid)"])
 
+    def serve_certificate(self, days: int = 365) -> None:
+        """Give the API another certificate; negative `days`: one that ended."""
+        path = self.directory / "server.pem"
+        path.write_text("".join(self._authority.issue("kube-apiserver", days=days)))
+        self.api.use_certificate(path)
+
     # --- making it ---
 
     def __enter__(self) -> Replica:
         reason = missing()
         if reason:
             raise RuntimeError(reason)
-        sweep()
         with contextlib.ExitStack() as stack:
-            self.directory = Path(tempfile.mkdtemp(prefix=PREFIX))
-            stack.callback(shutil.rmtree, self.directory, ignore_errors=True)
-            (self.directory / "owner").write_text(str(os.getpid()))
-            self._write()
-            self._start(stack)
+            self.directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="cnilab-replica-")))
+            sandbox = self.directory / "sandbox"
+            sandbox.mkdir()
+            self.running = Running(self.plan, sandbox)
+            self.running.start()
+            stack.callback(self.running.stop)
+            for node in self.lab.nodes:
+                self._start_sshd(node)
             self._forward(stack)
-            self.api = Api(make_objects(self.plan), self.directory)
-            stack.callback(self.api.close)
-            self.kubeconfig = self.api.kubeconfig()
-            self.expired_kubeconfig = self.api.kubeconfig(days=-2)
+            self._serve(stack)
             self._stack = stack.pop_all()
         return self
 
@@ -186,27 +174,18 @@ class Replica:
     ) -> None:
         self._stack.close()
 
-    def _write(self) -> None:
-        plan = self.plan
-        _lines(self.directory / "nodes", [node.name for node in self.lab.nodes])
-        _lines(self.directory / "router.batch", replica_plan.router_batch(plan))
-        for node in self.lab.nodes:
-            here = self.directory / node.name
-            (here / "pods").mkdir(parents=True)
-            _lines(here / "node.batch", replica_plan.node_batch(plan, node))
-            _lines(here / "fdb.batch", replica_plan.fdb_batch(plan, node))
-            _lines(here / "nat.rules", replica_plan.nat_rules(plan, node))
-            for pod in plan.on(node.name):
-                if not pod.host_network:
-                    _lines(here / "pods" / pod.netns, replica_plan.pod_batch(pod))
-            for path, (text, mode) in (replica_plan.node_files(plan, node) | self._ssh_files(node)).items():
-                file = here / "root" / path.lstrip("/")
-                file.parent.mkdir(parents=True, exist_ok=True)
-                file.write_bytes(text.encode())
-                file.chmod(mode)
-            (here / "root/root").chmod(0o700)
+    def _serve(self, stack: contextlib.ExitStack) -> None:
+        """An API in this process, beside the sandbox's own."""
+        self._authority = Authority()
+        authority, certificate = self.directory / "ca.crt", self.directory / "server.pem"
+        authority.write_text(self._authority.pem)
+        certificate.write_text("".join(self._authority.issue("kube-apiserver")))
+        self.api = Api(make_objects(self.plan), authority, certificate)
+        stack.callback(self.api.close)
+        self.kubeconfig = self._authority.kubeconfig(self.api.url)
+        self.expired_kubeconfig = self._authority.kubeconfig(self.api.url, days=-2)
 
-    def _ssh_files(self, node: Node) -> dict[str, tuple[str, int]]:
+    def _start_sshd(self, node: Node) -> None:
         config = [
             f"ListenAddress {node.address}",
             "ListenAddress 127.0.0.1",
@@ -217,61 +196,42 @@ class Replica:
             "UsePAM no",
             "MaxStartups 200",
             "MaxSessions 100",
+            "SetEnv PATH=/opt/sandbox/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
             "Subsystem sftp internal-sftp",
         ]
-        public = _public(self._keys[node.name])
-        return {
-            "/etc/hostname": (f"{node.name}\n", 0o644),
-            "/etc/ssh/sshd_config": ("".join(f"{line}\n" for line in config), 0o644),
-            "/etc/ssh/ssh_host_ed25519_key": (_private(self._keys[node.name]), 0o600),
-            "/etc/ssh/ssh_host_ed25519_key.pub": (f"{public}\n", 0o644),
-            "/root/.ssh/authorized_keys": (f"{_public(self._login)}\n", 0o600),
-            "/usr/local/bin/crictl": ((HERE / "replica_crictl.sh").read_text(), 0o755),
-            "/usr/local/bin/journalctl": (
-                f"#!{Path(sys.executable).resolve()} -IS\n" + (HERE / "replica_journalctl.py").read_text(),
-                0o755,
-            ),
+        files = {
+            "/etc/ssh/sshd_config": "".join(f"{line}\n" for line in config),
+            "/etc/ssh/ssh_host_ed25519_key": _private(self._keys[node.name]),
+            "/root/.ssh/authorized_keys": f"{_public(self._login)}\n",
         }
-
-    def _start(self, stack: contextlib.ExitStack) -> None:
-        log = self.directory / "log"
-        command = ["unshare", "--net", "--mount", "--uts", "--pid", "--fork", "--kill-child", "--"]
-        with log.open("w") as errors:
-            process = subprocess.Popen(
-                [*command, "bash", str(HERE / "replica.sh"), "router", str(self.directory)],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=errors,
-            )
-        stack.callback(_end, process)
-        patience = 60 + 10 * len(self.lab.nodes)
-        if _line(process, patience) != "ready":
-            said = log.read_text().strip() or f"no word within {patience} s"
-            raise RuntimeError(f"the replica does not stand: {said}")
-        children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-        self._init = int(children[0])
+        script = (
+            "umask 077; mkdir -p /etc/ssh /root/.ssh; chmod 0700 /root; mkdir -m 0755 /run/sshd; "
+            'while (($# > 1)); do printf %s "$2" >"$1"; shift 2; done; '
+            f"exec {SSHD} -f /etc/ssh/sshd_config -E /var/log/sshd.log"
+        )
+        words = [word for pair in files.items() for word in pair]
+        done = self.exec(node.name, ["bash", "-ec", script, "-", *words])
+        if done.returncode:
+            raise RuntimeError(f"sshd of {node.name}: {done.stderr}")
 
     def _forward(self, stack: contextlib.ExitStack) -> None:
         targets = [f"{node.address}:22" for node in self.lab.nodes]
+        # The router started the node's `unshare`, whose child is the machine's process 1.
+        router = _parent(_parent(self.running.pids[self.lab.nodes[0].name]))
         process = subprocess.Popen(
-            [sys.executable, str(HERE / "replica_proxy.py"), f"/proc/{self._init}/ns/net", *targets],
+            [sys.executable, str(HERE / "replica_proxy.py"), f"/proc/{router}/ns/net", *targets],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
         )
         stack.callback(_end, process)
-        ports = json.loads(_line(process, 30) or "[]")
+        assert process.stdout is not None
+        ready, _, _ = select.select([process.stdout], [], [], 30)
+        ports = json.loads(process.stdout.readline() if ready else "[]")
         self._ports: dict[str, int] = dict(zip((node.name for node in self.lab.nodes), ports, strict=True))
 
 
-def _lines(path: Path, lines: Sequence[str]) -> None:
-    path.write_text("".join(f"{line}\n" for line in lines))
-
-
-def _line(process: subprocess.Popen[bytes], seconds: float) -> str:
-    """The first line a process prints; empty when it ends, or does not print one in time."""
-    assert process.stdout is not None
-    ready, _, _ = select.select([process.stdout], [], [], seconds)
-    return process.stdout.readline().decode().strip() if ready else ""
+def _parent(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
@@ -295,19 +255,6 @@ def _private(key: Ed25519PrivateKey) -> str:
 def _public(key: Ed25519PrivateKey) -> str:
     encoding, form = serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH
     return key.public_key().public_bytes(encoding, form).decode()
-
-
-def sweep() -> list[Path]:
-    """Remove the directories of replicas whose test is no more; namespaces and processes went with it."""
-    removed = []
-    for directory in Path(tempfile.gettempdir()).glob(f"{PREFIX}*"):
-        try:
-            owner = int((directory / "owner").read_text())
-            os.kill(owner, 0)
-        except (OSError, ValueError):
-            shutil.rmtree(directory, ignore_errors=True)
-            removed.append(directory)
-    return removed
 
 
 @contextlib.contextmanager

@@ -17,6 +17,8 @@ from botocore.exceptions import ClientError
 
 import cli.live.faults
 import cli.live.walk
+from components.sandbox.objects import make_objects
+from components.sandbox.plan import make_plan
 from components.spec.models import Lab as LabSpec
 from components.verify import facts, faults, source_dest
 from components.verify.api import KINDS, Objects
@@ -28,8 +30,6 @@ from components.verify.reading import Live, read_cluster, read_lab, view
 from tests.verify import replica_labs as labs
 from tests.verify.bed import REGION, bad, bed, read
 from tests.verify.replica import Replica
-from tests.verify.replica_api import make_objects
-from tests.verify.replica_plan import make_plan
 
 STACK = "replica"
 Bed = tuple[Replica, Live]

@@ -91,11 +91,11 @@ def test_without_the_api_the_nodes_are_read_all_the_same(vxlan: tuple[Replica, L
 
 def test_a_server_certificate_that_expired_is_said_so(vxlan: tuple[Replica, Live]) -> None:
     replica, live = vxlan
-    replica.api.serve_certificate(days=-2)
+    replica.serve_certificate(days=-2)
     try:
         reading, _ = read(live)
     finally:
-        replica.api.serve_certificate()
+        replica.serve_certificate()
     assert "expired" in reading.no_api and set(reading.nodes) == set(live.access)
 
 

@@ -1,4 +1,4 @@
-"""Stand-in for `journalctl --unit crio` on a replica's node, which has neither systemd nor CRI-O.
+"""Stand-in for `journalctl --unit crio` on a sandbox's node, which has neither systemd nor CRI-O.
 
 It says what CRI-O would have logged: at each call it looks at /etc/cni/net.d as ocicni does (by name; .conf, .conflist
 and .json; the first file that parses, names a network and whose plugins are there), and when the default network is
@@ -14,7 +14,7 @@ import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
-LOG = Path("/var/log/replica-crio.log")
+LOG = Path("/var/log/sandbox-crio.log")
 DIRECTORY = Path("/etc/cni/net.d")
 PLUGINS = Path("/opt/cni/bin")
 

@@ -1,0 +1,286 @@
+"""What the Kubernetes API of a sandbox holds: nodes, pods, events, Calico's and Multus' objects."""
+
+from __future__ import annotations
+
+from ipaddress import IPv4Network
+
+from components.calico import manifests as calico
+from components.multus import manifests as multus
+from components.sandbox.api import RESOURCES, Object
+from components.sandbox.model import Plan, Pod, digest, uid
+from components.spec.addresses import reservation
+from components.spec.models import Node
+from components.spec.placement import node_taints
+
+_CRD = "/apis/crd.projectcalico.org/v1"
+_TUNNEL_ANNOTATIONS = {
+    "VXLAN": "IPv4VXLANTunnelAddr",
+    "IPIP": "IPv4IPIPTunnelAddr",
+    "WireGuard": "IPv4WireguardInterfaceAddr",
+}
+
+
+def make_objects(plan: Plan) -> dict[str, list[Object]]:
+    """What each resource's list holds, by path, e.g. /api/v1/pods."""
+    lab = plan.lab
+    found: dict[str, list[Object]] = {f"{it.path}/{it.plural}": [] for it in RESOURCES}
+    found["/api/v1/nodes"] = [_node(plan, node, i) for i, node in enumerate(lab.nodes)]
+    found["/api/v1/pods"] = [pod_object(plan, pod) for pod in plan.pods]
+    found["/api/v1/events"] = [event for pod in plan.pods for event in _events(plan, pod)]
+    found["/apis/events.k8s.io/v1/events"] = [_new_event(event) for event in found["/api/v1/events"]]
+    names = {"default", "kube-system", "kube-public", "kube-node-lease", *(pod.namespace for pod in plan.pods)}
+    found["/api/v1/namespaces"] = [_with_meta(plan, {"metadata": {"name": n}}, "Namespace") for n in sorted(names)]
+    found["/apis/k8s.cni.cncf.io/v1/network-attachment-definitions"] = [
+        _with_meta(plan, it, key) for key, it in (multus.attachments(lab) if lab.multus else {}).items()
+    ]
+    found[f"{_CRD}/ippools"] = [_stored(plan, it) for it in calico.ip_pools(lab).values()]
+    blocks = [(node, IPv4Network(block)) for node, cidrs in plan.blocks.items() for block in cidrs]
+    if lab.calico.ipam == "HostLocal":
+        blocks = []
+    found[f"{_CRD}/blockaffinities"] = [
+        _custom(
+            plan,
+            "BlockAffinity",
+            f"{node}-{_dashed(block)}",
+            {"cidr": str(block), "deleted": "false", "node": node, "state": "confirmed", "type": "host"},
+        )
+        for node, block in blocks
+    ]
+    found[f"{_CRD}/ipamblocks"] = [_ipam_block(plan, node, block) for node, block in blocks]
+    strict = lab.calico.strict_affinity
+    found[f"{_CRD}/ipamconfigs"] = [
+        _custom(plan, "IPAMConfig", "default", {"autoAllocateBlocks": True, "strictAffinity": strict})
+    ]
+    if lab.multus and lab.calico.ipam == "Calico":
+        cidrs = [str(cidr) for cidr in reservation(lab, plan.blocks)]
+        found[f"{_CRD}/ipreservations"] = [_stored(plan, calico.ip_reservation(lab, cidrs))]
+    felix = {"bpfEnabled": False, "healthPort": 9099, "nftablesMode": "Disabled", "vxlanPort": 4789, "vxlanVNI": 4096}
+    found[f"{_CRD}/felixconfigurations"] = [_custom(plan, "FelixConfiguration", "default", felix)]
+    bgp = calico.bgp_configuration(lab)
+    settings: Object = {"logSeverityScreen": "Info"} | (bgp["spec"] if bgp else {})
+    found[f"{_CRD}/bgpconfigurations"] = [_custom(plan, "BGPConfiguration", "default", settings)]
+    found[f"{_CRD}/bgppeers"] = [_stored(plan, it) for it in calico.bgp_peers(lab).values()]
+    return found
+
+
+def _dashed(block: IPv4Network) -> str:
+    return str(block).replace(".", "-").replace("/", "-")
+
+
+def _with_meta(plan: Plan, it: Object, *words: str) -> Object:
+    name = it["metadata"]["name"]
+    extra = {"creationTimestamp": plan.started, "resourceVersion": "1", "uid": uid(name, *words)}
+    return it | {"metadata": it["metadata"] | extra}
+
+
+def _custom(plan: Plan, kind: str, name: str, spec: Object) -> Object:
+    it = {"apiVersion": "crd.projectcalico.org/v1", "kind": kind, "metadata": {"name": name}, "spec": spec}
+    return _with_meta(plan, it, kind)
+
+
+def _stored(plan: Plan, it: Object) -> Object:
+    """An object of projectcalico.org/v3 as it is stored, in crd.projectcalico.org/v1."""
+    return _custom(plan, it["kind"], it["metadata"]["name"], it["spec"])
+
+
+def _node(plan: Plan, node: Node, i: int) -> Object:
+    prefix = plan.lab.network.subnets[node.subnet].prefixlen
+    annotations = {
+        "node.alpha.kubernetes.io/ttl": "0",
+        "projectcalico.org/IPv4Address": f"{node.address}/{prefix}",
+        "volumes.kubernetes.io/controller-managed-attach-detach": "true",
+    }
+    for kind, key in _TUNNEL_ANNOTATIONS.items():
+        if address := plan.tunnel_address(node.name, kind):
+            annotations[f"projectcalico.org/{key}"] = str(address)
+    labels = {"kubernetes.io/hostname": node.name, "kubernetes.io/os": "linux", **node.labels}
+    if node.role == "control-plane":
+        labels["node-role.kubernetes.io/control-plane"] = ""
+    # kube-controller-manager gives it; Calico uses it with HostLocal only.
+    pod_cidr = str(IPv4Network((int(plan.lab.kubernetes.pod_cidr[0]) + 256 * i, 24)))
+    if plan.lab.calico.ipam == "HostLocal":
+        pod_cidr = plan.blocks[node.name][0]
+    conditions = [
+        ("NetworkUnavailable", "False", "CalicoIsUp", "Calico is running on this node"),
+        ("MemoryPressure", "False", "KubeletHasSufficientMemory", "kubelet has sufficient memory available"),
+        ("DiskPressure", "False", "KubeletHasNoDiskPressure", "kubelet has no disk pressure"),
+        ("PIDPressure", "False", "KubeletHasSufficientPID", "kubelet has sufficient PID available"),
+        ("Ready", "True", "KubeletReady", "kubelet is posting ready status"),
+    ]
+    it: Object = {
+        "metadata": {"name": node.name, "annotations": annotations, "labels": labels},
+        "spec": {"podCIDR": pod_cidr, "podCIDRs": [pod_cidr]},
+        "status": {
+            "addresses": [
+                {"address": str(node.address), "type": "InternalIP"},
+                {"address": node.name, "type": "Hostname"},
+            ],
+            "conditions": [
+                {
+                    "type": kind,
+                    "status": status,
+                    "reason": reason,
+                    "message": message,
+                    "lastHeartbeatTime": plan.started,
+                    "lastTransitionTime": plan.started,
+                }
+                for kind, status, reason, message in conditions
+            ],
+            "nodeInfo": {
+                "architecture": "amd64",
+                "containerRuntimeVersion": f"cri-o://{plan.lab.kubernetes.version}",
+                "kubeletVersion": f"v{plan.lab.kubernetes.version}",
+                "operatingSystem": "linux",
+                "osImage": "Debian GNU/Linux 12 (bookworm)",
+            },
+        },
+    }
+    if taints := node_taints(node):
+        it["spec"]["taints"] = [taint.model_dump(exclude_defaults=True) for taint in taints]
+    return _with_meta(plan, it, "Node")
+
+
+def pod_object(plan: Plan, pod: Pod) -> Object:
+    """A Pod as the API gives it. A pod that is Pending has no address yet; one that ended keeps it."""
+    base = pod.name.rpartition("-")[0] or pod.name
+    container = next((w.name for w in plan.lab.workloads if pod.labels.get("app") == w.name), base)
+    image = next((w.image for w in plan.lab.workloads if w.name == container), "registry.k8s.io/pause:3.10.2")
+    host = next(node.address for node in plan.lab.nodes if node.name == pod.node)
+    running = pod.phase == "Running"
+    state: Object = {"running": {"startedAt": plan.started}}
+    if pod.phase == "Pending":
+        state = {"waiting": {"reason": "ContainerCreating", "message": pod.reason}}
+    elif not running:
+        state = {
+            "terminated": {"exitCode": 0, "reason": "Completed", "startedAt": plan.started, "finishedAt": plan.started}
+        }
+    conditions = ["PodReadyToStartContainers", "Initialized", "Ready", "ContainersReady", "PodScheduled"]
+    status: Object = {
+        "phase": pod.phase,
+        "qosClass": "BestEffort",
+        "startTime": plan.started,
+        "hostIP": str(host),
+        "hostIPs": [{"ip": str(host)}],
+        "conditions": [
+            {
+                "type": kind,
+                "status": "True" if running or kind in ("Initialized", "PodScheduled") else "False",
+                "lastProbeTime": None,
+                "lastTransitionTime": plan.started,
+            }
+            for kind in conditions
+        ],
+        "containerStatuses": [
+            {
+                "name": container,
+                "image": image,
+                "ready": running,
+                "started": running,
+                "restartCount": 0,
+                "state": state,
+                "lastState": {},
+            }
+        ],
+    }
+    if pod.phase != "Pending":
+        status |= {"podIP": str(pod.address), "podIPs": [{"ip": str(pod.address)}]}
+    spec: Object = {
+        "containers": [{"name": container, "image": image, "resources": {}}],
+        "nodeName": pod.node,
+        "restartPolicy": "Always",
+        "serviceAccountName": "default",
+    }
+    if pod.host_network:
+        spec["hostNetwork"] = True
+    owner = {"apiVersion": "apps/v1", "blockOwnerDeletion": True, "controller": True, "kind": pod.owner, "name": base}
+    metadata: Object = {
+        "name": pod.name,
+        "namespace": pod.namespace,
+        "labels": dict(pod.labels),
+        "ownerReferences": [owner | {"uid": uid("owner", base)}],
+    }
+    if pod.annotations:
+        metadata["annotations"] = dict(pod.annotations)
+    return _with_meta(plan, {"metadata": metadata, "spec": spec, "status": status}, pod.namespace, "Pod")
+
+
+def _events(plan: Plan, pod: Pod) -> list[Object]:
+    """The event that Multus makes for each interface it added."""
+    if pod.delegate is None:
+        return []
+    messages = [f"Add eth0 [{pod.address}/32] from kube-system/{pod.delegate.name}"]
+    for extra in pod.extras:
+        net, address = extra.network, extra.address or ""
+        messages.append(f"Add {extra.interface} [{address}] from {net.namespace}/{net.name}")
+    return [
+        _with_meta(
+            plan,
+            {
+                "metadata": {"name": f"{pod.name}.{digest(message)[:16]}", "namespace": pod.namespace},
+                "involvedObject": {
+                    "apiVersion": "v1",
+                    "kind": "Pod",
+                    "name": pod.name,
+                    "namespace": pod.namespace,
+                    "uid": uid(pod.name, pod.namespace, "Pod"),
+                },
+                "reason": "AddedInterface",
+                "message": message,
+                "source": {"component": "multus"},
+                "reportingComponent": "multus",
+                "reportingInstance": "",
+                "type": "Normal",
+                "count": 1,
+                "firstTimestamp": plan.started,
+                "lastTimestamp": plan.started,
+                "eventTime": None,
+            },
+            pod.namespace,
+            "Event",
+        )
+        for message in messages
+    ]
+
+
+def _new_event(old: Object) -> Object:
+    """The same event as events.k8s.io/v1 shows it."""
+    return {
+        "metadata": old["metadata"],
+        "eventTime": None,
+        "reason": old["reason"],
+        "regarding": old["involvedObject"],
+        "note": old["message"],
+        "type": old["type"],
+        "deprecatedSource": old["source"],
+        "deprecatedFirstTimestamp": old["firstTimestamp"],
+        "deprecatedLastTimestamp": old["lastTimestamp"],
+        "deprecatedCount": old["count"],
+        "reportingController": "multus",
+    }
+
+
+def _ipam_block(plan: Plan, node: str, block: IPv4Network) -> Object:
+    """A block's allocations: tunnel addresses and the pods that calico-ipam gave one, none of host-local's."""
+    used: dict[int, Object] = {}
+    for kind in ("vxlan", "ipip", "wireguard"):
+        address = plan.tunnel_address(node, {"wireguard": "WireGuard"}.get(kind, kind.upper()))
+        if address and address in block:
+            handle = f"{kind}-tunnel-addr-{node}"
+            secondary = {"node": node, "type": f"{kind}TunnelAddress"}
+            used[int(address) - int(block[0])] = {"handle_id": handle, "secondary": secondary}
+    for pod in plan.on(node):
+        if not pod.host_network and pod.delegate is None and pod.address in block and pod.phase == "Running":
+            secondary = {"namespace": pod.namespace, "node": node, "pod": pod.name}
+            handle = f"k8s-pod-network.{pod.container}"
+            used[int(pod.address) - int(block[0])] = {"handle_id": handle, "secondary": secondary}
+    order = sorted(used)
+    spec = {
+        "affinity": f"host:{node}",
+        "allocations": [order.index(i) if i in used else None for i in range(block.num_addresses)],
+        "attributes": [used[i] for i in order],
+        "cidr": str(block),
+        "deleted": False,
+        "strictAffinity": False,
+        "unallocated": [i for i in range(block.num_addresses) if i not in used],
+    }
+    return _custom(plan, "IPAMBlock", _dashed(block), spec)

@@ -1,0 +1,322 @@
+"""Which blocks the nodes of a sandbox hold, which pods it has, and who has which address."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from ipaddress import IPv4Address, IPv4Interface, IPv4Network
+from itertools import islice
+from typing import Any
+
+from components.calico.blocks import range_of
+from components.sandbox.model import (
+    Extra,
+    Plan,
+    Pod,
+    digest,
+    gateway_of,
+    mac_of,
+    uid,
+)
+from components.spec.models import (
+    AddressedNetwork,
+    Attachment,
+    BridgeNetwork,
+    CustomNetwork,
+    Delegate,
+    HostDeviceNetwork,
+    Lab,
+    Node,
+    Pool,
+    StaticAddresses,
+    Whereabouts,
+    Workload,
+)
+from components.spec.placement import nodes_for
+from components.workloads.manifests import network_annotations
+
+SEED_BLOCKS = {
+    "ip1001100": "10.244.6.0/24",
+    "ip-10-0-2-200": "10.244.97.0/24",
+    "ip-10-0-2-201": "10.244.93.0/24",
+    "ip-10-0-1-100": "10.244.53.0/24",
+}
+"""The block that Calico gives a node of this name in an empty pool 10.244.0.0/16 with /24 blocks: a hash of the name
+chooses it (seen on clusters; seeds 000 and 004 show the same). Other names get the pool's blocks in order."""
+
+
+def make_plan(
+    lab: Lab,
+    *,
+    stack: str = "sandbox",
+    blocks: Mapping[str, Sequence[str]] | None = None,
+    system_pods: bool = True,
+    router_knows_pods: bool = True,
+) -> Plan:
+    """Plan a lab. `blocks`: node name → CIDRs, by default as Calico would choose. `system_pods`: also the pods of
+    Kubernetes, Calico and Multus. Raises ValueError, naming the key, where the pools or ranges are too small."""
+    started = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    held = {node: list(cidrs) for node, cidrs in blocks.items()} if blocks else _blocks(lab)
+    plan = Plan(lab, stack, held, [], router_knows_pods, started)
+    return replace(plan, pods=_pods(plan, system_pods))
+
+
+# --- blocks -----------------------------------------------------------------------------------------------------------
+
+
+def _blocks(lab: Lab) -> dict[str, list[str]]:
+    """One block for every node in every pool that selects it; with calico.ipam HostLocal the node's podCIDR."""
+    found: dict[str, list[str]] = {node.name: [] for node in lab.nodes}
+    if lab.calico.ipam == "HostLocal":
+        cidr = lab.kubernetes.pod_cidr
+        for node, block in zip(found, cidr.subnets(new_prefix=max(24, cidr.prefixlen)), strict=False):
+            found[node].append(str(block))
+        if missing := [node for node, cidrs in found.items() if not cidrs]:
+            raise ValueError(f"kubernetes.podCidr: {cidr} has no /24 left for {', '.join(missing)}")
+        return found
+    for pool in lab.calico.pools:
+        names = [node.name for node in lab.nodes if selects(pool.node_selector, node)]
+        taken: set[IPv4Network] = set()
+        free = pool.cidr.subnets(new_prefix=pool.block_size)
+        if pool.cidr == IPv4Network("10.244.0.0/16") and pool.block_size == 24:
+            taken = {IPv4Network(SEED_BLOCKS[name]) for name in names if name in SEED_BLOCKS}
+        for name in names:
+            if name in SEED_BLOCKS and IPv4Network(SEED_BLOCKS[name]) in taken:
+                found[name].append(SEED_BLOCKS[name])
+                continue
+            given = next((b for b in free if b not in taken), None)
+            if given is None:
+                raise ValueError(f"calico.pools.{pool.name}: {pool.cidr} has too few /{pool.block_size} for the nodes")
+            found[name].append(str(given))
+    return found
+
+
+_TERM = re.compile(
+    r"""(?P<all>all\(\))|(?P<not>!)?has\((?P<has>[^)]+)\)|(?P<key>[\w./-]+)\s*(?P<op>==|!=)\s*(['"])(?P<value>[^'"]*)\6"""
+)
+
+
+def selects(selector: str, node: Node) -> bool:
+    """Whether a Calico selector of terms joined by && selects a node. Raises ValueError for any other selector."""
+    labels = {"kubernetes.io/hostname": node.name, "kubernetes.io/os": "linux", **node.labels}
+    if node.role == "control-plane":
+        labels["node-role.kubernetes.io/control-plane"] = ""
+    for term in selector.split("&&"):
+        match = _TERM.fullmatch(term.strip())
+        if match is None:
+            raise ValueError(f"nodeSelector {selector!r}: a sandbox reads all(), has(KEY), KEY == 'VALUE' and && only")
+        if match["has"]:
+            holds = (match["has"].strip() in labels) != bool(match["not"])
+        else:
+            holds = bool(match["all"]) or (labels.get(match["key"]) == match["value"]) == (match["op"] == "==")
+        if not holds:
+            return False
+    return True
+
+
+# --- addresses --------------------------------------------------------------------------------------------------------
+
+
+class _Addresses:
+    """Gives addresses as calico-ipam (from a block's start), host-local and whereabouts (from a range's start) do."""
+
+    def __init__(self, plan: Plan) -> None:
+        self._plan = plan
+        self._used: dict[tuple[str, str], int] = defaultdict(int)
+
+    def _next(self, node: str, key: str) -> int:
+        self._used[node, key] += 1
+        return self._used[node, key] - 1
+
+    def calico(self, node: str, pool: Pool) -> IPv4Address:
+        """The next of the node's blocks in the pool. A full node claims one more block, or borrows."""
+        plan, number = self._plan, self._next(node, f"pool {pool.name}")
+        blocks = [n for n in map(IPv4Network, plan.blocks[node]) if n.subnet_of(pool.cidr)]
+        if plan.lab.calico.ipam == "HostLocal":
+            blocks = [IPv4Network(block) for block in plan.blocks[node]]
+        reserved = plan.tunnel_addresses(node) | self._delegates_of(node)
+        for block in blocks:
+            # host-local keeps the network's own address and takes the next one for a gateway.
+            skip = 2 if plan.lab.calico.ipam == "HostLocal" else 0
+            free = (address for address in block if int(address) - int(block[0]) >= skip and address not in reserved)
+            size = block.num_addresses - skip - sum(address in block for address in reserved)
+            if number < size:
+                return next(islice(free, number, None))
+            number -= size
+        taken = {IPv4Network(cidr) for cidrs in plan.blocks.values() for cidr in cidrs}
+        more = next((b for b in pool.cidr.subnets(new_prefix=pool.block_size) if b not in taken), None)
+        if more is None or plan.lab.calico.ipam == "HostLocal":
+            raise ValueError(f"calico.pools.{pool.name}: {node} has more pods than {pool.cidr} has addresses for it")
+        plan.blocks[node].append(str(more))  # type: ignore[attr-defined]
+        self._used[node, f"pool {pool.name}"] -= 1
+        return self.calico(node, pool)
+
+    def _delegates_of(self, node: str) -> set[IPv4Address]:
+        """What the IPReservation keeps from calico-ipam."""
+        lab = self._plan.lab
+        found: set[IPv4Address] = set()
+        for delegate in lab.multus.delegates if lab.multus else ():
+            first, last = range_of(lab, self._plan.blocks, node, delegate)
+            found |= {IPv4Address(number) for number in range(int(first), int(last) + 1)}
+        return found
+
+    def delegate(self, node: str, delegate: Delegate) -> IPv4Address:
+        first, last = range_of(self._plan.lab, self._plan.blocks, node, delegate)
+        address = first + self._next(node, f"delegate {delegate.name}")
+        if address > last:
+            raise ValueError(f"multus.delegates.{delegate.name}: more pods on {node} than addresses")
+        return address
+
+    def network(self, node: str, network: AddressedNetwork) -> IPv4Interface:
+        """Of a further network: host-local's on each node, whereabouts' in the cluster, static the same for all."""
+        ipam, subnet = network.ipam, network.subnet
+        if isinstance(ipam, StaticAddresses):
+            return ipam.addresses[0]
+        scope = "" if isinstance(ipam, Whereabouts) else node
+        skipped = {subnet[0]} if isinstance(ipam, Whereabouts) else {subnet[0], gateway_of(network)}
+        first = ipam.range_start or subnet[1]
+        last = ipam.range_end or (subnet[-2] if subnet.prefixlen < 31 else subnet[-1])
+        free = (IPv4Address(n) for n in range(int(first), int(last) + 1) if IPv4Address(n) not in skipped)
+        address = next(islice(free, self._next(scope, f"network {network.name}"), None), None)
+        if address is None:
+            raise ValueError(f"networks.{network.name}: more pods{f' on {scope}' if scope else ''} than addresses")
+        return IPv4Interface(f"{address}/{subnet.prefixlen}")
+
+
+# --- pods -------------------------------------------------------------------------------------------------------------
+
+
+def _pods(plan: Plan, system_pods: bool) -> list[Pod]:
+    lab, addresses = plan.lab, _Addresses(plan)
+    found: list[Pod] = []
+    if system_pods:
+        found += _system_pods(lab, addresses)
+    devices: set[tuple[str, str]] = set()
+    for workload in lab.workloads:
+        found += _workload_pods(lab, workload, addresses, devices)
+    return found
+
+
+def _system_pods(lab: Lab, addresses: _Addresses) -> Iterator[Pod]:
+    """Pods that Kubernetes, Calico and Multus bring along: on the host's network, and on calico-ipam addresses.
+
+    They were there before Multus was the default network, so they carry no network-status.
+    """
+    operator = lab.calico.install == "operator"
+    calico = "calico-system" if operator else "kube-system"
+    sets = [(calico, "calico-node"), ("kube-system", "kube-proxy")]
+    if lab.multus:
+        sets.append(("kube-system", "kube-multus-ds"))
+    for node in lab.nodes:
+        for namespace, name in sets:
+            yield _host_pod(node, namespace, f"{name}-{digest(name, node.name)[:5]}", "DaemonSet", {"name": name})
+    for node in lab.control_planes:
+        for name in ("etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler"):
+            yield _host_pod(node, "kube-system", f"{name}-{node.name}", "Node", {"component": name})
+    pool = lab.calico.pools[0]
+    holders = [node for node in (*lab.control_planes, *lab.nodes) if selects(pool.node_selector, node)]
+    named = [
+        ("kube-system", f"coredns-589f44dc88-{digest('coredns', i)[:5]}", node.name, "ReplicaSet")
+        for node in holders[:1]
+        for i in "ab"
+    ]
+    if operator:
+        for name in dict.fromkeys(node.name for node in lab.nodes if node in holders):
+            named.append(("calico-system", f"csi-node-driver-{digest('csi', name)[:5]}", name, "DaemonSet"))
+    for namespace, name, on, owner in named:
+        address = addresses.calico(on, pool)
+        labels = {"k8s-app": name.split("-")[0]}
+        annotations = calico_annotations(address, namespace, name)
+        yield Pod(namespace, name, on, address, uid("netns", namespace, name), owner, labels, annotations)
+
+
+def _host_pod(node: Node, namespace: str, name: str, owner: str, labels: Mapping[str, str]) -> Pod:
+    netns = uid("netns", namespace, name)
+    return Pod(namespace, name, node.name, node.address, netns, owner, labels, host_network=True)
+
+
+def _workload_pods(lab: Lab, workload: Workload, addresses: _Addresses, devices: set[tuple[str, str]]) -> Iterator[Pod]:
+    """Replicas go around the nodes that may take them; without Multus each round takes the next pool. `devices`: node
+    and host-device network that a pod has already."""
+    nodes = nodes_for(lab, workload)
+    if not nodes and workload.replicas:
+        raise ValueError(f"workloads.{workload.name}: no node of the lab may take its pods")
+    template = digest("template", workload.namespace, workload.name)[:10]
+    networks = {network.name: network for network in lab.networks}
+    for i in range(workload.replicas):
+        node = nodes[i % len(nodes)]
+        name = f"{workload.name}-{template}-{digest(workload.name, str(i))[:5]}"
+        labels = {"app": workload.name, "cni-lab/workload": workload.name, "pod-template-hash": template}
+        netns = uid("netns", workload.namespace, name)
+        wanted = [networks[attachment.name] for attachment in workload.networks]
+        held = [n.name for n in wanted if isinstance(n, HostDeviceNetwork) and (node.name, n.name) in devices]
+        if held:
+            reason = f"network {held[0]}: another pod of {node.name} has the device"
+            pending = Pod(workload.namespace, name, node.name, IPv4Address(0), netns, labels=labels, phase="Pending")
+            yield replace(pending, annotations=network_annotations(lab, workload), reason=reason)
+            continue
+        devices |= {(node.name, network.name) for network in wanted if isinstance(network, HostDeviceNetwork)}
+        delegate = None
+        if lab.multus:
+            asked_for = workload.default_network or lab.multus.cluster_network
+            delegate = next(d for d in lab.multus.delegates if d.name == asked_for)
+            address = addresses.delegate(node.name, delegate)
+        else:
+            pools = [pool for pool in lab.calico.pools if selects(pool.node_selector, node)]
+            if not pools:
+                raise ValueError(f"calico.pools: none selects {node.name}, which pods of {workload.name} go to")
+            address = addresses.calico(node.name, pools[i // len(nodes) % len(pools)])
+        extras = tuple(
+            _extra(f"net{n}", networks[attachment.name], attachment, node.name, name, addresses)
+            for n, attachment in enumerate(workload.networks, 1)
+        )
+        pod = Pod(workload.namespace, name, node.name, address, netns, labels=labels, delegate=delegate, extras=extras)
+        pod.annotations = calico_annotations(address, workload.namespace, name) | network_annotations(lab, workload)
+        if delegate:
+            pod.annotations = {**pod.annotations, "k8s.v1.cni.cncf.io/network-status": network_status(pod)}
+        yield pod
+
+
+def _extra(interface: str, network: Any, attachment: Attachment, node: str, pod: str, addresses: _Addresses) -> Extra:
+    address = None if isinstance(network, CustomNetwork) else addresses.network(node, network)
+    host_side = "veth" + digest("veth", pod, interface)[:8] if isinstance(network, BridgeNetwork) else ""
+    return Extra(interface, network, address, mac_of("extra", pod, interface), host_side, attachment.default_route)
+
+
+def calico_annotations(address: IPv4Address, namespace: str, name: str) -> dict[str, str]:
+    """What Calico's CNI plugin writes on a pod."""
+    return {
+        "cni.projectcalico.org/containerID": digest("sandbox", namespace, name),
+        "cni.projectcalico.org/podIP": f"{address}/32",
+        "cni.projectcalico.org/podIPs": f"{address}/32",
+    }
+
+
+def network_status(pod: Pod) -> str:
+    """What Multus writes on a pod, with its spaces."""
+    assert pod.delegate is not None
+    entries: list[dict[str, Any]] = [
+        {
+            "name": f"kube-system/{pod.delegate.name}",
+            "interface": "eth0",
+            "ips": [str(pod.address)],
+            "mac": pod.mac,
+            "default": True,
+            "dns": {},
+        }
+    ]
+    for extra in pod.extras:
+        entry: dict[str, Any] = {
+            "name": f"{extra.network.namespace}/{extra.network.name}",
+            "interface": extra.interface,
+            "mac": extra.mac,
+            "dns": {},
+        }
+        if extra.address is not None:
+            entry["ips"] = [str(extra.address.ip)]
+        entries.append(entry)
+    return "[" + ",".join(json.dumps(entry, indent=4) for entry in entries) + "]"

@@ -1,0 +1,260 @@
+"""Start the processes of one sandbox from a plan, and enter its machines.
+
+directory/                     mode 0700
+  nodes, router.batch          what machine.sh reads; NODE/node.batch, fdb.batch, nat.rules, nat.nft, pods/, root/
+  objects.json, ca.crt, apiserver.pem
+  log, NODE/log                what the machines complained about
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from components.sandbox import links
+from components.sandbox.certificates import Authority
+from components.sandbox.files import node_files
+from components.sandbox.model import Plan, digest
+from components.sandbox.objects import make_objects
+from components.sandbox.requirements import PATH, find, is_root, unshare
+from components.spec.models import Node
+
+HERE = Path(__file__).resolve().parent
+_START_SECONDS, _START_SECONDS_PER_NODE = 60, 10
+_STOP_SECONDS = 20
+
+
+class SandboxError(Exception):
+    """A sandbox cannot be made or reached; str() is one line that says why and what to do."""
+
+
+class Running:
+    """The processes of one sandbox, started by this process. It ends with this process unless `stay` was called."""
+
+    def __init__(self, plan: Plan, directory: Path, *, keep_open: Sequence[int] = ()) -> None:
+        """`directory` is there and empty; `keep_open`: file descriptors that the sandbox keeps while it lives."""
+        self.plan = plan
+        self.directory = directory
+        self._keep_open = tuple(keep_open)
+        self._authority = Authority()
+        self._url = ""
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Returns when every machine stands. Raises SandboxError; then nothing is left running."""
+        try:
+            self._write()
+            self._launch()
+            self._await_ready()
+            self.pids = machine_pids(self.pid, [node.name for node in self.plan.lab.nodes])
+        except OSError as error:
+            self.stop()
+            raise SandboxError(f"{error.filename or self.directory}: {error.strerror or error}") from None
+        except BaseException:
+            self.stop()
+            raise
+
+    @property
+    def pid(self) -> int:
+        """The process whose end is the sandbox's end."""
+        assert self._process is not None
+        return self._process.pid
+
+    @property
+    def outputs(self) -> dict[str, Any]:
+        """What the stack of a deployed lab gives out."""
+        return {
+            "access": {
+                node: {"kind": "namespace", "pid": pid, "started": start_time(pid), "user": not is_root()}
+                for node, pid in self.pids.items()
+            },
+            "blocks": {node: list(cidrs) for node, cidrs in self.plan.blocks.items()},
+            "kubeconfig": self._authority.kubeconfig(self._url),
+            "nodes": {node.name: digest(node.name) for node in self.plan.lab.nodes},
+        }
+
+    def stay(self) -> None:
+        """Let it outlive this process."""
+        assert self._process is not None and self._process.stdin is not None
+        self._process.stdin.write(b"stay\n")
+        self._process.stdin.flush()
+
+    def stop(self) -> None:
+        """End every process of it; with them go interfaces and mounts."""
+        process = self._process
+        if process is None:
+            return
+        process.kill()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(_STOP_SECONDS)
+        for stream in (process.stdin, process.stdout):
+            if stream is not None:
+                with contextlib.suppress(OSError):
+                    stream.close()
+        self._process = None
+
+    # --- parts of start ---
+
+    def _write(self) -> None:
+        plan, directory = self.plan, self.directory
+        wireguard = links.wireguard_configurations(plan)
+        _lines(directory / "nodes", [node.name for node in plan.lab.nodes])
+        _lines(directory / "router.batch", links.router_batch(plan))
+        (directory / "objects.json").write_text(json.dumps(make_objects(plan)))
+        (directory / "ca.crt").write_text(self._authority.pem)
+        _secret(directory / "apiserver.pem", "".join(self._authority.issue("kube-apiserver")))
+        if any(pool.encapsulation.startswith("IPIP") for pool in plan.lab.calico.pools):
+            (directory / "ipip").touch()
+        for node in plan.lab.nodes:
+            self._write_node(node, wireguard.get(node.name))
+
+    def _write_node(self, node: Node, wireguard: str | None) -> None:
+        plan, here = self.plan, self.directory / node.name
+        (here / "pods").mkdir(parents=True)
+        _lines(here / "node.batch", links.node_batch(plan, node))
+        _lines(here / "fdb.batch", links.fdb_batch(plan, node))
+        _lines(here / "nat.rules", links.nat_rules(plan, node))
+        _lines(here / "nat.nft", links.nat_ruleset(plan, node))
+        if (self.directory / "ipip").exists():
+            (here / "ipip").touch()
+        if wireguard is not None:
+            _secret(here / "wireguard.conf", wireguard)
+        for pod in plan.on(node.name):
+            if not pod.host_network:
+                _lines(here / "pods" / pod.netns, links.pod_batch(pod))
+        made: set[Path] = set()
+        for path, (text, mode) in (node_files(plan, node) | stand_ins(node)).items():
+            file = here / "root" / path.lstrip("/")
+            if file.parent not in made:
+                file.parent.mkdir(parents=True, exist_ok=True)
+                made.add(file.parent)
+            file.write_bytes(text.encode())
+            file.chmod(mode)
+
+    def _launch(self) -> None:
+        # The Python that runs holder.py needs no packages: the standard library is enough.
+        holder = [os.path.realpath(sys.executable), "-IS", str(HERE / "holder.py"), str(self.directory)]
+        command = [*unshare("--pid", "--fork", "--kill-child", "--mount", "--mount-proc"), *holder]
+        with (self.directory / "log").open("wb") as errors:
+            self._process = subprocess.Popen(
+                command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                cwd="/",
+                env={**os.environ, "PATH": f"{os.environ.get('PATH', '')}:{PATH}", "LC_ALL": "C"},
+                pass_fds=self._keep_open,
+                start_new_session=True,
+            )
+
+    def _await_ready(self) -> None:
+        deadline = time.monotonic() + _START_SECONDS + _START_SECONDS_PER_NODE * len(self.plan.lab.nodes)
+        for line in self._events(deadline):
+            word, _, rest = line.partition(" ")
+            if word == "api":
+                self._url = rest
+            elif word == "ready":
+                return
+            elif word == "failed":
+                raise SandboxError(f"the sandbox does not stand: {rest}")
+        reported = (self.directory / "log").read_text(errors="replace").strip().splitlines()
+        raise SandboxError(f"the sandbox does not stand: {' '.join(reported[-3:]) or 'it gave no reason in time'}")
+
+    def _events(self, deadline: float) -> Iterator[str]:
+        """Lines of the holder, until it ends or the time is over."""
+        assert self._process is not None and self._process.stdout is not None
+        descriptor, text = self._process.stdout.fileno(), b""
+        while (left := deadline - time.monotonic()) > 0:
+            ready, _, _ = select.select([descriptor], [], [], left)
+            data = os.read(descriptor, 4096) if ready else b""
+            if not data:
+                return
+            text += data
+            *whole, text = text.split(b"\n")
+            yield from (line.decode(errors="replace") for line in whole)
+
+
+def stand_ins(node: Node) -> dict[str, tuple[str, int]]:
+    """Programs that answer for what a sandbox's node has not, and its names: path → (text, mode)."""
+    # The interpreter is this computer's, seen from inside.
+    python = f"/host{os.path.realpath(sys.executable)}"
+    return {
+        "/etc/hostname": (f"{node.name}\n", 0o644),
+        "/etc/hosts": (f"127.0.0.1 localhost\n{node.address} {node.name}\n", 0o644),
+        "/root/.bashrc": ("PS1='sandbox:\\h:\\w\\$ '\n", 0o644),
+        "/opt/sandbox/bin/crictl": ((HERE / "crictl.sh").read_text(), 0o755),
+        "/opt/sandbox/bin/journalctl": (f"#!{python} -IS\n" + (HERE / "journalctl.py").read_text(), 0o755),
+    }
+
+
+def machine_pids(holder: int, nodes: Sequence[str]) -> dict[str, int]:
+    """Node → process 1 of its machine, as this computer numbers it, among the descendants of `holder`."""
+    parents: dict[int, int] = {}
+    candidates: dict[int, str] = {}
+    wanted = set(nodes)
+    for entry in os.scandir("/proc"):
+        if not entry.name.isdigit():
+            continue
+        try:
+            words = Path(entry.path, "cmdline").read_bytes().split(b"\0")
+            status = Path(entry.path, "status").read_text(errors="replace")
+        except OSError:  # it ended
+            continue
+        pid = int(entry.name)
+        fields = dict(line.split(":\t", 1) for line in status.splitlines() if ":\t" in line)
+        parents[pid] = int(fields["PPid"])
+        # The machine's own process, not what it started.
+        if words[2:3] == [b"node"] and words[0] == b"bash" and fields.get("NSpid", "").split()[-1:] == ["1"]:
+            candidates[pid] = words[4].decode()
+    found = {}
+    for pid, node in candidates.items():
+        above = pid
+        while above in parents and above != holder:
+            above = parents[above]
+        if above == holder and node in wanted:
+            found[node] = pid
+    if missing := [node for node in nodes if node not in found]:
+        raise SandboxError(f"the sandbox does not stand: no machine of {', '.join(missing)}")
+    return {node: found[node] for node in nodes}
+
+
+def start_time(pid: int) -> int:
+    """When a process started, in clock ticks since the boot: with its number it names a process for good."""
+    try:
+        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19])
+    except (OSError, ValueError, IndexError):
+        return -1
+
+
+def enter(pid: int, *, user: bool, command: Sequence[str]) -> list[str]:
+    """The command that runs another one on a machine, as root there."""
+    namespaces = ["--user", "--preserve-credentials"] if user else []
+    namespaces += ["--mount", "--net", "--uts", "--pid", "--root", "--wd"]
+    path = "/opt/sandbox/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+    path += ":/run/current-system/sw/bin:/run/wrappers/bin"
+    variables = [f"PATH={path}", "HOME=/root", "USER=root"]
+    return [find("nsenter") or "nsenter", f"--target={pid}", *namespaces, "--", "/usr/bin/env", *variables, *command]
+
+
+def end(pid: int) -> None:
+    """End a sandbox by the process that `Running.pid` named."""
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGKILL)
+
+
+def _lines(path: Path, lines: Sequence[str]) -> None:
+    path.write_text("".join(f"{line}\n" for line in lines))
+
+
+def _secret(path: Path, text: str) -> None:
+    with open(path, "w", encoding="ascii", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
+        file.write(text)
