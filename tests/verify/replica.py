@@ -156,7 +156,7 @@ class Replica:
         if reason:
             raise RuntimeError(reason)
         with contextlib.ExitStack() as stack:
-            self.directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="cnilab-replica-")))
+            self.directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="cnilab-test-")))
             sandbox = self.directory / "sandbox"
             sandbox.mkdir()
             self.running = Running(self.plan, sandbox)
