@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -36,7 +35,7 @@ from components.spec.models import (
     Whereabouts,
     Workload,
 )
-from components.spec.placement import nodes_for
+from components.spec.placement import nodes_for, selected
 from components.workloads.manifests import network_annotations
 
 SEED_BLOCKS = {
@@ -79,7 +78,7 @@ def _blocks(lab: Lab) -> dict[str, list[str]]:
             raise ValueError(f"kubernetes.podCidr: {cidr} has no /24 left for {', '.join(missing)}")
         return found
     for pool in lab.calico.pools:
-        names = [node.name for node in lab.nodes if selects(pool.node_selector, node)]
+        names = pool_nodes(lab, pool)
         taken: set[IPv4Network] = set()
         free = pool.cidr.subnets(new_prefix=pool.block_size)
         if pool.cidr == IPv4Network("10.244.0.0/16") and pool.block_size == 24:
@@ -95,27 +94,10 @@ def _blocks(lab: Lab) -> dict[str, list[str]]:
     return found
 
 
-_TERM = re.compile(
-    r"""(?P<all>all\(\))|(?P<not>!)?has\((?P<has>[^)]+)\)|(?P<key>[\w./-]+)\s*(?P<op>==|!=)\s*(['"])(?P<value>[^'"]*)\6"""
-)
-
-
-def selects(selector: str, node: Node) -> bool:
-    """Whether a Calico selector of terms joined by && selects a node. Raises ValueError for any other selector."""
-    labels = {"kubernetes.io/hostname": node.name, "kubernetes.io/os": "linux", **node.labels}
-    if node.role == "control-plane":
-        labels["node-role.kubernetes.io/control-plane"] = ""
-    for term in selector.split("&&"):
-        match = _TERM.fullmatch(term.strip())
-        if match is None:
-            raise ValueError(f"nodeSelector {selector!r}: a sandbox reads all(), has(KEY), KEY == 'VALUE' and && only")
-        if match["has"]:
-            holds = (match["has"].strip() in labels) != bool(match["not"])
-        else:
-            holds = bool(match["all"]) or (labels.get(match["key"]) == match["value"]) == (match["op"] == "==")
-        if not holds:
-            return False
-    return True
+def pool_nodes(lab: Lab, pool: Pool) -> list[str]:
+    """Names of the nodes that a pool's nodeSelector selects; all where that cannot be told from the stack file."""
+    nodes = selected(lab, pool.node_selector)
+    return [node.name for node in (lab.nodes if nodes is None else nodes)]
 
 
 # --- addresses --------------------------------------------------------------------------------------------------------
@@ -218,15 +200,13 @@ def _system_pods(lab: Lab, addresses: _Addresses) -> Iterator[Pod]:
         for name in ("etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler"):
             yield _host_pod(node, "kube-system", f"{name}-{node.name}", "Node", {"component": name})
     pool = lab.calico.pools[0]
-    holders = [node for node in (*lab.control_planes, *lab.nodes) if selects(pool.node_selector, node)]
+    holders = pool_nodes(lab, pool)
+    first = next((node.name for node in (*lab.control_planes, *lab.nodes) if node.name in holders), None)
     named = [
-        ("kube-system", f"coredns-589f44dc88-{digest('coredns', i)[:5]}", node.name, "ReplicaSet")
-        for node in holders[:1]
-        for i in "ab"
+        ("kube-system", f"coredns-589f44dc88-{digest('coredns', i)[:5]}", first, "ReplicaSet") for i in "ab" if first
     ]
     if operator:
-        for name in dict.fromkeys(node.name for node in lab.nodes if node in holders):
-            named.append(("calico-system", f"csi-node-driver-{digest('csi', name)[:5]}", name, "DaemonSet"))
+        named += [("calico-system", f"csi-node-driver-{digest('csi', on)[:5]}", on, "DaemonSet") for on in holders]
     for namespace, name, on, owner in named:
         address = addresses.calico(on, pool)
         labels = {"k8s-app": name.split("-")[0]}
@@ -266,7 +246,7 @@ def _workload_pods(lab: Lab, workload: Workload, addresses: _Addresses, devices:
             delegate = next(d for d in lab.multus.delegates if d.name == asked_for)
             address = addresses.delegate(node.name, delegate)
         else:
-            pools = [pool for pool in lab.calico.pools if selects(pool.node_selector, node)]
+            pools = [pool for pool in lab.calico.pools if node.name in pool_nodes(lab, pool)]
             if not pools:
                 raise ValueError(f"calico.pools: none selects {node.name}, which pods of {workload.name} go to")
             address = addresses.calico(node.name, pools[i // len(nodes) % len(pools)])
