@@ -14,7 +14,6 @@ from typing import Any, Literal
 
 from cli.lifecycle.backend import Backend, BackendError
 from cli.lifecycle.pulumi_cli import CannotRun, refuse, stack_file
-from components.spec import models
 from components.spec.load import SpecError, load_stack_file
 from components.verify.ec2 import instances
 
@@ -56,26 +55,9 @@ def run(verb: Verb, stack: str) -> int:
 def region_of(verb: Verb, stack: str) -> str:
     """The region of a lab whose machines can be switched. Raises CannotRun with the reason for all others."""
     file = load_stack_file(stack_file(stack))
-    match file.lab.machines:
-        case models.AwsMachines(spot=True) if verb == "stop":
-            mend = f"./lab destroy {stack} now and ./lab up {stack} tomorrow, or machines.spot: false"
-            raise CannotRun(
-                f"machines.spot: true — a one-time spot machine cannot be stopped, only ended. {mend}", code=2
-            )
-        case models.AwsMachines():
-            return file.config["aws:region"]
-        case models.LocalMachines():
-            raise CannotRun(
-                "machines.provider: local — containers on this computer cost nothing while they idle; "
-                f"./lab destroy {stack} gives their memory back, ./lab up {stack} makes them again",
-                code=2,
-            )
-        case models.ExistingMachines():
-            raise CannotRun(
-                "machines.provider: existing — these hosts are yours, and this program neither made nor powers them; "
-                "shut them down where they run, and the cluster comes back when they do",
-                code=2,
-            )
+    if refusal := file.lab.machines.power_refusal(verb):
+        raise CannotRun(refusal.replace("STACK", stack), code=2)
+    return file.config["aws:region"]
 
 
 def switch(verb: Verb, nodes: Mapping[str, str], region: str) -> list[str]:

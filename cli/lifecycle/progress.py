@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from components.spec import names
-from components.spec.models import Lab
+from components.spec.models import Lab, MachineProvider
 
 # In the order of an `up`; some run side by side.
 PHASES = (
@@ -46,21 +46,12 @@ ROOMS = {
 # What takes time; the engine has further words for what only its state sees.
 WORK = {"create", "update", "delete", "create-replacement", "delete-replaced", "import", "import-replacement"}
 
-# Seconds of each phase where no earlier run of the stack says better: plain images, packages from their usual places.
-RULE_OF_THUMB: Mapping[str, Mapping[str, Mapping[str, float]]] = {
-    "up": {
-        "aws": {"machines": 90, "prepare": 120, "cluster": 50, "upgrade": 120, "joins": 30, "calico": 120,
-                "multus": 30, "node files": 15, "workloads": 30, "verification": 20},
-        "local": {"machines": 60, "prepare": 90, "cluster": 50, "upgrade": 120, "joins": 30, "calico": 90,
-                  "multus": 30, "node files": 15, "workloads": 30, "verification": 20},
-        "existing": {"machines": 5, "prepare": 120, "cluster": 50, "upgrade": 120, "joins": 30, "calico": 120,
-                     "multus": 30, "node files": 15, "workloads": 30, "verification": 20},
-    },
-    "destroy": {
-        "aws": {"machines": 170},
-        "local": {"machines": 15},
-        "existing": {"prepare": 30, "cluster": 30},
-    },
+# How long each phase takes where no earlier run of the stack tells: without baked images, packages from their usual
+# places. What differs by provider stands on its model, as `typical_seconds`.
+TYPICAL_SECONDS: Mapping[str, Mapping[str, float]] = {
+    "up": {"machines": 60, "prepare": 120, "cluster": 50, "upgrade": 120, "joins": 30, "calico": 120, "multus": 30,
+           "node files": 15, "workloads": 30, "verification": 20},
+    "destroy": {},
 }  # fmt: skip
 
 
@@ -304,10 +295,10 @@ class Expected:
     runs: int
 
 
-def expected(command: str, provider: str, phases: Iterable[str], earlier: Sequence[Run]) -> Expected:
+def expected(command: str, machines: MachineProvider, phases: Iterable[str], earlier: Sequence[Run]) -> Expected:
     """What a run of these phases takes, by the median of earlier runs that had them, else by the rule of thumb."""
     runs = [run for run in earlier if run.command == command]
-    thumb = RULE_OF_THUMB[command][provider]
+    thumb = {**TYPICAL_SECONDS.get(command, {}), **machines.typical_seconds.get(command, {})}
     own, total, known = {}, 0.0, 0
     for phase in phases:
         had = [run for run in runs if phase in run.phases]

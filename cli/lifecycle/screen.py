@@ -153,7 +153,7 @@ class Screen:
     ) -> RenderableType:
         phases = [phase for phase in model.PHASES if phase in self._phases(progress)]
         working = [phase for phase in phases if state_of(progress, phase) != "unchanged"]
-        guess = model.expected(self.command, self.lab.machines.provider, working, earlier)
+        guess = model.expected(self.command, self.lab.machines, working, earlier)
         title = f"{self.command} {self.stack}: {span(seconds)}{'' if ended else of_about(guess)}"
         if self.command == "destroy":
             phases.reverse()

@@ -137,14 +137,14 @@ class Cluster(pulumi.ComponentResource):
 
     def _host_files(self) -> list[File]:
         files = host_files(self._lab)
-        if self._lab.machines.provider == "existing":
+        if self._lab.machines.hosts_stay:
             files.append(File(f"{LIBRARY}/reset.sh", read_script("lib.sh") + read_script("reset.sh"), "0755"))
         return files
 
     @property
     def _undo(self) -> str | None:
         """Only a host that stays must be cleaned; the others are taken away whole."""
-        stays = self._lab.machines.provider == "existing"
+        stays = self._lab.machines.hosts_stay
         return f"timeout --kill-after=30 300 bash {LIBRARY}/reset.sh" if stays else None
 
     def _step(self, node: Node, args: StepArgs) -> remote.Command:

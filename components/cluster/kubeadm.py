@@ -89,7 +89,7 @@ def init_documents(lab: Lab, *, endpoint: Any, token: Any, machine: Any, sans: l
         {"apiVersion": "kubelet.config.k8s.io/v1beta1", "kind": "KubeletConfiguration", **_kubelet(lab)},
         {"apiVersion": "kubeproxy.config.k8s.io/v1alpha1", "kind": "KubeProxyConfiguration"},
     ]
-    if lab.machines.provider == "local":
+    if lab.machines.in_containers:
         # A container may not write nf_conntrack_max; 0 leaves the computer's own limits alone.
         documents[-1]["conntrack"] = {"maxPerCore": 0, "min": 0}
     return documents
@@ -98,7 +98,7 @@ def init_documents(lab: Lab, *, endpoint: Any, token: Any, machine: Any, sans: l
 def _kubelet(lab: Lab) -> dict[str, Any]:
     """Settings of every kubelet. What is this computer's own is not a container's to mind: its swap, and its disk,
     which kubelet would else clear by removing images and evicting pods once 15 % are left (as kind has it too)."""
-    if lab.machines.provider != "local":
+    if not lab.machines.in_containers:
         return {"failSwapOn": True}
     disk = dict.fromkeys(("nodefs.available", "nodefs.inodesFree", "imagefs.available"), "0%")
     # What is named replaces all of kubelet's defaults; the memory's is kept.

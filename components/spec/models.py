@@ -7,8 +7,9 @@ refuses keys it does not know. `python -m components.spec.schema` writes the JSO
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 from pydantic.alias_generators import to_camel
@@ -50,8 +51,58 @@ class Mount(Model):
     """Let the machine read, not write."""
 
 
-class AwsMachines(Model):
+class MachineProvider(Model):
+    """What the program must know of a kind of machines beside its keys. Each provider says what is different for it, so
+    that nothing else has to ask for a provider by name."""
+
+    default_link_mtu: ClassVar[int] = 1500
+    """MTU between the nodes in bytes, where the stack file has no network.mtu."""
+    largest_link_mtu: ClassVar[int] = 9216
+    """The most that network.mtu may be, in bytes."""
+    hosts_stay: ClassVar[bool] = False
+    """Whether the hosts outlive the lab. If so, destroy undoes on each host what was done there."""
+    in_containers: ClassVar[bool] = False
+    """Whether the machines share this computer's swap, disk and connection tracking, which are then left alone."""
+    in_vpc: ClassVar[bool] = False
+    """Whether the subnets are parts of network.vpcCidr."""
+    first_node_host: ClassVar[int] = 1
+    """The first host number of a subnet that a node may have. Those before it belong to `subnet_owner`."""
+    subnet_owner: ClassVar[str] = "the gateway"
+    subnet_router: ClassVar[str] = "the router between them"
+    """What routes between the subnets."""
+    router_may_peer: ClassVar[bool] = False
+    """Whether that router may be one of calico.peers, and so learn the pods' addresses."""
+    typical_seconds: ClassVar[Mapping[str, Mapping[str, float]]] = {}
+    """How long a phase of `up` or `destroy` takes, where it differs from the common value in cli/lifecycle/progress.py.
+    The phases are the names there."""
+
+    provider: str
+
+    @property
+    def private_workers(self) -> bool:
+        """Whether the workers have no public addresses."""
+        return False
+
+    def power_refusal(self, verb: Literal["stop", "start"]) -> str | None:
+        """Why `./lab stop` or `./lab start` cannot switch the machines, and what to do instead; None where it can.
+        STACK stands for the stack's name."""
+        return (
+            f"machines.provider: {self.provider} — these machines cannot be switched off; ./lab destroy STACK instead"
+        )
+
+
+class AwsMachines(MachineProvider):
     """EC2 instances in a VPC of the lab's own."""
+
+    # AWS, "Network maximum transmission unit (MTU) for your EC2 instance".
+    default_link_mtu = 9001
+    largest_link_mtu = 9001
+    in_vpc = True
+    # AWS, "Subnet CIDR blocks": the first four addresses of a subnet are taken, and the last.
+    first_node_host = 4
+    subnet_owner = "AWS"
+    subnet_router = "the VPC's router"
+    typical_seconds: ClassVar = {"up": {"machines": 90}, "destroy": {"machines": 170}}
 
     provider: Literal["aws"]
     operator_cidrs: tuple[Cidr, ...] = Field(min_length=1)
@@ -70,9 +121,27 @@ class AwsMachines(Model):
     """Workers with public addresses; or with none, reached through an EC2 Instance Connect Endpoint and going out
     through a NAT gateway, which costs by the hour and by the gigabyte."""
 
+    @property
+    def private_workers(self) -> bool:
+        return self.worker_access == "InstanceConnect"
 
-class LocalMachines(Model):
+    def power_refusal(self, verb: Literal["stop", "start"]) -> str | None:
+        if self.spot and verb == "stop":
+            return (
+                "machines.spot: true — a one-time spot instance cannot be stopped, only terminated. "
+                "./lab destroy STACK now and ./lab up STACK tomorrow, or set machines.spot: false"
+            )
+        return None
+
+
+class LocalMachines(MachineProvider):
     """Containers on this computer that run systemd and sshd: the lab without a cloud account."""
+
+    # As on EC2, so that a lab shows the same numbers here.
+    default_link_mtu = 9001
+    in_containers = True
+    first_node_host = 2
+    typical_seconds: ClassVar = {"up": {"machines": 60, "prepare": 90, "calico": 90}, "destroy": {"machines": 15}}
 
     provider: Literal["local"]
     engine: Literal["auto", "podman", "docker"] = "auto"
@@ -90,6 +159,12 @@ class LocalMachines(Model):
     user: UserName = "ubuntu"
     """User that SSH connects as."""
 
+    def power_refusal(self, verb: Literal["stop", "start"]) -> str | None:
+        return (
+            "machines.provider: local — containers on this computer cost nothing while they idle; "
+            "./lab destroy STACK frees their memory, ./lab up STACK makes them again"
+        )
+
 
 class JumpHost(Model):
     address: HostName
@@ -102,8 +177,12 @@ class JumpHost(Model):
     """The jump host's public key: one line as in known_hosts without the host name."""
 
 
-class ExistingMachines(Model):
+class ExistingMachines(MachineProvider):
     """Hosts that exist already and answer on SSH."""
+
+    hosts_stay = True
+    router_may_peer = True
+    typical_seconds: ClassVar = {"up": {"machines": 5}, "destroy": {"prepare": 30, "cluster": 30}}
 
     provider: Literal["existing"]
     user: UserName
@@ -114,6 +193,12 @@ class ExistingMachines(Model):
     """Path of the SSH private key on this computer; without one the SSH agent is asked."""
     jump_host: JumpHost | None = None
     """The host that SSH goes through to reach them."""
+
+    def power_refusal(self, verb: Literal["stop", "start"]) -> str | None:
+        return (
+            "machines.provider: existing — this program neither made these hosts nor switches them; shut them down "
+            "yourself, and the cluster comes back when they do"
+        )
 
 
 Machines = Annotated[AwsMachines | LocalMachines | ExistingMachines, Field(discriminator="provider")]
@@ -551,12 +636,12 @@ class Lab(Model):
     @property
     def private_workers(self) -> bool:
         """Whether the workers are machines without public addresses in a VPC."""
-        return isinstance(self.machines, AwsMachines) and self.machines.worker_access == "InstanceConnect"
+        return self.machines.private_workers
 
     @property
     def link_mtu(self) -> int:
         """MTU between nodes, in bytes."""
-        return self.network.mtu or (1500 if self.machines.provider == "existing" else 9001)
+        return self.network.mtu or self.machines.default_link_mtu
 
     @property
     def encapsulations(self) -> frozenset[str]:

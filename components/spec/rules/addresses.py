@@ -24,8 +24,8 @@ LARGEST_PREFIX = 29
 
 
 def machine_ranges(lab: Lab) -> list[tuple[str, IPv4Network]]:
-    """What the machines stand in: the VPC on EC2, elsewhere the subnets."""
-    if lab.machines.provider == "aws":
+    """The ranges that the machines' addresses come from: the whole VPC where there is one, else each subnet."""
+    if lab.machines.in_vpc:
         return [("network.vpcCidr", lab.network.vpc_cidr)]
     return [(f"network.subnets.{name}", cidr) for name, cidr in lab.network.subnets.items()]
 
@@ -52,7 +52,7 @@ def subnets_apart(lab: Lab) -> Iterator[Finding]:
 @rule("network.vpcCidr", "network.subnets", "machines.provider")
 def subnets_in_vpc(lab: Lab) -> Iterator[Finding]:
     """A VPC and its subnets have 16 to 65536 addresses (AWS, "VPC CIDR blocks")."""
-    if lab.machines.provider != "aws":
+    if not lab.machines.in_vpc:
         return
     vpc = lab.network.vpc_cidr
     ranges = [("network.vpcCidr", vpc), *((f"network.subnets.{n}", c) for n, c in lab.network.subnets.items())]
@@ -133,9 +133,7 @@ def node_subnets(lab: Lab) -> Iterator[Finding]:
 
 @rule("nodes[].address", "nodes[].subnet", "network.subnets", "machines.provider", each="nodes[]")
 def node_addresses(lab: Lab) -> Iterator[Finding]:
-    """AWS keeps the first four addresses of a subnet and the last; a local network's first is its gateway."""
-    provider = lab.machines.provider
-    kept = {"aws": 4, "local": 2}.get(provider, 1)
+    first = lab.machines.first_node_host
     for index, node in enumerate(lab.nodes):
         cidr = lab.network.subnets.get(node.subnet)
         if cidr is None or cidr.prefixlen > LARGEST_PREFIX:
@@ -147,11 +145,11 @@ def node_addresses(lab: Lab) -> Iterator[Finding]:
             problem = f"is the network address of {cidr}"
         elif node.address == cidr.broadcast_address:
             problem = f"is the broadcast address of {cidr}"
-        elif int(node.address) - int(cidr.network_address) < kept:
-            problem = f"is kept by {'AWS' if provider == 'aws' else 'the gateway'} in {cidr}"
+        elif int(node.address) - int(cidr.network_address) < first:
+            problem = f"is kept by {lab.machines.subnet_owner} in {cidr}"
         if problem is not None:
             yield Finding(
-                f"nodes[{index}].address", str(node.address), problem, f"choose from {cidr[kept]} to {cidr[-2]}"
+                f"nodes[{index}].address", str(node.address), problem, f"choose from {cidr[first]} to {cidr[-2]}"
             )
 
 

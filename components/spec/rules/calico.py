@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from components.spec.findings import Finding, nearest, shown
 from components.spec.grammar import regexp, selector
-from components.spec.models import ExistingMachines, Lab
+from components.spec.models import Lab
 from components.spec.placement import selected
 from components.spec.rules.core import listed, overlaps, repeated, rule
 
@@ -128,12 +128,12 @@ def plain_packets_stay_in_subnet(lab: Lab) -> Iterator[Finding]:
     """Between subnets stands a router that knows no pod addresses, unless it is a BGP peer."""
     subnets = sorted({node.subnet for node in lab.nodes})
     peered = {node.name for peer in lab.calico.peers for node in selected(lab, peer.node_selector) or lab.nodes}
-    routed = isinstance(lab.machines, ExistingMachines) and len(peered) == len(lab.nodes)
+    routed = lab.machines.router_may_peer and len(peered) == len(lab.nodes)
     if len(subnets) < 2 or lab.calico.wireguard or routed:
         return
-    router = "the VPC's router" if lab.machines.provider == "aws" else "the router between them"
     for index, pool in enumerate(lab.calico.pools):
         if pool.mode.tunnel is None:
+            router = lab.machines.subnet_router
             problem = f"nodes stand in {len(subnets)} subnets, and {router} drops packets with pod addresses"
             fix = "set IPIPCrossSubnet or VXLANCrossSubnet, or put all nodes into one subnet"
             yield Finding(f"calico.pools[{index}].encapsulation", pool.encapsulation, problem, fix)
@@ -184,8 +184,9 @@ def pod_mtu_fits(lab: Lab) -> Iterator[Finding]:
 
 @rule("network.mtu", "machines.provider")
 def link_mtu(lab: Lab) -> Iterator[Finding]:
-    if lab.machines.provider == "aws" and lab.network.mtu is not None and lab.network.mtu > 9001:
-        yield Finding("network.mtu", str(lab.network.mtu), "is more than EC2 carries", "make it at most 9001")
+    given, largest = lab.network.mtu, lab.machines.largest_link_mtu
+    if given is not None and given > largest:
+        yield Finding("network.mtu", str(given), "is more than the machines' links carry", f"make it at most {largest}")
 
 
 # How Calico's environment variable names its other methods; calico.interface holds a name alone.

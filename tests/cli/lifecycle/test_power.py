@@ -111,7 +111,7 @@ def test_a_profile_that_is_not_there_is_one_line(monkeypatch: pytest.MonkeyPatch
     [
         ("local", "machines.provider: local"),
         ("components", "machines.provider: existing"),
-        ("nightly", "spot machine cannot be stopped"),
+        ("nightly", "spot instance cannot be stopped"),
         ("nosuch", "there is no stack 'nosuch'"),
     ],
 )

@@ -14,11 +14,13 @@ from hypothesis import strategies as st
 from cli.lifecycle import progress as model
 from cli.lifecycle.progress import Progress, Run
 from components.spec.load import load_stack_file
+from components.spec.models import LocalMachines, MachineProvider
 from tests.support.examples import examples
 from tests.support.graphs import ROOT, STACKS, run_stack
 
 EVENTS = Path(__file__).parents[2] / "data" / "events"
 NODES = ("ip1001100", "ip-10-0-2-200", "ip-10-0-2-201")
+LOCAL = LocalMachines(provider="local")
 
 
 def recorded(name: str) -> list[dict[str, Any]]:
@@ -145,15 +147,23 @@ def test_what_is_expected_comes_from_earlier_runs_then_from_the_rule_of_thumb() 
     assert run.adds["cluster"] == 15.0, "what ran beside prepare counts once"
     assert sum(run.adds.values()) == max(ended for _, ended in run.phases.values())
 
-    guess = model.expected("up", "local", ["prepare", "cluster"], [run, Run("destroy", {"prepare": (0, 99)})])
+    guess = model.expected("up", LOCAL, ["prepare", "cluster"], [run, Run("destroy", {"prepare": (0, 99)})])
     assert (guess.phases, guess.total, guess.runs) == ({"prepare": 10.0, "cluster": 26.0}, 24.0, 1)
-    thumb = model.expected("up", "local", ["prepare", "node files"], [run])
-    assert thumb.total == 9.0 + model.RULE_OF_THUMB["up"]["local"]["node files"]
-    assert model.expected("up", "aws", ["prepare"], []).runs == 0
+    thumb = model.expected("up", LOCAL, ["prepare", "node files"], [run])
+    assert thumb.total == 9.0 + model.TYPICAL_SECONDS["up"]["node files"]
+    assert model.expected("up", LOCAL, ["prepare"], []).runs == 0
     assert model.run_of("up", Progress(NODES)) is None
 
 
 def test_each_phase_has_its_rule_of_thumb() -> None:
-    for provider in ("aws", "local", "existing"):
-        assert set(model.RULE_OF_THUMB["up"][provider]) == set(model.PHASES)
-        assert set(model.RULE_OF_THUMB["destroy"][provider]) <= set(model.PHASES)
+    assert set(model.TYPICAL_SECONDS["up"]) == set(model.PHASES)
+    for provider in MachineProvider.__subclasses__():
+        for phases in provider.typical_seconds.values():
+            assert set(phases) <= set(model.PHASES), provider
+
+
+def test_a_provider_that_says_nothing_has_the_common_rule_of_thumb() -> None:
+    machines = MachineProvider(provider="new")
+    guess = model.expected("up", machines, model.PHASES, [])
+    assert guess.phases == model.TYPICAL_SECONDS["up"]
+    assert model.expected("destroy", machines, ["machines"], []).total == 0

@@ -21,7 +21,7 @@ from rich.console import Console
 from cli.lifecycle import progress as model
 from cli.lifecycle import screen
 from cli.lifecycle.progress import Expected, Progress, Run
-from tests.cli.lifecycle.test_progress import EVENTS, NODES, played, recorded
+from tests.cli.lifecycle.test_progress import EVENTS, LOCAL, NODES, played, recorded
 from tests.support.graphs import ROOT
 
 PULUMI = f"""#!{sys.executable} -IS
@@ -199,7 +199,7 @@ def picture(progress: Progress, phases: list[str], guess: Expected, width: int) 
 
 def test_the_picture_is_no_wider_than_the_terminal() -> None:
     progress = played(recorded("up-failed.jsonl"), 36)
-    guess = model.expected("up", "local", ["prepare", "node files"], [])
+    guess = model.expected("up", LOCAL, ["prepare", "node files"], [])
     wide = picture(progress, ["machines", "prepare", "cluster", "node files"], guess, 100)
     assert re.fullmatch(r" ✓ machines +28 s", wide[0])
     assert re.fullmatch(r" ▸ prepare +\d s of about 1 min 30 s", wide[1])
