@@ -21,16 +21,19 @@ from pulumi_policy import (
 )
 from pulumi_policy.proxy import UnknownValueError
 
-# The engine runs this file by its path, which leaves the project's own folder out.
+# The engine runs this file by its path, so the project's own folder is not on Python's path.
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from policy.rules import RULES, UNKNOWN, Resource, Rule, load_config
+from policy.check import load_config
+from policy.model import PlannedResource, PolicyRule
+from policy.rules import RULES
+from policy.values import UNKNOWN
 
 CONFIG = load_config()
 
 
 def plain(value: Any) -> Any:
-    """The engine's inputs as plain values: what raises because it is unknown becomes UNKNOWN."""
+    """The engine's inputs as plain values. The engine raises for an unknown value; here it becomes UNKNOWN."""
     if isinstance(value, Mapping):
         return {key: plain(_item(value, key)) for key in value}
     if isinstance(value, str) or not hasattr(value, "__getitem__"):
@@ -45,27 +48,30 @@ def _item(holder: Any, key: Any) -> Any:
         return UNKNOWN
 
 
-def settings(rule: Rule, given: Mapping[str, Any]) -> dict[str, Any]:
-    """config.json's, then those of --policy-pack-config; and the lab's time to live where the stack is one of ours."""
+def settings(rule: PolicyRule, given: Mapping[str, Any]) -> dict[str, Any]:
+    """The rule's settings in config.json, overridden by `given`, those of --policy-pack-config.
+
+    `ttlHours` is the lab's time to live, where the stack has a lab of this project.
+    """
     lab = pulumi.Config("cni-lab").get_object("lab") or {}
     ours = {key: value for key, value in CONFIG.get(rule.name, {}).items() if key != "enforcementLevel"}
     return {"ttlHours": lab.get("ttlHours"), **ours, **plain(given)}
 
 
-def policy(rule: Rule) -> Policy:
-    """One rule as the engine's policy."""
+def policy(rule: PolicyRule) -> Policy:
+    """A rule as the engine wants it."""
 
-    def resource(args: ResourceValidationArgs, report: ReportViolation) -> None:
-        one = Resource(args.resource_type, args.name, plain(args.props), args.urn)
+    def judge_resource(args: ResourceValidationArgs, report: ReportViolation) -> None:
+        one = PlannedResource(args.resource_type, args.name, plain(args.props), args.urn)
         for _, message in rule.run([one], settings(rule, args.get_config())):
             report(f"{message}. Fix: {rule.fix}", None)
 
-    def stack(args: StackValidationArgs, report: ReportViolation) -> None:
-        everything = [Resource(r.resource_type, r.name, plain(r.props), r.urn) for r in args.resources]
-        for broken, message in rule.run(everything, settings(rule, args.get_config())):
-            report(f"{message}. Fix: {rule.fix}", broken.urn)
+    def judge_stack(args: StackValidationArgs, report: ReportViolation) -> None:
+        everything = [PlannedResource(r.resource_type, r.name, plain(r.props), r.urn) for r in args.resources]
+        for resource, message in rule.run(everything, settings(rule, args.get_config())):
+            report(f"{message}. Fix: {rule.fix}", resource.urn)
 
-    make: Callable[..., Policy] = StackValidationPolicy if rule.whole_stack else ResourceValidationPolicy
+    make: Callable[..., Policy] = StackValidationPolicy if rule.check_stack else ResourceValidationPolicy
     properties = {
         key: {"type": "array", "items": {"type": "string"}, "default": value}
         for key, value in {**rule.defaults, **CONFIG.get(rule.name, {})}.items()
@@ -74,7 +80,7 @@ def policy(rule: Rule) -> Policy:
     return make(
         name=rule.name,
         description=rule.description,
-        validate=stack if rule.whole_stack else resource,
+        validate=judge_stack if rule.check_stack else judge_resource,
         enforcement_level=EnforcementLevel(CONFIG.get(rule.name, {}).get("enforcementLevel", "mandatory")),
         config_schema=PolicyConfigSchema(properties) if properties else None,
     )

@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.text import Text
 
 from cli.lifecycle.pulumi_cli import ROOT, CannotRun, stack_file
-from cli.plan.policy import breaches, note
+from cli.plan.policy import note, violations
 from components.node.script import LIBRARY, text_of
 from components.spec.load import SpecError, load_stack_file
 from engine.graph import STEP_TYPE, Graph, Node
@@ -26,7 +26,7 @@ from engine.mermaid import mermaid
 from engine.model import UNKNOWN, Deployment, ProgramError
 from engine.run import run_program
 from engine.svg import svg
-from policy.rules import ConfigError
+from policy.check import ConfigError
 
 MARKER = ".cni-lab-plan"
 """In an output folder: the paths that an earlier plan wrote there, one a line."""
@@ -51,7 +51,7 @@ def plan(stack: str, *, as_json: bool, out: Path | None) -> int:
     try:
         deployment = _run(stack)
         graph = Graph.of(deployment.to_json()["resources"])
-        broken = breaches(deployment)
+        broken = violations(deployment)
         notes = [f"{message.severity}: {message.text}" for message in deployment.messages]
         notes += [note(finding) for finding in broken]
         document = json.dumps(_document(deployment, graph), indent=2, ensure_ascii=False) + "\n"

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from cli.plan.policy import breaches
+from cli.plan.policy import violations
 from engine.graph import Graph
 from engine.model import Deployment, ProgramError
 from engine.run import run_program
@@ -49,7 +49,7 @@ def test_each_student_has_a_lab_and_none_meets_another() -> None:
 
 def test_it_keeps_to_the_policy_and_its_graph_has_no_cycle() -> None:
     made = classroom(STUDENTS)
-    assert [str(finding) for finding in breaches(made)] == []
+    assert [str(violation) for violation in violations(made)] == []
     assert Graph.of(made.to_json()["resources"]).wave_count > 3
 
 

@@ -1,4 +1,4 @@
-"""For each rule resources that break it, beside the same resources as they should be."""
+"""For each rule, resources that break it, and the same resources as they should be."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from policy.rules import INSTANCE, LAB, LAUNCH_CONFIGURATION, LAUNCH_TEMPLATE, NETWORK, NODES, SPOT, Resource
+from components.spec.names import AWS_MACHINES, LAB, NETWORK
+from policy.model import PlannedResource
+from policy.rules import INSTANCE, LAUNCH_CONFIGURATION, LAUNCH_TEMPLATE, SPOT
 
 TAGS = {"cni-lab:stack": "s", "cni-lab:owner": "o"}
 GROUP = "aws:ec2/securityGroup:SecurityGroup"
@@ -30,7 +32,7 @@ TEMPLATE = {key: MACHINE[key] for key in ("instanceType", "metadataOptions", "ta
 
 @dataclass(frozen=True)
 class Sample:
-    """`says`: a piece of the message that the broken resource gets. `stack`: what else stands in the stack."""
+    """`says`: a part of the message for the broken resource. `stack`: further resources in the same stack."""
 
     rule: str
     type: str
@@ -38,24 +40,24 @@ class Sample:
     good: dict[str, Any]
     says: str
     within: tuple[str, ...] = ()
-    stack: tuple[Resource, ...] = ()
+    stack: tuple[PlannedResource, ...] = ()
 
-    def resources(self, props: dict[str, Any]) -> list[Resource]:
+    def resources(self, props: dict[str, Any]) -> list[PlannedResource]:
         return [*self.stack, resource(self.type, "sample", props, self.within)]
 
 
-def resource(type_: str, name: str, props: dict[str, Any], within: Sequence[str] = ()) -> Resource:
-    return Resource(type_, name, props, f"urn:pulumi:s::p::{'$'.join([*within, type_])}::{name}")
+def resource(type_: str, name: str, props: dict[str, Any], within: Sequence[str] = ()) -> PlannedResource:
+    return PlannedResource(type_, name, props, f"urn:pulumi:s::p::{'$'.join([*within, type_])}::{name}")
 
 
-def pools(*encapsulations: str) -> Resource:
-    """Calico's Installation with a pool of each kind."""
-    made = [{"name": f"pool{n}", "encapsulation": how} for n, how in enumerate(encapsulations)]
+def pools(*encapsulations: str) -> PlannedResource:
+    """Calico's Installation with one pool for each encapsulation."""
+    made = [{"name": f"pool{n}", "encapsulation": word} for n, word in enumerate(encapsulations)]
     spec = {"calicoNetwork": {"ipPools": made}}
     return resource("kubernetes:operator.tigera.io/v1:Installation", "installation", {"spec": spec})
 
 
-def pool(ipip: str | None, vxlan: str | None) -> Resource:
+def pool(ipip: str | None, vxlan: str | None) -> PlannedResource:
     spec = {"ipipMode": ipip, "vxlanMode": vxlan}
     return resource("kubernetes:crd.projectcalico.org/v1:IPPool", "pool", {"metadata": {"name": "plain"}, "spec": spec})
 
@@ -83,25 +85,25 @@ def secret(text: str, what: str) -> Sample:
     return machine("no-secret-in-user-data", f"userData holds {what}", userData=text)
 
 
-def check_off(within: tuple[str, ...], *stack: Resource) -> Sample:
+def check_off(within: tuple[str, ...], *stack: PlannedResource) -> Sample:
     on, off = MACHINE | {"sourceDestCheck": True}, MACHINE | {"sourceDestCheck": False}
     if stack:
         return Sample("source-dest-check-for-pods", INSTANCE, on, off, "without encapsulation", within, stack)
-    return Sample("source-dest-check", INSTANCE, off, on, f"no machine of {NODES}", within)
+    return Sample("source-dest-check", INSTANCE, off, on, f"not a machine of {AWS_MACHINES}", within)
 
 
 SAMPLES = [
-    ingress("0.0.0.0/0", "the world"),
-    ingress("1.2.3.4/0", "the world"),
+    ingress("0.0.0.0/0", "the whole internet"),
+    ingress("1.2.3.4/0", "the whole internet"),
     ingress("128.0.0.0/1", "wider than /8"),
     ingress("10.0.0.0/7", "wider than /8"),
-    ingress("everybody", "no range"),
+    ingress("everybody", "not a range"),
     Sample(
         "no-open-ingress",
         INGRESS,
         {"ipProtocol": "-1", "cidrIpv6": "::/0", "tags": TAGS},
         {"ipProtocol": "-1", "cidrIpv6": "2001:db8::/64", "tags": TAGS},
-        "lets ::/0 in (all protocols): that is the world",
+        "lets ::/0 in (all protocols): that is the whole internet",
     ),
     Sample(
         "no-open-ingress",
@@ -149,12 +151,12 @@ SAMPLES = [
         "/dev/sda1 is not encrypted",
     ),
     check_off(()),
-    check_off(("cnilab:network:Network",)),
-    check_off((LAB, NODES), pools("VXLAN", "None")),
-    check_off((LAB, NODES), pools("VXLANCrossSubnet")),
-    check_off((LAB, NODES), pools("IPIPCrossSubnet")),
-    check_off((LAB, NODES), pool("Never", "Never")),
-    check_off((LAB, NODES), pool("CrossSubnet", None)),
+    check_off((NETWORK,)),
+    check_off((LAB, AWS_MACHINES), pools("VXLAN", "None")),
+    check_off((LAB, AWS_MACHINES), pools("VXLANCrossSubnet")),
+    check_off((LAB, AWS_MACHINES), pools("IPIPCrossSubnet")),
+    check_off((LAB, AWS_MACHINES), pool("Never", "Never")),
+    check_off((LAB, AWS_MACHINES), pool("CrossSubnet", None)),
     machine("owner-tags", "tags without cni-lab:stack and cni-lab:owner", tags=None),
     machine("owner-tags", "tags without cni-lab:owner:", tags={"cni-lab:stack": "s", "cni-lab:owner": ""}),
     machine("owner-tags", "rootBlockDevice.tags without", rootBlockDevice={"encrypted": True}),

@@ -1,4 +1,4 @@
-"""The rules in the real engine: the pack starts, finds what the samples break, and lets their good twins pass."""
+"""The rules in the real engine: the pack starts, reports each broken sample, and lets the good ones pass."""
 
 from __future__ import annotations
 
@@ -14,12 +14,14 @@ import pytest
 from pulumi_policy.proxy import UNKNOWN_STRING_VALUE, unknown_checking_proxy
 
 from policy.__main__ import plain
-from policy.rules import RULES, UNKNOWN, Resource
+from policy.model import PlannedResource
+from policy.rules import RULES
+from policy.values import UNKNOWN
 from tests.policy.samples import SAMPLES, Sample
 from tests.support.graphs import ROOT
 
-# Components stand in for the resources, as no cloud's provider is needed for them; what they register as outputs is
-# what a policy over the whole stack is shown.
+# Components stand in for the resources, because they need no cloud provider. A policy over the whole stack sees the
+# outputs that they register.
 PROGRAM = """
 import json
 import pulumi
@@ -40,25 +42,27 @@ for number, sample in enumerate(json.load(open("samples.json"))):
 """
 
 
-def test_what_is_unknown_is_marked_wherever_it_stands() -> None:
+def test_unknown_values_are_marked_at_every_depth() -> None:
     props = {"a": UNKNOWN_STRING_VALUE, "b": [1, UNKNOWN_STRING_VALUE, {"c": UNKNOWN_STRING_VALUE}], "d": {"e": "f"}}
     expected = {"a": UNKNOWN, "b": [1, UNKNOWN, {"c": UNKNOWN}], "d": {"e": "f"}}
     assert plain(unknown_checking_proxy(props)) == expected
 
 
-def preview(folder: Path, samples: list[list[Resource]], config: dict[str, Any]) -> subprocess.CompletedProcess[str]:
-    """`pulumi preview --policy-pack policy` on a stack of these resources, and a stack file that has `config`."""
+def preview(
+    folder: Path, samples: list[list[PlannedResource]], config: dict[str, Any]
+) -> subprocess.CompletedProcess[str]:
+    """`pulumi preview --policy-pack policy` on a stack of these resources, with `config` in its stack file."""
     pulumi = shutil.which("pulumi")
     if pulumi is None:
-        pytest.skip("the pulumi CLI is not at hand")
+        pytest.skip("pulumi is not on the PATH")
     venv = ROOT / ".venv"
     if not list(venv.glob("lib/python3*/site-packages/pulumi_policy")):
-        pytest.skip("the program's own .venv is not there, or without pulumi-policy: run ./lab once")
+        pytest.skip("the program's own .venv is missing or has no pulumi-policy: run ./lab once")
     options = {"toolchain": "pip", "virtualenv": str(venv)}
     (folder / "Pulumi.yaml").write_text(json.dumps({"name": "p", "runtime": {"name": "python", "options": options}}))
     (folder / "__main__.py").write_text(PROGRAM)
-    told = [[(r.type, r.name, r.within, r.props) for r in sample] for sample in samples]
-    (folder / "samples.json").write_text(json.dumps(told))
+    listed = [[(r.type, r.name, r.within, r.props) for r in sample] for sample in samples]
+    (folder / "samples.json").write_text(json.dumps(listed))
     state = folder / "state"
     state.mkdir()
     environment = dict(os.environ) | {
@@ -73,17 +77,17 @@ def preview(folder: Path, samples: list[list[Resource]], config: dict[str, Any])
 
     made = run("stack", "init")
     assert made.returncode == 0, made.stderr
-    with (folder / "Pulumi.s.yaml").open("a") as file:  # the CLI has written its salt there
+    with (folder / "Pulumi.s.yaml").open("a") as file:  # pulumi has written the salt into it
         file.write(f"config: {json.dumps(config)}\n")
     return run("preview", "--policy-pack", str(ROOT / "policy"))
 
 
 def engine_samples() -> list[Sample]:
-    """One stack must hold all: those whose neighbours would change what the others mean stay out."""
+    """The samples that fit into one stack. A sample with further resources would change what the others mean."""
     return [s for s in SAMPLES if not s.stack and "<secret>" not in s.broken.values()]
 
 
-def test_the_engine_finds_what_each_sample_breaks(tmp_path: Path) -> None:
+def test_the_engine_reports_each_broken_sample(tmp_path: Path) -> None:
     samples = engine_samples()
     plain_pools = [s for s in SAMPLES if s.rule == "source-dest-check-for-pods"][:1]
     broken = [sample.resources(sample.broken) for sample in [*samples, *plain_pools]]
@@ -95,7 +99,7 @@ def test_the_engine_finds_what_each_sample_breaks(tmp_path: Path) -> None:
         assert (sample.rule, f"sample-{number}") in found, sample
 
 
-def test_the_engine_lets_pass_what_is_in_order(tmp_path: Path) -> None:
+def test_the_engine_lets_good_samples_pass(tmp_path: Path) -> None:
     good = [sample.resources(sample.good) for sample in engine_samples()]
     done = preview(tmp_path, good, {})
     assert done.returncode == 0, done.stdout + done.stderr

@@ -9,7 +9,7 @@ import pytest
 
 from components.spec import names
 from engine.graph import STEP_TYPE
-from policy.rules import load_config
+from policy.check import load_config
 from tests.support.graphs import STACKS, STEP, Graph, run_lab, run_stack
 
 # More than one control plane has a load balancer, and workers without public addresses have an endpoint.

@@ -1,4 +1,4 @@
-"""`./lab plan` asks the policy: breaches are notes, a mandatory one is exit code 1, a bad configuration 2."""
+"""`./lab plan` asks the policy: violations are notes. A mandatory one ends in exit code 1, a bad configuration in 2."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from cli.lifecycle import pulumi_cli
 from cli.plan import command as plan_module
 from cli.plan.command import plan
-from policy import rules
+from policy.check import load_config
 from tests.support.graphs import ROOT
 
 PROGRAM = """
@@ -24,18 +24,20 @@ OPEN = "policy public-addresses: open: gives every machine in it a public addres
 
 @pytest.fixture
 def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A project whose one resource breaks one rule; returns its policy configuration, still to be written."""
+    """A project with one resource that breaks one rule. Returns the path of its policy configuration, to be written."""
     (tmp_path / "stacks").mkdir()
     shutil.copy(ROOT / "stacks" / "Pulumi.cfos-egress.yaml", tmp_path / "stacks" / "Pulumi.lab.yaml")
     (tmp_path / "__main__.py").write_text(PROGRAM)
     for module in (pulumi_cli, plan_module):
         monkeypatch.setattr(module, "ROOT", tmp_path)
-    monkeypatch.setattr(rules.load_config, "__defaults__", (tmp_path / "config.json",))
+    monkeypatch.setattr(load_config, "__defaults__", (tmp_path / "config.json",))
     return tmp_path / "config.json"
 
 
 @pytest.mark.parametrize(("level", "word", "code"), [("mandatory", "error", 1), ("advisory", "warning", 0)])
-def test_a_breach_is_a_note(config: Path, level: str, word: str, code: int, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_violation_is_a_note(
+    config: Path, level: str, word: str, code: int, capsys: pytest.CaptureFixture[str]
+) -> None:
     config.write_text(json.dumps({"public-addresses": {"enforcementLevel": level}}))
     assert plan("lab", as_json=False, out=None) == code
     assert f"  {word}: {OPEN}" in capsys.readouterr().out
