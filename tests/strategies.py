@@ -210,7 +210,7 @@ def _multus(draw: st.DrawFn, pools: list[Raw]) -> Raw:
 
 @st.composite
 def _networks(draw: st.DrawFn, provider: str) -> list[Raw]:
-    kinds = ["bridge", "ipvlan", "host-device", "custom"] + (["macvlan"] if provider != "aws" else [])
+    kinds = ["bridge", "host-device", "custom"] + (["macvlan", "ipvlan"] if provider != "aws" else [])
     found: list[Raw] = []
     for index, name in enumerate(draw(st.lists(names, max_size=3, unique=True))):
         kind = draw(st.sampled_from(kinds))
@@ -227,7 +227,9 @@ def _networks(draw: st.DrawFn, provider: str) -> list[Raw]:
                 network["device"] = f"eth{index + 1}"
             case _:
                 network["master"] = f"eth{index + 1}"
-        match draw(st.sampled_from([None, "host-local", "static", "whereabouts"])):
+        # On a link that nodes share, host-local gives an address out on each of them.
+        local = [None, "host-local"] if kind == "bridge" else []
+        match draw(st.sampled_from([*local, "static", "whereabouts"])):
             case "static":
                 network["ipam"] = {"type": "static", "addresses": [f"{subnet}.7/24"]}
             case str(ipam):
@@ -259,5 +261,6 @@ def _workloads(draw: st.DrawFn, lab: Raw) -> list[Raw]:
                     networks.remove(network)
             if attached and attached[0]["type"] == "bridge" and draw(st.booleans()):
                 workload["networks"][0]["defaultRoute"] = attached[0]["subnet"].replace("0/24", "1")
+                attached[0]["ipMasq"] = True
         found.append(workload)
     return found

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, collapse_addresses, summarize_address_range
 from typing import Literal
 
-from components.spec.models import Delegate, Lab, Pool
+from components.spec.models import BridgeNetwork, Delegate, Lab, Pool
 
 GATEWAY = IPv4Address("169.254.1.1")
 """Next hop of every Calico pod: on no interface, answered by proxy ARP on the host side of its veth."""
@@ -47,6 +47,23 @@ def nat_address(lab: Lab) -> IPv4Address:
 def pod_mtu(lab: Lab) -> int:
     """MTU of a pod's eth0 in bytes: the link's less the largest overhead in use, unless the stack file says."""
     return lab.calico.mtu or lab.link_mtu - max((tunnel.overhead for tunnel in lab.tunnels), default=0)
+
+
+def given_mtu(lab: Lab) -> int | None:
+    """The MTU that Calico is told, in bytes, for pods and for its tunnels; None where it is left to find the link's.
+
+    It is told where the stack file says calico.mtu or network.mtu: Calico looks at the interface, which knows nothing of
+    a narrower network behind it (a VPN, a VLAN, a peering).
+    """
+    return None if lab.calico.mtu is None and lab.network.mtu is None else pod_mtu(lab)
+
+
+def bridge_mtu(lab: Lab, network: BridgeNetwork) -> int | None:
+    """MTU of a bridge and of its pods' interfaces, in bytes; None where the plugin's own 1500 stays.
+
+    What leaves the node by the bridge goes on as it is, so the link's MTU holds, not the pods'.
+    """
+    return network.mtu or lab.network.mtu
 
 
 def delegate_range(block: IPv4Network, delegate: Delegate) -> tuple[IPv4Address, IPv4Address]:

@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 from components.multus.manifests import BUILT_IN_NAMESPACES, namespace
+from components.spec.links import static_addresses
 from components.spec.models import Lab, Workload
 
 Manifest = dict[str, Any]
@@ -73,13 +74,30 @@ def deployment(lab: Lab, workload: Workload) -> Manifest:
     metadata: Manifest = {"labels": labels | {"cni-lab/workload": workload.name}}
     if wanted := network_annotations(lab, workload):
         metadata["annotations"] = wanted
+    spec: Manifest = {
+        "replicas": workload.replicas,
+        "selector": {"matchLabels": labels},
+        "template": {"metadata": metadata, "spec": pod},
+    }
+    if _has_static_address(lab, workload):
+        # Neither an old pod nor another new one may hold the address while a pod starts.
+        spec["strategy"] = {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 0, "maxUnavailable": 1}}
+        pod["affinity"] = {
+            "podAntiAffinity": {
+                "requiredDuringSchedulingIgnoredDuringExecution": [
+                    {"topologyKey": "kubernetes.io/hostname", "labelSelector": {"matchLabels": labels}}
+                ]
+            }
+        }
     return {
         "apiVersion": "apps/v1",
         "kind": "Deployment",
         "metadata": {"name": workload.name, "namespace": workload.namespace, "labels": labels},
-        "spec": {
-            "replicas": workload.replicas,
-            "selector": {"matchLabels": labels},
-            "template": {"metadata": metadata, "spec": pod},
-        },
+        "spec": spec,
     }
+
+
+def _has_static_address(lab: Lab, workload: Workload) -> bool:
+    """Whether one of its networks gives every pod the same address."""
+    names = {attachment.name for attachment in workload.networks}
+    return any(network.name in names and static_addresses(network) for network in lab.networks)

@@ -82,11 +82,13 @@ def _version_faults(config: Mapping[str, Any]) -> Iterator[Fault]:
         fix = f"write {_default(config)}; known: {', '.join(spoken_versions(''))}"
         yield Fault("cniVersion", version, "is not a known version", fix)
         return
-    for plugin in dict.fromkeys(_plugin_types(config)):
+    for plugin in _plugin_types(config):
         spoken = spoken_versions(plugin)
         if version not in spoken:
+            # One version stands for all plugins, so one answer is enough.
             problem = f"the plugin {plugin} speaks {spoken[0]} to {spoken[-1]}"
             yield Fault("cniVersion", version, problem, f"write {_default(config)}")
+            return
 
 
 def _default(config: Mapping[str, Any]) -> str:

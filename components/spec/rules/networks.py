@@ -6,6 +6,8 @@ from collections.abc import Iterator, Sequence
 from ipaddress import IPv4Address, IPv4Network
 
 from components.spec.findings import Finding, shown
+from components.spec.grammar import cni
+from components.spec.links import plugin_of
 from components.spec.models import (
     AddressedNetwork,
     BridgeNetwork,
@@ -19,10 +21,9 @@ from components.spec.models import (
     Whereabouts,
 )
 from components.spec.modes import TUNNELS
-from components.spec.rules.core import listed, overlaps, repeated, rule
+from components.spec.rules.core import overlaps, repeated, rule
 
 DELEGATES_NAMESPACE = "kube-system"
-CNI_VERSIONS = ("0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0")
 TAKEN_INTERFACES = (*(tunnel.device for tunnel in TUNNELS), "lo", "eth0", "docker0", "podman0", "cni0", ".", "..")
 """Interfaces that are there already or are Calico's; a bridge of that name would be taken for it."""
 
@@ -233,45 +234,30 @@ def mtu_fits(lab: Lab) -> Iterator[Finding]:
             yield Finding(f"networks[{index}].mtu", str(network.mtu), problem, f"make it at most {lab.link_mtu}")
 
 
-@rule("networks[].type", "machines.provider", each="networks[]")
-def macvlan_on_aws(lab: Lab) -> Iterator[Finding]:
+@rule("networks[].type", "networks[].config", "machines.provider", each="networks[]")
+def links_that_a_vpc_carries(lab: Lab) -> Iterator[Finding]:
+    """A VPC switches nothing: it delivers to addresses and MAC addresses that it gave to an interface (AWS, "Elastic
+    network interfaces"; k8snetworkplumbingwg/multus-cni#767)."""
+    problems = {
+        "macvlan": "a VPC drops frames from MAC addresses that it did not give out",
+        "ipvlan": "a VPC drops packets to addresses that it did not give out: pods reach those of their own node alone",
+    }
     if lab.machines.provider != "aws":
         return
     for index, network in enumerate(lab.networks):
-        if isinstance(network, MacvlanNetwork):
-            problem = "a VPC drops frames from MAC addresses that it did not give out"
-            yield Finding(f"networks[{index}].type", "macvlan", problem, "use bridge, or local machines")
+        plugin = plugin_of(network)
+        if plugin in problems:
+            key = f"networks[{index}].{'config' if isinstance(network, CustomNetwork) else 'type'}"
+            yield Finding(key, plugin, problems[plugin], "use bridge, or local machines")
 
 
 @rule("networks[].config", "networks[].type", each="networks[]")
 def custom_configs(lab: Lab) -> Iterator[Finding]:
-    """CNI specification 1.1.0, section 1."""
     for index, network in enumerate(lab.networks):
-        if not isinstance(network, CustomNetwork):
-            continue
-        key, config = f"networks[{index}].config", network.config
-        version, kind, plugins = config.get("cniVersion"), config.get("type"), config.get("plugins")
-        if version is None:
-            yield Finding(f"{key}.cniVersion", "missing", "a CNI configuration needs it", "add cniVersion: 0.3.1")
-        elif version not in CNI_VERSIONS:
-            fix = f"write {listed(CNI_VERSIONS)}"
-            yield Finding(f"{key}.cniVersion", shown(version), "is not a known version", fix)
-        if "plugins" in config:
-            good = isinstance(plugins, list) and plugins and all(_is_plugin(plugin) for plugin in plugins)
-            if not good:
-                problem, fix = "must be a list of mappings, each with a type", "write e.g. plugins: [{type: bridge}]"
-                yield Finding(f"{key}.plugins", shown(plugins), problem, fix)
-        elif not _is_plugin(config):
-            seen = "missing" if kind is None else shown(kind)
-            fix = "add type: with a plugin's name, e.g. bridge"
-            yield Finding(f"{key}.type", seen, "a CNI configuration names its plugin", fix)
-        if "name" in config and config["name"] != network.name:
-            problem = f"is another name than the network's, {network.name}"
-            yield Finding(f"{key}.name", shown(config["name"]), problem, f"write {network.name}, or leave it out")
-
-
-def _is_plugin(config: object) -> bool:
-    return isinstance(config, dict) and isinstance(config.get("type"), str) and bool(config["type"])
+        if isinstance(network, CustomNetwork):
+            for fault in cni.faults(network.config):
+                seen = "missing" if fault.value is None else shown(fault.value)
+                yield Finding(f"networks[{index}].config.{fault.key}", seen, fault.problem, fault.fix)
 
 
 RULES = (
@@ -286,6 +272,6 @@ RULES = (
     ipam_in_subnet,
     route_gateways,
     mtu_fits,
-    macvlan_on_aws,
+    links_that_a_vpc_carries,
     custom_configs,
 )
