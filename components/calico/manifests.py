@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from typing import Any, Final
 
+from components.spec.addresses import given_mtu
 from components.spec.models import Lab
 
 Manifest = dict[str, Any]
@@ -50,8 +51,8 @@ def installation(lab: Lab) -> Manifest:
             for pool in calico.pools
         ],
     }
-    if calico.mtu is not None:
-        network["mtu"] = calico.mtu
+    if (mtu := given_mtu(lab)) is not None:
+        network["mtu"] = mtu
     spec: Manifest = {"calicoNetwork": network, "cni": {"type": "Calico", "ipam": {"type": calico.ipam}}}
     if len(lab.control_planes) == 1:
         # A second copy of each controller cannot save what falls with the one control plane.
@@ -154,7 +155,8 @@ def _config(lab: Lab) -> dict[str, str]:
     network = {"name": "k8s-pod-network", "cniVersion": "0.3.1", "plugins": [plugin, portmap]}
     # The installer puts a number where this word stands, so it must not be in quotes.
     text = json.dumps(network, indent=2).replace('"__CNI_MTU__"', "__CNI_MTU__")
-    return {"veth_mtu": str(calico.mtu or 0), "cni_network_config": text}
+    # 0: as Calico finds it on each node.
+    return {"veth_mtu": str(given_mtu(lab) or 0), "cni_network_config": text}
 
 
 def ip_pools(lab: Lab) -> dict[str, Manifest]:

@@ -89,6 +89,9 @@ def init_documents(lab: Lab, *, endpoint: Any, token: Any, machine: Any, sans: l
         {"apiVersion": "kubelet.config.k8s.io/v1beta1", "kind": "KubeletConfiguration", **_kubelet(lab)},
         {"apiVersion": "kubeproxy.config.k8s.io/v1alpha1", "kind": "KubeProxyConfiguration"},
     ]
+    if lab.calico.linux_dataplane == "Nftables":
+        # Calico and kube-proxy must agree (Calico's documentation, "Calico nftables data plane").
+        documents[-1]["mode"] = "nftables"
     if lab.machines.in_containers:
         # A container may not write nf_conntrack_max; 0 leaves the computer's own limits alone.
         documents[-1]["conntrack"] = {"maxPerCore": 0, "min": 0}

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from components.spec.addresses import api_service_address
+from components.spec.addresses import api_service_address, attached_mtu, given_mtu
 from components.spec.models import (
     AddressedNetwork,
     AttachedNetwork,
@@ -58,7 +58,7 @@ def delegate_config(lab: Lab, delegate: Delegate, *, subnet: Any, start: Any, en
         "type": "calico",
         "datastore_type": "kubernetes",
         # 0: as Calico finds it on each node, in /var/lib/calico/mtu.
-        "mtu": lab.calico.mtu or 0,
+        "mtu": given_mtu(lab) or 0,
         "nodename_file_optional": False,
         "log_level": "Info",
         "log_file_path": "/var/log/calico/cni/cni.log",
@@ -89,14 +89,14 @@ def multus_config(multus: Multus, name: str = DEFAULT_NETWORK) -> Config:
     }
 
 
-def network_config(network: AttachedNetwork) -> Config:
+def network_config(lab: Lab, network: AttachedNetwork) -> Config:
     """The CNI configuration of an attached network; `custom` as written, but for the two keys every one must have."""
     head: Config = {"cniVersion": CNI_VERSION, "name": network.name}
     if isinstance(network, CustomNetwork):
         return head | network.config
     config = head | {"type": network.type} | _kind(network)
-    if network.mtu is not None:
-        config["mtu"] = network.mtu
+    if (mtu := attached_mtu(lab, network)) is not None:
+        config["mtu"] = mtu
     return config | {"ipam": _ipam(network)}
 
 
@@ -145,7 +145,7 @@ def plugins(lab: Lab) -> list[str]:
     """Executables that must stand in /opt/cni/bin on every node for the lab's networks, sorted."""
     found = {"multus", "calico", "host-local"}
     for network in lab.networks:
-        found |= _types(network_config(network))
+        found |= _types(network_config(lab, network))
     return sorted(found)
 
 

@@ -206,7 +206,7 @@ def attachments(lab: Lab) -> dict[str, Manifest]:
     for delegate in lab.multus.delegates if lab.multus else ():
         found[f"{NAMESPACE}/{delegate.name}"] = _attachment(delegate.name, NAMESPACE)
     for network in lab.networks:
-        config = json.dumps(network_config(network), indent=2)
+        config = json.dumps(network_config(lab, network), indent=2)
         found[f"{network.namespace}/{network.name}"] = _attachment(network.name, network.namespace) | {
             "spec": {"config": config}
         }

@@ -112,9 +112,16 @@ try_link() {
   ip link add "$name" "$@" && ip link delete "$name"
 }
 
+# kernel_at_least VERSION
+kernel_at_least() { printf '%s\n' "$1" "$(uname -r)" | sort --version-sort --check=quiet; }
+
 load_modules() {
   local module
   local -a missing=()
+  # Older kernels lack what Calico's and kube-proxy's rules in nftables need (Calico's documentation, "Requirements").
+  [[ " $MODULES " != *' nf_tables '* ]] || kernel_at_least 5.13 ||
+    fail "the kernel $(uname -r) of $NODE_NAME is older than 5.13, which calico.linuxDataplane: Nftables needs:" \
+      "write Iptables, or take a newer kernel"
   for module in $MODULES; do
     has_module "$module" || missing+=("$module")
   done

@@ -10,6 +10,7 @@ from components.multus.manifests import STANDBY
 from components.node.script import text_of
 from components.sandbox.links import pod_mtu
 from components.sandbox.model import Plan
+from components.spec.addresses import given_mtu
 from components.spec.models import BridgeNetwork, HostLocal, Lab, Node
 
 
@@ -101,7 +102,7 @@ def calico_conflist(lab: Lab) -> dict[str, Any]:
         "log_file_max_size": 100,
         "log_file_path": "/var/log/calico/cni/cni.log",
         "log_level": "Info",
-        "mtu": lab.calico.mtu or 0,
+        "mtu": given_mtu(lab) or 0,
         "nodename_file_optional": False,
         "policy": {"type": "k8s"},
         "policy_setup_timeout_seconds": 0,

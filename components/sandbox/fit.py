@@ -13,9 +13,11 @@ _INSTEAD = {"IPIP": "VXLAN", "IPIPCrossSubnet": "VXLANCrossSubnet"}
 def fit(lab: Lab, kernel: Kernel) -> tuple[Lab, list[str]]:
     """The lab as it can stand here, and what is different, each as one line for a person."""
     notes: list[str] = []
-    # The machines are this computer's; the MTU is what the lab's own machines would have.
-    network = lab.network.model_copy(update={"mtu": lab.link_mtu})
-    changes: dict[str, Any] = {"machines": LocalMachines(provider="local"), "network": network, "verify": False}
+    # The machines are this computer's.
+    changes: dict[str, Any] = {"machines": LocalMachines(provider="local"), "verify": False}
+    if lab.machines.provider == "existing":
+        # The MTU is what the lab's own machines would have.
+        changes["network"] = lab.network.model_copy(update={"mtu": lab.link_mtu})
     calico: dict[str, Any] = {}
     if lab.calico.wireguard and "wireguard" in kernel.lacks:
         calico["wireguard"] = False

@@ -29,6 +29,7 @@ from components.sandbox.model import (
     mac_of,
     tunnel_mac,
 )
+from components.spec.addresses import attached_mtu, given_mtu
 from components.spec.models import (
     BridgeNetwork,
     CustomNetwork,
@@ -116,7 +117,7 @@ def _bridges(plan: Plan, node: Node) -> list[str]:
         if not isinstance(network, BridgeNetwork):
             continue
         if network.bridge not in made:
-            lines.append(f"link add {network.bridge} mtu {network.mtu or 1500} type bridge")
+            lines.append(f"link add {network.bridge} mtu {attached_mtu(plan.lab, network) or 1500} type bridge")
             lines.append(f"link set {network.bridge} up")
             made.add(network.bridge)
         if network.is_gateway:
@@ -128,7 +129,7 @@ def _bridges(plan: Plan, node: Node) -> list[str]:
 def _tunnels(plan: Plan, node: Node) -> list[str]:
     lines: list[str] = []
     if address := plan.tunnel_address(node.name, "VXLAN"):
-        mtu = plan.lab.calico.mtu or plan.lab.link_mtu - VXLAN_OVERHEAD
+        mtu = given_mtu(plan.lab) or plan.lab.link_mtu - VXLAN_OVERHEAD
         lines += [
             f"link add {VXLAN_DEVICE} mtu {mtu} address {tunnel_mac(node.name)} type vxlan id {VXLAN_ID}"
             f" local {node.address} dev {plan.nic} dstport {VXLAN_PORT} nolearning",
@@ -142,11 +143,11 @@ def _tunnels(plan: Plan, node: Node) -> list[str]:
     if address := plan.tunnel_address(node.name, "IPIP"):
         # machine.sh has seen to it that tunl0 is there.
         lines += [
-            f"link set {IPIP_DEVICE} mtu {plan.lab.calico.mtu or plan.lab.link_mtu - IPIP_OVERHEAD} up",
+            f"link set {IPIP_DEVICE} mtu {given_mtu(plan.lab) or plan.lab.link_mtu - IPIP_OVERHEAD} up",
             f"address add {address}/32 dev {IPIP_DEVICE}",
         ]
     if address := plan.tunnel_address(node.name, "WireGuard"):
-        mtu = plan.lab.calico.mtu or plan.lab.link_mtu - WIREGUARD_OVERHEAD
+        mtu = given_mtu(plan.lab) or plan.lab.link_mtu - WIREGUARD_OVERHEAD
         lines += [
             f"link add {WIREGUARD_DEVICE} mtu {mtu} type wireguard",
             f"address add {address}/32 dev {WIREGUARD_DEVICE}",
@@ -209,7 +210,7 @@ def _pool_routes(plan: Plan, node: Node, pool: Pool) -> list[str]:
 def _route_to(plan: Plan, node: Node, other: Node, pool: Pool, block: str) -> str:
     near = node.subnet == other.subnet
     if pool.encapsulation in ("VXLAN", "VXLANCrossSubnet") and not (near and pool.encapsulation.endswith("Subnet")):
-        mtu = plan.lab.calico.mtu or plan.lab.link_mtu - VXLAN_OVERHEAD
+        mtu = given_mtu(plan.lab) or plan.lab.link_mtu - VXLAN_OVERHEAD
         return f"route add {block} via {plan.tunnel_address(other.name, 'VXLAN')} dev {VXLAN_DEVICE} onlink mtu {mtu}"
     if pool.encapsulation == "VXLANCrossSubnet":
         return f"route add {block} via {other.address} dev {plan.nic} proto 80 onlink"
@@ -246,7 +247,7 @@ def _attachment(plan: Plan, pod: Pod, extra: Extra) -> list[str]:
     net, inside = extra.network, f"name {extra.interface} address {extra.mac} netns {pod.netns}"
     match net:
         case BridgeNetwork():
-            mtu = net.mtu or 1500
+            mtu = attached_mtu(plan.lab, net) or 1500
             return [
                 f"link add {extra.host_interface} mtu {mtu} type veth"
                 f" peer name {extra.interface} mtu {mtu} address {extra.mac} netns {pod.netns}",

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, collapse_addresses, summarize_address_range
 from typing import Literal
 
-from components.spec.models import BridgeNetwork, Delegate, Lab, Pool
+from components.spec.models import AddressedNetwork, BridgeNetwork, Delegate, Lab, Pool
+from components.spec.modes import Tunnel
 
 GATEWAY = IPv4Address("169.254.1.1")
 """Next hop of every Calico pod: on no interface, answered by proxy ARP on the host side of its veth."""
@@ -34,7 +35,8 @@ def dns_service_address(service_cidr: IPv4Network) -> IPv4Address:
 def kernel_modules(lab: Lab) -> list[str]:
     """Kernel modules, loadable or built in, without which the lab's mode and its networks cannot work."""
     links = {network.type for network in lab.networks} & {"bridge", "macvlan", "ipvlan"}
-    return ["overlay", "br_netfilter", *sorted({tunnel.module for tunnel in lab.tunnels} | links)]
+    dataplane = {"nf_tables"} if lab.calico.linux_dataplane == "Nftables" else set()
+    return ["overlay", "br_netfilter", *sorted({tunnel.module for tunnel in lab.tunnels} | links | dataplane)]
 
 
 def nat_address(lab: Lab) -> IPv4Address:
@@ -52,18 +54,24 @@ def pod_mtu(lab: Lab) -> int:
 def given_mtu(lab: Lab) -> int | None:
     """The MTU that Calico is told, in bytes, for pods and for its tunnels; None where it is left to find the link's.
 
-    It is told where the stack file says calico.mtu or network.mtu: Calico looks at the interface, which knows nothing of
-    a narrower network behind it (a VPN, a VLAN, a peering).
+    It is told where the stack file has calico.mtu or network.mtu: Calico looks at the node's interface, which knows
+    nothing of a narrower network behind it (a VPN, a VLAN, a peering).
     """
     return None if lab.calico.mtu is None and lab.network.mtu is None else pod_mtu(lab)
 
 
-def bridge_mtu(lab: Lab, network: BridgeNetwork) -> int | None:
-    """MTU of a bridge and of its pods' interfaces, in bytes; None where the plugin's own 1500 stays.
+def tunnel_mtu(lab: Lab, tunnel: Tunnel) -> int:
+    """MTU of a tunnel's device in bytes. What Calico is told holds for all of its tunnels alike."""
+    return given_mtu(lab) or lab.link_mtu - tunnel.overhead
 
-    What leaves the node by the bridge goes on as it is, so the link's MTU holds, not the pods'.
+
+def attached_mtu(lab: Lab, network: AddressedNetwork) -> int | None:
+    """MTU of an attached network's interfaces in bytes; None where the plugin chooses.
+
+    A bridge would have 1500. What leaves the node by it goes on as it is, so the link's MTU holds for it and not the
+    pods'. The other plugins take the MTU of the node's interface.
     """
-    return network.mtu or lab.network.mtu
+    return network.mtu or (lab.network.mtu if isinstance(network, BridgeNetwork) else None)
 
 
 def delegate_range(block: IPv4Network, delegate: Delegate) -> tuple[IPv4Address, IPv4Address]:

@@ -290,7 +290,6 @@ def _node(live: Lab, node: models.Node) -> Iterator[Expectation]:
 
 def _tunnels(live: Lab, node: models.Node) -> Iterator[Expectation]:
     lab, name, kinds = live.lab, node.name, {tunnel.name for tunnel in live.lab.tunnels}
-    mtu = lab.calico.mtu
     nic = live.nics[name]
     namespace = "calico-system" if lab.calico.install == "operator" else "kube-system"
     if live.has_vtep(name):
@@ -302,7 +301,7 @@ def _tunnels(live: Lab, node: models.Node) -> Iterator[Expectation]:
             "learning": "off",
             "local": str(node.address),
             "dev": nic,
-            "mtu": str(mtu or lab.link_mtu - modes.VXLAN.overhead),
+            "mtu": str(addresses.tunnel_mtu(lab, modes.VXLAN)),
             "address": tunnel_mac(name),
             "up": "yes",
         }
@@ -323,7 +322,7 @@ def _tunnels(live: Lab, node: models.Node) -> Iterator[Expectation]:
         yield _absent(name, VXLAN, "no pool of the lab uses VXLAN")
     if "IPIP" in kinds:
         tunnel = live.tunnel(name, "IPv4IPIPTunnelAddr")
-        fields = {"kind": "ipip", "up": "yes", "mtu": str(mtu or lab.link_mtu - modes.IPIP.overhead)}
+        fields = {"kind": "ipip", "up": "yes", "mtu": str(addresses.tunnel_mtu(lab, modes.IPIP))}
         if tunnel:
             fields["addresses"] = f"{tunnel}/32"
         yield Expectation(
@@ -339,7 +338,7 @@ def _tunnels(live: Lab, node: models.Node) -> Iterator[Expectation]:
         )
     if "WireGuard" in kinds:
         tunnel = live.tunnel(name, "IPv4WireguardInterfaceAddr")
-        fields = {"kind": "wireguard", "up": "yes", "mtu": str(mtu or lab.link_mtu - modes.WIREGUARD.overhead)}
+        fields = {"kind": "wireguard", "up": "yes", "mtu": str(addresses.tunnel_mtu(lab, modes.WIREGUARD))}
         if tunnel:
             fields["addresses"] = f"{tunnel}/32"
         yield Expectation(
@@ -752,8 +751,8 @@ def _attached(
             fields = {"up": "yes"}
             if addresses_there:
                 fields["addresses"] = f"{addresses_there[0]}/{subnet.prefixlen}"
-            if network_spec.mtu:
-                fields["mtu"] = str(network_spec.mtu)
+            if mtu := addresses.attached_mtu(lab, network_spec):
+                fields["mtu"] = str(mtu)
             yield _inside(
                 pod,
                 node,

@@ -17,6 +17,7 @@ from components.calico import manifests
 from components.multus import manifests as multus
 from components.node.script import File
 from components.spec import pins
+from components.spec.addresses import given_mtu
 from components.workloads import manifests as workloads
 from tests.calico import schemas
 from tests.calico.cluster import Cluster
@@ -423,7 +424,7 @@ def test_the_manifest_installs_patched_and_refuses_a_change_of_kind(operator: Cl
         assert done.returncode == 0, done.stderr
         config = operator.read("-n", "kube-system", "configmap", "calico-config")["data"]
         assert config["calico_backend"] == backend
-        assert config["veth_mtu"] == str(spec.calico.mtu or 0)
+        assert config["veth_mtu"] == str(given_mtu(spec) or 0)
         [container] = operator.read("-n", "kube-system", "daemonset", "calico-node")["spec"]["template"]["spec"][
             "containers"
         ]

@@ -8,6 +8,9 @@ from typing import Any
 
 import pytest
 
+from components.calico.manifests import config_patch, installation
+from components.multus import delegates
+from components.spec.load import parse_lab
 from tests.support.graphs import COMMAND, STEP, Graph, run_lab
 from tests.test_lab import differences, source
 
@@ -85,6 +88,27 @@ def test_a_mtu_of_the_stack_file_moves_in_calico_and_in_every_delegate() -> None
     _, _, changed = differences(before, after)
     files = {f"lab-node-files-{node}" for node in ("ip1001100", "ip-10-0-2-200", "ip-10-0-2-201")}
     assert changed == {"lab-calico-installation"} | files
+
+
+@pytest.mark.parametrize("stack", ["cfos-egress", "local"])
+def test_a_narrower_network_moves_pods_tunnels_delegates_and_bridges(stack: str) -> None:
+    """On EC2 and elsewhere: what a node's own interface says is not what the network behind it carries."""
+    lab = source(stack)
+    lab["network"] = lab.get("network", {}) | {"mtu": 1400}
+    spec = parse_lab(lab)
+    assert installation(spec)["spec"]["calicoNetwork"]["mtu"] == 1350, "less VXLAN's 50"
+    assert spec.multus is not None
+    delegate = delegates.delegate_config(spec, spec.multus.delegates[0], subnet="s", start="a", end="b")
+    assert delegate["mtu"] == 1350
+    [bridge] = spec.networks
+    assert delegates.network_config(spec, bridge)["mtu"] == 1400, "what leaves by it is not wrapped"
+    by_manifest = spec.model_copy(update={"calico": spec.calico.model_copy(update={"install": "manifest"})})
+    assert config_patch(by_manifest)["data"]["veth_mtu"] == "1350"
+    lab["calico"]["mtu"] = 1300
+    lab["networks"][0]["mtu"] = 1280
+    spec = parse_lab(lab)
+    assert installation(spec)["spec"]["calicoNetwork"]["mtu"] == 1300, "what is said of pods goes first"
+    assert delegates.network_config(spec, spec.networks[0])["mtu"] == 1280
 
 
 def test_wireguard_is_felix_a_rule_and_a_module() -> None:

@@ -89,6 +89,14 @@ def test_an_empty_list_of_taints_is_kubeadms_own_word() -> None:
     assert first["nodeRegistration"]["taints"] == []
 
 
+def test_kube_proxy_goes_by_calicos_data_plane() -> None:
+    *_, iptables = init(make_lab())
+    assert "mode" not in iptables
+    nftables = make_lab(calico={"linuxDataplane": "Nftables"})
+    assert init(nftables)[-1]["mode"] == "nftables"
+    assert "nf_tables" in kernel_modules(nftables)
+
+
 def test_only_a_shared_kernel_gets_the_local_settings() -> None:
     lab = make_lab(machines={"provider": "aws", "operatorCidrs": ["203.0.113.7/32"]})
     *_, kubelet, proxy = init(lab)

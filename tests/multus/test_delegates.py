@@ -136,8 +136,9 @@ def test_multus_is_the_seeds_but_for_its_mends() -> None:
 
 
 def test_bridge_is_the_seeds() -> None:
-    [network] = lab().networks
-    assert delegates.network_config(network) == json.loads(CFOS)
+    spec = lab()
+    [network] = spec.networks
+    assert delegates.network_config(spec, network) == json.loads(CFOS)
 
 
 def test_forwarding_and_mtu_stand_in_the_delegate() -> None:
@@ -247,7 +248,7 @@ def test_forwarding_and_mtu_stand_in_the_delegate() -> None:
 )
 def test_networks_of_every_kind(network: dict[str, Any], config: dict[str, Any]) -> None:
     spec = lab(networks=[{"name": "net", **network}])
-    assert delegates.network_config(spec.networks[0]) == {"cniVersion": "0.3.1", "name": "net"} | config
+    assert delegates.network_config(spec, spec.networks[0]) == {"cniVersion": "0.3.1", "name": "net"} | config
 
 
 def test_plugins_are_all_that_the_configurations_name() -> None:

@@ -106,8 +106,9 @@ def address_of(result: dict[str, Any]) -> IPv4Address:
 
 
 def test_the_seeds_bridge(bench: Bench) -> None:
-    [network] = lab().networks
-    config = network_config(network)
+    spec = lab()
+    [network] = spec.networks
+    config = network_config(spec, network)
     first, second = bench.pod(), bench.pod()
     addresses = [address_of(bench.cni("ADD", config, pod)) for pod in (first, second)]
     assert addresses == [IPv4Address("10.1.128.2"), IPv4Address("10.1.128.3")]
@@ -127,9 +128,10 @@ def test_the_seeds_bridge(bench: Bench) -> None:
 
 def test_the_seeds_default_route_is_a_black_hole_and_ours_is_none(bench: Bench) -> None:
     """The seed's is the pod's own address: the pod asks its link for the far address itself, and nobody answers."""
-    [network] = lab().networks
+    spec = lab()
+    [network] = spec.networks
     pod = bench.pod()
-    own = address_of(bench.cni("ADD", network_config(network), pod))
+    own = address_of(bench.cni("ADD", network_config(spec, network), pod))
     assert own == IPv4Address("10.1.128.2")
     world = bench.pod()
     bench.node("ip", "link", "add", "out", "type", "veth", "peer", "name", "in", "netns", world)
@@ -192,7 +194,7 @@ def test_macvlan_on_a_link_of_the_node(bench: Bench) -> None:
         ],
         workloads=[],
     )
-    config = network_config(spec.networks[0])
+    config = network_config(spec, spec.networks[0])
     pods = [bench.pod(), bench.pod()]
     assert [str(address_of(bench.cni("ADD", config, pod))) for pod in pods] == ["10.9.0.10", "10.9.0.11"]
     assert "mtu 1400" in bench.inside(pods[0], "ip", "link", "show", "net1")
@@ -213,7 +215,7 @@ def test_a_device_of_the_node_with_static_addresses(bench: Bench) -> None:
         ],
         workloads=[],
     )
-    config = network_config(spec.networks[0])
+    config = network_config(spec, spec.networks[0])
     pod = bench.pod()
     assert str(address_of(bench.cni("ADD", config, pod))) == "10.9.0.7"
     assert "10.9.0.7/24" in bench.inside(pod, "ip", "-4", "address", "show", "net1")

@@ -53,6 +53,27 @@ def test_a_network_of_another_namespace_is_named_with_it() -> None:
     assert list(manifests.namespaces(spec)) == ["apps"]
 
 
+def test_a_static_address_is_held_by_one_pod_of_a_node() -> None:
+    """The cFOS DaemonSet's set-up: one firewall a node, at the same address on each node's own bridge."""
+    bridge = {"type": "bridge", "bridge": "cni5", "subnet": "10.1.128.0/24"}
+    fixed = {"type": "static", "addresses": ["10.1.128.252/24"]}
+    spec = lab(
+        networks=[{"name": "open", **bridge}, {"name": "fixed", **bridge, "ipam": fixed}],
+        workloads=[
+            {"name": "fos", "image": "docker.io/library/busybox", "replicas": 2, "networks": [{"name": "fixed"}]},
+            {"name": "app", "image": "docker.io/library/busybox", "replicas": 2, "networks": [{"name": "open"}]},
+        ],
+    )
+    firewall, app = (manifests.deployment(spec, workload)["spec"] for workload in spec.workloads)
+    assert firewall["strategy"]["rollingUpdate"] == {"maxSurge": 0, "maxUnavailable": 1}
+    [apart] = firewall["template"]["spec"]["affinity"]["podAntiAffinity"][
+        "requiredDuringSchedulingIgnoredDuringExecution"
+    ]
+    assert apart["labelSelector"] == {"matchLabels": {"app": "fos"}}
+    assert apart["topologyKey"] == "kubernetes.io/hostname"
+    assert "strategy" not in app and "affinity" not in app["template"]["spec"]
+
+
 def test_placement() -> None:
     spec = _workload(onControlPlane=True, nodeSelector={"zone": "a"}, command=["sleep", "inf"])
     pod = manifests.deployment(spec, spec.workloads[0])["spec"]["template"]["spec"]

@@ -17,6 +17,7 @@ has() {
     br_netfilter) [[ -e /proc/sys/net/bridge/bridge-nf-call-iptables ]] ;;
     vxlan) unshare --net ip link add probe type vxlan id 1 dstport 4789 local 127.0.0.1 ;;
     ipip) unshare --net ip link add probe type ipip local 127.0.0.1 remote 127.0.0.2 ;;
+    nf_tables) unshare --net nft list tables ;;
     wireguard | bridge) unshare --net ip link add probe type "$1" ;;
     macvlan | ipvlan)
       unshare --net sh -c "ip link add low type veth peer name high && ip link add probe link low type $1"

@@ -117,7 +117,6 @@ def _gateway_fault(network: AttachedNetwork, route: IPv4Address) -> tuple[str, s
     "multus",
     "kubernetes.podCidr",
     "kubernetes.serviceCidr",
-    each="workloads[]",
 )
 def default_routes_keep_the_cluster(lab: Lab) -> Iterator[Finding]:
     """Multus deletes the default route of eth0, by which pods and Services are reached, where another network gives one
@@ -155,8 +154,8 @@ def _leads_back(lab: Lab, network: AttachedNetwork, route: IPv4Address) -> bool:
     """Whether packets by this gateway reach the cluster, and their answers the pod.
 
     The node's own bridge forwards them, and must masquerade: every node's bridge has the same range, so an answer to
-    the pod's own address would end on another node. A firewall forwards them too: a pod of the lab with a static address
-    on the same bridge. What it lets through is its own affair.
+    the pod's own address would end on another node. A firewall forwards them, too: a pod of the lab with a static
+    address on the same bridge. What it lets through is its own affair.
     """
     if not isinstance(network, BridgeNetwork):
         return False
