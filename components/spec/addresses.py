@@ -1,4 +1,4 @@
-"""The address plan: what follows from the stack file, and from the blocks once a cluster has claimed them."""
+"""The address plan: addresses, ranges and ports that follow from the stack file and from the blocks of the nodes."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from components.spec.models import AddressedNetwork, BridgeNetwork, Delegate, La
 from components.spec.modes import Tunnel
 
 GATEWAY = IPv4Address("169.254.1.1")
-"""Next hop of every Calico pod: on no interface, answered by proxy ARP on the host side of its veth."""
+"""The next hop of every Calico pod. No interface has it: the host's end of the pod's veth answers by proxy ARP."""
 
 API_PORT = 6443
+"""The port of the Kubernetes API, kubeadm's default."""
 SSH_PORT = 22
 
 
@@ -23,31 +24,29 @@ def api_endpoint(lab: Lab) -> str:
 
 
 def api_service_address(service_cidr: IPv4Network) -> IPv4Address:
-    """The `kubernetes` Service: the range's first host."""
+    """The address of the Service `kubernetes`: the first host of the range."""
     return service_cidr[1]
 
 
-def dns_service_address(service_cidr: IPv4Network) -> IPv4Address:
-    """The cluster DNS Service, by kubeadm's rule the range's tenth host."""
-    return service_cidr[10]
-
-
 def kernel_modules(lab: Lab) -> list[str]:
-    """Kernel modules, loadable or built in, without which the lab's mode and its networks cannot work."""
+    """The kernel modules that the lab's tunnels and networks need, loadable or built in."""
     links = {network.type for network in lab.networks} & {"bridge", "macvlan", "ipvlan"}
     dataplane = {"nf_tables"} if lab.calico.linux_dataplane == "Nftables" else set()
     return ["overlay", "br_netfilter", *sorted({tunnel.module for tunnel in lab.tunnels} | links | dataplane)]
 
 
 def nat_address(lab: Lab) -> IPv4Address:
-    """The NAT gateway's own: in the first control plane's subnet the last that no node has. EC2 would give it any."""
+    """The NAT gateway's address: the last one in the first control plane's subnet that no node has.
+
+    The address is chosen here because EC2 would choose any, also one of a node that is made later.
+    """
     cidr = lab.network.subnets[lab.control_planes[0].subnet]
     taken = {node.address for node in lab.nodes}
     return next(address for n in range(2, cidr.num_addresses) if (address := cidr[-n]) not in taken)
 
 
 def pod_mtu(lab: Lab) -> int:
-    """MTU of a pod's eth0 in bytes: the link's less the largest overhead in use, unless the stack file says."""
+    """MTU of a pod's eth0 in bytes: calico.mtu, else the link's MTU less the largest overhead of the lab's tunnels."""
     return lab.calico.mtu or lab.link_mtu - max((tunnel.overhead for tunnel in lab.tunnels), default=0)
 
 
@@ -75,12 +74,12 @@ def attached_mtu(lab: Lab, network: AddressedNetwork) -> int | None:
 
 
 def delegate_range(block: IPv4Network, delegate: Delegate) -> tuple[IPv4Address, IPv4Address]:
-    """First and last address of the delegate in a node's block. IndexError where the block is too small."""
+    """First and last address of the delegate in a node's block. Raises IndexError if the block is too small."""
     return block[delegate.range_start], block[delegate.range_end]
 
 
 def reserved_cidrs(blocks: Iterable[IPv4Network], delegates: Sequence[Delegate]) -> list[IPv4Network]:
-    """The fewest CIDRs that hold exactly the delegates' ranges in these blocks, in order of address."""
+    """The fewest CIDRs that cover exactly the delegates' ranges in these blocks, in order of address."""
     found: list[IPv4Network] = []
     for block in blocks:
         for delegate in delegates:
@@ -89,7 +88,7 @@ def reserved_cidrs(blocks: Iterable[IPv4Network], delegates: Sequence[Delegate])
 
 
 def reservation(lab: Lab, blocks: Mapping[str, Sequence[str]]) -> list[IPv4Network]:
-    """Every CIDR that calico-ipam must leave to the delegates, over all nodes (`blocks`: node name → CIDRs)."""
+    """Every CIDR that calico-ipam must not hand out, because it belongs to a delegate. `blocks`: node name → CIDRs."""
     found: list[IPv4Network] = []
     for node_blocks in blocks.values():
         for pool in lab.calico.pools:
@@ -101,18 +100,20 @@ def reservation(lab: Lab, blocks: Mapping[str, Sequence[str]]) -> list[IPv4Netwo
 
 
 def block_in_pool(blocks: Sequence[str], pool: Pool) -> IPv4Network | None:
-    """A node's oldest block inside the pool, as listed; None where it has none.
+    """The first of a node's blocks (oldest first) that is inside the pool. None if there is none.
 
-    Never another while the node holds it: pods keep addresses of the delegates that were there before.
+    The choice does not change while the node holds that block: pods keep addresses from the delegates' ranges in it.
     """
     return next((block for block in map(IPv4Network, blocks) if block.subnet_of(pool.cidr)), None)
 
 
 @dataclass(frozen=True)
-class Rule:
-    """Traffic that must pass. `protocol` is tcp, udp, icmp, an IANA number, or -1 for all; ports inclusive.
+class IngressRule:
+    """Traffic that nodes must accept.
 
-    `source`: the lab's nodes, its pods (packets that carry pod addresses on the outside), or its operators.
+    `protocol`: tcp, udp, icmp, an IANA protocol number, or -1 for all. `from_port` and `to_port` are inclusive, and -1
+    where the protocol has no ports. `source`: the lab's nodes, its pods (packets whose outer source is a pod address),
+    or the operators. `to`: the nodes that accept it.
     """
 
     name: str
@@ -123,27 +124,32 @@ class Rule:
     to: Literal["nodes", "control-plane"] = "nodes"
 
 
-def rules(lab: Lab) -> list[Rule]:
-    """What the nodes let in, by mode (Calico docs "System requirements"; kubernetes.io "Ports and protocols")."""
+def ingress_rules(lab: Lab) -> list[IngressRule]:
+    """All traffic that the lab's nodes must accept.
+
+    Sources: Calico, "System requirements"; kubernetes.io, "Ports and Protocols".
+    """
     found = [
-        # Workers without public addresses are reached through an endpoint, which has a rule of its own.
-        Rule("ssh", "tcp", SSH_PORT, SSH_PORT, "operators", to="control-plane" if lab.private_workers else "nodes"),
-        Rule("api", "tcp", API_PORT, API_PORT, "operators", to="control-plane"),
-        # Joins go through the first control plane for the workers' SSH as well.
-        Rule("node-ssh", "tcp", SSH_PORT, SSH_PORT, "nodes"),
-        Rule("node-api", "tcp", API_PORT, API_PORT, "nodes", to="control-plane"),
-        Rule("kubelet", "tcp", 10250, 10250, "nodes"),
-        Rule("node-icmp", "icmp", -1, -1, "nodes"),
+        # Operators reach workers without public addresses through an endpoint, which has a rule of its own.
+        IngressRule(
+            "ssh", "tcp", SSH_PORT, SSH_PORT, "operators", to="control-plane" if lab.private_workers else "nodes"
+        ),
+        IngressRule("api", "tcp", API_PORT, API_PORT, "operators", to="control-plane"),
+        # The first control plane is also the jump host for SSH to the workers.
+        IngressRule("node-ssh", "tcp", SSH_PORT, SSH_PORT, "nodes"),
+        IngressRule("node-api", "tcp", API_PORT, API_PORT, "nodes", to="control-plane"),
+        IngressRule("kubelet", "tcp", 10250, 10250, "nodes"),
+        IngressRule("node-icmp", "icmp", -1, -1, "nodes"),
     ]
     if len(lab.control_planes) > 1:
-        found.append(Rule("etcd", "tcp", 2379, 2380, "nodes", to="control-plane"))
+        found.append(IngressRule("etcd", "tcp", 2379, 2380, "nodes", to="control-plane"))
     if lab.calico.install == "operator":
-        found.append(Rule("typha", "tcp", 5473, 5473, "nodes"))
+        found.append(IngressRule("typha", "tcp", 5473, 5473, "nodes"))
     if lab.calico.bgp == "Enabled":
-        found.append(Rule("bgp", "tcp", 179, 179, "nodes"))
+        found.append(IngressRule("bgp", "tcp", 179, 179, "nodes"))
     for tunnel in lab.tunnels:
         first, last = tunnel.ports or (-1, -1)
-        found.append(Rule(tunnel.name.lower(), tunnel.protocol, first, last, "nodes"))
+        found.append(IngressRule(tunnel.name.lower(), tunnel.protocol, first, last, "nodes"))
     if lab.sends_plain:
-        found.append(Rule("pods", "-1", -1, -1, "pods"))
+        found.append(IngressRule("pods", "-1", -1, -1, "pods"))
     return found

@@ -161,7 +161,7 @@ def test_a_type_that_no_zone_offers_is_named() -> None:
             dry_run=False,
             create=aws.create,
             invoke=aws.invoke,
-            timeout=60,
+            timeout_seconds=60,
         )
 
 

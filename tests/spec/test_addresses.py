@@ -37,10 +37,8 @@ def delegate(start: int, end: int, name: str = "net", **keys: Any) -> Delegate:
     return Delegate.model_validate({"name": name, "rangeStart": start, "rangeEnd": end, **keys})
 
 
-def test_services() -> None:
+def test_the_address_of_the_api_service() -> None:
     assert addresses.api_service_address(IPv4Network("10.96.0.0/12")) == IPv4Address("10.96.0.1")
-    assert addresses.dns_service_address(IPv4Network("10.96.0.0/12")) == IPv4Address("10.96.0.10")
-    assert addresses.dns_service_address(IPv4Network("10.233.0.0/18")) == IPv4Address("10.233.0.10")
 
 
 # --- MTU --------------------------------------------------------------------------------------------------------------
@@ -183,7 +181,9 @@ def _block(pool: IPv4Network, size: int, number: int) -> IPv4Network:
 
 
 def table(spec: Lab) -> dict[str, tuple[str, int, int, str]]:
-    return {rule.name: (rule.protocol, rule.from_port, rule.to_port, rule.source) for rule in addresses.rules(spec)}
+    return {
+        rule.name: (rule.protocol, rule.from_port, rule.to_port, rule.source) for rule in addresses.ingress_rules(spec)
+    }
 
 
 ALWAYS = {
@@ -224,14 +224,14 @@ def test_etcd_only_between_control_planes() -> None:
         {"name": f"n{i}", "role": "control-plane", "subnet": "control", "address": f"10.0.1.{10 + i}"} for i in range(3)
     ]
     spec = parse_lab({"machines": {"provider": "local"}, "nodes": nodes})
-    etcd = [rule for rule in addresses.rules(spec) if rule.name == "etcd"]
+    etcd = [rule for rule in addresses.ingress_rules(spec) if rule.name == "etcd"]
     assert [(rule.from_port, rule.to_port, rule.to) for rule in etcd] == [(2379, 2380, "control-plane")]
 
 
 @examples(40)
 @given(labs())
 def test_every_rule_is_well_formed(raw: dict[str, Any]) -> None:
-    rules = addresses.rules(parse_lab(raw))
+    rules = addresses.ingress_rules(parse_lab(raw))
     assert len({rule.name for rule in rules}) == len(rules)
     for rule in rules:
         if rule.protocol in ("tcp", "udp"):

@@ -56,7 +56,7 @@ def deploy(lab: Lab, cloud: Cloud | None = None, *, balancer: bool = False) -> t
         dry_run=cloud is None,
         create=cloud.create if cloud else None,
         invoke=cloud.invoke if cloud else None,
-        timeout=60,
+        timeout_seconds=60,
     )
     return made, machines
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import pulumi
 import pulumi_aws as aws
 
-from components.spec.addresses import Rule, rules
+from components.spec.addresses import IngressRule, ingress_rules
 from components.spec.models import AwsMachines, Lab
 
 # Ports mean something to these protocols only; EC2 takes none with any other, nor with -1 for all.
@@ -51,7 +51,7 @@ def security_groups(
         tags={**tags, "Name": f"{name}-egress"},
         opts=opts,
     )
-    for rule in rules(lab):
+    for rule in ingress_rules(lab):
         has_ports = rule.protocol in _PROTOCOLS_WITH_PORTS
         for suffix, cidr in _sources(lab, rule):
             rule_name = f"{name}-{rule.name}{suffix}"
@@ -70,7 +70,7 @@ def security_groups(
     return SecurityGroups({group: resource.id for group, resource in groups.items()}, egress)
 
 
-def _sources(lab: Lab, rule: Rule) -> Iterator[tuple[str, str | None]]:
+def _sources(lab: Lab, rule: IngressRule) -> Iterator[tuple[str, str | None]]:
     """For each ingress rule that `rule` becomes, the suffix of its name and its CIDR; None stands for the group of all
     nodes."""
     match rule.source:
