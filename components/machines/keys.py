@@ -1,4 +1,4 @@
-"""SSH keys made by the program, so that both ends know the other's key before they first meet."""
+"""SSH keys that the program makes, so that both ends know each other's key before the first connection."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pulumi_tls as tls
 
 @dataclass(frozen=True)
 class SshKey:
-    """An ed25519 key pair. `private` is a secret in OpenSSH's format; `public` is one line, `ssh-ed25519 AAAA…`."""
+    """An ed25519 key pair. `private`: secret, in OpenSSH's format. `public`: one line, `ssh-ed25519 AAAA…`."""
 
     resource: tls.PrivateKey
     private: pulumi.Output[str]
@@ -18,6 +18,7 @@ class SshKey:
 
 
 def ssh_key(name: str, opts: pulumi.ResourceOptions) -> SshKey:
-    """Make a key pair. ed25519, because the SSH client in the command provider offers only SHA-1 for RSA."""
+    """Make a key pair. It is ed25519, because for RSA the command provider's SSH client offers only SHA-1 signatures,
+    which sshd refuses."""
     key = tls.PrivateKey(name, algorithm="ED25519", opts=opts)
     return SshKey(key, pulumi.Output.secret(key.private_key_openssh), key.public_key_openssh.apply(str.strip))

@@ -5,12 +5,14 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from components.machines.aws.instances import user_data
+from components.machines.aws import instances as instances_module
+from components.machines.aws.instances import FIRST_BOOT, user_data
 from engine.model import Deployment
 from tests.support.aws_labs import INSTANCE, TAGS, aws_lab, deploy, of_type
 from tests.support.moto_ec2 import Cloud, cloud
@@ -152,7 +154,10 @@ def test_a_machine_starts_when_it_can_fetch_its_key() -> None:
 
 @pytest.mark.parametrize(
     ("image", "ignored"),
-    [(None, {"associatePublicIpAddress", "ami"}), ("ami-0123456789abcdef0", {"associatePublicIpAddress"})],
+    [
+        (None, {"associatePublicIpAddress", "userData", "ami"}),
+        ("ami-0123456789abcdef0", {"associatePublicIpAddress", "userData"}),
+    ],
 )
 def test_an_image_that_was_looked_up_stays_for_the_machines_life(image: str | None, ignored: set[str]) -> None:
     for instance in of_type(deploy(aws_lab({"image": image}))[0], INSTANCE):
@@ -184,6 +189,20 @@ def test_a_replacement_frees_its_address_first_and_a_new_host_key_makes_a_new_ma
         assert instance.inputs["userDataReplaceOnChange"] is True
         assert instance.inputs["disableApiTermination"] is False
         assert [by_urn[urn].name for urn in instance.replace_with] == [f"{instance.name}-host"]
+
+
+def test_another_first_boot_program_changes_no_live_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A new version of this project must not replace the machines of every lab that stands."""
+    before = of_type(deploy(aws_lab())[0], INSTANCE)
+    changed = tmp_path / "first_boot.py"
+    changed.write_text(FIRST_BOOT.read_text() + "# one line more\n")
+    monkeypatch.setattr(instances_module, "FIRST_BOOT", changed)
+    after = of_type(deploy(aws_lab())[0], INSTANCE)
+    assert len(after) == 3
+    for old, new in zip(before, after, strict=True):
+        differing = {key for key in old.inputs.keys() | new.inputs if old.inputs.get(key) != new.inputs.get(key)}
+        assert differing == {"userData"}
+        assert differing <= set(new.ignore_changes)
 
 
 def test_spot_is_an_option() -> None:

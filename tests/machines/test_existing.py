@@ -144,9 +144,9 @@ def test_all_key_files_that_cannot_be_used_are_named_at_once(tmp_path: Path, key
     with pytest.raises(ProgramError) as caught:
         deploy(lab)
     absent, world, half = str(caught.value).splitlines()
-    assert f"{tmp_path}/absent" in absent and "Fix: make it" in absent and "(for host0)" in absent
+    assert f"{tmp_path}/absent" in absent and "Fix: create it" in absent and "(for host0)" in absent
     assert "mode 0644" in world and f"Fix: chmod 600 {open_to_all}" in world and "(for host1)" in world
-    assert "no private key" in half and "(for host2)" in half
+    assert "not a private key" in half and "(for host2)" in half
     assert HOST_KEYS[0] not in str(caught.value), "a file's content is nobody's message"
 
 
@@ -175,16 +175,16 @@ def test_a_key_with_a_passphrase_is_for_the_agent(tmp_path: Path, form: list[str
     for name, passphrase in [("open", ""), ("locked", "passphrase")]:
         subprocess.run(["ssh-keygen", "-q", *form, "-N", passphrase, "-f", tmp_path / name], check=True)
     deploy(existing_lab({"privateKeyFile": str(tmp_path / "open")}))
-    with pytest.raises(ProgramError, match=r"has a passphrase\. Fix: ssh-add it"):
+    with pytest.raises(ProgramError, match=r"has a passphrase\. Fix: give it to an SSH agent"):
         deploy(existing_lab({"privateKeyFile": str(tmp_path / "locked")}))
 
 
 @pytest.mark.parametrize(
-    ("content", "said"), [(b"", "no private key"), (b"\xff\xfe", "no private key"), (b"\0" * 9, "no private key")]
+    "content", [pytest.param(b"", id="empty"), pytest.param(b"\xff\xfe", id="not ASCII"), b"\0" * 9]
 )
-def test_content_that_is_no_key(key: Path, content: bytes, said: str) -> None:
+def test_content_that_is_not_a_key(key: Path, content: bytes) -> None:
     key.write_bytes(content)
-    with pytest.raises(ProgramError, match=said):
+    with pytest.raises(ProgramError, match="not a private key"):
         deploy(existing_lab({"privateKeyFile": str(key)}))
 
 

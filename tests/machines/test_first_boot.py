@@ -128,7 +128,7 @@ class Host:
             "CNI_LAB_SSM": surroundings.url,
             "CNI_LAB_SSH": str(self.ssh),
             "CNI_LAB_INSTANCE": str(self.instance),
-            "CNI_LAB_PATIENCE": "2",
+            "CNI_LAB_TIMEOUT_SECONDS": "2",
             "http_proxy": "http://127.0.0.1:9",
         }
 
@@ -213,7 +213,7 @@ def test_an_answer_that_is_not_the_key_is_asked_for_again(
     host: Host, surroundings: Surroundings, fault: tuple[int, dict[str, str]]
 ) -> None:
     surroundings.faults = [fault, fault]
-    done = host.boot(CNI_LAB_PATIENCE="10")
+    done = host.boot(CNI_LAB_TIMEOUT_SECONDS="10")
     assert done.returncode == 0, done.stderr
     assert len(done.stderr.splitlines()) == 2
     assert_secrets_kept(host, done, surroundings)

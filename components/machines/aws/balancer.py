@@ -1,7 +1,7 @@
-"""One address for several control planes: an internal network load balancer on the API's port.
+"""An internal network load balancer for the API of several control planes.
 
-Internal, because nodes meet it by their private addresses, which a security group can name; operators reach the API
-at the first control plane's fixed public address.
+It is internal because nodes reach it from their private addresses, which a security group can name. Operators reach the
+API at the first control plane's fixed public address.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from components.spec.addresses import API_PORT
 
 @dataclass(frozen=True)
 class BalancerArgs:
-    """`control_planes`: the machines behind it. The balancer stands in the first one's subnet."""
+    """`control_planes`: the machines behind the balancer, which is in the first one's subnet."""
 
     network: Network
     control_planes: Sequence[Machine]
@@ -90,7 +90,8 @@ class Balancer(pulumi.ComponentResource):
             target_type="instance",
             protocol="TCP",
             port=API_PORT,
-            # A control plane that is balanced to itself would drop packets that carry its own address.
+            # When the balancer sends a control plane's connection back to that same control plane, packets with its own
+            # address as their source would be dropped.
             preserve_client_ip="false",
             deregistration_delay=10,
             health_check={

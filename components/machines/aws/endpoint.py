@@ -1,7 +1,7 @@
-"""A person's way to workers that have no public address: an EC2 Instance Connect Endpoint.
+"""An EC2 Instance Connect Endpoint, through which people reach workers that have no public address.
 
-`aws ec2-instance-connect ssh` opens a tunnel through it for whoever IAM lets. The program itself goes through the first
-control plane, as it does to public workers: a remote command speaks SSH alone, and wants nobody's cloud session.
+`aws ec2-instance-connect ssh` opens a tunnel through it for everyone whom IAM permits. The program itself reaches all
+workers through the first control plane, because its remote commands speak SSH only and have no cloud session.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from components.spec.addresses import SSH_PORT
 
 @dataclass(frozen=True)
 class EndpointArgs:
-    """`workers`: the machines behind it. The endpoint stands in the first one's subnet."""
+    """`workers`: the machines behind the endpoint, which is in the first one's subnet."""
 
     network: Network
     workers: Sequence[Machine]
@@ -28,7 +28,7 @@ class EndpointArgs:
 
 
 class Endpoint(pulumi.ComponentResource):
-    """Lets SSH in to the nodes, from the endpoint and from nowhere else."""
+    """The endpoint, and the rules that let SSH through it to the nodes, and nothing else."""
 
     def __init__(self, name: str, args: EndpointArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__(names.ENDPOINT, name, {"workers": [machine.name for machine in args.workers]}, opts)
@@ -63,10 +63,10 @@ class Endpoint(pulumi.ComponentResource):
             name,
             subnet_id=args.network.subnet_ids[args.workers[0].node.subnet],
             security_group_ids=[group.id],
-            # Packets come from the endpoint, which a security group can name.
+            # Packets then come from the endpoint's address, which a security group can name.
             preserve_client_ip=False,
             tags=tags,
-            # EC2 chooses its address: after the machines, so that it is none of theirs.
+            # EC2 chooses the endpoint's address. After the machines are made, it cannot be one of theirs.
             opts=pulumi.ResourceOptions(
                 parent=self, depends_on=[machine.resource for machine in args.workers if machine.resource]
             ),

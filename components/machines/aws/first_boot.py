@@ -1,9 +1,9 @@
-"""First boot of an EC2 machine: its SSH host key comes from Parameter Store, before sshd starts.
+"""First boot of an EC2 machine: gets its SSH host key from Parameter Store before sshd starts.
 
-The text of this file goes into the user data and runs as a bootcmd of cloud-init; the library of the Python that
-cloud-init itself needs is all it uses. (curl before 7.87, as in Ubuntu 22.04, leaves the session token unsigned.)
-Fails closed: until the right key is here there is none, and sshd does not start. Secrets are never printed and are on
-no command line.
+The text of this file goes into the user data, and cloud-init runs it as a bootcmd. It uses the standard library alone,
+of the Python that cloud-init needs anyway; curl cannot do it, because before 7.87 (Ubuntu 22.04) it does not sign the
+session token. It fails closed: until the right key is installed there is no host key at all, and sshd does not start.
+Secrets are never printed, and never on a command line.
 """
 
 import hashlib
@@ -18,19 +18,20 @@ import urllib.request
 from pathlib import Path
 
 IMDS = os.environ.get("CNI_LAB_IMDS", "http://169.254.169.254")
-SSM = os.environ.get("CNI_LAB_SSM", "")  # by default the region's own
+SSM = os.environ.get("CNI_LAB_SSM", "")  # empty: the endpoint of the machine's region
 SSH = Path(os.environ.get("CNI_LAB_SSH", "/etc/ssh"))
-# cloud-init's folder for this instance: a machine made from this one's image has another.
+# In cloud-init's folder for this instance: a machine made from an image of this one has another folder.
 DONE = Path(os.environ.get("CNI_LAB_INSTANCE", "/var/lib/cloud/instance")) / "cni-lab-host-key"
-PATIENCE = float(os.environ.get("CNI_LAB_PATIENCE", "300"))  # seconds; a new role takes a while to be known
-PAUSE = min(5.0, PATIENCE / 10)
+# IAM needs a while until a new role is known everywhere.
+TIMEOUT_SECONDS = float(os.environ.get("CNI_LAB_TIMEOUT_SECONDS", "300"))
+PAUSE_SECONDS = min(5.0, TIMEOUT_SECONDS / 10)
 
-# The proxies of the environment are not meant for the addresses asked here.
+# The environment's proxies are not meant for these link-local and regional addresses.
 HTTP = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
 def ask(method: str, url: str, headers: dict[str, str], body: bytes | None = None) -> str:
-    """The answer's text. Raises OSError, with the service's word for what is wrong but without its answer."""
+    """The response's body. Raises OSError with the service's error code, but without the response."""
     try:
         with HTTP.open(urllib.request.Request(url, body, headers, method=method), timeout=10) as answer:
             return str(answer.read(65536), "utf-8")
@@ -43,7 +44,7 @@ def ask(method: str, url: str, headers: dict[str, str], body: bytes | None = Non
 
 
 def sign(url: str, region: str, body: bytes, headers: dict[str, str], access: dict[str, str]) -> dict[str, str]:
-    """The headers with AWS Signature Version 4 over all of them."""
+    """The request's headers, with an AWS Signature Version 4 over all of them."""
     now = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
     host = url.split("/")[2]
     signed = {**headers, "host": host, "x-amz-date": now, "x-amz-security-token": access["Token"]}
@@ -60,7 +61,7 @@ def sign(url: str, region: str, body: bytes, headers: dict[str, str], access: di
 
 
 def fetch(parameter: str) -> str:
-    """The parameter's value, decrypted, with the credentials of the machine's own role."""
+    """The parameter's decrypted value, read with the credentials of the machine's own role."""
     token = ask("PUT", f"{IMDS}/latest/api/token", {"X-aws-ec2-metadata-token-ttl-seconds": "300"})
 
     def metadata(path: str) -> str:
@@ -76,7 +77,7 @@ def fetch(parameter: str) -> str:
 
 
 def install(key: str) -> None:
-    """Make `key` the only host key. Raises ValueError for a text that is no ed25519 private key."""
+    """Make `key` the only host key. Raises ValueError where the text is not an ed25519 private key."""
     new = SSH / ".cni-lab-host-key"
     new.unlink(missing_ok=True)
     try:
@@ -87,7 +88,7 @@ def install(key: str) -> None:
         derive = ["ssh-keygen", "-y", "-P", "", "-f", str(new)]
         public = subprocess.run(derive, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60)
         if public.returncode != 0 or not public.stdout.startswith("ssh-ed25519 "):
-            raise ValueError("the parameter's value is no ed25519 private key")
+            raise ValueError("the parameter's value is not an ed25519 private key")
         (SSH / "ssh_host_ed25519_key.pub").write_text(public.stdout)
         new.rename(SSH / "ssh_host_ed25519_key")
     finally:
@@ -98,19 +99,20 @@ def install(key: str) -> None:
 def main(parameter: str) -> None:
     if DONE.exists():
         return
-    for stale in SSH.glob("ssh_host_*"):  # the image's own
+    for stale in SSH.glob("ssh_host_*"):  # made for the image
         stale.unlink()
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + TIMEOUT_SECONDS
     while True:
         try:
             install(fetch(parameter))
         except (OSError, LookupError, ValueError, TypeError, subprocess.TimeoutExpired) as error:
-            # The text of other errors may quote what was being read.
+            # The text of any other error may quote the key or the credentials.
             reason = error if isinstance(error, OSError) else type(error).__name__
             print(f"cni-lab: SSH host key {parameter}: {reason}", file=sys.stderr, flush=True)
             if time.monotonic() > deadline:
-                sys.exit(f"cni-lab: no SSH host key after {PATIENCE:.0f} s; sshd stays off. Fix: replace the machine")
-            time.sleep(PAUSE)
+                waited = f"{TIMEOUT_SECONDS:.0f} s"
+                sys.exit(f"cni-lab: no SSH host key after {waited}; sshd stays off. Fix: replace the machine")
+            time.sleep(PAUSE_SECONDS)
         else:
             print(f"cni-lab: SSH host key {parameter} installed", flush=True)
             return

@@ -1,4 +1,4 @@
-"""EC2 machines: fixed private addresses, one fixed public one, and host keys known before the first contact."""
+"""EC2 instances: fixed private addresses, one fixed public address, and host keys known before the first connection."""
 
 from __future__ import annotations
 
@@ -19,15 +19,16 @@ from components.spec import names
 from components.spec.models import AwsMachines, Lab, Node
 
 FIRST_BOOT = Path(__file__).parent / "first_boot.py"
-UBUNTU = "/aws/service/canonical/ubuntu/server/24.04/stable/current/amd64/hvm/ebs-gp3/ami-id"
-# An instance takes a minute or two from its launch to a sshd with our host key.
-DIAL_ERROR_LIMIT = 60
-DIAL_TIMEOUT = 15  # seconds
+UBUNTU_PARAMETER = "/aws/service/canonical/ubuntu/server/24.04/stable/current/amd64/hvm/ebs-gp3/ami-id"
+# From its launch an instance needs a minute or two until sshd runs with our host key. The client pauses up to 5 s
+# between attempts.
+DIAL_ATTEMPTS = 60
+DIAL_TIMEOUT_SECONDS = 15
 
 
 @dataclass(frozen=True)
 class InstancesArgs:
-    """`stack` names the lab in Parameter Store and in tags; `tags` go on everything, `Name` is added."""
+    """`stack` names the lab in Parameter Store. `tags` go on everything; the resource's own name is added as `Name`."""
 
     lab: Lab
     network: Network
@@ -36,16 +37,16 @@ class InstancesArgs:
 
 
 class Instances(pulumi.ComponentResource):
-    """`machines` by node name, in the stack file's order. The first control plane has a fixed public address, and is
-    the way in to the others."""
+    """`machines` by node name, in the stack file's order. The first control plane has a fixed public address and is the
+    jump host to the others."""
 
     machines: dict[str, Machine]
 
     def __init__(self, name: str, args: InstancesArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         spec = args.lab.machines
         assert isinstance(spec, AwsMachines)
-        face = {"instanceType": spec.instance_type, "nodes": [node.name for node in args.lab.nodes]}
-        super().__init__(names.AWS_MACHINES, name, face, opts)
+        shown = {"instanceType": spec.instance_type, "nodes": [node.name for node in args.lab.nodes]}
+        super().__init__(names.AWS_MACHINES, name, shown, opts)
         child = pulumi.ResourceOptions(parent=self)
         entrance = args.lab.control_planes[0]
 
@@ -56,49 +57,50 @@ class Instances(pulumi.ComponentResource):
             tags={**args.tags, "Name": f"{name}-operator"},
             opts=child,
         )
-        # Allocated apart from its machine: the address is in the API's certificate and in the kubeconfig.
+        # Apart from its machine, because the API's certificate and the kubeconfig contain this address.
         address = aws.ec2.Eip(f"{name}-api", domain="vpc", tags={**args.tags, "Name": f"{name}-api"}, opts=child)
         image = spec.image or _current_ubuntu(self)
 
-        proxy: remote.ProxyConnectionArgs | None = None
-        self.machines = {}
+        jump: remote.ProxyConnectionArgs | None = None
+        machines: dict[str, Machine] = {}
+        # The jump host comes first: the others' connections name it.
         for node in sorted(args.lab.nodes, key=lambda n: n is not entrance):
             host_key = ssh_key(f"{name}-{node.name}-host", child)
             instance = self._instance(f"{name}-{node.name}", args, spec, node, host_key, key_pair, image)
-            way_in = node is entrance
-            if way_in:
+            is_entrance = node is entrance
+            if is_entrance:
                 aws.ec2.EipAssociation(
                     f"{name}-api",
                     instance_id=instance.id,
                     allocation_id=address.allocation_id,
                     opts=pulumi.ResourceOptions(parent=self, depends_on=[args.network.routed[node.subnet]]),
                 )
-                proxy = remote.ProxyConnectionArgs(
+                jump = remote.ProxyConnectionArgs(
                     host=address.public_ip,
                     user=spec.user,
                     private_key=operator.private,
                     host_key=host_key.public,
-                    dial_error_limit=DIAL_ERROR_LIMIT,
-                    per_dial_timeout=DIAL_TIMEOUT,
+                    dial_error_limit=DIAL_ATTEMPTS,
+                    per_dial_timeout=DIAL_TIMEOUT_SECONDS,
                 )
             connection = remote.ConnectionArgs(
-                host=address.public_ip if way_in else str(node.address),
+                host=address.public_ip if is_entrance else str(node.address),
                 user=spec.user,
                 private_key=operator.private,
                 host_key=host_key.public,
-                proxy=None if way_in else proxy,
-                dial_error_limit=DIAL_ERROR_LIMIT,
-                per_dial_timeout=DIAL_TIMEOUT,
+                proxy=None if is_entrance else jump,
+                dial_error_limit=DIAL_ATTEMPTS,
+                per_dial_timeout=DIAL_TIMEOUT_SECONDS,
             )
-            self.machines[node.name] = Machine(
+            machines[node.name] = Machine(
                 node=node,
                 id=instance.id,
                 resource=instance,
                 connection=connection,
-                api_host=address.public_ip if way_in else instance.public_ip,
+                api_host=address.public_ip if is_entrance else instance.public_ip,
                 root=spec.user == "root",
             )
-        self.machines = {node.name: self.machines[node.name] for node in args.lab.nodes}
+        self.machines = {node.name: machines[node.name] for node in args.lab.nodes}
         self.register_outputs({"apiAddress": address.public_ip})
 
     def _instance(
@@ -111,7 +113,7 @@ class Instances(pulumi.ComponentResource):
         key_pair: aws.ec2.KeyPair,
         image: pulumi.Input[str],
     ) -> aws.ec2.Instance:
-        """One machine, and what lets it, and nobody else, fetch its own SSH host key at first boot."""
+        """One instance, and the role that lets it, and it alone, fetch its own SSH host key at first boot."""
         tags = {**args.tags, "Name": name}
         child = pulumi.ResourceOptions(parent=self)
         parameter_name = f"/cni-lab/{args.stack}/{node.name}/ssh-host-key"
@@ -131,7 +133,7 @@ class Instances(pulumi.ComponentResource):
             tags=tags,
             opts=child,
         )
-        # Decrypting needs no word more: the key aws/ssm serves whoever may read the parameter.
+        # Nothing about decryption: the key aws/ssm decrypts for everyone who may read the parameter.
         policy = aws.iam.RolePolicy(
             name,
             role=role.id,
@@ -148,15 +150,15 @@ class Instances(pulumi.ComponentResource):
             instance_type=spec.instance_type,
             subnet_id=args.network.subnet_ids[node.subnet],
             private_ip=str(node.address),
-            # Packages come by a public address of the machine's own, or by NAT; the first control plane gets its
-            # fixed one.
+            # A machine reaches the package mirrors by its own public address, or through NAT. The first control plane
+            # gets its fixed address instead.
             associate_public_ip_address=None if first else not private,
-            # Pods' addresses are not the machine's own.
+            # Packets carry pods' addresses, which are not the instance's own.
             source_dest_check=False,
             vpc_security_group_ids=[args.network.security_group_ids[group] for group in groups],
             key_name=key_pair.key_name,
             iam_instance_profile=profile.name,
-            # One hop: a pod on a bridge cannot reach the machine's credentials.
+            # With one hop, a pod on a bridge cannot reach the instance's credentials.
             metadata_options={"http_endpoint": "enabled", "http_tokens": "required", "http_put_response_hop_limit": 1},
             root_block_device={
                 "volume_type": "gp3",
@@ -166,6 +168,7 @@ class Instances(pulumi.ComponentResource):
                 "tags": tags,
             },
             user_data=user_data(node.name, parameter_name),
+            # Has no effect, as user_data is ignored below; but to remove it would be a change of every live machine.
             user_data_replace_on_change=True,
             disable_api_termination=False,
             instance_market_options=(
@@ -175,20 +178,22 @@ class Instances(pulumi.ComponentResource):
             opts=pulumi.ResourceOptions(
                 parent=self,
                 depends_on=[args.network.routed[node.subnet], policy],
-                # A stopped machine has no public address, and a newer image is no reason to replace a machine.
-                ignore_changes=["associate_public_ip_address", *([] if spec.image else ["ami"])],
+                # No reason to replace a live machine: it loses its public address while it is stopped, its first boot
+                # is over, whatever the program for it says now, and there is a newer image.
+                ignore_changes=["associate_public_ip_address", "user_data", *([] if spec.image else ["ami"])],
                 # The old machine holds the address that the new one needs.
                 delete_before_replace=True,
                 # A machine reads its host key once: another key needs another machine.
                 replace_with=[host_key.resource],
-                # The public address is ignored above, so a worker is replaced by what gives or takes it.
+                # The public address is ignored above, so a change of what gives or takes it replaces the worker.
                 replacement_trigger=spec.worker_access if node.role == "worker" else None,
             ),
         )
 
 
 def user_data(node: str, parameter: str) -> str:
-    """cloud-config of a node: its name, and its host key from Parameter Store before sshd starts. Holds no secret."""
+    """The cloud-config of a node: its name, and the program that gets its host key from Parameter Store before sshd
+    starts. Contains no secret."""
     program = textwrap.indent(FIRST_BOOT.read_text(encoding="utf-8"), " " * 6)
     # An empty `ssh_keys` keeps cloud-init from making host keys of its own.
     return f"""\
@@ -206,12 +211,12 @@ bootcmd:
 
 
 def _current_ubuntu(parent: pulumi.Resource) -> pulumi.Output[str]:
-    found = aws.ssm.get_parameter_output(name=UBUNTU, opts=pulumi.InvokeOutputOptions(parent=parent))
-    return found.insecure_value  # `value` is the same, but would hide the image's id as a secret
+    found = aws.ssm.get_parameter_output(name=UBUNTU_PARAMETER, opts=pulumi.InvokeOutputOptions(parent=parent))
+    return found.insecure_value  # `value` is the same text, but hidden as a secret
 
 
 def _iam_prefix(node: Node) -> str:
-    """IAM allows a prefix of 38 characters, and adds its own 26."""
+    """IAM allows a prefix of 38 characters, and adds 26 of its own."""
     return f"cni-lab-{node.name}"[:37] + "-"
 
 

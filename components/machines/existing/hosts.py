@@ -1,4 +1,4 @@
-"""Hosts that exist already: nothing is made, only the way to each is told."""
+"""Existing hosts: nothing is created, only the SSH connection to each host is described."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from components.machines.machine import Machine
 from components.spec import names
 from components.spec.models import ExistingMachines, Lab, Node
 
-# They are up, so a host that does not answer within a minute or two is a finding, not something to wait for.
-DIAL_ERROR_LIMIT = 8
-DIAL_TIMEOUT = 15  # seconds
+# The hosts run already, so one that does not answer within a minute or two is an error and not worth a longer wait.
+DIAL_ATTEMPTS = 8
+DIAL_TIMEOUT_SECONDS = 15
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,8 @@ class HostsArgs:
 
 
 class Hosts(pulumi.ComponentResource):
-    """`machines` by node name. Raises pulumi.RunError that names every key which cannot be used."""
+    """`machines` by node name, in the stack file's order. Raises pulumi.RunError with every SSH key file that cannot be
+    used."""
 
     machines: dict[str, Machine]
 
@@ -55,8 +56,8 @@ def _machine(spec: ExistingMachines, node: Node, key: pulumi.Output[str] | None)
             user=jump.user,
             private_key=key,
             host_key=jump.host_key,
-            dial_error_limit=DIAL_ERROR_LIMIT,
-            per_dial_timeout=DIAL_TIMEOUT,
+            dial_error_limit=DIAL_ATTEMPTS,
+            per_dial_timeout=DIAL_TIMEOUT_SECONDS,
         )
     return Machine(
         node=node,
@@ -69,10 +70,10 @@ def _machine(spec: ExistingMachines, node: Node, key: pulumi.Output[str] | None)
             private_key=key,
             host_key=host_key,
             proxy=proxy,
-            dial_error_limit=DIAL_ERROR_LIMIT,
-            per_dial_timeout=DIAL_TIMEOUT,
+            dial_error_limit=DIAL_ATTEMPTS,
+            per_dial_timeout=DIAL_TIMEOUT_SECONDS,
         ),
-        # A forwarded port on this computer leads to SSH and not to the API.
+        # A loopback address is a forwarded port on this computer. It leads to SSH, but not to the API.
         api_host=pulumi.Output.from_input(str(node.address) if _is_loopback(host) else host),
         root=user == "root",
     )
@@ -90,9 +91,10 @@ def _key_file(spec: ExistingMachines, node: Node) -> str | None:
 
 
 def _private_keys(spec: ExistingMachines, nodes: tuple[Node, ...]) -> dict[str | None, pulumi.Output[str] | None]:
-    """The text of each key file that the nodes name; None where the agent is asked, or where a preview has no key.
+    """The text of each private key file that the nodes name. It is None where the SSH agent holds the key, and where a
+    preview finds no file: a preview connects to no host, so it may run on a computer that has no key.
 
-    A preview contacts no host, so a reviewer's computer needs neither: what is absent is an error of `up` only.
+    Raises pulumi.RunError with every problem.
     """
     preview = pulumi.runtime.is_dry_run()
     found: dict[str | None, pulumi.Output[str] | None] = {}
@@ -104,12 +106,15 @@ def _private_keys(spec: ExistingMachines, nodes: tuple[Node, ...]) -> dict[str |
             if file is not None:
                 found[file] = pulumi.Output.secret(_read_key(file))
             elif not preview and not os.environ.get("SSH_AUTH_SOCK"):
-                problems.append(f"privateKeyFile: none, and no SSH agent. Fix: name a file, or start one (for {users})")
+                fix = "name a key file, or start an agent"
+                problems.append(f"privateKeyFile: none, and no SSH agent runs. Fix: {fix} (for {users})")
         except FileNotFoundError:
             if preview:
                 pulumi.warn(f"privateKeyFile: {file} is not on this computer; `up` needs it (for {users})")
             else:
-                problems.append(f"privateKeyFile: {file} — not there. Fix: make it, or correct its name (for {users})")
+                problems.append(
+                    f"privateKeyFile: {file} — does not exist. Fix: create it, or correct the path (for {users})"
+                )
         except ValueError as error:
             problems.append(f"privateKeyFile: {file} — {error} (for {users})")
     if problems:
@@ -118,7 +123,7 @@ def _private_keys(spec: ExistingMachines, nodes: tuple[Node, ...]) -> dict[str |
 
 
 def _read_key(file: str) -> str:
-    """The text of a private key file. Raises FileNotFoundError, or ValueError with what is wrong and the fix."""
+    """The text of a private key file. Raises FileNotFoundError, or ValueError with the problem and its fix."""
     try:
         path = Path(file).expanduser()
         mode = path.stat().st_mode
@@ -129,24 +134,24 @@ def _read_key(file: str) -> str:
         text = ""
     except OSError as error:
         raise ValueError(f"cannot be read ({error.strerror}). Fix: name a file that you can read") from None
-    except RuntimeError as error:  # no such user's home
+    except RuntimeError as error:  # ~user, and there is no such user
         raise ValueError(f"{error}. Fix: write the path in full") from None
     if not text.startswith("-----BEGIN "):
-        raise ValueError("is no private key. Fix: name the private half, not the .pub file")
+        raise ValueError("is not a private key. Fix: name the private key, not the .pub file")
     if mode & 0o077:
         raise ValueError(f"others can read it (mode {mode & 0o777:04o}). Fix: chmod 600 {file}")
     if _is_locked(text):
-        raise ValueError("has a passphrase. Fix: ssh-add it, and leave privateKeyFile out: the agent is asked then")
+        raise ValueError("has a passphrase. Fix: give it to an SSH agent (ssh-add), and remove privateKeyFile")
     return text
 
 
 def _is_locked(text: str) -> bool:
-    """Whether a passphrase protects the key: said by PEM's header, or by the cipher's name in OpenSSH's format."""
+    """Whether a passphrase protects the key. PEM has it in its header, OpenSSH's format in the cipher's name."""
     head, *body = text.strip().splitlines()
     if "OPENSSH" not in head:
         return "ENCRYPTED" in text
     try:
         start = base64.b64decode("".join(body)[:64])
     except ValueError:
-        return False  # not for us to say; the SSH client will
+        return False  # a broken file: the SSH client's error says so
     return start.startswith(b"openssh-key-v1\0") and not start[15:].startswith(b"\0\0\0\4none")

@@ -1,7 +1,7 @@
 """Machines on this computer: containers with systemd and sshd, at the lab's own addresses, without a cloud account.
 
-This computer is the lab's router. Everything made here is labelled with the stack and the lab's own SSH key, so a
-killed run leaves nothing that the next `up` or `destroy` does not clear, and nothing of anyone else's is touched.
+This computer is the lab's router. Everything made here carries two labels, the stack and the fingerprint of the lab's
+SSH key. So the next `up` or `destroy` clears whatever a killed run left, and never touches what others made.
 """
 
 from __future__ import annotations
@@ -19,31 +19,34 @@ from components.machines.keys import ssh_key
 from components.machines.machine import Machine
 from components.spec import addresses, models, names
 
-# As Pulumi starts its plugins in the project's folder; an absolute path would tie the state to one clone.
-SCRIPTS = "components/machines"
-# debian:bookworm-20260918-slim (docker-library/repo-info, repos/debian/remote); without a tag, as podman before 5
-# refuses a name with both.
+# Pulumi starts its plugins in the project's folder, and an absolute path would tie the state to one clone. These paths
+# are links to the scripts of this folder: states of labs that stand hold them, so that another path would show as a
+# change of every machine, and `destroy` without `up` would not find it.
+SCRIPTS = "components/machines/local-"
+# debian:bookworm-20260918-slim (docker-library/repo-info, repos/debian/remote), by its digest alone, because podman
+# before 5 refuses a name with both a tag and a digest.
 BASE_IMAGE = "library/debian@sha256:3783cc01769c7b2b1b83a5c5ad96c815348e28ed7da68e2e3687004faa906251"
-# What a Debian machine needs before prepare.sh, and what the labs' walks are seen with.
+# What prepare.sh needs on a Debian machine, and the tools with which people look at a lab.
 PACKAGES = (
     "systemd systemd-sysv libpam-systemd dbus openssh-server sudo iproute2 iptables nftables ipset kmod procps "
     "ca-certificates curl gpg jq ethtool conntrack socat tcpdump iputils-ping iputils-arping ebtables hostname "
     "netbase less"
 )
-DIAL_ERROR_LIMIT = 30
+DIAL_ATTEMPTS = 30
 Environment = dict[str, pulumi.Input[str]]
 
 
 @dataclass(frozen=True)
 class ContainersArgs:
-    """`lab`: a lab whose machines are local. `stack`: its stack's name, part of every name on this computer."""
+    """`lab`: a lab whose provider is local. `stack`: the stack's name, part of every name on this computer."""
 
     lab: models.Lab
     stack: str
 
 
 def built_image() -> str:
-    """Name of the image that is built where the stack file names none; another recipe has another name."""
+    """Name of the image that is built where the stack file names none. It contains a checksum of everything that the
+    image is made of, so a change of either file, even of a comment, replaces the machines of every local lab."""
     folder = Path(__file__).parent
     files = b"".join((folder / name).read_bytes() for name in ("local-image-setup.sh", "Containerfile"))
     recipe = hashlib.sha256(files + f"{BASE_IMAGE} {PACKAGES}".encode()).hexdigest()
@@ -51,33 +54,30 @@ def built_image() -> str:
 
 
 class Containers(pulumi.ComponentResource):
-    """`machines`: node name → Machine, in the stack file's order."""
+    """`machines` by node name, in the stack file's order."""
 
     machines: dict[str, Machine]
 
     def __init__(self, name: str, args: ContainersArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__(names.LOCAL_MACHINES, name, {}, opts)
         lab, settings = args.lab, args.lab.machines
-        if not isinstance(settings, models.LocalMachines):
-            raise TypeError(f"machines.provider is {settings.provider}, not local")
+        assert isinstance(settings, models.LocalMachines)
         self._name, self._lab, self._settings, self._stack = name, lab, settings, args.stack
         self._own = pulumi.ResourceOptions(parent=self)
         self._login = ssh_key(f"{name}-login", self._own)
         owner = self._login.resource.public_key_fingerprint_sha256
 
-        # Its delete is the sweep: made first, it goes last.
+        # Its delete removes whatever is left. It is created first, and therefore deleted last.
         engine = self._command(
             "engine",
-            "local-engine.sh",
+            "engine.sh",
             {"STACK": args.stack, "OWNER": owner, "ENGINE": settings.engine},
             delete="delete",
             previous_output=True,
         )
         self._common: Environment = {"STACK": args.stack, "OWNER": owner, "ENGINE": engine.stdout}
         needs = " ".join(addresses.kernel_modules(lab))
-        kernel = self._command(
-            "kernel", "local-kernel.sh", {"KERNEL": needs, "MACHINES": str(len(lab.nodes))}, after=engine
-        )
+        kernel = self._command("kernel", "kernel.sh", {"KERNEL": needs, "MACHINES": str(len(lab.nodes))}, after=engine)
         image = self._image(kernel)
         networks = {subnet: self._network(subnet, kernel) for subnet in lab.network.subnets}
         self.machines = {node.name: self._machine(node, image, networks[node.subnet]) for node in lab.nodes}
@@ -92,7 +92,7 @@ class Containers(pulumi.ComponentResource):
             environment["IMAGE"] = built_image()
             environment["BASE_IMAGE"] = f"{mirrors.get('docker.io', 'docker.io')}/{BASE_IMAGE}"
             environment["PACKAGES"] = PACKAGES
-        return self._command("image", "local-image.sh", environment, after=after)
+        return self._command("image", "image.sh", environment, after=after)
 
     def _network(self, subnet: str, after: pulumi.Resource) -> local.Command:
         lab = self._lab
@@ -109,9 +109,9 @@ class Containers(pulumi.ComponentResource):
         }
         return self._command(
             f"subnet-{subnet}",
-            "local-network.sh",
+            "network.sh",
             environment,
-            # The others are rules on this computer, which change in place.
+            # The other variables become rules on this computer, which can change in place.
             triggers=["ENGINE", "OWNER", "NETWORK", "SUBNET", "MTU"],
             update="update",
             delete="delete",
@@ -126,7 +126,7 @@ class Containers(pulumi.ComponentResource):
             **self._common,
             "NODE": node.name,
             "NETWORK": f"cni-lab-{self._stack}-{node.subnet}",
-            # The network's range and MTU stand here so that a machine is replaced with its network.
+            # The script does not use these two: they replace the machine together with its network.
             "SUBNET": str(lab.network.subnets[node.subnet]),
             "MTU": str(lab.link_mtu),
             "ADDRESS": str(node.address),
@@ -135,14 +135,14 @@ class Containers(pulumi.ComponentResource):
             "AUTHORIZED_KEY": self._login.public,
             "HOST_KEY": host_key.public,
             "CPUS": "" if settings.cpus is None else f"{settings.cpus:g}",
-            # The engines write 4Gi as 4g.
+            # The container engines write 4Gi as 4g.
             "MEMORY": "" if settings.memory is None else settings.memory[:-1].lower(),
             "MOUNTS": "\n".join(mounts),
             "RUN_ARGS": "\n".join(settings.run_args),
         }
         made = self._command(
             f"node-{node.name}",
-            "local-machine.sh",
+            "machine.sh",
             environment,
             triggers=list(environment),
             stdin=host_key.private,
@@ -155,7 +155,7 @@ class Containers(pulumi.ComponentResource):
             user=settings.user,
             private_key=self._login.private,
             host_key=host_key.public,
-            dial_error_limit=DIAL_ERROR_LIMIT,
+            dial_error_limit=DIAL_ATTEMPTS,
         )
         return Machine(
             node=node,
@@ -179,12 +179,13 @@ class Containers(pulumi.ComponentResource):
         after: pulumi.Resource | None = None,
         previous_output: bool = False,
     ) -> local.Command:
-        """One script of ours: `create`, and the words for update and delete where it has them.
+        """A command that runs a script of this folder with the argument `create`. `update` and `delete` are the
+        arguments for these operations, where the script has them.
 
-        `triggers` are the variables whose change makes this another thing: it is deleted, then made again. The
-        script's text is no input: a mended script must not show every machine as changed.
+        `triggers`: the variables whose change replaces the resource. The script's text is not an input, because a
+        corrected script must not show every machine as changed.
         """
-        run = f"bash {SCRIPTS}/{script}"
+        run = f"bash {SCRIPTS}{script}"
         return local.Command(
             f"{self._name}-{name}",
             create=f"{run} create",
