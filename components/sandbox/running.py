@@ -1,4 +1,4 @@
-"""Start the processes of one sandbox from a plan, and enter its machines.
+"""Start the processes of one sandbox from a plan.
 
 directory/                     mode 0700
   nodes, router.batch          what machine.sh reads; NODE/node.batch, fdb.batch, nat.rules, nat.nft, pods/, root/
@@ -25,8 +25,9 @@ from components.sandbox.certificates import Authority
 from components.sandbox.files import node_files
 from components.sandbox.model import Plan, digest
 from components.sandbox.objects import make_objects
-from components.sandbox.requirements import PATH, find, is_root, unshare
+from components.sandbox.requirements import PATH, is_root, unshare
 from components.spec.models import Node
+from components.verify.read.namespace import start_time
 
 HERE = Path(__file__).resolve().parent
 _START_SECONDS, _START_SECONDS_PER_NODE = 60, 10
@@ -225,24 +226,6 @@ def machine_pids(holder: int, nodes: Sequence[str]) -> dict[str, int]:
     if missing := [node for node in nodes if node not in found]:
         raise SandboxError(f"the sandbox does not stand: no machine of {', '.join(missing)}")
     return {node: found[node] for node in nodes}
-
-
-def start_time(pid: int) -> int:
-    """When a process started, in clock ticks since the boot: with its number it names a process for good."""
-    try:
-        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19])
-    except (OSError, ValueError, IndexError):
-        return -1
-
-
-def enter(pid: int, *, user: bool, command: Sequence[str]) -> list[str]:
-    """The command that runs another one on a machine, as root there."""
-    namespaces = ["--user", "--preserve-credentials"] if user else []
-    namespaces += ["--mount", "--net", "--uts", "--pid", "--root", "--wd"]
-    path = "/opt/sandbox/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-    path += ":/run/current-system/sw/bin:/run/wrappers/bin"
-    variables = [f"PATH={path}", "HOME=/root", "USER=root"]
-    return [find("nsenter") or "nsenter", f"--target={pid}", *namespaces, "--", "/usr/bin/env", *variables, *command]
 
 
 def end(pid: int) -> None:

@@ -35,8 +35,9 @@ from components.sandbox.model import Plan, Pod, digest
 from components.sandbox.objects import make_objects, pod_object
 from components.sandbox.plan import make_plan
 from components.sandbox.requirements import examine, is_root
-from components.sandbox.running import Running, enter
+from components.sandbox.running import Running
 from components.spec.models import Lab, Node
+from components.verify.read.namespace import NamespaceAccess
 
 HERE = Path(__file__).parent
 SSHD = "/usr/sbin/sshd"
@@ -122,7 +123,7 @@ class Replica:
 
     def exec(self, node: str, argv: Sequence[str], timeout: float = 60) -> subprocess.CompletedProcess[str]:
         """Run on a node as root, without SSH."""
-        return _run(enter(self.running.pids[node], user=False, command=argv), timeout)
+        return _run(NamespaceAccess.of(node, self.running.outputs["access"][node]).command(argv), timeout)
 
     def pod_exec(self, pod: Pod, argv: Sequence[str], timeout: float = 60) -> subprocess.CompletedProcess[str]:
         """Run in a pod's network namespace."""

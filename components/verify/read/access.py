@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from components.verify.read.connection import Access, Connection, Unreachable
-from components.verify.read.ssh import SshAccess
+from components.verify.read.namespace import NamespaceAccess
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,12 @@ def access_of(node: str, entry: Mapping[str, Any]) -> Access:
     """How a node is reached, from its entry of the stack output. `kind` names the transport; SSH where it is absent."""
     kind = entry.get("kind", "ssh")
     try:
+        if kind == "namespace":
+            return NamespaceAccess.of(node, entry)
         if kind == "ssh":
+            # asyncssh takes longer to import than a sandbox to answer.
+            from components.verify.read.ssh import SshAccess
+
             return SshAccess.of(node, entry)
     except (KeyError, TypeError, ValueError) as error:
         why = f"{type(error).__name__}: {error}"
