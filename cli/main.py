@@ -19,6 +19,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 Stack = Annotated[str, typer.Argument(help="a lab of stacks/Pulumi.<STACK>.yaml")]
+SANDBOX = typer.Option("--sandbox", help="mean the stack's sandbox where a deployed lab stands too")
 PASS_ON = {"allow_extra_args": True, "ignore_unknown_options": True}
 
 
@@ -45,6 +46,20 @@ def plan(
     from cli.plan.command import plan as run
 
     raise typer.Exit(run(stack, as_json=json, out=out))
+
+
+@app.command()
+def sandbox(
+    stack: Annotated[str | None, typer.Argument(help="a lab of stacks/Pulumi.<STACK>.yaml")] = None,
+    down: Annotated[bool, typer.Option("--down", help="take it away")] = False,
+    listed: Annotated[bool, typer.Option("--list", help="show the sandboxes that stand")] = False,
+    rebuild: Annotated[bool, typer.Option("--rebuild", help="take it away and build it as the file is now")] = False,
+    json: Annotated[bool, typer.Option("--json", help="with --list: as JSON on stdout")] = False,
+) -> None:
+    """Build a lab in network namespaces of this computer, in seconds, and leave it standing."""
+    from cli.sandbox.command import run
+
+    raise typer.Exit(run(stack, down=down, listed=listed, rebuild=rebuild, as_json=json))
 
 
 def _pulumi(command: str, stack: str, context: typer.Context) -> None:
@@ -134,11 +149,12 @@ def verify(
     json: Annotated[bool, typer.Option("--json", help="every check as JSON on stdout")] = False,
     junit: Annotated[Path | None, typer.Option(help="write a JUnit report into this file")] = None,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="show the checks that pass too")] = False,
+    sandbox: Annotated[bool, SANDBOX] = False,
 ) -> None:
     """Check every expectation of a lab against its nodes and its API; exit 1 where one fails."""
     from cli.live.verify import verify as run
 
-    raise typer.Exit(run(stack, as_json=json, junit_file=junit, verbose=verbose))
+    raise typer.Exit(run(stack, as_json=json, junit_file=junit, verbose=verbose, sandbox=sandbox))
 
 
 @app.command()
@@ -149,21 +165,24 @@ def walk(
     json: Annotated[bool, typer.Option("--json", help="the hops as JSON on stdout")] = False,
     svg: Annotated[Path | None, typer.Option(help="write a picture for a slide into this file")] = None,
     capture: Annotated[bool, typer.Option(help="listen at every hop at once and show the same packet on each")] = False,
+    sandbox: Annotated[bool, SANDBOX] = False,
 ) -> None:
     """Show a packet's way between two pods, hop by hop: the command, what was seen, what was expected."""
     from cli.live.walk import run
 
-    raise typer.Exit(run(stack, source, target, as_json=json, svg=svg, captured=capture))
+    raise typer.Exit(run(stack, source, target, as_json=json, svg=svg, captured=capture, sandbox=sandbox))
 
 
 @app.command()
 def addresses(
-    stack: Stack, json: Annotated[bool, typer.Option("--json", help="the table as JSON on stdout")] = False
+    stack: Stack,
+    json: Annotated[bool, typer.Option("--json", help="the table as JSON on stdout")] = False,
+    sandbox: Annotated[bool, SANDBOX] = False,
 ) -> None:
     """Show who gives which addresses, who took them, and whether any was given twice."""
     from cli.live.addresses import run
 
-    raise typer.Exit(run(stack, as_json=json))
+    raise typer.Exit(run(stack, as_json=json, sandbox=sandbox))
 
 
 @app.command(context_settings={"allow_interspersed_args": False})
@@ -171,11 +190,12 @@ def ssh(
     stack: Stack,
     node: Annotated[str, typer.Argument(help="a node's name")],
     command: Annotated[list[str] | None, typer.Argument(help="what to run there; without it, a shell")] = None,
+    sandbox: Annotated[bool, SANDBOX] = False,
 ) -> None:
     """Log in to a node with the lab's key, or run a command there; ssh's exit code."""
     from cli.live.ssh import run
 
-    raise typer.Exit(run(stack, node, command or []))
+    raise typer.Exit(run(stack, node, command or [], sandbox=sandbox))
 
 
 @app.command()
@@ -183,11 +203,12 @@ def kubeconfig(
     stack: Stack,
     out: Annotated[Path | None, typer.Option(metavar="FILE", help="write it into this file (mode 0600)")] = None,
     force: Annotated[bool, typer.Option("--force", help="overwrite a file that is not this command's")] = False,
+    sandbox: Annotated[bool, SANDBOX] = False,
 ) -> None:
     """Print a lab's kubeconfig, or write it into a file."""
     from cli.live.kubeconfig import run
 
-    raise typer.Exit(run(stack, out, force=force))
+    raise typer.Exit(run(stack, out, force=force, sandbox=sandbox))
 
 
 @app.command("break")
@@ -197,19 +218,23 @@ def break_(
     node: Annotated[str | None, typer.Option(help="where; without one, where a ping of verify shows it")] = None,
     yes: Annotated[bool, typer.Option("--yes", help="do not ask")] = False,
     listed: Annotated[bool, typer.Option("--list", help="show the faults, and which this lab can have")] = False,
+    sandbox: Annotated[bool, SANDBOX] = False,
 ) -> None:
     """Break one thing on purpose, and say what verify and walk must then find; `mend` undoes it."""
     from cli.live.faults import break_ as run
 
-    raise typer.Exit(run(stack, fault, node=node, yes=yes, listed=listed))
+    raise typer.Exit(run(stack, fault, node=node, yes=yes, listed=listed, sandbox=sandbox))
 
 
 @app.command()
-def mend(stack: Stack) -> None:
+def mend(
+    stack: Stack,
+    sandbox: Annotated[bool, SANDBOX] = False,
+) -> None:
     """Put back all that `break` broke, on every node that answers."""
     from cli.live.faults import mend as run
 
-    raise typer.Exit(run(stack))
+    raise typer.Exit(run(stack, sandbox=sandbox))
 
 
 @app.command(context_settings=PASS_ON)

@@ -15,7 +15,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from cli.lifecycle.pulumi_cli import CannotRun, refuse
-from cli.live.stack import live as read_stack
+from cli.live.stack import standing_live
 from components.spec import addresses as plan
 from components.spec.load import SpecError
 from components.verify.reading import Live, Reading, read_cluster, read_nodes
@@ -64,17 +64,17 @@ class Block:
         }
 
 
-def run(stack: str, *, as_json: bool = False) -> int:
+def run(stack: str, *, as_json: bool = False, sandbox: bool = False) -> int:
     """Print the table. Returns 0; 1 where an address was given twice or something could not be read; 2, 3."""
     try:
-        lab = read_stack(stack)
+        lab = standing_live(stack, sandbox=sandbox)
         reading = asyncio.run(_read(lab))
     except (CannotRun, SpecError) as error:
         return refuse("addresses", error)
     blocks = table(lab, reading)
     if as_json:
         document = {"stack": stack, "blocks": [b.to_json() for b in blocks], "unreachable": reading.unreachable}
-        print(json.dumps(document, indent=2))
+        print(json.dumps(document | {"sandbox": lab.sandbox}, indent=2))
     else:
         show(stack, blocks, reading, Console(width=None if sys.stdout.isatty() else 140, highlight=False))
     return 1 if any(block.collisions for block in blocks) or reading.unreachable else 0

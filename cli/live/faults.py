@@ -12,7 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from cli.lifecycle.pulumi_cli import CannotRun, refuse, stack_file
-from cli.live.stack import live
+from cli.live.stack import standing_live
 from components.spec import models
 from components.spec.load import SpecError, load_stack_file
 from components.verify.faults import FAULTS, Fault, Refused, Symptoms, Target, aim, find, inject, symptoms
@@ -21,12 +21,20 @@ from components.verify.read.connection import Unreachable
 from components.verify.reading import Live, read_cluster, view
 
 
-def break_(stack: str, fault: str | None, *, node: str | None = None, yes: bool = False, listed: bool = False) -> int:
+def break_(
+    stack: str,
+    fault: str | None,
+    *,
+    node: str | None = None,
+    yes: bool = False,
+    listed: bool = False,
+    sandbox: bool = False,
+) -> int:
     """Break one thing of a lab. Returns 0; 1 where it failed; 2 where the command is wrong; 2 and 3 as CannotRun."""
-    return _run("break", lambda: _break(stack, fault, node, yes, listed))
+    return _run("break", lambda: _break(stack, fault, node, yes, listed, sandbox))
 
 
-def _break(stack: str, name: str | None, node: str | None, yes: bool, listed: bool) -> int:
+def _break(stack: str, name: str | None, node: str | None, yes: bool, listed: bool, sandbox: bool) -> int:
     if listed:
         show_list(load_stack_file(stack_file(stack)).lab, _console())
         return 0
@@ -35,7 +43,9 @@ def _break(stack: str, name: str | None, node: str | None, yes: bool, listed: bo
     try:
         # What the stack file alone tells comes before the state is asked for.
         fault = find(name, load_stack_file(stack_file(stack)).lab)
-        lab = live(stack)
+        lab = standing_live(stack, sandbox=sandbox)
+        # A sandbox may have less to break than the file says.
+        fault = find(name, lab.lab)
         target, expected, no_api = asyncio.run(_aim(lab, fault, node))
     except Refused as error:
         raise CannotRun(str(error), code=2) from None
@@ -114,13 +124,13 @@ def show_list(lab: models.Lab, console: Console) -> None:
     console.print(table)
 
 
-def mend(stack: str) -> int:
+def mend(stack: str, *, sandbox: bool = False) -> int:
     """Put back all that `break` broke. Returns 0; 1 where a node does not answer; 2 and 3 as CannotRun."""
-    return _run("mend", lambda: _mend(stack))
+    return _run("mend", lambda: _mend(stack, sandbox))
 
 
-def _mend(stack: str) -> int:
-    mended = asyncio.run(put_back(live(stack), stack))
+def _mend(stack: str, sandbox: bool) -> int:
+    mended = asyncio.run(put_back(standing_live(stack, sandbox=sandbox), stack))
     for node, fault, how in mended.done:
         print(f"{node}: {fault}: {how}")
     for node, why in mended.failed.items():

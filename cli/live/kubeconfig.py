@@ -9,14 +9,15 @@ import sys
 from pathlib import Path
 
 from cli.lifecycle.pulumi_cli import CannotRun, refuse, stack_file
-from cli.live.stack import outputs
+from cli.live.stack import standing_outputs
+from components.spec.load import SpecError
 
 
-def run(stack: str, out: Path | None, *, force: bool = False) -> int:
+def run(stack: str, out: Path | None, *, force: bool = False, sandbox: bool = False) -> int:
     """Returns 0; 2 and 3 as CannotRun."""
     try:
         stack_file(stack)
-        text = outputs(stack).get("kubeconfig")
+        text = standing_outputs(stack, sandbox=sandbox).get("kubeconfig")
         if not text:
             raise CannotRun(
                 f"the lab {stack} does not stand: its last `up` gave out no kubeconfig. Run `./lab up {stack}`", code=2
@@ -25,7 +26,7 @@ def run(stack: str, out: Path | None, *, force: bool = False) -> int:
             print(text)
             return 0
         write(out, str(text), stack, force=force)
-    except CannotRun as error:
+    except (CannotRun, SpecError) as error:
         return refuse("kubeconfig", error)
     print(f"export KUBECONFIG={shlex.quote(str(out.absolute()))}", file=sys.stderr)
     return 0

@@ -1,4 +1,4 @@
-"""`./lab ssh`: OpenSSH to a node with the lab's own key and the host keys that the lab pinned."""
+"""`./lab ssh`: OpenSSH to a node with the lab's own key and the host keys that the lab pinned; a sandbox is entered."""
 
 from __future__ import annotations
 
@@ -15,37 +15,57 @@ from pathlib import Path
 from types import FrameType
 
 from cli.lifecycle.pulumi_cli import CannotRun, refuse, stack_file
-from cli.live.stack import outputs
+from cli.live.stack import standing_outputs
+from components.spec.load import SpecError
+from components.verify.read.connection import Unreachable
+from components.verify.read.namespace import NamespaceAccess
 from components.verify.read.ssh import Jump, SshAccess
 
 JUMP = ".jump"  # no node's name has a dot
 
 
-def run(stack: str, node: str, command: list[str]) -> int:
+def run(stack: str, node: str, command: list[str], *, sandbox: bool = False) -> int:
     """ssh's exit code: the command's own, 255 where there is no connection; 2 and 3 as CannotRun."""
+    # What the node's shell is to run starts after the node, with or without a `--` before it.
+    words = command[1:] if command[:1] == ["--"] else command
     try:
-        access = access_of(stack, node)
+        access = reach(stack, node, sandbox)
+        if isinstance(access, NamespaceAccess):
+            return enter(access, words)
         if shutil.which("ssh") is None:
             raise CannotRun("ssh is not on PATH: install OpenSSH's client")
-    except CannotRun as error:
+    except (CannotRun, SpecError) as error:
         return refuse("ssh", error)
+    except Unreachable as error:
+        print(f"lab ssh: {str(error).replace('STACK', stack)}", file=sys.stderr)
+        return 255
     if access.jump is not None and not access.jump.host_key:
         print("lab ssh: the jump host's key is not pinned; set machines.jumpHost.hostKey", file=sys.stderr)
-    # What is ssh's to read starts after the node, a `--` before it included.
-    return connect(access, command[1:] if command[:1] == ["--"] else command)
+    return connect(access, words)
 
 
-def access_of(stack: str, node: str) -> SshAccess:
+def reach(stack: str, node: str, sandbox: bool) -> SshAccess | NamespaceAccess:
     """How the stack's outputs say that a node is reached. Raises CannotRun, naming the nodes there are."""
     stack_file(stack)
-    known = outputs(stack).get("access")
+    known = standing_outputs(stack, sandbox=sandbox).get("access")
     if not known:
         raise CannotRun(
             f"the lab {stack} does not stand: its last `up` gave out no `access`. Run `./lab up {stack}`", code=2
         )
     if node not in known:
         raise CannotRun(f"{stack} has no node {node!r}; it has: {', '.join(known)}", code=2)
+    if known[node].get("kind") == "namespace":
+        return NamespaceAccess.of(node, known[node])
     return SshAccess.of(node, known[node])
+
+
+def enter(access: NamespaceAccess, command: Sequence[str]) -> int:
+    """Run a shell on a sandbox's node in the foreground. Raises Unreachable where it has ended."""
+    # As sshd does: the words make one line for the shell.
+    line = " ".join(command) if command else "exec bash -i"
+    with _signals_to(subprocess.Popen(access.command(["bash", "-c", f"cd && {line}"]))) as process:
+        code = process.wait()
+    return code if code >= 0 else 128 - code
 
 
 def connect(access: SshAccess, command: Sequence[str]) -> int:

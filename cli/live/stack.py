@@ -10,12 +10,14 @@ from typing import Any
 
 from cli.lifecycle import pulumi_cli
 from cli.lifecycle.pulumi_cli import CannotRun, environment_for_state, find_pulumi, stack_file
+from cli.sandbox.choice import sandbox_of
 from components.spec import models
 from components.spec.load import load_stack_file
 from components.verify.__main__ import live_of
 from components.verify.reading import Live
 
 PATIENCE = 60.0  # seconds
+_NOWHERE = "the lab {stack} does not stand: run `./lab up {stack}`, or `./lab sandbox {stack}` for one without machines"
 
 
 def outputs(stack: str) -> dict[str, Any]:
@@ -23,7 +25,7 @@ def outputs(stack: str) -> dict[str, Any]:
     kept = pulumi_cli.HOME / "state" / ".pulumi" / "stacks" / "cni-lab"
     if "PULUMI_BACKEND_URL" not in os.environ and not any(kept.glob(f"{glob.escape(stack)}.json*")):
         # Nothing has to be installed to say so.
-        raise CannotRun(f"the lab {stack} does not stand: run `./lab up {stack}` first", code=2)
+        raise CannotRun(_NOWHERE.format(stack=stack), code=2)
     folder = pulumi_cli.HOME / "config"
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     (folder / "Pulumi.yaml").write_text("name: cni-lab\nruntime: python\n", encoding="utf-8")
@@ -44,7 +46,7 @@ def outputs(stack: str) -> dict[str, Any]:
     if result.returncode:
         said = " ".join(result.stderr.split()).removeprefix("error: ")
         if "no stack named" in said:
-            raise CannotRun(f"the lab {stack} does not stand: run `./lab up {stack}` first", code=2)
+            raise CannotRun(_NOWHERE.format(stack=stack), code=2)
         raise CannotRun(f"the stack's outputs cannot be read: {said or f'exit code {result.returncode}'}")
     try:
         found = json.loads(result.stdout)
@@ -64,6 +66,18 @@ def live(stack: str) -> Live:
             f"the lab {stack} does not stand: its last `up` gave out no `access`. Run `./lab up {stack}`", code=2
         )
     return of_outputs(file.lab, found, file.config.get("aws:region"))
+
+
+def standing_outputs(stack: str, *, sandbox: bool = False) -> dict[str, Any]:
+    """The outputs of the stack's deployed lab, or of its sandbox where that is meant (cli/sandbox/choice.py)."""
+    chosen = sandbox_of(stack, sandbox)
+    return outputs(stack) if chosen is None else dict(chosen.outputs)
+
+
+def standing_live(stack: str, *, sandbox: bool = False) -> Live:
+    """The stack's deployed lab, or its sandbox where that is meant. Raises CannotRun, SpecError."""
+    chosen = sandbox_of(stack, sandbox)
+    return live(stack) if chosen is None else of_outputs(chosen.lab, dict(chosen.outputs), None)
 
 
 def of_outputs(lab: models.Lab, found: dict[str, Any], region: str | None) -> Live:

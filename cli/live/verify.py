@@ -14,7 +14,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from cli.lifecycle.pulumi_cli import CannotRun, refuse
-from cli.live.stack import live
+from cli.live.stack import standing_live
 from components.spec.load import SpecError
 from components.verify.reading import Reading, read_lab
 from components.verify.reading import verify as check
@@ -23,18 +23,25 @@ from components.verify.report import Result, count, document, junit
 _MARK = {"passed": "[green]ok[/]", "failed": "[red]FAILED[/]", "unknown": "[yellow]unknown[/]"}
 
 
-def verify(stack: str, *, as_json: bool = False, junit_file: Path | None = None, verbose: bool = False) -> int:
+def verify(
+    stack: str,
+    *,
+    as_json: bool = False,
+    junit_file: Path | None = None,
+    verbose: bool = False,
+    sandbox: bool = False,
+) -> int:
     """Print the checks of a lab, by node. Returns 0; 1 where one fails or could not be read; 2 and 3 as CannotRun."""
     started = time.monotonic()
     try:
-        lab = live(stack)
+        lab = standing_live(stack, sandbox=sandbox)
     except (CannotRun, SpecError) as error:
         return refuse("verify", error)
     reading = asyncio.run(read_lab(lab))
     results = check(lab, reading)
     seconds = time.monotonic() - started
     if as_json:
-        print(json.dumps(document(stack, reading, results), indent=2, ensure_ascii=False))
+        print(json.dumps(document(stack, reading, results) | {"sandbox": lab.sandbox}, indent=2, ensure_ascii=False))
     else:
         show(stack, reading, results, seconds, verbose, Console(width=None if sys.stdout.isatty() else 120))
     if junit_file is not None:

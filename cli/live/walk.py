@@ -15,7 +15,7 @@ from rich.markup import escape
 
 from cli.lifecycle.pulumi_cli import CannotRun, refuse
 from cli.live.picture import picture
-from cli.live.stack import live as read_stack
+from cli.live.stack import standing_live
 from components.spec.load import SpecError
 from components.verify import facts
 from components.verify.capture import Point, Sighting, capture, digest
@@ -28,11 +28,18 @@ _MARK = {"passed": "[green]ok[/]", "failed": "[red]STOP[/]", "unknown": "[yellow
 
 
 def run(
-    stack: str, source: str, target: str, *, as_json: bool = False, svg: Path | None = None, captured: bool = False
+    stack: str,
+    source: str,
+    target: str,
+    *,
+    as_json: bool = False,
+    svg: Path | None = None,
+    captured: bool = False,
+    sandbox: bool = False,
 ) -> int:
     """Walk. Returns 0; 1 where the ping is lost or a hop does not hold; 2 and 3 as CannotRun."""
     try:
-        lab = read_stack(stack)
+        lab = standing_live(stack, sandbox=sandbox)
         found, seen, notes = asyncio.run(_walk(lab, source, target, captured))
     except (CannotRun, SpecError) as error:
         return refuse("walk", error)
@@ -47,7 +54,7 @@ def run(
             return 2
     if as_json:
         document = {"stack": stack, **found.to_json(stack), "capture": [sighting.to_json() for sighting in seen]}
-        print(json.dumps(document | {"notes": notes}, indent=2, ensure_ascii=False))
+        print(json.dumps(document | {"notes": notes, "sandbox": lab.sandbox}, indent=2, ensure_ascii=False))
     else:
         show(stack, found, seen, notes, Console(width=None if sys.stdout.isatty() else 120, highlight=False))
         if svg is not None:

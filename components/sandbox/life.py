@@ -219,7 +219,8 @@ def _locked(name: str, home: Path, *, wait_seconds: float = 1.0) -> Iterator[tup
     """HOME/NAME, empty but for its lock, which is held. Who fails to fill it leaves nothing. Raises SandboxError."""
     directory = home / name
     try:
-        home.mkdir(mode=0o700, parents=True, exist_ok=True)
+        home.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        home.mkdir(mode=0o700, exist_ok=True)
         lock = _take(directory, time.monotonic() + wait_seconds)
     except OSError as error:
         raise SandboxError(f"{error.filename or directory}: {error.strerror or error}") from None

@@ -44,7 +44,7 @@ class Running:
     def __init__(self, plan: Plan, directory: Path, *, keep_open: Sequence[int] = ()) -> None:
         """`directory` is there and empty; `keep_open`: file descriptors that the sandbox keeps while it lives."""
         self.plan = plan
-        self.directory = directory
+        self.directory = directory.resolve()
         self._keep_open = tuple(keep_open)
         self._authority = Authority()
         self._url = ""

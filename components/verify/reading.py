@@ -16,6 +16,7 @@ from components.verify.expectations import Lab, expectations, probes
 from components.verify.facts import NodeFacts, Pod, Scope
 from components.verify.iproute import Seen
 from components.verify.read.connection import Access, Connection, Unreachable, render
+from components.verify.read.namespace import NamespaceAccess
 from components.verify.report import Result, compare
 
 NODE_TIMEOUT_SECONDS = 60.0
@@ -37,6 +38,11 @@ class Live:
     kubeconfig: str
     instances: Mapping[str, str] = field(default_factory=dict)
     region: str | None = None
+
+    @property
+    def sandbox(self) -> bool:
+        """Whether it is namespaces of this computer, where nothing repairs itself."""
+        return any(isinstance(access, NamespaceAccess) for access in self.access.values())
 
     @asynccontextmanager
     async def connect(self, node: str) -> AsyncIterator[Connection]:

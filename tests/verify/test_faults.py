@@ -92,7 +92,7 @@ def stack(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Be
 
 
 def stand_for(monkeypatch: pytest.MonkeyPatch, live: Live) -> None:
-    monkeypatch.setattr(cli.live.faults, "live", lambda _: live)
+    monkeypatch.setattr(cli.live.faults, "standing_live", lambda _, sandbox: live)
     monkeypatch.setattr(cli.live.faults, "stack_file", Path)
     monkeypatch.setattr(cli.live.faults, "load_stack_file", lambda _: SimpleNamespace(lab=live.lab))
 

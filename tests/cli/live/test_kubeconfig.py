@@ -19,7 +19,7 @@ TEXT = json.dumps({"apiVersion": "v1", "kind": "Config", "users": []}, indent=2)
 @pytest.fixture(autouse=True)
 def outputs(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
     found = {"kubeconfig": TEXT}
-    monkeypatch.setattr(kubeconfig, "outputs", lambda _stack: found)
+    monkeypatch.setattr(kubeconfig, "standing_outputs", lambda _stack, sandbox: found)
     return found
 
 

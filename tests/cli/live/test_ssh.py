@@ -46,7 +46,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def answers(monkeypatch: pytest.MonkeyPatch, outputs: dict[str, Any]) -> None:
-    monkeypatch.setattr(ssh, "outputs", lambda _stack: outputs)
+    monkeypatch.setattr(ssh, "standing_outputs", lambda _stack, sandbox: outputs)
 
 
 def test_a_command_runs_on_its_node_and_its_exit_code_is_passed_on(
