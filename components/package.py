@@ -1,8 +1,8 @@
-"""The lab as a component package, for Pulumi programs in any language: `pulumi package add <this repository>`.
+"""The lab as a component package for Pulumi programs in any language: `pulumi package add <this repository>`.
 
-PulumiPlugin.yaml makes the repository a plugin, and `__main__.py` serves this where it is started as one. The SDK reads
-the schema off the classes below at run time, so their annotations must be types and not text (no `annotations` import),
-and no unions.
+PulumiPlugin.yaml makes the repository a plugin. `__main__.py` serves this package when the engine starts it as a
+plugin. The SDK derives the schema from the classes below at run time, so their annotations must be types and not text
+(hence no `annotations` import), and must not be unions.
 """
 
 import sys
@@ -27,35 +27,35 @@ VERSION = "0.1.0"
 
 
 class LabArgs(TypedDict):
-    """A lab, in the words of a stack file (stacks/schema.json says what each object holds).
+    """A lab, with the keys of a stack file; stacks/schema.json describes each object.
 
-    All of it must be known before `up`: it decides which resources there are.
+    All of it must be known before `up`, because it decides which resources there are.
     """
 
     machines: dict[str, Any]
-    """Where the nodes run: EC2, this computer, or hosts that exist."""
+    """What the nodes run on: EC2 instances, containers on this computer, or existing hosts."""
     network: NotRequired[dict[str, Any]]
-    """What the machines stand in."""
+    """Network of the machines."""
     nodes: NotRequired[list[dict[str, Any]]]
-    """Without a word: one control plane and two workers."""
+    """Machines of the lab. Default: one control plane and two workers."""
     kubernetes: NotRequired[dict[str, Any]]
-    """The cluster that kubeadm makes."""
+    """The Kubernetes cluster, which kubeadm makes."""
     calico: NotRequired[dict[str, Any]]
-    """The pods' first network."""
+    """Calico, the pods' first network."""
     multus: NotRequired[dict[str, Any]]
-    """Several networks for a pod. Without it, Calico alone."""
+    """Multus, for pods with several networks. Default: Calico alone."""
     networks: NotRequired[list[dict[str, Any]]]
-    """Networks that pods can be attached to beside their first."""
+    """Networks for further interfaces of pods."""
     workloads: NotRequired[list[dict[str, Any]]]
-    """Deployments for demonstrations."""
+    """Deployments to try the networks with."""
     mirrors: NotRequired[dict[str, Any]]
-    """Other addresses for everything that comes from outside."""
+    """Other sources for everything that is downloaded."""
     owner: NotRequired[str]
-    """Whose lab this is; a tag on everything in a cloud."""
+    """Owner of the lab, a tag on every resource in a cloud."""
     ttl_hours: NotRequired[int]
-    """Hours to live, a tag on everything in a cloud."""
+    """Hours to live, a tag on every resource in a cloud."""
     stack: NotRequired[str]
-    """Names the lab in the cloud; without a word the stack's name. Each lab of a program needs its own."""
+    """Name of the lab in the cloud, which each lab of a program needs for itself. Default: the name of the stack."""
 
 
 class Lab(pulumi.ComponentResource):
@@ -66,7 +66,7 @@ class Lab(pulumi.ComponentResource):
     nodes: pulumi.Output[dict[str, str]]
     """Each node's machine id."""
     blocks: pulumi.Output[dict[str, list[str]]]
-    """The pod CIDRs that each node holds once the lab stands."""
+    """The pod CIDRs that each node has claimed, known after `up`."""
 
     def __init__(self, name: str, args: LabArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__(names.LAB, name, {}, opts)
@@ -81,13 +81,13 @@ class Lab(pulumi.ComponentResource):
 
 
 def plain(value: Any, key: str) -> Any:
-    """An input as the stack file would have it. Raises InputPropertyError where it is not known yet or a secret.
+    """An input as a stack file would have it. Raises InputPropertyError if it is a secret or not known yet.
 
-    Numbers come as floats over the wire.
+    The engine sends all numbers as floats, so whole ones become integers again.
     """
     if isinstance(value, pulumi.Output | Unknown):
         raise pulumi.InputPropertyError(
-            key, "is a secret or follows from another resource, but a lab must be plain and known before `up`"
+            key, "is a secret or comes from another resource, but a lab must be plain and known before `up`"
         )
     if isinstance(value, float) and value.is_integer():
         return int(value)
@@ -97,7 +97,7 @@ def plain(value: Any, key: str) -> Any:
 
 
 class Provider(ComponentProvider):
-    """Answers a lab that does not fit together with its findings, not with a traceback."""
+    """Reports the findings of an invalid lab instead of a traceback."""
 
     def construct(
         self,
@@ -110,13 +110,14 @@ class Provider(ComponentProvider):
             return super().construct(name, resource_type, inputs, options)
         except ComponentInitError as error:
             if isinstance(error.inner, SpecError):
-                raise pulumi.InputPropertiesError("", [in_the_engines_words(f) for f in error.inner.findings]) from None
+                raise pulumi.InputPropertiesError("", [property_error(f) for f in error.inner.findings]) from None
             if isinstance(error.inner, pulumi.InputPropertyError):
                 raise error.inner from None
             raise
 
 
-def in_the_engines_words(finding: Finding) -> InputPropertyErrorDetails:
+def property_error(finding: Finding) -> InputPropertyErrorDetails:
+    """A finding as the engine reports it: at the input that it is about."""
     return {"property_path": finding.key, "reason": str(finding).removeprefix(f"{finding.key}: ")}
 
 
@@ -125,6 +126,6 @@ def provider() -> Provider:
 
 
 def serve() -> NoReturn:
-    """Serve the package until the engine has had enough."""
+    """Serve the package until the engine ends it."""
     serve_provider(provider(), sys.argv[1:])
     sys.exit()

@@ -1,4 +1,4 @@
-"""JSON schema of a stack file, for editors: `python -m components.spec.schema` writes stacks/schema.json."""
+"""JSON schema of a stack file, from which editors complete: `python -m components.spec.schema` writes it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ SCHEMA_FILE = Path(__file__).parents[2] / "stacks" / "schema.json"
 
 
 def stack_file_schema() -> dict[str, Any]:
-    """The lab under `cni-lab:lab`, beside whatever else Pulumi keeps in a stack file."""
+    """The schema of a whole stack file: the lab under `cni-lab:lab`, and the keys that Pulumi keeps beside it."""
     lab = _tidy(Lab.model_json_schema(mode="validation"))
     definitions = lab.pop("$defs")
     return {
@@ -22,12 +22,12 @@ def stack_file_schema() -> dict[str, Any]:
         "required": ["config"],
         "properties": {
             "config": {
-                "description": "Configuration of the stack, namespace:key.",
+                "description": "Configuration of the stack. Every key has the form namespace:key.",
                 "type": "object",
                 "required": ["cni-lab:lab"],
                 "properties": {
                     "aws:region": {
-                        "description": "AWS region; needed where machines.provider is aws.",
+                        "description": "AWS region. Needed if machines.provider is aws.",
                         "type": "string",
                         "pattern": r"^[a-z]{2}(-[a-z]+)+-\d$",
                     },
@@ -35,17 +35,20 @@ def stack_file_schema() -> dict[str, Any]:
                 },
                 "propertyNames": {"pattern": "^(cni-lab:lab|(?!cni-lab:).+:.+)$"},
             },
-            "encryptionsalt": {"description": "Pulumi's own: salt of the stack's passphrase.", "type": "string"},
-            "secretsprovider": {"description": "Pulumi's own: who encrypts secrets.", "type": "string"},
-            "encryptedkey": {"description": "Pulumi's own: the stack's encrypted key.", "type": "string"},
-            "environment": {"description": "Pulumi's own: environments that configuration is taken from."},
+            "encryptionsalt": {
+                "description": "Pulumi's own key: the passphrase's salt.",
+                "type": "string",
+            },
+            "secretsprovider": {"description": "Pulumi's own key: who encrypts the secrets.", "type": "string"},
+            "encryptedkey": {"description": "Pulumi's own key: the stack's encrypted key.", "type": "string"},
+            "environment": {"description": "Pulumi's own key: the environments from which configuration is taken."},
         },
         "additionalProperties": False,
         "$defs": {**definitions, "Lab": lab},
     }
 
 
-# JSON schema knows no format for these two.
+# JSON schema has no format for these two.
 _ADDRESS = r"(25[0-5]|2[0-4]\d|1\d\d|[1-9]?\d)(\.(25[0-5]|2[0-4]\d|1\d\d|[1-9]?\d)){3}"
 _PATTERNS = {
     "ipv4network": rf"^{_ADDRESS}(/(3[0-2]|[12]?\d))?$",
@@ -54,7 +57,7 @@ _PATTERNS = {
 
 
 def _tidy(schema: Any) -> Any:
-    """Without the titles that only repeat the keys, and with patterns for networks."""
+    """The schema without titles (they only repeat the keys), with patterns for networks and one-line descriptions."""
     if isinstance(schema, list):
         return [_tidy(item) for item in schema]
     if not isinstance(schema, dict):
@@ -63,6 +66,8 @@ def _tidy(schema: Any) -> Any:
     if pattern := _PATTERNS.get(str(tidy.get("format"))):
         del tidy["format"]
         tidy["pattern"] = pattern
+    if isinstance(description := tidy.get("description"), str):
+        tidy["description"] = " ".join(description.split())
     return tidy
 
 

@@ -1,4 +1,4 @@
-"""stacks/schema.json: fresh, true of the stacks that ship, and no laxer or stricter than the models where it counts."""
+"""stacks/schema.json is up to date, accepts what the models accept, and refuses plain mistakes."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ STACKS = sorted((ROOT / "stacks").glob("Pulumi.*.yaml"))
 VALIDATOR = Draft202012Validator(stack_file_schema())
 
 
-def test_committed_file_is_fresh() -> None:
+def test_the_committed_file_is_up_to_date() -> None:
     assert SCHEMA_FILE == ROOT / "stacks" / "schema.json"
-    assert SCHEMA_FILE.read_text(encoding="utf-8") == render(), "write it again: python -m components.spec.schema"
+    assert SCHEMA_FILE.read_text(encoding="utf-8") == render(), "run python -m components.spec.schema"
 
 
-def test_is_a_schema() -> None:
+def test_it_is_a_json_schema() -> None:
     Draft202012Validator.check_schema(stack_file_schema())
 
 
-def test_stacks_ship() -> None:
+def test_the_stacks_that_ship() -> None:
     names = [path.name.removeprefix("Pulumi.").removesuffix(".yaml") for path in STACKS]
     assert names == ["cfos-egress", "components", "cross-node", "local", "nightly", "packet-life"]
 
 
 @pytest.mark.parametrize("path", STACKS, ids=lambda path: path.name)
-def test_shipped_stack(path: Path) -> None:
+def test_a_shipped_stack_is_valid(path: Path) -> None:
     VALIDATOR.validate(yaml.safe_load(path.read_text(encoding="utf-8")))
     # Editors find the schema by this line.
     assert path.read_text(encoding="utf-8").startswith("# yaml-language-server: $schema=schema.json\n")
@@ -43,7 +43,7 @@ def test_shipped_stack(path: Path) -> None:
 
 @examples(40)
 @given(labs())
-def test_accepted_labs_hold(raw: dict[str, Any]) -> None:
+def test_a_lab_that_the_models_accept_is_valid(raw: dict[str, Any]) -> None:
     VALIDATOR.validate({"config": {**CONFIG, "cni-lab:lab": raw}})
 
 
@@ -62,11 +62,11 @@ def test_accepted_labs_hold(raw: dict[str, Any]) -> None:
         {"confg": {}, "config": {"cni-lab:lab": {"machines": {"provider": "local"}}}},
     ],
 )
-def test_refuses(document: Any) -> None:
+def test_a_mistake_is_refused(document: Any) -> None:
     assert not VALIDATOR.is_valid(document)
 
 
-def test_allows_pulumis_own_keys() -> None:
+def test_pulumis_own_keys_are_allowed() -> None:
     VALIDATOR.validate(
         {
             "secretsprovider": "passphrase",
@@ -76,9 +76,9 @@ def test_allows_pulumis_own_keys() -> None:
     )
 
 
-def test_keeps_descriptions() -> None:
+def test_every_key_has_a_description() -> None:
     definitions = stack_file_schema()["$defs"]
-    assert "your own address" in definitions["AwsMachines"]["properties"]["operatorCidrs"]["description"]
+    assert "may reach SSH" in definitions["AwsMachines"]["properties"]["operatorCidrs"]["description"]
     assert definitions["Lab"]["description"] == "One Kubernetes networking lab."
     bare = [
         f"{name}.{key}"
@@ -86,10 +86,10 @@ def test_keeps_descriptions() -> None:
         for key, schema in body.get("properties", {}).items()
         if "description" not in schema and "const" not in schema
     ]
-    assert not bare, "say in components/spec/models.py what these keys are"
+    assert not bare, "these keys in components/spec/models have no docstring"
 
 
-def test_describes_itself_in_one_piece() -> None:
+def test_no_definition_is_missing_or_unused() -> None:
     """Every reference leads to a definition, and every definition is referred to."""
     text = json.dumps(stack_file_schema())
     for name in stack_file_schema()["$defs"]:

@@ -1,0 +1,82 @@
+"""The key `calico`: the pods' first network."""
+
+from __future__ import annotations
+
+from ipaddress import IPv4Address
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from components.spec import pins
+from components.spec.models.base import Cidr, DnsLabel, Model, Mtu, Switch, Version
+from components.spec.modes import MODES, Encapsulation, Mode
+
+
+class Pool(Model):
+    name: DnsLabel
+    """Name of the IPPool."""
+    cidr: Cidr
+    """Range of the pool, inside kubernetes.podCidr."""
+    block_size: Annotated[int, Field(ge=20, le=32)] = 26
+    """Prefix length of the blocks that nodes claim: 24 for 256 addresses, 26 for 64."""
+    encapsulation: Encapsulation = "VXLAN"
+    """How packets travel between nodes. The CrossSubnet kinds encapsulate only between nodes in different subnets."""
+    nat_outgoing: bool = True
+    """Translate the source of packets that leave the pools to the node's address."""
+    node_selector: str = "all()"
+    """Nodes whose pods take addresses from the pool, as a selector of Calico, e.g. all()."""
+    # The alias is given because the generator would make disableBgpExport.
+    disable_bgp_export: bool = Field(default=False, alias="disableBGPExport")
+    """Do not announce the pool's routes to BGP peers."""
+
+    @property
+    def mode(self) -> Mode:
+        """What the pool's encapsulation means."""
+        return MODES[self.encapsulation]
+
+
+class BgpPeer(Model):
+    name: DnsLabel
+    """Name of the BGPPeer."""
+    peer_ip: IPv4Address = Field(alias="peerIP")
+    """IPv4 address of the peer."""
+    as_number: Annotated[int, Field(ge=1, le=4294967295)]
+    """AS number of the peer."""
+    node_selector: str = "all()"
+    """Nodes that peer with it, as a selector of Calico, e.g. all()."""
+
+
+class Calico(Model):
+    version: Version = pins.DEFAULT_CALICO
+    """Version of Calico."""
+    install: Literal["operator", "manifest"] = "operator"
+    """Install Calico with the Tigera operator or with the manifest calico.yaml."""
+    bgp: Switch = "Disabled"
+    """Let BIRD exchange routes by BGP. The encapsulations IPIP and None need it. For VXLAN, Felix writes the routes."""
+    container_ip_forwarding: Switch = Field(default="Disabled", alias="containerIPForwarding")
+    """Let pods forward packets (net.ipv4.ip_forward in the pod)."""
+    linux_dataplane: Literal["Iptables", "Nftables"] = "Iptables"
+    """The packet filter that Felix programs."""
+    wireguard: bool = False
+    """Encrypt pod traffic between nodes with WireGuard (Felix wireguardEnabled, UDP port 51820)."""
+    ipam: Literal["Calico", "HostLocal"] = "Calico"
+    """Where pods' addresses come from. Calico: from the node's blocks. HostLocal: from the node's podCIDR."""
+    strict_affinity: bool = False
+    """Do not let nodes borrow addresses from one another's blocks."""
+    node_address_autodetection: Literal["FirstFound", "NodeInternalIP"] = "NodeInternalIP"
+    """How Calico finds the address of a node: the first one found, or the Node's InternalIP."""
+    interface: str | None = None
+    """Regular expression of the interface whose address Calico uses, e.g. eth1. Overrides nodeAddressAutodetection."""
+    mtu: Mtu | None = None
+    """MTU of the pods in bytes. Default: network.mtu less the largest overhead of the encapsulations."""
+    as_number: Annotated[int, Field(ge=1, le=4294967295)] = 64512
+    """AS number of the nodes."""
+    route_reflectors: tuple[DnsLabel, ...] = ()
+    """Names of the nodes that reflect BGP routes. With any, the node-to-node mesh is switched off."""
+    peers: tuple[BgpPeer, ...] = ()
+    """BGP peers outside the cluster."""
+    pools: tuple[Pool, ...] = Field(
+        default=(Pool.model_validate({"name": "default-ipv4-ippool", "cidr": "10.244.0.0/16", "blockSize": 24}),),
+        min_length=1,
+    )
+    """The IPPools. The operator undoes edits of an IPPool in the cluster, so change the pools here."""

@@ -1,0 +1,92 @@
+"""The keys `network`, `nodes` and `kubernetes`: the machines' network, the nodes, and the cluster."""
+
+from __future__ import annotations
+
+from ipaddress import IPv4Address, IPv4Network
+from typing import Annotated, Literal
+
+from pydantic import Field, StringConstraints
+
+from components.spec import pins
+from components.spec.models.base import Cidr, DnsLabel, HostName, Labels, Line, Model, Mtu, Port, UserName, Version
+
+
+class Ssh(Model):
+    """How SSH reaches one existing host."""
+
+    host_key: str
+    """Public key of the host: one line, ssh-ed25519 AAAA… (on the host: cat /etc/ssh/ssh_host_ed25519_key.pub)."""
+    address: HostName | None = None
+    """Host name or address that SSH connects to. Default: the node's address."""
+    user: UserName | None = None
+    """User that SSH connects as. Default: machines.user."""
+    port: Port | None = None
+    """SSH port of the host. Default: machines.port."""
+    private_key_file: Line | None = None
+    """Path of the SSH private key for the host. Default: machines.privateKeyFile."""
+
+
+class Taint(Model):
+    key: str
+    """Key of the taint, [prefix/]name."""
+    value: str = ""
+    """Value of the taint. It may be empty."""
+    effect: Literal["NoSchedule", "PreferNoSchedule", "NoExecute"]
+    """What happens to pods that do not tolerate the taint."""
+
+
+class Node(Model):
+    name: DnsLabel
+    """Host name and name of the Kubernetes Node. Calico chooses a node's first block by its name."""
+    role: Literal["control-plane", "worker"] = "worker"
+    """Role of the node in the cluster."""
+    subnet: DnsLabel
+    """Name of the node's subnet, one of network.subnets."""
+    address: IPv4Address
+    """IPv4 address of the node, inside its subnet."""
+    labels: Labels = Field(default_factory=dict)
+    """Labels of the Kubernetes Node."""
+    taints: tuple[Taint, ...] | None = None
+    """Taints of the Kubernetes Node, e.g. [{key: gpu, effect: NoSchedule}]. Default: none on a worker, kubeadm's on a
+    control plane. [] leaves a control plane without a taint, so that it takes every pod."""
+    ssh: Ssh | None = None
+    """How SSH reaches the host. Only for existing machines, which need it."""
+
+
+class Network(Model):
+    vpc_cidr: Cidr = IPv4Network("10.0.0.0/16")
+    """Range of the VPC. Only EC2 machines have one."""
+    subnets: dict[DnsLabel, Cidr] = Field(
+        default_factory=lambda: {"control": IPv4Network("10.0.1.0/24"), "workers": IPv4Network("10.0.2.0/24")}
+    )
+    """Range of each subnet, by the subnet's name. On EC2 each is inside vpcCidr."""
+    mtu: Mtu | None = None
+    """MTU between nodes, in bytes. Default: 9001 on EC2 and in local machines, 1500 on existing hosts."""
+
+
+class Kubernetes(Model):
+    version: Version = pins.DEFAULT_KUBERNETES
+    """Version of Kubernetes. CRI-O has the same minor version."""
+    pod_cidr: Cidr = IPv4Network("10.244.0.0/16")
+    """Range of the pod network, kubeadm's podSubnet. Every pool is inside it."""
+    service_cidr: Cidr = IPv4Network("10.96.0.0/12")
+    """Range of the Services' addresses, kubeadm's serviceSubnet."""
+    dns_domain: str = "cluster.local"
+    """DNS domain of the cluster."""
+    control_plane_endpoint: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9.-]+:\d{1,5}$")] | None = None
+    """host:port of a load balancer in front of all control planes. Default: on EC2, a load balancer that the lab makes
+    if it has several control planes; else the first control plane."""
+    allow_even_control_planes: bool = False
+    """Allow an even number of control planes. It tolerates no more losses than one control plane less does."""
+
+
+def default_nodes() -> tuple[Node, ...]:
+    """The machines of seed 000. In a new cluster, nodes of these names get the blocks that the seed shows."""
+    rows = [
+        ("ip1001100", "control-plane", "control", "10.0.1.100"),
+        ("ip-10-0-2-200", "worker", "workers", "10.0.2.200"),
+        ("ip-10-0-2-201", "worker", "workers", "10.0.2.201"),
+    ]
+    return tuple(
+        Node.model_validate(dict(zip(("name", "role", "subnet", "address"), row, strict=True))) for row in rows
+    )

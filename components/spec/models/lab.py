@@ -1,0 +1,85 @@
+"""The whole lab: what stands under `cni-lab:lab`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field, StringConstraints
+
+from components.spec.models.base import Model
+from components.spec.models.calico import Calico, Pool
+from components.spec.models.cluster import Kubernetes, Network, Node, default_nodes
+from components.spec.models.machines import Machines
+from components.spec.models.mirrors import Mirrors
+from components.spec.models.pods import AttachedNetwork, Delegate, Multus, Workload
+from components.spec.modes import TUNNELS, WIREGUARD, Tunnel
+
+
+class Lab(Model):
+    """One Kubernetes networking lab."""
+
+    machines: Machines
+    """What the nodes run on: EC2 instances, containers on this computer, or existing hosts."""
+    network: Network = Network()
+    """Network of the machines."""
+    nodes: tuple[Node, ...] = Field(default_factory=default_nodes, min_length=1)
+    """Machines of the lab. Default: one control plane and two workers."""
+    kubernetes: Kubernetes = Kubernetes()
+    """The Kubernetes cluster, which kubeadm makes."""
+    calico: Calico = Calico()
+    """Calico, the pods' first network."""
+    multus: Multus | None = None
+    """Multus, for pods with several networks. Default: Calico alone."""
+    networks: tuple[AttachedNetwork, ...] = ()
+    """Networks for further interfaces of pods (NetworkAttachmentDefinitions)."""
+    workloads: tuple[Workload, ...] = ()
+    """Deployments to try the networks with."""
+    mirrors: Mirrors = Mirrors()
+    """Other sources for everything that is downloaded."""
+    owner: Annotated[str, StringConstraints(pattern=r"^[\w .:/=+@-]{1,128}$")] = "cni-lab"
+    """Owner of the lab, a tag on every resource in a cloud."""
+    verify: bool = False
+    """Check the whole lab at the end of `up`, as `./lab verify` does. The report is the output `verification`."""
+    ttl_hours: Annotated[int, Field(ge=1, le=720)] | None = None
+    """Hours to live. A stack that has them is ephemeral: `./lab reap` destroys it when they are over."""
+
+    @property
+    def control_planes(self) -> tuple[Node, ...]:
+        return tuple(n for n in self.nodes if n.role == "control-plane")
+
+    @property
+    def workers(self) -> tuple[Node, ...]:
+        return tuple(n for n in self.nodes if n.role == "worker")
+
+    @property
+    def private_workers(self) -> bool:
+        """Whether the workers have no public addresses."""
+        return self.machines.private_workers
+
+    @property
+    def link_mtu(self) -> int:
+        """MTU between nodes, in bytes."""
+        return self.network.mtu or self.machines.default_link_mtu
+
+    @property
+    def encapsulations(self) -> frozenset[str]:
+        return frozenset(pool.encapsulation for pool in self.calico.pools)
+
+    @property
+    def tunnels(self) -> tuple[Tunnel, ...]:
+        """The kinds of tunnel that the nodes have."""
+        found = {pool.mode.tunnel for pool in self.calico.pools}
+        if self.calico.wireguard:
+            found.add(WIREGUARD)
+        return tuple(tunnel for tunnel in TUNNELS if tunnel in found)
+
+    @property
+    def sends_plain(self) -> bool:
+        """Whether a pool sends packets between some nodes without its own tunnel. WireGuard may still wrap them."""
+        return any(pool.mode.sends_plain for pool in self.calico.pools)
+
+    def pool_of(self, delegate: Delegate) -> Pool:
+        """The pool in whose blocks the delegate's range is. Raises KeyError if there is no pool of that name."""
+        if delegate.pool is None:
+            return self.calico.pools[0]
+        return {pool.name: pool for pool in self.calico.pools}[delegate.pool]

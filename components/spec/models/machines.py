@@ -1,0 +1,173 @@
+"""The key `machines`: what the nodes run on, and what differs between the providers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field, StringConstraints
+
+from components.spec.models.base import AbsolutePath, Cidr, HostName, Line, Model, Port, UserName
+
+
+class Mount(Model):
+    host_path: AbsolutePath
+    """Path of the directory on this computer."""
+    container_path: AbsolutePath
+    """Path of the directory in the machine."""
+    read_only: bool = False
+    """Let the machine read the directory and not write to it."""
+
+
+class MachineProvider(Model):
+    """What the program must know of a kind of machines beside its keys. Each provider says what is different for it, so
+    that nothing else has to ask for a provider by name."""
+
+    default_link_mtu: ClassVar[int] = 1500
+    """MTU between the nodes in bytes, where the stack file has no network.mtu."""
+    largest_link_mtu: ClassVar[int] = 9216
+    """The most that network.mtu may be, in bytes."""
+    hosts_stay: ClassVar[bool] = False
+    """Whether the hosts outlive the lab. If so, destroy undoes on each host what was done there."""
+    in_containers: ClassVar[bool] = False
+    """Whether the machines share this computer's swap, disk and connection tracking, which are then left alone."""
+    in_vpc: ClassVar[bool] = False
+    """Whether the subnets are parts of network.vpcCidr."""
+    first_node_host: ClassVar[int] = 1
+    """The first host number of a subnet that a node may have. Those before it belong to `subnet_owner`."""
+    subnet_owner: ClassVar[str] = "the gateway"
+    subnet_router: ClassVar[str] = "the router between them"
+    """What routes between the subnets."""
+    router_may_peer: ClassVar[bool] = False
+    """Whether that router may be one of calico.peers, and so learn the pods' addresses."""
+    typical_seconds: ClassVar[Mapping[str, Mapping[str, float]]] = {}
+    """How long a phase of `up` or `destroy` takes, where it differs from the common value in cli/lifecycle/progress.py.
+    The phases are the names there."""
+
+    provider: str
+
+    @property
+    def private_workers(self) -> bool:
+        """Whether the workers have no public addresses."""
+        return False
+
+    def power_refusal(self, verb: Literal["stop", "start"]) -> str | None:
+        """Why `./lab stop` or `./lab start` cannot switch the machines, and what to do instead; None where it can.
+        STACK stands for the stack's name."""
+        return (
+            f"machines.provider: {self.provider} — these machines cannot be switched off; ./lab destroy STACK instead"
+        )
+
+
+class AwsMachines(MachineProvider):
+    """EC2 instances in a VPC of the lab's own."""
+
+    # AWS, "Network maximum transmission unit (MTU) for your EC2 instance".
+    default_link_mtu = 9001
+    largest_link_mtu = 9001
+    in_vpc = True
+    # AWS, "Subnet CIDR blocks": the first four addresses of a subnet are taken, and the last.
+    first_node_host = 4
+    subnet_owner = "AWS"
+    subnet_router = "the VPC's router"
+    typical_seconds: ClassVar = {"up": {"machines": 90}, "destroy": {"machines": 170}}
+
+    provider: Literal["aws"]
+    operator_cidrs: tuple[Cidr, ...] = Field(min_length=1)
+    """Addresses that may reach SSH and the Kubernetes API: your own, e.g. [203.0.113.7/32]. The whole internet is
+    refused."""
+    instance_type: Annotated[str, StringConstraints(pattern=r"^[a-z0-9-]+\.[a-z0-9-]+$")] = "t3.large"
+    """EC2 instance type. A control plane needs at least 2 vCPU and 2 GiB."""
+    image: Annotated[str, StringConstraints(pattern=r"^ami-[0-9a-f]{8,17}$")] | None = None
+    """AMI id. Default: the newest Ubuntu 24.04 when a machine is made. The machine keeps that AMI for its life."""
+    user: UserName = "ubuntu"
+    """User that SSH connects as, one that the AMI has."""
+    volume_size: Annotated[int, Field(ge=10, le=1024)] = 30
+    """Size of the root volume in GiB (gp3, encrypted)."""
+    spot: bool = False
+    """Use spot instances. They cost about a third, and AWS may end them at any time."""
+    worker_access: Literal["Public", "InstanceConnect"] = "Public"
+    """Public: workers have public addresses. InstanceConnect: they have none; an EC2 Instance Connect Endpoint leads to
+    them, and a NAT gateway, which costs by the hour and by the gigabyte, leads out."""
+
+    @property
+    def private_workers(self) -> bool:
+        return self.worker_access == "InstanceConnect"
+
+    def power_refusal(self, verb: Literal["stop", "start"]) -> str | None:
+        if self.spot and verb == "stop":
+            return (
+                "machines.spot: true — a one-time spot instance cannot be stopped, only terminated. "
+                "./lab destroy STACK now and ./lab up STACK tomorrow, or set machines.spot: false"
+            )
+        return None
+
+
+class LocalMachines(MachineProvider):
+    """Containers on this computer that run systemd and sshd. They need no cloud account."""
+
+    # As on EC2, so that a lab shows the same numbers here.
+    default_link_mtu = 9001
+    in_containers = True
+    first_node_host = 2
+    typical_seconds: ClassVar = {"up": {"machines": 60, "prepare": 90, "calico": 90}, "destroy": {"machines": 15}}
+
+    provider: Literal["local"]
+    engine: Literal["auto", "podman", "docker"] = "auto"
+    """The program that runs the containers. auto: podman if it is installed, else docker."""
+    image: Line | None = None
+    """Container image of a machine, with systemd and sshd. Default: an image that is built from Debian 12."""
+    extra_mounts: tuple[Mount, ...] = ()
+    """Directories of this computer that are mounted into every machine."""
+    run_args: tuple[Line, ...] = ()
+    """Further arguments for the engine's `run` command, e.g. ["--runtime", "runc"]."""
+    cpus: Annotated[float, Field(gt=0)] | None = None
+    """CPUs of each machine, e.g. 2 or 1.5. Default: all of this computer's."""
+    memory: Annotated[str, StringConstraints(pattern=r"^\d+(Mi|Gi)$")] | None = None
+    """Memory of each machine, e.g. 4Gi. Default: no limit."""
+    user: UserName = "ubuntu"
+    """User that SSH connects as."""
+
+    def power_refusal(self, verb: Literal["stop", "start"]) -> str | None:
+        return (
+            "machines.provider: local — containers on this computer cost nothing while they idle; "
+            "./lab destroy STACK frees their memory, ./lab up STACK makes them again"
+        )
+
+
+class JumpHost(Model):
+    address: HostName
+    """Host name or address of the jump host."""
+    user: UserName
+    """User on the jump host."""
+    port: Port = 22
+    """SSH port of the jump host."""
+    host_key: str | None = None
+    """Public key of the jump host: one line as in known_hosts, without the host name."""
+
+
+class ExistingMachines(MachineProvider):
+    """Hosts that exist already and answer to SSH."""
+
+    hosts_stay = True
+    router_may_peer = True
+    typical_seconds: ClassVar = {"up": {"machines": 5}, "destroy": {"prepare": 30, "cluster": 30}}
+
+    provider: Literal["existing"]
+    user: UserName
+    """User that SSH connects as: root, or a user whose sudo asks for no password."""
+    port: Port = 22
+    """SSH port of the hosts."""
+    private_key_file: Line | None = None
+    """Path of the SSH private key on this computer. Default: the keys of the SSH agent."""
+    jump_host: JumpHost | None = None
+    """The host through which SSH reaches the others. Default: none."""
+
+    def power_refusal(self, verb: Literal["stop", "start"]) -> str | None:
+        return (
+            "machines.provider: existing — this program neither made these hosts nor switches them; shut them down "
+            "yourself, and the cluster comes back when they do"
+        )
+
+
+Machines = Annotated[AwsMachines | LocalMachines | ExistingMachines, Field(discriminator="provider")]

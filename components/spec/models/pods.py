@@ -1,0 +1,198 @@
+"""The keys `multus`, `networks` and `workloads`: several networks for a pod, and pods that use them."""
+
+from __future__ import annotations
+
+import json
+from ipaddress import IPv4Address, IPv4Interface
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, StringConstraints
+from pydantic_core import PydanticCustomError
+
+from components.spec import pins
+from components.spec.models.base import Cidr, DnsLabel, InterfaceName, Labels, Model, Mtu, Version
+
+
+class Delegate(Model):
+    """A CNI network for pods' eth0: Calico's plugin, which gets addresses in the node's own block from host-local."""
+
+    name: DnsLabel
+    """Name of the CNI network, of its file, and of its NetworkAttachmentDefinition in kube-system."""
+    range_start: Annotated[int, Field(ge=1)]
+    """First address for pods, counted from the start of the node's block: 150 in 10.244.6.0/24 is 10.244.6.150."""
+    range_end: Annotated[int, Field(ge=1)]
+    """Last address for pods, counted in the same way."""
+    pool: DnsLabel | None = None
+    """Name of the pool in whose blocks the range is. Default: the first pool."""
+    routes: tuple[Cidr, ...] = ()
+    """The only routes of the pods. Default: a default route."""
+    allow_ip_forwarding: bool | None = Field(default=None, alias="allowIPForwarding")
+    """Let pods forward packets. Default: as calico.containerIPForwarding."""
+
+
+class Multus(Model):
+    version: Version = pins.DEFAULT_MULTUS
+    """Version of Multus."""
+    cluster_network: DnsLabel
+    """Name of the delegate for pods that ask for none."""
+    delegates: tuple[Delegate, ...] = Field(min_length=1)
+    """The networks that can give a pod its eth0."""
+    log_level: Literal["debug", "verbose", "error", "panic"] = "verbose"
+    """Log level of Multus."""
+
+
+class Route(Model):
+    dst: Cidr
+    """Destination, e.g. 10.96.0.0/12."""
+    gateway: IPv4Address | None = None
+    """Next hop, inside the network's subnet. Default: the network's gateway."""
+
+
+class HostLocal(Model):
+    type: Literal["host-local"] = "host-local"
+    """Each node hands out the addresses by itself. They are unique on the node, not in the cluster."""
+    range_start: IPv4Address | None = None
+    """First address for pods. Default: the first of the subnet."""
+    range_end: IPv4Address | None = None
+    """Last address for pods. Default: the last of the subnet."""
+    gateway: IPv4Address | None = None
+    """Gateway of the network, which no pod gets. Default: the first address of the subnet."""
+
+
+class StaticAddresses(Model):
+    type: Literal["static"]
+    """Every pod gets the same fixed addresses, so only one pod can run at a time."""
+    addresses: tuple[IPv4Interface, ...] = Field(min_length=1)
+    """The addresses with their prefix length, e.g. 10.1.128.7/24."""
+    gateway: IPv4Address | None = None
+    """Next hop of the routes that name none."""
+
+
+class Whereabouts(Model):
+    type: Literal["whereabouts"]
+    """The addresses are unique in the cluster. The nodes must have the whereabouts plugin."""
+    range_start: IPv4Address | None = None
+    """First address for pods. Default: the first of the subnet."""
+    range_end: IPv4Address | None = None
+    """Last address for pods. Default: the last of the subnet."""
+    gateway: IPv4Address | None = None
+    """Next hop of the routes that name none."""
+
+
+Ipam = Annotated[HostLocal | StaticAddresses | Whereabouts, Field(discriminator="type")]
+
+
+class NetworkBase(Model):
+    name: DnsLabel
+    """Name of the NetworkAttachmentDefinition."""
+    namespace: DnsLabel = "default"
+    """Namespace of the NetworkAttachmentDefinition."""
+
+
+class AddressedNetwork(NetworkBase):
+    subnet: Cidr
+    """Range of the network's addresses."""
+    ipam: Ipam = HostLocal()
+    """How pods get their addresses. Default: host-local."""
+    routes: tuple[Route, ...] = ()
+    """Routes that pods get through the network."""
+    mtu: Mtu | None = None
+    """MTU of the interface in bytes. Default: network.mtu for a bridge, else the MTU of the node's interface."""
+
+
+class BridgeNetwork(AddressedNetwork):
+    type: Literal["bridge"]
+    """A Linux bridge on every node."""
+    bridge: InterfaceName
+    """Name of the Linux bridge on every node."""
+    is_gateway: bool = True
+    """Give the bridge the first address of the subnet."""
+    ip_masq: bool = False
+    """Translate the source of packets that leave the node to the node's address."""
+    hairpin_mode: bool = False
+    """Let a pod reach itself through the bridge."""
+
+
+class MacvlanNetwork(AddressedNetwork):
+    type: Literal["macvlan"]
+    """Interfaces with MAC addresses of their own, on top of an interface of the node."""
+    master: InterfaceName
+    """The node's interface."""
+    mode: Literal["bridge", "private", "vepa", "passthru"] = "bridge"
+    """How pods on the same master reach each other."""
+
+
+class IpvlanNetwork(AddressedNetwork):
+    type: Literal["ipvlan"]
+    """Interfaces on top of an interface of the node, with its MAC address."""
+    master: InterfaceName
+    """The node's interface."""
+    mode: Literal["l2", "l3", "l3s"] = "l2"
+    """Switch packets (l2) or route them (l3, l3s) on the master."""
+
+
+class HostDeviceNetwork(AddressedNetwork):
+    type: Literal["host-device"]
+    """An interface of the node that moves into the pod."""
+    device: InterfaceName
+    """The node's interface."""
+
+
+_Config = Annotated[dict[str, Any], Field(min_length=1)]
+
+
+def _from_json(value: object) -> object:
+    """The value of a JSON text, in which manuals show their definitions. Any other value as it is."""
+    if not isinstance(value, str):
+        return value
+    try:
+        return json.loads(value)
+    except json.JSONDecodeError as error:
+        where = {"what": error.msg, "line": error.lineno, "column": error.colno}
+        raise PydanticCustomError("json_text", "is not JSON: {what} (line {line}, column {column})", where) from None
+    except (ValueError, RecursionError) as error:
+        raise PydanticCustomError("json_text", "is not JSON: {what}", {"what": str(error)}) from None
+
+
+class CustomNetwork(NetworkBase):
+    """A CNI configuration that you write yourself."""
+
+    type: Literal["custom"]
+    """A CNI configuration that you write yourself."""
+    config: Annotated[_Config, BeforeValidator(_from_json, json_schema_input_type=_Config | str)]
+    """The configuration, with cniVersion and either type or plugins: a mapping, or the same as JSON text."""
+
+
+AttachedNetwork = Annotated[
+    BridgeNetwork | MacvlanNetwork | IpvlanNetwork | HostDeviceNetwork | CustomNetwork, Field(discriminator="type")
+]
+
+
+class Attachment(Model):
+    name: DnsLabel
+    """Name of the network, one of networks."""
+    default_route: IPv4Address | None = None
+    """Gateway of a default route through this network. It replaces the default routes of the pod's other networks."""
+
+
+class Workload(Model):
+    """A Deployment to try the networks with."""
+
+    name: DnsLabel
+    """Name of the Deployment."""
+    image: Annotated[str, StringConstraints(pattern=r"^[a-z0-9.-]+(:\d+)?/[^\s:@]+(:[\w.-]+)?(@sha256:[0-9a-f]{64})?$")]
+    """Full name of the container image with its registry, e.g. docker.io/library/busybox:1.37."""
+    namespace: DnsLabel = "default"
+    """Namespace of the Deployment. It is made if it does not exist."""
+    replicas: Annotated[int, Field(ge=0, le=500)] = 1
+    """Number of pods."""
+    command: tuple[str, ...] = ()
+    """Command of the container. Default: the image's."""
+    on_control_plane: bool = False
+    """Let the pods tolerate the taint of control planes."""
+    node_selector: Labels = Field(default_factory=dict)
+    """Labels that a node must have to take the pods."""
+    default_network: DnsLabel | None = None
+    """Name of the delegate for the pods' eth0. Default: multus.clusterNetwork."""
+    networks: tuple[Attachment, ...] = ()
+    """Networks of the pods' further interfaces, net1, net2, …"""
