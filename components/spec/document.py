@@ -9,7 +9,8 @@ from typing import Any
 import yaml
 
 from components.spec.findings import Finding, SpecError, shown
-from components.spec.translate import Flaw, KeyPath, dotted
+from components.spec.keypath import KeyPath, dotted
+from components.spec.translate import Flaw
 
 MAX_BYTES = 256 << 10
 MAX_DEPTH = 32
@@ -44,14 +45,48 @@ for _tag, _pattern, _first in (
     _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(f"^(?:{_pattern})$"), _first)
 
 
-def read_document(path: Path) -> tuple[dict[str, Any], list[Flaw]]:
-    """The mapping in the file, and flaws of single values: duplicate keys, tags. Paths in the lab are the lab's own.
+class WrittenFloat(float):
+    """A number with the text that the file has for it: 1.30 is no version 1.3."""
 
-    Raises SpecError where the file holds no mapping at all.
+    text: str
+
+    def __str__(self) -> str:
+        return self.text
+
+
+class Lines:
+    """The line of every key and every list item of a file, by its place as findings write it."""
+
+    def __init__(self) -> None:
+        self._lines: dict[str, int] = {}
+
+    def note(self, path: KeyPath, node: yaml.Node) -> None:
+        self._lines.setdefault(_written(path), node.start_mark.line + 1)
+
+    def of(self, key: str) -> int:
+        """The line of the place `key`; where the file has none, of what would hold it."""
+        if match := re.fullmatch(r"line (\d+)", key):
+            return int(match[1])
+        ends = [len(key), *(index for index in reversed(range(len(key))) if key[index] in ".[")]
+        found = (self._lines.get(place) for end in ends for place in (key[:end], f"config.{key[:end]}"))
+        lab = (self._lines.get(place) for place in (dotted(()), "config"))
+        return next((line for line in (*found, *lab) if line is not None), 1)
+
+
+def _written(path: KeyPath) -> str:
+    """The place as findings write it: of the lab, and beside it of the file."""
+    return dotted(path[2:] if path[:2] == ("config", "cni-lab:lab") else path)
+
+
+def read_document(path: Path) -> tuple[dict[str, Any], list[Flaw], Lines]:
+    """The mapping in the file; flaws of single values: duplicate keys, tags; and the lines of its keys.
+
+    Paths in the lab are the lab's own. Raises SpecError where the file holds no mapping at all.
     """
+    lines = Lines()
 
     def refuse(key: str, value: str, problem: str, fix: str) -> SpecError:
-        return SpecError([Finding(key, value, problem, fix)], path.name)
+        return SpecError([Finding(key, value, problem, fix, lines.of(key))], path.name)
 
     try:
         with path.open("rb") as file:
@@ -75,12 +110,12 @@ def read_document(path: Path) -> tuple[dict[str, Any], list[Flaw]]:
         fix = "take that character out"
         raise refuse(path.name, "a control character", str(error).splitlines()[0], fix) from None
     found: list[Flaw] = []
-    document = _value(loader, node, (), found) if node else None
+    document = _value(loader, node, (), found, lines) if node else None
     if document is None:
         raise refuse(path.name, "empty", "holds no lab", "write config: with cni-lab:lab: and the lab under it")
     if not isinstance(document, dict):
         raise refuse(path.name, shown(document), "must be a mapping", "write config: with cni-lab:lab: under it")
-    return document, found
+    return document, found, lines
 
 
 def _yaml_words(error: yaml.MarkedYAMLError, text: str) -> tuple[str, str, str, str]:
@@ -103,15 +138,17 @@ def _yaml_words(error: yaml.MarkedYAMLError, text: str) -> tuple[str, str, str, 
     return f"line {number + 1}", shown(line.strip()), problem, fix
 
 
-def _value(loader: _Loader, node: yaml.Node, path: KeyPath, found: list[Flaw]) -> Any:
-    """The node's value; every duplicate key, tag and key that is no text goes to `found`."""
+def _value(loader: _Loader, node: yaml.Node, path: KeyPath, found: list[Flaw], lines: Lines) -> Any:
+    """The node's value; every duplicate key, tag and key that is no text goes to `found`, every place to `lines`."""
 
     def note(at: KeyPath, value: str, problem: str, fix: str) -> None:
         place = at[2:] if at[:2] == ("config", "cni-lab:lab") else at
         found.append(Flaw(Finding(dotted(place), value, problem, fix), place, place))
 
     if isinstance(node, yaml.SequenceNode):
-        return [_value(loader, item, (*path, index), found) for index, item in enumerate(node.value)]
+        for index, item in enumerate(node.value):
+            lines.note((*path, index), item)
+        return [_value(loader, item, (*path, index), found, lines) for index, item in enumerate(node.value)]
     if isinstance(node, yaml.MappingNode):
         values: dict[str, Any] = {}
         for key_node, value_node in node.value:
@@ -124,13 +161,19 @@ def _value(loader: _Loader, node: yaml.Node, path: KeyPath, found: list[Flaw]) -
             if key in values:
                 again = f"again on line {key_node.start_mark.line + 1}"
                 note((*path, key), again, "is given twice", "keep one of the two")
-            values[key] = _value(loader, value_node, (*path, key), found)
+            lines.note((*path, key), key_node)
+            values[key] = _value(loader, value_node, (*path, key), found, lines)
         return values
     try:
-        return loader.construct_object(node)
+        value = loader.construct_object(node)
     except (yaml.YAMLError, ValueError):
         if len(node.value) > 4000:
             note(path, shown(node.value), "is too large for any key here", "write a smaller number")
         else:
             note(path, shown(node.value), f"has the tag {shown(node.tag)}", "take the tag out")
         return None
+    if not isinstance(value, float):
+        return value
+    written = WrittenFloat(value)
+    written.text = node.value
+    return written

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 
 
@@ -14,12 +14,14 @@ class Finding:
 
     `key` is the place, e.g. `nodes[2].address`. It is always whole, because programs and tests look findings up by it.
     `value` is what the file has there, shortened to one short line. `problem` and `fix` continue the sentence.
+    `line` is counted from 1; None where the lab came from no file.
     """
 
     key: str
     value: str
     problem: str
     fix: str
+    line: int | None = field(default=None, compare=False)
 
     def __str__(self) -> str:
         end = "" if self.fix.endswith(("?", ".")) else "."
@@ -37,14 +39,21 @@ class SpecError(Exception):
     def __str__(self) -> str:
         count = len(self.findings)
         head = f"{self.source} has {count} mistake{'' if count == 1 else 's'}:"
-        return "\n".join([head, *(f"  {finding}" for finding in self.findings)])
+        return "\n".join([head, *(f"  {self._place(finding)}{finding}" for finding in self.findings)])
+
+    def _place(self, finding: Finding) -> str:
+        """`Pulumi.local.yaml:12: `, which editors and terminals make a link of."""
+        return f"{self.source}:{finding.line}: " if finding.line is not None else ""
 
 
-def nearest(word: str, words: Iterable[str]) -> str | None:
-    """The word that was probably meant, whatever its case; None where nothing is near."""
+def nearest(word: str, words: Iterable[str], cutoff: float = 0.6) -> str | None:
+    """The word that was probably meant, whatever its case; None where nothing is near.
+
+    `cutoff`: how much must agree, from 0 to 1, as difflib counts it.
+    """
     # No more than so many: the search is slow, and a file may hold thousands of names.
     by_lower = {w.lower(): w for w in islice(words, 200)}
-    found = difflib.get_close_matches(word[:100].lower(), by_lower, n=1, cutoff=0.6)
+    found = difflib.get_close_matches(word[:100].lower(), by_lower, n=1, cutoff=cutoff)
     return by_lower[found[0]] if found else None
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -14,9 +14,10 @@ from pydantic import ValidationError
 
 from components.spec.document import MAX_DEPTH, read_document
 from components.spec.findings import Finding, SpecError, nearest, shown, shown_key
+from components.spec.keypath import KeyPath, dotted
 from components.spec.models import Lab
 from components.spec.rules import check
-from components.spec.translate import Flaw, KeyPath, dotted, flaws, replaceable, without
+from components.spec.translate import Flaw, flaws, replaceable, without
 
 __all__ = ["LAB_KEY", "Finding", "SpecError", "StackFile", "load_stack_file", "parse_lab", "stack_name"]
 
@@ -46,17 +47,17 @@ class StackFile:
 
 def load_stack_file(path: Path) -> StackFile:
     """The stack file at `path`. Raises SpecError with every finding, also where the file cannot be read."""
-    document, broken = read_document(path)
+    document, broken, lines = read_document(path)
     config = document.get("config")
     lab, flat = None, {}
-    found = [flaw.finding for flaw in broken]
+    found = [flaw.finding for flaw in broken if flaw.finding]
     if isinstance(config, dict):
         flat = _flatten(config)
         if LAB_KEY in config:
             lab, found = _lab(config[LAB_KEY], flat, broken)
     found += _file_findings(document)
     if found or lab is None:
-        raise SpecError(found, path.name)
+        raise SpecError([replace(finding, line=lines.of(finding.key)) for finding in found], path.name)
     return StackFile(path, stack_name(path), lab, flat)
 
 
@@ -114,7 +115,7 @@ def _lab(value: object, config: Mapping[str, str] | None, known: Sequence[Flaw])
     broken = list(known)
     rest = _json_value(value, (), broken)
     spoilt = {flaw.spoilt for flaw in broken}
-    told = [flaw.finding for flaw in broken]
+    told = [flaw.finding for flaw in broken if flaw.finding]
     lab = None
     for attempt in range(MAX_REPAIRS):
         # As JSON, for there strict means what a reader expects: no text for numbers, yet addresses from text.
@@ -125,7 +126,7 @@ def _lab(value: object, config: Mapping[str, str] | None, known: Sequence[Flaw])
             errors = error.errors(include_url=False)
             found = list(flaws(errors[:MAX_FINDINGS], rest))
         if attempt == 0:
-            told += [flaw.finding for flaw in found if flaw.path not in spoilt]
+            told += [flaw.finding for flaw in found if flaw.finding and flaw.path not in spoilt]
         spoilt |= {flaw.spoilt for flaw in found}
         paths = {flaw.path[:-1] if flaw.absent and not replaceable(flaw.path) else flaw.path for flaw in found}
         spoilt |= paths

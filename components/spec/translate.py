@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import types
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Interface, ip_interface
-from typing import Annotated, Any, Literal, Union, get_args, get_origin
+from typing import get_args, get_origin
 
-from pydantic import BaseModel
 from pydantic_core import ErrorDetails
 
-from components.spec.findings import Finding, nearest, shown, shown_key
-from components.spec.models import Lab
-
-KeyPath = tuple[str | int, ...]
-"""The place of a value in the lab, e.g. ("nodes", 2, "address"); () is the lab itself."""
+from components.spec.advice import for_unknown_key
+from components.spec.findings import Finding, nearest, shown
+from components.spec.keypath import KeyPath, dotted, pattern_of, value_at
+from components.spec.model_paths import annotation_at, bare, tags_at
+from components.spec.pastes import autodetection
 
 # What a value looks like, by the pattern that its type demands.
 PATTERNS = {
@@ -60,17 +58,6 @@ _ADDRESSES: dict[object, tuple[str, str]] = {
 _LIMITS = {"ge": "at least", "gt": "more than", "le": "at most", "lt": "less than"}
 
 
-def dotted(path: KeyPath) -> str:
-    """`("nodes", 2, "address")` as `nodes[2].address`, never shortened; the lab itself is `cni-lab:lab`."""
-    text = "".join(f"[{part}]" if isinstance(part, int) else f".{shown_key(part)}" for part in path)
-    return text.removeprefix(".") or "cni-lab:lab"
-
-
-def pattern_of(path: KeyPath) -> str:
-    """The path with every list index as `[]`, as rules name what they read: `nodes[].address`."""
-    return "".join("[]" if isinstance(part, int) else f".{part}" for part in path).removeprefix(".")
-
-
 def _place_of(loc: Sequence[str | int], raw: object) -> tuple[KeyPath, bool]:
     """The path that pydantic's location `loc` stands for, and whether the error is in the key and not in its value.
 
@@ -84,7 +71,7 @@ def _place_of(loc: Sequence[str | int], raw: object) -> tuple[KeyPath, bool]:
         del path[2:3]
         if path[2:3] == ["ipam"]:
             del path[3:4]
-    in_key = path[-1:] == ["[key]"] and get_origin(_bare(_annotation(raw, tuple(path[:-1])))) is not dict
+    in_key = path[-1:] == ["[key]"] and get_origin(bare(annotation_at(raw, tuple(path[:-1])))) is not dict
     return tuple(path[:-1] if in_key else path), in_key
 
 
@@ -92,10 +79,10 @@ def _place_of(loc: Sequence[str | int], raw: object) -> tuple[KeyPath, bool]:
 class Flaw:
     """A Finding in one value: the path to that value, and the path of the key that no rule may rely on now.
 
-    `absent`: the value is required and not there.
+    `finding`: None where another one says it already. `absent`: the value is required and not there.
     """
 
-    finding: Finding
+    finding: Finding | None
     path: KeyPath
     spoilt: KeyPath
     absent: bool = False
@@ -104,16 +91,60 @@ class Flaw:
 def flaws(errors: Sequence[ErrorDetails], raw: object) -> Iterator[Flaw]:
     """pydantic's errors on `raw`, each as a Flaw. An unknown key spoils the key that was probably meant."""
     found = [(error, *_place_of(error["loc"], raw)) for error in errors]
-    misspelt = {_meant(raw, path) for error, path, _ in found if error["type"] == "extra_forbidden"}
+    misspelt = {for_unknown_key(raw, path).meant for error, path, _ in found if error["type"] == "extra_forbidden"}
+    in_ipv6 = [path for _, path, in_key in found if not in_key and _is_ipv6(raw, path)]
+    yield from _ipv6_flaws(in_ipv6, raw)
+    ipv6_pools = {path[:3] for path in in_ipv6 if path[:2] == ("calico", "pools")}
     for error, path, in_key in found:
+        if path in in_ipv6 or path[:3] in ipv6_pools:
+            continue
         # A required key that is there but misspelt is told of once.
         if error["type"] == "missing" and path in misspelt:
             continue
-        value = path[-1] if in_key else _at(raw, path)
+        value = path[-1] if in_key else value_at(raw, path)
         # A list that only its broken items make too short is told of through those items.
         if error["type"] == "too_short" and isinstance(value, list) and value:
             continue
         yield _flaw(error, path, value, raw, in_key=in_key)
+
+
+def _ipv6_flaws(paths: Sequence[KeyPath], raw: object) -> Iterator[Flaw]:
+    """One Finding for all IPv6 addresses of the file, at the first; the others are put aside without one.
+
+    A pool is put aside whole: its block size and its encapsulation are IPv6's, too.
+    """
+    if not paths:
+        return
+    first, *others = paths
+    ipv4 = [text for text in _parts(value_at(raw, first)) if not isinstance(_interface(text), IPv6Interface)]
+    wanted = ipv4[0] if ipv4 else _ADDRESSES[bare(annotation_at(raw, first))][0]
+    more = f"; the same goes for {', '.join(map(dotted, others))}" if others else ""
+    finding = Finding(dotted(first), shown(value_at(raw, first)), _NO_IPV6, f"write {wanted} alone{more}")
+    yield Flaw(finding, first, first)
+    pools = {path[:3]: None for path in paths if path[:2] == ("calico", "pools")}
+    for path in (*others, *((*pool, key) for pool in pools for key in value_at(raw, pool) if key != "name")):
+        if path != first:
+            yield Flaw(None, path, path)
+
+
+_NO_IPV6 = "IPv6 is not supported, nor is dual stack"
+
+
+def _is_ipv6(raw: object, path: KeyPath) -> bool:
+    """Whether an IPv6 address or range, alone or beside others, stands where an IPv4 one is wanted."""
+    wanted = bare(annotation_at(raw, path))
+    return wanted in _ADDRESSES and any(isinstance(_interface(p), IPv6Interface) for p in _parts(value_at(raw, path)))
+
+
+def _parts(value: object) -> list[str]:
+    """The items of a list in one text, as dual stack is written: 10.244.0.0/16,fd00::/64."""
+    return [part.strip() for part in value.split(",")] if isinstance(value, str) else []
+
+
+def _interface(text: str) -> IPv4Interface | IPv6Interface | None:
+    with suppress(ValueError):
+        return ip_interface(text)
+    return None
 
 
 def _flaw(error: ErrorDetails, path: KeyPath, value: object, raw: object, *, in_key: bool) -> Flaw:
@@ -121,36 +152,40 @@ def _flaw(error: ErrorDetails, path: KeyPath, value: object, raw: object, *, in_
     seen, spoilt = shown(value), path
     match kind:
         case "extra_forbidden":
-            spoilt = _meant(raw, path)
-            known = ", ".join(known_keys(raw, path[:-1]))
-            problem = "is not a key that is known here"
-            fix = f"did you mean {spoilt[-1]}? If not, remove it" if spoilt != path else f"use one of {known}"
+            advice = for_unknown_key(raw, path)
+            spoilt = advice.meant or path
+            problem, fix = "is not a key that is known here", advice.fix
         case "missing":
             seen, problem, fix = "missing", "this key is required", f"add {path[-1]}{_example(path)}"
         case "union_tag_not_found" | "union_tag_invalid":
-            words = _tags(raw, path)
+            words = tags_at(raw, path)
             path = spoilt = (*path, context["discriminator"].strip("'"))
-            given = _at(raw, path)
+            given = value_at(raw, path)
             seen, problem = ("missing", "this key is required") if given is None else (shown(given), "is unknown")
             fix = _one_of(given, words)
+        case "literal_error" if path[-1] == "nodeAddressAutodetection" and (advised := autodetection(value)):
+            problem, fix = "is not a value it can have", advised
         case "literal_error":
-            words = [str(w) for w in get_args(_bare(_annotation(raw, path)))]
+            words = [str(w) for w in get_args(bare(annotation_at(raw, path)))]
             problem, fix = "is not a value it can have", _one_of(value, words)
         case "string_pattern_mismatch":
             problem = f"{'this key ' * in_key}is not in the form it must have"
             fix = f"write {PATTERNS[context['pattern']]}"
+            if path[-1] == "controlPlaneEndpoint" and isinstance(value, str) and value and ":" not in value:
+                # kubeadm takes one without a port.
+                fix = f"write {value}:6443"
         case "value_error":
-            problem, fix = _address_words(value, _bare(_annotation(raw, path)))
+            problem, fix = _address_words(value, bare(annotation_at(raw, path)))
         case "too_short":
             problem, fix = "is empty", "give at least one"
         case "greater_than_equal" | "greater_than" | "less_than_equal" | "less_than":
             ((op, bound),) = context.items()
             problem, fix = "is out of range", f"make it {_LIMITS[op]} {bound}"
-        case "string_type" if (wanted := _bare(_annotation(raw, path))) in _ADDRESSES:
+        case "string_type" if (wanted := bare(annotation_at(raw, path))) in _ADDRESSES:
             problem, fix = _address_words(value, wanted)
         case "string_type" if path[-1] == "version" and isinstance(value, float):
-            # YAML reads 1.36 as a number.
-            problem, fix = "is not a whole version", f"write all three parts, e.g. {value:g}.0"
+            # YAML reads 1.36 as a number; `seen` is what the file has.
+            problem, fix = "is not a whole version", f"write all three parts, e.g. {seen}.0"
         case "json_text":
             problem, fix = error["msg"], "correct the text there, or write it as a mapping"
         case _ if kind in _KINDS:
@@ -161,20 +196,10 @@ def _flaw(error: ErrorDetails, path: KeyPath, value: object, raw: object, *, in_
     return Flaw(Finding(dotted(path), seen, problem, fix), path, spoilt, absent=seen == "missing")
 
 
-def _meant(raw: object, path: KeyPath) -> KeyPath:
-    """The path of the key that an unknown key was probably meant to be, or the unknown key's own."""
-    meant = nearest(str(path[-1]), known_keys(raw, path[:-1]))
-    return (*path[:-1], meant) if meant else path
-
-
 def _address_words(value: object, wanted: object) -> tuple[str, str]:
     """Problem and fix for a value that is no IPv4 address, address with prefix, or network."""
     what, fix = _ADDRESSES.get(wanted, ("valid", "see stacks/schema.json"))
-    interface = None
-    with suppress(ValueError):
-        interface = ip_interface(value) if isinstance(value, str) else None
-    if isinstance(interface, IPv6Interface):
-        return "IPv6 is not supported", f"write {what}"
+    interface = _interface(value) if isinstance(value, str) else None
     if wanted is IPv4Network and interface is not None:
         return "is an address inside a network, not a network", f"write {interface.network}"
     return f"is not {what}", fix
@@ -185,86 +210,6 @@ def _one_of(value: object, words: Sequence[str]) -> str:
     # YAML's null, for Calico's word None.
     meant = "None" if value is None and "None" in words else meant
     return (f"did you mean {meant}? One of " if meant else "write one of ") + ", ".join(words)
-
-
-# --- the models, walked along a path ----------------------------------------------------------------------------------
-
-
-def known_keys(raw: object, path: KeyPath) -> list[str]:
-    """The keys that may stand in the mapping at `path`."""
-    model = _annotation(raw, path)
-    if not (isinstance(model, type) and issubclass(model, BaseModel)):
-        return []
-    return [field.alias or name for name, field in model.model_fields.items()]
-
-
-def _annotation(raw: object, path: KeyPath) -> Any:
-    """The type that the models give to the value at `path`, None where they know none; unions decided by `raw`."""
-    found: Any = Lab
-    for depth, part in enumerate(path):
-        found = _inside(found, part)
-        if (members := _members(found)) and depth + 1 <= len(path):
-            found = members.get(str(_tag(_at(raw, path[: depth + 1]))), found)
-    return found
-
-
-def _inside(annotation: Any, part: str | int) -> Any:
-    annotation = _bare(annotation)
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        fields = {field.alias or name: field for name, field in annotation.model_fields.items()}
-        return fields[part].annotation if part in fields else None
-    arguments = get_args(annotation)
-    match get_origin(annotation):
-        case origin if origin is tuple:
-            return arguments[0]
-        case origin if origin is dict:
-            return arguments[1]
-    return None
-
-
-def _bare(annotation: Any) -> Any:
-    """Without Annotated and without None."""
-    while True:
-        if get_origin(annotation) is Annotated:
-            annotation = get_args(annotation)[0]
-            continue
-        if get_origin(annotation) in (Union, types.UnionType):
-            rest = [a for a in get_args(annotation) if a is not types.NoneType]
-            if len(rest) == 1:
-                annotation = rest[0]
-                continue
-        return annotation
-
-
-def _members(annotation: Any) -> dict[str, Any]:
-    """The models of a tagged union by their tag; {} for any other type."""
-    bare = _bare(annotation)
-    if get_origin(bare) not in (Union, types.UnionType):
-        return {}
-    found = {}
-    for model in get_args(bare):
-        for name in ("provider", "type"):
-            if name in model.model_fields and get_origin(literal := model.model_fields[name].annotation) is Literal:
-                found[str(get_args(literal)[0])] = model
-    return found
-
-
-def _tag(value: object) -> object:
-    return value.get("provider", value.get("type")) if isinstance(value, dict) else None
-
-
-def _tags(raw: object, path: KeyPath) -> list[str]:
-    return list(_members(_annotation(raw, path)))
-
-
-def _at(raw: object, path: KeyPath) -> Any:
-    """The value at `path` of the stack file, None where there is none."""
-    for part in path:
-        try:
-            raw = raw[part]  # type: ignore[index]
-        except (KeyError, IndexError, TypeError):
-            return None
-    return raw
 
 
 def _example(path: KeyPath) -> str:

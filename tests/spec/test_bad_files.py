@@ -42,7 +42,8 @@ def check_message(path: Path, error: SpecError) -> None:
     assert head == f"{path.name} has {count} mistake{'s' * (count != 1)}:"
     assert len(lines) == count, "one line for each finding"
     for line, finding in zip(lines, error.findings, strict=True):
-        assert line.startswith(f"  {finding.key}: {finding.value} — {finding.problem}. Fix: ")
+        place = f"{path.name}:{finding.line}: {finding.key}: {finding.value}"
+        assert line.startswith(f"  {place} — {finding.problem}. Fix: ")
         assert all((finding.key, finding.value, finding.problem, finding.fix))
         assert len(line) < 500
         assert line.isprintable()

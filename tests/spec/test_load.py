@@ -308,3 +308,45 @@ def test_mutated_files(tmp_path_factory: pytest.TempPathFactory, stack: Path, da
     except SpecError as error:
         assert error.findings
         assert str(error).startswith("Pulumi.mutated.yaml has ")
+
+
+def test_the_default_pool_follows_the_pod_range() -> None:
+    lab = parse_lab({"machines": {"provider": "local"}, "kubernetes": {"podCidr": "192.168.128.0/22"}})
+    [pool] = lab.calico.pools
+    assert str(pool.cidr) == "192.168.128.0/22"
+    assert pool.block_size == 24
+    with pytest.raises(SpecError) as caught:
+        parse_lab({"machines": {"provider": "local"}, "kubernetes": {"podCidr": "192.168.128.0/23"}})
+    assert [finding.key for finding in caught.value.findings] == ["kubernetes.podCidr"]
+
+
+def test_every_finding_has_its_line(tmp_path: Path) -> None:
+    path = tmp_path / "Pulumi.made.yaml"
+    path.write_text(
+        "config:\n"
+        "  aws:region: nowhere\n"
+        "  cni-lab:lab:\n"
+        "    machines: {provider: aws, operatorCidrs: [0.0.0.0/0]}\n"
+        "    nodes:\n"
+        "      - {name: a, subnet: control, address: 10.0.1.10}\n"
+        "      - name: b\n"
+        "        subnet: control\n"
+        "        address: 10.0.1.10\n"
+        "        labels:\n"
+        "          example.com/a.b: c d\n"
+        "    kubernetes: {version: 1.30}\n"
+        "other: 1\n"
+    )
+    with pytest.raises(SpecError) as caught:
+        load_stack_file(path)
+    assert {finding.key: finding.line for finding in caught.value.findings} == {
+        "kubernetes.version": 12,
+        "aws:region": 2,
+        "machines.operatorCidrs[0]": 4,
+        "nodes[1].address": 9,
+        "nodes[1].labels.example.com/a.b": 11,
+        "nodes": 5,
+        "other": 13,
+    }
+    assert "Pulumi.made.yaml:12: kubernetes.version: 1.30 — is not a whole version" in str(caught.value)
+    assert "e.g. 1.30.0" in str(caught.value)

@@ -22,6 +22,9 @@ Labels = dict[str, str]
 
 Switch = Literal["Enabled", "Disabled"]
 
+DEFAULT_POD_CIDR = IPv4Network("10.244.0.0/16")
+"""kubernetes.podCidr where the file has none; the default pool follows it."""
+
 
 class Model(BaseModel):
     model_config = ConfigDict(

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv4Network
 from typing import Annotated, Literal
 
 from pydantic import Field
 
 from components.spec import pins
-from components.spec.models.base import Cidr, DnsLabel, Model, Mtu, Switch, Version
+from components.spec.models.base import DEFAULT_POD_CIDR, Cidr, DnsLabel, Model, Mtu, Switch, Version
 from components.spec.modes import MODES, Encapsulation, Mode
 
 
@@ -33,6 +33,13 @@ class Pool(Model):
     def mode(self) -> Mode:
         """What the pool's encapsulation means."""
         return MODES[self.encapsulation]
+
+
+def default_pool(pod_cidr: IPv4Network, nodes: int) -> Pool:
+    """One pool of all pod addresses, in blocks of 256. In a range that is too small for so many nodes the blocks are
+    smaller: the range is refused by its own rule, and nothing more is to be said of a pool that nobody wrote."""
+    block_size = min(32, max(24, pod_cidr.prefixlen + (nodes - 1).bit_length()))
+    return Pool.model_validate({"name": "default-ipv4-ippool", "cidr": str(pod_cidr), "blockSize": block_size})
 
 
 class BgpPeer(Model):
@@ -75,8 +82,6 @@ class Calico(Model):
     """Names of the nodes that reflect BGP routes. With any, the node-to-node mesh is switched off."""
     peers: tuple[BgpPeer, ...] = ()
     """BGP peers outside the cluster."""
-    pools: tuple[Pool, ...] = Field(
-        default=(Pool.model_validate({"name": "default-ipv4-ippool", "cidr": "10.244.0.0/16", "blockSize": 24}),),
-        min_length=1,
-    )
-    """The IPPools. The operator undoes edits of an IPPool in the cluster, so change the pools here."""
+    pools: tuple[Pool, ...] = Field(default_factory=lambda: (default_pool(DEFAULT_POD_CIDR, nodes=3),), min_length=1)
+    """The IPPools. Default: one of all kubernetes.podCidr. The operator undoes edits of an IPPool in the cluster, so
+    change the pools here."""

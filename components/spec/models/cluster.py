@@ -8,7 +8,19 @@ from typing import Annotated, Literal
 from pydantic import Field, StringConstraints
 
 from components.spec import pins
-from components.spec.models.base import Cidr, DnsLabel, HostName, Labels, Line, Model, Mtu, Port, UserName, Version
+from components.spec.models.base import (
+    DEFAULT_POD_CIDR,
+    Cidr,
+    DnsLabel,
+    HostName,
+    Labels,
+    Line,
+    Model,
+    Mtu,
+    Port,
+    UserName,
+    Version,
+)
 
 
 class Ssh(Model):
@@ -67,7 +79,7 @@ class Network(Model):
 class Kubernetes(Model):
     version: Version = pins.DEFAULT_KUBERNETES
     """Version of Kubernetes. CRI-O has the same minor version."""
-    pod_cidr: Cidr = IPv4Network("10.244.0.0/16")
+    pod_cidr: Cidr = DEFAULT_POD_CIDR
     """Range of the pod network, kubeadm's podSubnet. Every pool is inside it."""
     service_cidr: Cidr = IPv4Network("10.96.0.0/12")
     """Range of the Services' addresses, kubeadm's serviceSubnet."""

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Self
 
-from pydantic import Field, StringConstraints
+from pydantic import Field, StringConstraints, model_validator
 
 from components.spec.models.base import Model
-from components.spec.models.calico import Calico, Pool
+from components.spec.models.calico import Calico, Pool, default_pool
 from components.spec.models.cluster import Kubernetes, Network, Node, default_nodes
 from components.spec.models.machines import Machines
 from components.spec.models.mirrors import Mirrors
@@ -42,6 +42,18 @@ class Lab(Model):
     """Check the whole lab at the end of `up`, as `./lab verify` does. The report is the output `verification`."""
     ttl_hours: Annotated[int, Field(ge=1, le=720)] | None = None
     """Hours to live. A stack that has them is ephemeral: `./lab reap` destroys it when they are over."""
+
+    @model_validator(mode="after")
+    def _follow_pod_cidr(self) -> Self:
+        """Put the default pool into the lab's own kubernetes.podCidr."""
+        if "pools" not in self.calico.model_fields_set:
+            pool = default_pool(self.kubernetes.pod_cidr, len(self.nodes))
+            calico = self.calico.model_copy(update={"pools": (pool,)})
+            # The file gives no pools: a copy of this lab with another podCidr must find that out, too.
+            calico.model_fields_set.discard("pools")
+            # The model is frozen for everyone else; nobody has it yet.
+            self.__dict__["calico"] = calico
+        return self
 
     @property
     def control_planes(self) -> tuple[Node, ...]:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping
 
 from components.spec.findings import Finding
+from components.spec.keypath import KeyPath
 from components.spec.models import Lab
 from components.spec.rules import addresses, calico, cluster, machines, multus, networks, placement, workloads
-from components.spec.translate import KeyPath
 
 RULES = (
     *machines.RULES,

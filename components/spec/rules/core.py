@@ -8,8 +8,8 @@ from ipaddress import IPv4Network
 from typing import TypeVar
 
 from components.spec.findings import Finding
+from components.spec.keypath import KeyPath, dotted, pattern_of
 from components.spec.models import Lab
-from components.spec.translate import KeyPath, dotted, pattern_of
 
 Check = Callable[[Lab], Iterator[Finding]]
 T = TypeVar("T")

@@ -100,7 +100,7 @@ def host_keys(lab: Lab) -> Iterator[Finding]:
         return
     for index, node in enumerate(lab.nodes):
         if node.ssh is not None and (problem := host_key_problem(node.ssh.host_key)):
-            fix = "copy the one line of /etc/ssh/ssh_host_ed25519_key.pub"
+            fix = _host_key_fix(node.ssh.host_key, "/etc/ssh/ssh_host_ed25519_key.pub")
             yield Finding(f"nodes[{index}].ssh.hostKey", shown(node.ssh.host_key), problem, fix)
 
 
@@ -108,8 +108,20 @@ def host_keys(lab: Lab) -> Iterator[Finding]:
 def jump_host_key(lab: Lab) -> Iterator[Finding]:
     jump = lab.machines.jump_host if isinstance(lab.machines, ExistingMachines) else None
     if jump is not None and jump.host_key is not None and (problem := host_key_problem(jump.host_key)):
-        fix = "copy the one line of the jump host's /etc/ssh/ssh_host_ed25519_key.pub"
+        fix = _host_key_fix(jump.host_key, "the jump host's /etc/ssh/ssh_host_ed25519_key.pub")
         yield Finding("machines.jumpHost.hostKey", shown(jump.host_key), problem, fix)
+
+
+def _host_key_fix(line: str, file: str) -> str:
+    if name := _known_hosts_name(line):
+        return f"leave {shown(name)} out: the line starts with {line.split()[1]}"
+    return f"copy the one line of {file}"
+
+
+def _known_hosts_name(line: str) -> str | None:
+    """The host name in front of the key, as ssh-keyscan and known_hosts have it; None where there is none."""
+    words = line.split()
+    return words[0] if len(words) > 2 and words[0] not in KEY_TYPES and words[1] in KEY_TYPES else None
 
 
 def host_key_problem(line: str) -> str | None:
@@ -119,6 +131,8 @@ def host_key_problem(line: str) -> str | None:
         return "is more than one line"
     if "PRIVATE KEY" in line:
         return "is a private key"
+    if _known_hosts_name(line):
+        return "has a host name in front, as ssh-keyscan prints it"
     if len(words) < 2 or words[0] not in KEY_TYPES:
         # RSA keys: the SSH client offers only ssh-rsa with SHA-1 for them, which OpenSSH refuses since 8.8.
         return "is not a public key of type ssh-ed25519 or ecdsa-sha2-nistp256"
