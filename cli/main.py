@@ -49,6 +49,18 @@ def plan(
 
 
 @app.command()
+def demo(
+    stack: Annotated[str, typer.Argument(help="a lab of stacks/Pulumi.<STACK>.yaml")] = "cfos-egress",
+    fast: Annotated[bool, typer.Option("--fast", help="without pauses")] = False,
+    keep: Annotated[bool, typer.Option("--keep", help="leave the sandbox standing")] = False,
+) -> None:
+    """Show a lab alive on this computer: built, checked, followed, broken, mended, and gone again."""
+    from cli.sandbox.demo import run
+
+    raise typer.Exit(run(stack, fast=fast, keep=keep))
+
+
+@app.command()
 def sandbox(
     stack: Annotated[str | None, typer.Argument(help="a lab of stacks/Pulumi.<STACK>.yaml")] = None,
     down: Annotated[bool, typer.Option("--down", help="take it away")] = False,

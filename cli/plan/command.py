@@ -90,6 +90,17 @@ def _run(stack: str) -> Deployment:
     return run_program(ROOT / "__main__.py", project="cni-lab", stack=stack, config=file.config)
 
 
+def summary(stack: str) -> list[str]:
+    """A stack's plan in a few lines: how many resources, and what waits for what. Raises CannotRun, SpecError."""
+    graph = Graph.of(_run(stack).to_json()["resources"])
+    chain = [node.name for node in graph.longest_chain()]
+    return [
+        f"{_count(len(graph.nodes), 'resource')} in {_count(graph.wave_count, 'wave')}; what is in one wave waits for "
+        "the wave before.",
+        f"The longest chain has {len(chain)}: {chain[0]}, …, {chain[-1]}.",
+    ]
+
+
 def _document(deployment: Deployment, graph: Graph) -> dict[str, Any]:
     return deployment.to_json() | {"longestChain": [node.urn for node in graph.longest_chain()]}
 

@@ -72,8 +72,8 @@ probe() { # INTERFACE ADDRESS
   index=$(ip -o link show dev "$1")
   index=${index%%:*}
   [[ -n ${namespace_of[$index]-} ]] || { echo "no pod behind $1" >&2 && return 1; }
-  # Three tries within three seconds; one answer is enough.
-  ip netns exec "${namespace_of[$index]}" ping -n -c 3 -i 0.3 -W 1 -w 3 "$2"
+  # A packet every 0.3 s until the first answer, for three seconds at most.
+  ip netns exec "${namespace_of[$index]}" ping -n -c 1 -i 0.3 -W 1 -w 3 "$2"
 }
 # First, so that the pods' ARP entries are fresh when they are read.
 while read -r interface address; do

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import shutil
+import signal
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -145,4 +147,5 @@ def _end(process: asyncio.subprocess.Process) -> None:
         process.stdin.close()
     with contextlib.suppress(ProcessLookupError):
         if process.returncode is None:
-            process.terminate()
+            # Not process.terminate(): it would reap the process, which asyncio's own watcher waits for.
+            os.kill(process.pid, signal.SIGTERM)

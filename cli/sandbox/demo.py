@@ -1,0 +1,208 @@
+"""`./lab demo`: a lab built, checked, walked, broken, mended and taken away again, in front of a person."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import select
+import sys
+import time
+from collections.abc import Iterable
+from contextlib import AsyncExitStack, suppress
+
+from rich.console import Console
+from rich.text import Text
+
+from cli.lifecycle.pulumi_cli import CannotRun, refuse, stack_file
+from cli.live.stack import of_outputs
+from cli.sandbox import story
+from cli.sandbox.choice import home
+from components.sandbox import life
+from components.sandbox.requirements import examine, missing_tools
+from components.sandbox.running import SandboxError
+from components.spec.load import SpecError, load_stack_file
+from components.spec.models import Lab
+from components.verify.capture import Point, Sighting, capture
+from components.verify.expectations import Lab as View
+from components.verify.facts import Pod
+from components.verify.faults import FAULTS, Fault, Refused, Target, aim, crossings, inject, mend, symptoms
+from components.verify.read.connection import Unreachable
+from components.verify.reading import Live, Reading, read_lab, verify, view
+from components.verify.walk import Walk, points, walk
+
+_FAULTS = ("fdb-gone", "vxlan-dropped", "ipip-dropped", "proxy-arp-off")
+"""Faults that lose packets, the most telling first."""
+_LINE_SECONDS, _STEP_SECONDS = 0.08, 2.5
+
+
+class Stage:
+    """Where lines go: at a person's pace on a terminal, at once elsewhere."""
+
+    def __init__(self, console: Console, paced: bool) -> None:
+        self._console = console
+        self._paced = paced
+
+    def show(self, lines: Iterable[Text | str]) -> None:
+        for line in lines:
+            self._console.print(line, soft_wrap=True, highlight=False, markup=False)
+            if self._paced:
+                time.sleep(_LINE_SECONDS)
+
+    def step(self, number: int, title: str) -> None:
+        self.show(["", story.heading(number, title)])
+
+    def pause(self) -> None:
+        """Time to read; Enter goes on at once."""
+        if self._paced and select.select([sys.stdin], [], [], _STEP_SECONDS)[0]:
+            sys.stdin.readline()
+
+
+def run(stack: str, *, fast: bool = False, keep: bool = False) -> int:
+    """Returns 0, also where no sandbox can stand and a recording is shown; 1 where a step failed; 2 as CannotRun."""
+    try:
+        lab = load_stack_file(stack_file(stack)).lab
+    except (CannotRun, SpecError) as error:
+        return refuse("demo", error)
+    terminal = sys.stdout.isatty()
+    stage = Stage(Console(width=None if terminal else 100), terminal and sys.stdin.isatty() and not fast)
+    life.sweep(home())
+    problem = examine(lab).problem
+    if problem:
+        return _recorded(stack, lab, problem, stage)
+    # A name of its own: it neither uses nor removes a sandbox that stands.
+    name = stack if keep else f"demo-{stack}-{os.getpid()}"
+    try:
+        if keep and life.stands(name, home()):
+            raise SandboxError(f"a sandbox of {stack} stands already: `./lab sandbox {stack} --down` takes it away")
+        started = time.monotonic()
+        running = life.build(name, lab, home(), stay=keep)
+        seconds = time.monotonic() - started
+    except SandboxError as error:
+        print(f"lab demo: {error}", file=sys.stderr)
+        return 1
+    try:
+        standing = life.find(name, home())
+        assert standing is not None
+        live = of_outputs(standing.lab, dict(standing.outputs), None)
+        stage.show(
+            [
+                Text(
+                    "A sandbox: all that follows happens now, in network namespaces of this computer.", style="italic"
+                ),
+                "",
+            ]
+        )
+        stage.show(story.introduce(stack, standing.lab, live.blocks))
+        stage.pause()
+        stage.step(1, "Build it")
+        real = f"{len(live.access)} machines with a kernel's real links, routes, ARP and tunnels"
+        stage.show([Text(f"  $ ./lab sandbox {stack}", style="bold"), f"  {real}, in {seconds:.1f} s"])
+        stage.show(line for note in standing.notes for line in story.paragraph(note))
+        stage.pause()
+        code = asyncio.run(_tell(stack, name, live, stage))
+    except (Unreachable, Refused) as error:
+        print(f"lab demo: {error}", file=sys.stderr)
+        code = 1
+    except KeyboardInterrupt:
+        stage.show(["", "stopped"])
+        code = 130
+    finally:
+        if not keep:
+            running.stop()
+            with suppress(SandboxError):
+                life.sweep(home())
+    stage.step(6, "Next" if keep else "It is gone again; next")
+    stage.show(story.next_steps(stack, keep))
+    return code
+
+
+async def _tell(stack: str, name: str, live: Live, stage: Stage) -> int:
+    reading = await _verify(stack, live, stage)
+    of = view(live, reading)
+    chosen = _choose(of)
+    if chosen is None:
+        stage.show(["", "No two pods of this lab are on two nodes, so there is no packet to follow."])
+        return 0
+    fault, target, source, destination = chosen
+    stage.step(3, "Follow a packet")
+    ends = f"{source.workload}@{source.node} {destination.workload}@{destination.node}"
+    stage.show([Text(f"  $ ./lab walk {stack} {ends} --capture", style="bold")])
+    found = walk(live, reading, source, destination, destination.address)
+    stage.show(story.way(found))
+    if problem := missing_tools(["tcpdump"]):
+        stage.show([f"  The packet itself is not shown: {problem}"])
+    else:
+        stage.show(story.caught(await _capture(live, of, found)))
+    stage.pause()
+    stage.step(4, "Break it")
+    expected = symptoms(fault, of, target)
+    await inject(live, name, fault, target)
+    stage.show(story.broken(stack, fault, target))
+    started = time.monotonic()
+    reading = await read_lab(live)
+    results = verify(live, reading)
+    stage.show([Text(f"  $ ./lab verify {stack}", style="bold")])
+    stage.show(story.summary(results, time.monotonic() - started))
+    stage.show(story.failures(results, expected))
+    stage.show([Text(f"  $ ./lab walk {stack} {ends}", style="bold")])
+    stage.show(story.way(walk(live, reading, source, destination, destination.address)))
+    stage.pause()
+    found_it = {r.expectation.id for r in results if r.status != "passed"} == {e.id for e in expected.failed}
+    stage.step(5, "Mend it")
+    mended = await mend(live, name)
+    stage.show([Text(f"  $ ./lab mend {stack}", style="bold")])
+    stage.show(f"  {node}: {fault_id}: {how}" for node, fault_id, how in mended.done)
+    stage.show([Text(f"  $ ./lab verify {stack}", style="bold")])
+    started = time.monotonic()
+    reading = await read_lab(live)
+    results = verify(live, reading)
+    whole = all(result.status == "passed" for result in results)
+    stage.show(story.summary(results, time.monotonic() - started))
+    stage.pause()
+    return 0 if whole and found_it and not mended.failed else 1
+
+
+async def _verify(stack: str, live: Live, stage: Stage) -> Reading:
+    stage.step(2, "Check it")
+    stage.show([Text(f"  $ ./lab verify {stack}", style="bold")])
+    started = time.monotonic()
+    reading = await read_lab(live)
+    results = verify(live, reading)
+    stage.show(story.summary(results, time.monotonic() - started))
+    stage.pause()
+    return reading
+
+
+def _choose(of: View) -> tuple[Fault, Target, Pod, Pod] | None:
+    """A fault, where it strikes, and two pods whose ping it loses on the way out."""
+    for name in _FAULTS:
+        fault = FAULTS[name]
+        if fault.refusal(of.lab) is not None:
+            continue
+        with suppress(Refused):
+            target = aim(fault, of)
+            for source, destination in crossings(of):
+                if source.node != destination.node and fault.cuts(of, target, source, destination):
+                    return fault, target, source, destination
+    return None
+
+
+async def _capture(live: Live, of: View, found: Walk) -> list[Sighting]:
+    places = [Point(*point) for point in points(found, of)]
+    async with AsyncExitStack() as stack:
+        nodes = dict.fromkeys([*(place.node for place in places), found.source.node])
+        connections = {node: await stack.enter_async_context(live.connect(node)) for node in nodes}
+        return await capture(connections, places, found.source.node, (found.source.interface, found.address))
+
+
+def _recorded(stack: str, lab: Lab, problem: str, stage: Stage) -> int:
+    """What can be shown where no sandbox can stand: the plan's summary, and a walk recorded elsewhere."""
+    from cli.plan.command import summary  # the engine is not needed otherwise
+
+    stage.show([f"No live lab here: {problem}", ""])
+    stage.show(story.introduce(stack, lab, {}))
+    stage.show(["", Text(f"$ ./lab plan {stack}", style="bold")])
+    stage.show(summary(stack))
+    stage.show(["", Text("A walk recorded on another computer", style="bold")])
+    stage.show(story.RECORDED.read_text(encoding="utf-8").splitlines())
+    return 0
