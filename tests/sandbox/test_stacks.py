@@ -1,0 +1,193 @@
+"""Every shipped stack stands as a sandbox and passes verify whole; so do networks and sizes that none of them has."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cli.live.stack import of_outputs
+from components.sandbox import life
+from components.sandbox.requirements import examine
+from components.spec.load import load_stack_file
+from components.spec.models import Lab
+from components.verify.read.namespace import NamespaceAccess
+from components.verify.reading import Live, read_lab, verify
+from tests.verify import replica_labs as labs
+
+ROOT = Path(__file__).parents[2]
+STACKS = sorted(path.name.split(".")[1] for path in (ROOT / "stacks").glob("Pulumi.*.yaml"))
+
+if examine().problem:
+    pytest.skip(f"no sandbox can stand here: {examine().problem}", allow_module_level=True)
+
+
+@contextlib.contextmanager
+def sandbox(lab: Lab, home: Path) -> Iterator[tuple[Live, life.Standing]]:
+    running = life.build("lab", lab, home, stay=False)
+    try:
+        standing = life.find("lab", home)
+        assert standing is not None
+        yield of_outputs(standing.lab, dict(standing.outputs), None), standing
+    finally:
+        running.stop()
+        life.sweep(home)
+
+
+def check(live: Live) -> dict[str, str]:
+    reading = asyncio.run(read_lab(live))
+    assert not reading.no_api and not reading.unreachable
+    return {r.expectation.id: f"{r.status}: {r.difference}" for r in verify(live, reading) if r.status != "passed"}
+
+
+def on(live: Live, node: str, *argv: str) -> subprocess.CompletedProcess[str]:
+    access = live.access[node]
+    assert isinstance(access, NamespaceAccess)
+    return subprocess.run(access.command(argv), capture_output=True, text=True, timeout=30, check=False)
+
+
+@pytest.mark.parametrize("stack", STACKS)
+def test_a_shipped_stack_stands_and_passes_verify(stack: str, tmp_path: Path) -> None:
+    lab = load_stack_file(ROOT / "stacks" / f"Pulumi.{stack}.yaml").lab
+    with sandbox(lab, tmp_path / "home") as (live, standing):
+        assert check(live) == {}
+        lacking = examine(lab).lacks
+        assert any("IPIP" in note for note in standing.notes) == ("ipip" in lacking)
+
+
+def test_an_ordinary_user_has_the_same_sandbox(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """As `nobody`, where this test runs as root, with a Python that `nobody` may run."""
+    if os.geteuid() != 0:
+        pytest.skip("the other tests run as an ordinary user already")
+    python = f"/usr/bin/python{sys.version_info.major}.{sys.version_info.minor}"
+    if not Path(python).exists():
+        pytest.skip(f"there is no {python}, and nobody may not run {sys.executable}")
+    home = tmp_path_factory.mktemp("nobody") / "home"
+    for folder in (home.parent, *home.parent.parents[:2]):
+        folder.chmod(0o755)
+    home.mkdir()
+    os.chown(home, 65534, 65534)
+    packages = next(path for path in sys.path if path.endswith("site-packages"))
+    script = (
+        "import asyncio, os, sys; from pathlib import Path; from tests.sandbox.test_stacks import check, sandbox\n"
+        "from tests.verify import replica_labs\n"
+        "assert os.geteuid() == 65534\n"
+        "with sandbox(replica_labs.EGRESS, Path(sys.argv[1])) as (live, standing):\n"
+        "    assert standing.rootless; print(check(live))"
+    )
+    done = subprocess.run(
+        ["setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups", python, "-c", script, str(home)],
+        cwd=ROOT,
+        env={"PYTHONPATH": f"{ROOT}:{packages}", "PYTHONDONTWRITEBYTECODE": "1", "PATH": os.environ["PATH"]},
+        capture_output=True,
+        text=True,
+        timeout=180,
+        check=False,
+    )
+    if "may not make" in done.stderr or "forbids user namespaces" in done.stderr:
+        pytest.skip(done.stderr.strip().splitlines()[-1])
+    assert done.returncode == 0 and done.stdout == "{}\n", done.stdout + done.stderr
+
+
+def networked(networks: list[dict[str, Any]], attach: list[dict[str, Any]], replicas: int = 2) -> Lab:
+    """EGRESS with these networks, and `replicas` pods attached to them."""
+    document = labs.EGRESS.model_dump(mode="json", by_alias=True, exclude_defaults=True)
+    workload = {"name": "multi", "image": labs.IMAGE, "replicas": replicas, "networks": attach}
+    return Lab.model_validate(document | {"networks": networks, "workloads": [workload]})
+
+
+MACVLAN = {"name": "wire", "type": "macvlan", "master": "eth1", "subnet": "192.168.77.0/24"}
+
+
+@pytest.mark.parametrize("kind", ["macvlan", "ipvlan"])
+@pytest.mark.parametrize("master", ["eth1", "eth0"])
+def test_pods_on_one_segment_reach_each_other_across_nodes(kind: str, master: str, tmp_path: Path) -> None:
+    network = MACVLAN | {"type": kind, "master": master, "ipam": {"type": "whereabouts"}}
+    lab = networked([network], [{"name": "wire"}])
+    with sandbox(lab, tmp_path / "home") as (live, standing):
+        assert check(live) == {}
+        if kind in examine(lab).lacks:
+            assert any("leads nowhere" in note for note in standing.notes)
+            return
+        reading = asyncio.run(read_lab(live))
+        here, there = sorted((pod for pod in reading.pods if pod.workload == "multi"), key=lambda pod: pod.node)
+        assert here.node != there.node
+        address = there.networks["net1"]["ips"][0]
+        script = (
+            'for path in /run/netns/*; do ip -n "${path##*/}" link show net1 >/dev/null 2>&1 && '
+            f'exec ip netns exec "${{path##*/}}" ping -c 1 -w 3 {address}; done; exit 9'
+        )
+        done = on(live, here.node, "bash", "-c", script)
+        # eth0's segment is a subnet: the two workers share it.
+        assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_two_networks_on_one_bridge_and_one_address_for_one_pod(tmp_path: Path) -> None:
+    networks: list[dict[str, Any]] = [
+        {"name": "one", "type": "bridge", "bridge": "br7", "subnet": "10.77.0.0/24", "mtu": 1400},
+        {"name": "two", "type": "bridge", "bridge": "br7", "subnet": "10.78.0.0/24", "isGateway": False},
+        {
+            "name": "fixed",
+            "type": "bridge",
+            "bridge": "br8",
+            "subnet": "10.79.0.0/24",
+            "ipam": {"type": "static", "addresses": ["10.79.0.9/24"]},
+        },
+    ]
+    lab = networked(networks, [{"name": name} for name in ("one", "two", "fixed")], replicas=1)
+    with sandbox(lab, tmp_path / "home") as (live, _):
+        assert check(live) == {}
+        addresses = "".join(on(live, node, "bash", "-c", NETNS_ADDRESSES).stdout for node in live.access)
+    assert "10.77.0.2/24" in addresses and "10.78.0.2/24" in addresses and "10.79.0.9/24" in addresses
+
+
+NETNS_ADDRESSES = 'for path in /run/netns/*; do ip -n "${path##*/}" -br -4 addr; done'
+
+
+def test_a_device_goes_to_one_pod_and_the_next_one_waits(tmp_path: Path) -> None:
+    network = {"name": "nic", "type": "host-device", "device": "eth3", "subnet": "10.80.0.0/24"}
+    lab = networked([network], [{"name": "nic"}], replicas=3)
+    with sandbox(lab, tmp_path / "home") as (live, _):
+        assert check(live) == {}
+        reading = asyncio.run(read_lab(live))
+        phases = sorted(pod.running for pod in reading.pods if pod.workload == "multi")
+        assert phases == [False, True, True]
+        assert "eth3" not in on(live, "ip-10-0-2-200", "ip", "-br", "link").stdout
+
+
+def test_a_network_of_another_plugin_leads_nowhere_and_is_said_so(tmp_path: Path) -> None:
+    network = {"name": "own", "type": "custom", "config": {"type": "sriov"}}
+    with sandbox(networked([network], [{"name": "own"}]), tmp_path / "home") as (live, standing):
+        assert check(live) == {}
+        assert "network own is a device that leads nowhere: a sandbox runs no CNI plugin" in standing.notes
+
+
+@pytest.mark.parametrize("lab", [labs.VXLAN, labs.NONE, labs.NONE_ROUTED, labs.CROSS_SUBNET, labs.MIXED, labs.IPIP])
+def test_each_mode_stands(lab: Lab, tmp_path: Path) -> None:
+    with sandbox(lab, tmp_path / "home") as (live, _):
+        assert check(live) == {}
+
+
+def test_host_local_addresses_come_from_the_node_s_pod_cidr(tmp_path: Path) -> None:
+    document = labs.VXLAN.model_dump(mode="json", by_alias=True)
+    document["calico"] |= {"ipam": "HostLocal", "install": "manifest"}
+    document["calico"]["pools"][0]["cidr"] = "10.244.0.0/16"
+    with sandbox(Lab.model_validate(document), tmp_path / "home") as (live, _):
+        assert live.blocks == {
+            "control1": ["10.244.0.0/24"],
+            "worker1": ["10.244.1.0/24"],
+            "worker2": ["10.244.2.0/24"],
+        }
+        assert check(live) == {}
+
+
+def test_twelve_nodes_and_a_hundred_pods(tmp_path: Path) -> None:
+    with sandbox(labs.of_size(12, 100), tmp_path / "home") as (live, _):
+        assert check(live) == {}
