@@ -102,8 +102,29 @@ def stack_file(stack: str) -> Path:
     path = files.get(f"Pulumi.{stack}.yaml")
     if path is None:
         known = ", ".join(sorted(name.removeprefix("Pulumi.").removesuffix(".yaml") for name in files)) or "none"
-        raise CannotRun(f"there is no stack {stack!r}; stacks/ has: {known}", code=2)
+        raise CannotRun(_misnamed(stack) or f"there is no stack {stack!r}; stacks/ has: {known}", code=2)
     return path
+
+
+def _misnamed(stack: str) -> str | None:
+    """What to say where `stack` is a file that is there, by its path or by a name that Pulumi does not read."""
+    folder = ROOT / "stacks"
+    places = (
+        Path(stack),
+        folder / stack,
+        folder / f"{stack}.yaml",
+        folder / f"{stack}.yml",
+        folder / f"Pulumi.{stack}.yml",
+    )
+    for path in places:
+        if path.suffix not in (".yaml", ".yml") or not path.is_file():
+            continue
+        name = path.stem.removeprefix("Pulumi.")
+        right = folder / f"Pulumi.{name}.yaml"
+        if path.resolve() == right.resolve():
+            return f"{stack} is the file of a stack; write the stack's name: {name}"
+        return f"{path} is not read as a stack: name it stacks/{right.name}, and its stack is {name}"
+    return None
 
 
 def find_pulumi() -> str:

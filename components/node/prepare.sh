@@ -196,6 +196,44 @@ CONF
   fi
 }
 
+# Another runtime's CNI files (podman's, flannel's of an earlier cluster) would make the node Ready before Calico runs,
+# and the first pods would get addresses that no other node reaches. Reset puts the files back. Once kubelet is set up,
+# the files there are Calico's and Multus'.
+set_networks_aside() {
+  local file bridge
+  [[ ! -e /etc/kubernetes/kubelet.conf ]] || return 0
+  for file in /etc/cni/net.d/*.{conf,conflist,json}; do
+    # CRI-O's own sample has its turn below; Calico writes its file anew.
+    if [[ ! -f $file || $file == */10-calico.conflist || $file == *-crio-bridge.* ]] || is_own_file "$file"; then
+      continue
+    fi
+    bridge=$(used_bridge "$file")
+    [[ -z $bridge ]] || fail "$file on $NODE_NAME gives containers that run now their addresses (bridge $bridge), and" \
+      "would make the node Ready without Calico: stop those containers, or take another host, and repeat"
+    # Noted before it moves, so that no cut can make reset forget it.
+    add_line "$file" "$CNI_LAB_STATE/networks-aside"
+    mv -fT -- "$file" "$file.cni-lab-aside"
+    log "$file is another runtime's: it is $file.cni-lab-aside until destroy puts it back"
+  done
+}
+
+# is_own_file PATH: a step of this stack wrote it.
+is_own_file() {
+  local manifest
+  for manifest in "$CNI_LAB_STATE"/files/*; do
+    if in_list "$1" "$manifest"; then return 0; fi
+  done
+  return 1
+}
+
+# used_bridge FILE: the bridge that a CNI configuration names, where something is attached to it.
+used_bridge() {
+  local bridge
+  while IFS= read -r bridge; do
+    if compgen -G "/sys/class/net/$bridge/brif/*" >&2; then printf '%s' "$bridge"; return; fi
+  done < <(grep -oE '"bridge"[[:space:]]*:[[:space:]]*"[^"/]+"' -- "$1" | sed -E 's/.*"([^"]+)"$/\1/')
+}
+
 # networkd would take away the routes and rules that others made.
 fit_networkd() {
   local file=/etc/systemd/networkd.conf.d/50-cni-lab.conf
@@ -211,6 +249,7 @@ refuse_jump
 refuse_other_ca
 restore_manifests
 wait_for_first_boot
+set_networks_aside
 name_host
 swap_off
 load_modules

@@ -100,6 +100,15 @@ remove_files() {
     /etc/cni/net.d/multus.d /etc/cni/net.d/00-multus.conf /var/lib/cni /var/lib/calico /var/run/calico
 }
 
+# What prepare moved out of Calico's way goes back to whoever wrote it, unless there is a new file of that name.
+restore_networks() {
+  local file
+  [[ -e $CNI_LAB_STATE/networks-aside ]] || return 0
+  while IFS= read -r file; do
+    [[ ! -e $file.cni-lab-aside || -e $file ]] || mv -fT -- "$file.cni-lab-aside" "$file"
+  done <"$CNI_LAB_STATE/networks-aside"
+}
+
 release_packages() {
   local -a held
   mapfile -t held < <(apt-mark showhold | grep -xE 'kubelet|kubeadm|kubectl|cri-o')
@@ -114,6 +123,7 @@ reset_nftables
 if [[ -e /etc/systemd/system/cni-lab-mounts.service ]]; then systemctl disable --now cni-lab-mounts.service; fi
 write_hosts
 remove_files
+restore_networks
 release_packages
 [[ ! -L /root/.kube/config ]] || rm -f -- /root/.kube/config
 systemctl daemon-reload

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import shlex
 import shutil
 import subprocess
 import time
@@ -356,6 +357,40 @@ def test_sample_network(clean: Host, repositories: Repositories) -> None:
         assert clean.read("ls /etc/cni/net.d") == "10-crio-bridge.conflist.disabled"
     finally:
         clean.read("ip link delete veth9; ip link delete cni0")
+
+
+@pytest.mark.timeout(600)
+def test_networks_of_other_runtimes(clean: Host, repositories: Repositories) -> None:
+    """Moved out of Calico's way and put back by reset; refused by name where a container lives by one."""
+    podman = "/etc/cni/net.d/87-podman-bridge.conflist"
+    flannel = "/etc/cni/net.d/10-flannel.conflist"
+    config = '{"name": "podman", "plugins": [{"type": "bridge", "bridge" : "cni-podman0"}]}'
+    clean.read(
+        f"install -d /etc/cni/net.d; echo {shlex.quote(config)} >{podman}; echo '{{}}' >{flannel};"
+        " install -D /dev/null /etc/cni/net.d/10-calico.conflist;"
+        " ip link add cni-podman0 type bridge; ip link add veth9 type veth peer veth8;"
+        " ip link set veth9 master cni-podman0"
+    )
+    try:
+        assert f"{podman} on {clean.name} gives containers" in refused(clean, repositories)
+        clean.read("ip link set veth9 nomaster")
+        assert f"{podman}.cni-lab-aside until destroy puts it back" in prepare(clean, repositories)
+        there = clean.read("ls /etc/cni/net.d").splitlines()
+        aside = ["10-flannel.conflist.cni-lab-aside", "87-podman-bridge.conflist.cni-lab-aside"]
+        assert there == ["10-calico.conflist", *sorted(aside)]
+        prepare(clean, repositories)
+        assert clean.read("ls /etc/cni/net.d").splitlines() == there
+        # A node of the cluster: what is there now came after Calico.
+        clean.read(f"install -D /dev/null /etc/kubernetes/kubelet.conf; echo '{{}}' >{flannel}")
+        prepare(clean, repositories)
+        assert clean.read(f"cat {flannel}") == "{}"
+        clean.read(f"rm /etc/kubernetes/kubelet.conf {flannel}")
+        done = clean.shell(f"timeout 300 bash {RESET}")
+        assert done.returncode == 0, done.stderr
+        assert clean.read("ls /etc/cni/net.d").splitlines() == ["10-flannel.conflist", "87-podman-bridge.conflist"]
+        assert clean.read(f"cat {podman}") == config
+    finally:
+        clean.read("ip link delete veth9; ip link delete cni-podman0; rm -rf /etc/cni/net.d/*")
 
 
 @pytest.mark.timeout(600)

@@ -158,3 +158,27 @@ def test_first_preview_with_the_real_cli(tmp_path: Path) -> None:
     kinds = {step["newState"]["type"] for step in steps if step["op"] == "create"}
     assert "kubernetes:operator.tigera.io/v1:Installation" in kinds and "kubernetes:apps/v1:Deployment" in kinds
     assert "command:remote:Command" in kinds
+
+
+@pytest.mark.parametrize(
+    ("stack", "words"),
+    [
+        ("mine", "mine.yaml is not read as a stack: name it stacks/Pulumi.mine.yaml, and its stack is mine"),
+        ("stacks/mine.yaml", "mine.yaml is not read as a stack: name it stacks/Pulumi.mine.yaml"),
+        ("mine.yaml", "name it stacks/Pulumi.mine.yaml"),
+        ("old", "Pulumi.old.yml is not read as a stack: name it stacks/Pulumi.old.yaml"),
+        ("stacks/Pulumi.right.yaml", "stacks/Pulumi.right.yaml is the file of a stack; write the stack's name: right"),
+        ("Pulumi.right.yaml", "write the stack's name: right"),
+        ("other", "there is no stack 'other'; stacks/ has: right"),
+    ],
+)
+def test_a_file_of_another_name(stack: str, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "stacks").mkdir()
+    for name in ("mine.yaml", "Pulumi.old.yml", "Pulumi.right.yaml"):
+        (tmp_path / "stacks" / name).touch()
+    monkeypatch.setattr(pulumi_cli, "ROOT", tmp_path)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(pulumi_cli.CannotRun) as caught:
+        pulumi_cli.stack_file(stack)
+    assert words in str(caught.value)
+    assert caught.value.code == 2
