@@ -1,17 +1,36 @@
-"""The commands of `./lab`."""
+"""The commands of `./lab`. Each imports its module only when it runs, so that `--help` is fast."""
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
-ROOT = Path(__file__).resolve().parent.parent
+from cli.errors import USAGE, CommandError
+from components.spec.findings import SpecError
+
+
+class Commands(TyperGroup):
+    """Turns the two errors that a command may raise into a message on stderr and an exit code."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except CommandError as error:
+            typer.echo(f"lab {ctx.invoked_subcommand}: {error}", err=True)
+            raise typer.Exit(error.code) from None
+        except SpecError as error:
+            typer.echo(error, err=True)
+            raise typer.Exit(USAGE) from None
+
 
 app = typer.Typer(
+    cls=Commands,
     help="Kubernetes networking labs: one stack file, one up, checked hop by hop.",
     no_args_is_help=True,
     add_completion=False,
@@ -19,30 +38,28 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 Stack = Annotated[str, typer.Argument(help="a lab of stacks/Pulumi.<STACK>.yaml")]
-SANDBOX = typer.Option("--sandbox", help="mean the stack's sandbox where a deployed lab stands too")
+SANDBOX = typer.Option("--sandbox", help="use the stack's sandbox even if the lab is deployed too")
 PASS_ON = {"allow_extra_args": True, "ignore_unknown_options": True}
 
 
 @app.command()
 def plan(
     stack: Annotated[str | None, typer.Argument(help="a lab of stacks/Pulumi.<STACK>.yaml")] = None,
-    json: Annotated[bool, typer.Option("--json", help="the whole graph as JSON on stdout")] = False,
+    json: Annotated[bool, typer.Option("--json", help="print the whole graph as JSON")] = False,
     out: Annotated[Path | None, typer.Option(help="write graph, node files and objects into this folder")] = None,
-    against: Annotated[str | None, typer.Option(metavar="REV", help="what changes since a git revision")] = None,
-    markdown: Annotated[bool, typer.Option("--markdown", help="with --against: as a review comment")] = False,
+    against: Annotated[str | None, typer.Option(metavar="REV", help="show what changes since a git revision")] = None,
+    markdown: Annotated[bool, typer.Option("--markdown", help="with --against: print a review comment")] = False,
     gate: Annotated[bool, typer.Option("--gate", help="with --against: exit 4 if a control plane is replaced")] = False,
 ) -> None:
-    """Show the whole graph without cloud account, pulumi CLI or network; with --against, what a change does to it."""
+    """Show the whole graph without cloud account, pulumi CLI or network; with --against, the effect of a change."""
     if against is not None:
         from cli.review.command import review
 
         raise typer.Exit(review(stack, against, as_json=json, as_markdown=markdown, out=out, gate=gate))
     if markdown or gate:
-        typer.echo("lab plan: --markdown and --gate go with --against REV", err=True)
-        raise typer.Exit(2)
+        raise CommandError("--markdown and --gate need --against REV", USAGE)
     if stack is None:
-        typer.echo("lab plan: name a stack, or a revision to compare with: --against REV", err=True)
-        raise typer.Exit(2)
+        raise CommandError("name a stack, or a revision to compare with: --against REV", USAGE)
     from cli.plan.command import plan as run
 
     raise typer.Exit(run(stack, as_json=json, out=out))
@@ -51,10 +68,10 @@ def plan(
 @app.command()
 def demo(
     stack: Annotated[str, typer.Argument(help="a lab of stacks/Pulumi.<STACK>.yaml")] = "cfos-egress",
-    fast: Annotated[bool, typer.Option("--fast", help="without pauses")] = False,
-    keep: Annotated[bool, typer.Option("--keep", help="leave the sandbox standing")] = False,
+    fast: Annotated[bool, typer.Option("--fast", help="do not pause between the steps")] = False,
+    keep: Annotated[bool, typer.Option("--keep", help="do not remove the sandbox at the end")] = False,
 ) -> None:
-    """Show a lab alive on this computer: built, checked, followed, broken, mended, and gone again."""
+    """Show a live lab on this computer: build it, check it, follow a packet, break it, mend it, remove it."""
     from cli.sandbox.demo import run
 
     raise typer.Exit(run(stack, fast=fast, keep=keep))
@@ -63,50 +80,48 @@ def demo(
 @app.command()
 def sandbox(
     stack: Annotated[str | None, typer.Argument(help="a lab of stacks/Pulumi.<STACK>.yaml")] = None,
-    down: Annotated[bool, typer.Option("--down", help="take it away")] = False,
-    listed: Annotated[bool, typer.Option("--list", help="show the sandboxes that stand")] = False,
-    rebuild: Annotated[bool, typer.Option("--rebuild", help="take it away and build it as the file is now")] = False,
-    json: Annotated[bool, typer.Option("--json", help="with --list: as JSON on stdout")] = False,
+    down: Annotated[bool, typer.Option("--down", help="remove it")] = False,
+    listed: Annotated[bool, typer.Option("--list", help="list the sandboxes of this computer")] = False,
+    rebuild: Annotated[bool, typer.Option("--rebuild", help="remove it and build it as the file is now")] = False,
+    json: Annotated[bool, typer.Option("--json", help="with --list: print JSON")] = False,
 ) -> None:
-    """Build a lab in network namespaces of this computer, in seconds, and leave it standing."""
+    """Build a lab in network namespaces of this computer, in seconds, and keep it."""
     from cli.sandbox.command import run
 
     raise typer.Exit(run(stack, down=down, listed=listed, rebuild=rebuild, as_json=json))
 
 
-def _pulumi(command: str, stack: str, context: typer.Context) -> None:
-    from cli.lifecycle.pulumi_cli import run
-
-    raise typer.Exit(run(command, stack, context.args))
-
-
 @app.command(context_settings=PASS_ON)
 def preview(stack: Stack, context: typer.Context) -> None:
-    """What `up` would change (pulumi preview; further options are passed on)."""
-    _pulumi("preview", stack, context)
+    """Show what `up` would change (pulumi preview; further options are passed on)."""
+    from cli.lifecycle.deploy import run
+
+    raise typer.Exit(run("preview", stack, context.args))
 
 
 @app.command(context_settings=PASS_ON)
 def up(
     stack: Stack,
     context: typer.Context,
-    repair: Annotated[bool, typer.Option("--repair", help="also write again what verify finds gone or moved")] = False,
+    repair: Annotated[bool, typer.Option("--repair", help="also restore what verify finds missing or moved")] = False,
 ) -> None:
-    """Make the lab as its file says (pulumi up; further options are passed on)."""
-    from cli.lifecycle.pulumi_cli import run
+    """Create the lab, or change it to what its file says (pulumi up; further options are passed on)."""
+    from cli.lifecycle.deploy import run
 
-    raise typer.Exit(run("up", stack, context.args, repair=repair))
+    raise typer.Exit(run("up", stack, context.args, repaired=repair))
 
 
 @app.command(context_settings=PASS_ON)
 def destroy(stack: Stack, context: typer.Context) -> None:
-    """Take the lab away (pulumi destroy; further options are passed on)."""
-    _pulumi("destroy", stack, context)
+    """Remove the lab (pulumi destroy; further options are passed on)."""
+    from cli.lifecycle.deploy import run
+
+    raise typer.Exit(run("destroy", stack, context.args))
 
 
 @app.command()
 def stop(stack: Stack) -> None:
-    """Switch a lab's EC2 machines off; disks and the API's address stay."""
+    """Stop a lab's EC2 instances. Disks and the API's address stay."""
     from cli.lifecycle.power import run
 
     raise typer.Exit(run("stop", stack))
@@ -114,7 +129,7 @@ def stop(stack: Stack) -> None:
 
 @app.command()
 def start(stack: Stack) -> None:
-    """Switch a stopped lab's EC2 machines on again."""
+    """Start a stopped lab's EC2 instances again."""
     from cli.lifecycle.power import run
 
     raise typer.Exit(run("start", stack))
@@ -123,9 +138,9 @@ def start(stack: Stack) -> None:
 @app.command()
 def cost(
     stack: Stack,
-    json: Annotated[bool, typer.Option("--json", help="the sums as JSON on stdout")] = False,
+    json: Annotated[bool, typer.Option("--json", help="print the sums as JSON")] = False,
 ) -> None:
-    """What a lab costs: per hour, per evening, and left on for a month."""
+    """Show what a lab costs: an hour, an evening, and a whole month."""
     from cli.plan.cost import run
 
     raise typer.Exit(run(stack, as_json=json))
@@ -133,14 +148,14 @@ def cost(
 
 @app.command()
 def reap(
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="say what would go; touch nothing")] = False,
-    json: Annotated[bool, typer.Option("--json", help="the report as JSON on stdout")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="show what would be destroyed; change nothing")] = False,
+    json: Annotated[bool, typer.Option("--json", help="print the report as JSON")] = False,
     markdown: Annotated[Path | None, typer.Option(help="append the report, as Markdown, to this file")] = None,
-    lock_hours: Annotated[float, typer.Option(min=0, help="a lock older than this is nobody's")] = 2,
+    lock_hours: Annotated[float, typer.Option(min=0, help="ignore a lock that is older than this")] = 2,
     stack_minutes: Annotated[float, typer.Option(min=1, help="longest wait for one stack")] = 30,
     region: Annotated[list[str] | None, typer.Option(help="sweep this AWS region; may be repeated")] = None,
 ) -> None:
-    """Destroy every ephemeral stack past its time (ttlHours), and what no state remembers of one."""
+    """Destroy every ephemeral stack whose ttlHours are over, and delete from AWS what is left of lost ones."""
     from cli.reap.command import run
 
     raise typer.Exit(
@@ -158,9 +173,9 @@ def reap(
 @app.command()
 def verify(
     stack: Stack,
-    json: Annotated[bool, typer.Option("--json", help="every check as JSON on stdout")] = False,
+    json: Annotated[bool, typer.Option("--json", help="print every check as JSON")] = False,
     junit: Annotated[Path | None, typer.Option(help="write a JUnit report into this file")] = None,
-    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="show the checks that pass too")] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="also show the checks that pass")] = False,
     sandbox: Annotated[bool, SANDBOX] = False,
 ) -> None:
     """Check every expectation of a lab against its nodes and its API; exit 1 where one fails."""
@@ -172,14 +187,14 @@ def verify(
 @app.command()
 def walk(
     stack: Stack,
-    source: Annotated[str, typer.Argument(help="[NAMESPACE/]POD, or a workload's name, or WORKLOAD@NODE")],
+    source: Annotated[str, typer.Argument(help="[NAMESPACE/]POD, the name of a workload, or WORKLOAD@NODE")],
     target: Annotated[str, typer.Argument(help="the same, or an IPv4 address")],
-    json: Annotated[bool, typer.Option("--json", help="the hops as JSON on stdout")] = False,
-    svg: Annotated[Path | None, typer.Option(help="write a picture for a slide into this file")] = None,
-    capture: Annotated[bool, typer.Option(help="listen at every hop at once and show the same packet on each")] = False,
+    json: Annotated[bool, typer.Option("--json", help="print the hops as JSON")] = False,
+    svg: Annotated[Path | None, typer.Option(help="draw the hops into this SVG file")] = None,
+    capture: Annotated[bool, typer.Option(help="capture the same packet at every hop")] = False,
     sandbox: Annotated[bool, SANDBOX] = False,
 ) -> None:
-    """Show a packet's way between two pods, hop by hop: the command, what was seen, what was expected."""
+    """Show a packet's route between two pods, hop by hop: the command, what was seen, what was expected."""
     from cli.live.walk import run
 
     raise typer.Exit(run(stack, source, target, as_json=json, svg=svg, captured=capture, sandbox=sandbox))
@@ -188,10 +203,10 @@ def walk(
 @app.command()
 def addresses(
     stack: Stack,
-    json: Annotated[bool, typer.Option("--json", help="the table as JSON on stdout")] = False,
+    json: Annotated[bool, typer.Option("--json", help="print the table as JSON")] = False,
     sandbox: Annotated[bool, SANDBOX] = False,
 ) -> None:
-    """Show who gives which addresses, who took them, and whether any was given twice."""
+    """Show which part of each block is assigned by whom, which pod has which address, and collisions."""
     from cli.live.addresses import run
 
     raise typer.Exit(run(stack, as_json=json, sandbox=sandbox))
@@ -200,11 +215,11 @@ def addresses(
 @app.command(context_settings={"allow_interspersed_args": False})
 def ssh(
     stack: Stack,
-    node: Annotated[str, typer.Argument(help="a node's name")],
-    command: Annotated[list[str] | None, typer.Argument(help="what to run there; without it, a shell")] = None,
+    node: Annotated[str, typer.Argument(help="the name of a node")],
+    command: Annotated[list[str] | None, typer.Argument(help="a command to run there instead of a shell")] = None,
     sandbox: Annotated[bool, SANDBOX] = False,
 ) -> None:
-    """Log in to a node with the lab's key, or run a command there; ssh's exit code."""
+    """Open a shell on a node with the lab's key, or run a command there; exits as ssh does."""
     from cli.live.ssh import run
 
     raise typer.Exit(run(stack, node, command or [], sandbox=sandbox))
@@ -214,7 +229,7 @@ def ssh(
 def kubeconfig(
     stack: Stack,
     out: Annotated[Path | None, typer.Option(metavar="FILE", help="write it into this file (mode 0600)")] = None,
-    force: Annotated[bool, typer.Option("--force", help="overwrite a file that is not this command's")] = False,
+    force: Annotated[bool, typer.Option("--force", help="overwrite a file that this command did not write")] = False,
     sandbox: Annotated[bool, SANDBOX] = False,
 ) -> None:
     """Print a lab's kubeconfig, or write it into a file."""
@@ -227,39 +242,41 @@ def kubeconfig(
 def break_(
     stack: Stack,
     fault: Annotated[str | None, typer.Argument(help="what to break; --list shows the faults")] = None,
-    node: Annotated[str | None, typer.Option(help="where; without one, where a ping of verify shows it")] = None,
-    yes: Annotated[bool, typer.Option("--yes", help="do not ask")] = False,
-    listed: Annotated[bool, typer.Option("--list", help="show the faults, and which this lab can have")] = False,
+    node: Annotated[str | None, typer.Option(help="where; by default, where a ping of verify shows it")] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="do not ask for confirmation")] = False,
+    listed: Annotated[bool, typer.Option("--list", help="list the faults, and which this lab can have")] = False,
     sandbox: Annotated[bool, SANDBOX] = False,
 ) -> None:
-    """Break one thing on purpose, and say what verify and walk must then find; `mend` undoes it."""
+    """Break one thing on purpose, and show what verify and walk will find; `mend` undoes it."""
     from cli.live.faults import break_ as run
 
     raise typer.Exit(run(stack, fault, node=node, yes=yes, listed=listed, sandbox=sandbox))
 
 
 @app.command()
-def mend(
-    stack: Stack,
-    sandbox: Annotated[bool, SANDBOX] = False,
-) -> None:
-    """Put back all that `break` broke, on every node that answers."""
+def mend(stack: Stack, sandbox: Annotated[bool, SANDBOX] = False) -> None:
+    """Undo every fault of `break` on every node that answers."""
     from cli.live.faults import mend as run
 
     raise typer.Exit(run(stack, sandbox=sandbox))
 
 
 @app.command(context_settings=PASS_ON)
-def test(context: typer.Context) -> None:
-    """Lint, types and tests; says what was skipped and why (options are passed on to pytest)."""
+def test(
+    context: typer.Context,
+    explore: Annotated[bool, typer.Option("--explore", help="draw fresh examples for the property tests")] = False,
+) -> None:
+    """Run lint, type checks and tests; shows what was skipped and why (options are passed on to pytest)."""
+    from cli.project import ROOT
+
     checks = [
         ["ruff", "check", "."],
         ["ruff", "format", "--check", "."],
         ["mypy"],
-        # pytest comes last: its closing line is the verdict.
+        # pytest comes last, because its closing line is the result.
         ["pytest", "-p", "xdist", "-n", "2", "--dist", "loadgroup", *context.args],
     ]
-    failed = [check[0] for check in checks if subprocess.run([sys.executable, "-m", *check], cwd=ROOT).returncode]
-    if failed:
-        typer.echo(f"lab test: failed: {', '.join(failed)}", err=True)
-    raise typer.Exit(1 if failed else 0)
+    environment = os.environ | ({"CNILAB_EXPLORE": "1"} if explore else {})
+    runs = {check[0]: subprocess.run([sys.executable, "-m", *check], cwd=ROOT, env=environment) for check in checks}
+    if failed := [name for name, done in runs.items() if done.returncode]:
+        raise CommandError(f"failed: {', '.join(failed)}", 1)

@@ -1,6 +1,6 @@
-"""The stacks of a state backend, through Pulumi's Automation API: a folder, a bucket, or Pulumi Cloud alike.
+"""The stacks of a state backend (a folder, a bucket, or Pulumi Cloud), through Pulumi's Automation API.
 
-Nothing here reads a stack file or runs the program: a stack is known by its checkpoint alone.
+Nothing here reads a stack file or runs the program: all that is known of a stack is its checkpoint.
 """
 
 from __future__ import annotations
@@ -30,24 +30,24 @@ from pulumi.automation import (
 )
 from pulumi.automation import errors as automation_errors
 
-from cli.lifecycle.pulumi_cli import ROOT, environment_for_state, find_pulumi
+from cli import project
+from cli.lifecycle.pulumi_cli import environment_for_state, find_pulumi
 
-PROJECT = "cni-lab"
-ANSWER_SECONDS = 60.0
-"""Longest wait for anything that only reads or writes the state."""
-PATIENCE = 60.0
-"""Seconds that a CLI asked to end has for that."""
+ANSWER_TIMEOUT_SECONDS = 60.0
+"""For everything that only reads or writes the state."""
+_END_TIMEOUT_SECONDS = 60.0
+"""For a CLI that was asked to end."""
 
 Json = dict[str, Any]
 
 
 class BackendError(Exception):
-    """The backend, or one stack of it, does not do what it is asked; the message is one line."""
+    """The backend, or an operation on one stack, failed; the message is one line."""
 
 
 @dataclass(frozen=True)
 class Lock:
-    """Who updates a stack, as the backend says it. `since` is None where the backend does not say."""
+    """Who is updating a stack. `since` is None where the backend does not say."""
 
     holder: str
     since: datetime | None
@@ -58,7 +58,7 @@ class StackMissing(BackendError):
 
 
 class BackendSilent(BackendError):
-    """No answer within the time."""
+    """No answer in time."""
 
 
 class StackLocked(BackendError):
@@ -74,18 +74,18 @@ class Backend:
     """The project's stacks. Every wait is bounded; every failure is a BackendError."""
 
     def __init__(self, work_dir: Path, destroy_seconds: float = 1800.0) -> None:
-        """`work_dir`: an empty folder. The CLI wants a project folder, and writes the stack's settings into it."""
-        # Machines on this computer are removed by scripts that the state names from the project's folder.
-        (work_dir / "components").symlink_to(ROOT / "components")
+        """`work_dir`: an empty folder. The CLI needs a project folder, and writes the stack's settings into it."""
+        # The state of local machines names the scripts that remove them, relative to the project's folder.
+        (work_dir / "components").symlink_to(project.ROOT / "components")
         environment = environment_for_state() | {
-            # A lab whose nodes are gone has no API that could delete its objects.
+            # When the nodes are gone, there is no API that could delete the objects.
             "PULUMI_K8S_DELETE_UNREACHABLE": "true",
         }
         self.url = environment["PULUMI_BACKEND_URL"]
         self._workspace = LocalWorkspace(
             work_dir=str(work_dir),
             env_vars=environment,
-            project_settings=ProjectSettings(name=PROJECT, runtime="python"),
+            project_settings=ProjectSettings(name=project.NAME, runtime="python"),
             pulumi_command=_BoundedPulumi(find_pulumi(), destroy_seconds),
         )
 
@@ -95,18 +95,18 @@ class Backend:
             return sorted(summary.name for summary in self._workspace.list_stacks())
 
     def answering(self) -> list[str]:
-        """The stacks that answer one by one, for when `stacks` fails: the CLI reads every checkpoint to list them, so
-        one broken checkpoint hides all the others.
+        """The stacks by asking for one after the other, for when `stacks` fails: to list them the CLI reads every
+        checkpoint, so one broken checkpoint hides all the others.
 
-        Asked for are those of the folder, or in another backend those that have a stack file; the broken ones are
-        among them, but there are none at all where no stack answers.
+        The names are those of the folder's files or, in another backend, of the stack files. A stack whose checkpoint
+        is broken is in the result too. If no stack at all answers, the result is empty.
         """
         if self.url.startswith("file://"):
-            folder = Path(unquote(urlsplit(self.url).path)).expanduser() / ".pulumi" / "stacks" / PROJECT
+            folder = Path(unquote(urlsplit(self.url).path)).expanduser() / ".pulumi" / "stacks" / project.NAME
             files = [path.name for path in folder.glob("*.json*")]
             names = sorted({name.split(".json")[0] for name in files if name.endswith((".json", ".json.gz"))})
         else:
-            names = stack_names()
+            names = list(project.stack_files())
         found, answered = [], False
         for name in names:
             try:
@@ -123,7 +123,7 @@ class Backend:
         return found if answered else []
 
     def resources(self, stack: str) -> list[Json]:
-        """The resources of a stack's checkpoint, secrets encrypted as they lie there."""
+        """The resources of a stack's checkpoint; secrets stay encrypted."""
         with _one_line():
             state: Json = json.loads(self._read("stack", "export", "--stack", stack))
             return cast(list[Json], (state["deployment"] or {}).get("resources") or [])
@@ -134,7 +134,7 @@ class Backend:
             return cast(Json, json.loads(self._read("stack", "output", "--json", "--stack", stack)))
 
     def destroy(self, stack: str) -> None:
-        """Destroy what the checkpoint lists, as far as it goes, and remove the stack if nothing is left of it.
+        """Destroy what the checkpoint lists, go on after errors, and remove the stack if nothing is left of it.
 
         Raises StackLocked where somebody else is updating it.
         """
@@ -145,7 +145,7 @@ class Backend:
             )
 
     def cancel(self, stack: str) -> None:
-        """Take a stack's lock away."""
+        """Remove a stack's lock."""
         with _one_line():
             self._read("cancel", "--yes", "--stack", stack)
 
@@ -154,14 +154,8 @@ class Backend:
         return workspace.pulumi_command.run(list(arguments), workspace.work_dir, workspace.env_vars).stdout
 
 
-def stack_names() -> list[str]:
-    """The labs that have a stack file."""
-    files = (ROOT / "stacks").glob("Pulumi.*.yaml")
-    return sorted(path.name.removeprefix("Pulumi.").removesuffix(".yaml") for path in files)
-
-
 class _BoundedPulumi(PulumiCommand):
-    """The CLI that never runs for ever: the Automation API has no limit of its own."""
+    """A CLI whose runs are bounded; the Automation API has no limit of its own."""
 
     def __init__(self, program: str, destroy_seconds: float) -> None:
         self.command = program
@@ -176,7 +170,7 @@ class _BoundedPulumi(PulumiCommand):
         on_output: Any = None,
         on_error: Any = None,
     ) -> CommandResult:
-        limit = self._destroy_seconds if args[0] == "destroy" else ANSWER_SECONDS
+        limit = self._destroy_seconds if args[0] == "destroy" else ANSWER_TIMEOUT_SECONDS
         process = subprocess.Popen(
             [self.command, *args, "--non-interactive"],
             cwd=cwd,
@@ -202,11 +196,11 @@ class _BoundedPulumi(PulumiCommand):
 
 
 def _end(process: subprocess.Popen[str]) -> None:
-    """Ask once, as Ctrl-C does, so that the CLI saves its state and gives its lock back; then insist."""
+    """Interrupt it as Ctrl-C does, so that the CLI saves its state and releases its lock; kill it if that fails."""
     for number in (signal.SIGINT, signal.SIGKILL):
         try:
             os.killpg(process.pid, number)
-            process.communicate(timeout=PATIENCE)
+            process.communicate(timeout=_END_TIMEOUT_SECONDS)
             return
         except ProcessLookupError:
             return
@@ -216,7 +210,7 @@ def _end(process: subprocess.Popen[str]) -> None:
 
 @contextmanager
 def _one_line() -> Iterator[None]:
-    """Turns what the CLI says into a BackendError of one line."""
+    """Turns the errors of the CLI into BackendErrors of one line."""
     try:
         yield
     except ConcurrentUpdateError as error:
@@ -230,9 +224,9 @@ def _one_line() -> Iterator[None]:
 
 
 def _lock(text: str) -> Lock:
-    """The youngest lock that a message of the CLI names.
+    """The latest lock that a message of the CLI names.
 
-    Its form: `…/organization/PROJECT/STACK/ID.json: created by USER@HOST (pid N) at TIME`, one lock a line
+    The form of a line: `…/organization/PROJECT/STACK/ID.json: created by USER@HOST (pid N) at TIME`
     (pulumi's pkg/backend/diy/lock.go).
     """
     locks = [
@@ -243,7 +237,7 @@ def _lock(text: str) -> Lock:
 
 
 def _reason(text: str) -> str:
-    """The paragraph that says why: the CLI's last `error:` that is a resource's own, else its last."""
+    """The paragraph with the cause: the CLI's last `error:` of a resource, else its last error."""
     said = re.findall(r"error: (.+(?:\n(?!\s*\n).+)?)", text) or [line for line in text.splitlines() if line.strip()]
     own = [line for line in said if "update failed" not in line and "resource operation" not in line] or said
     return " ".join(own[-1].split())[:300] if own else "the pulumi CLI gave no reason"

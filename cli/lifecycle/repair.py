@@ -1,7 +1,7 @@
-"""`./lab up --repair`: what a live lab lost since its last `up`, as the options that make pulumi write it again.
+"""`./lab up --repair`: turns what verify finds into options that make pulumi run the right steps again.
 
-Pulumi compares the stack file with its state and looks at no machine, so a file that was removed on a node, or a block
-that moved, is no change to it. verify knows; here its findings become the steps that must run once more.
+Pulumi compares the stack file with its state and looks at no machine. A file that was removed on a node, or a block
+that moved, is therefore no change to it, but verify sees it.
 """
 
 from __future__ import annotations
@@ -10,15 +10,16 @@ import asyncio
 import sys
 from collections.abc import Sequence
 
-from cli.lifecycle.pulumi_cli import CannotRun, stack_file
+from cli.errors import CommandError
 from cli.live.stack import live, outputs
+from cli.project import stack_file
 from components.spec import names
 from components.spec.load import load_stack_file
 from components.verify import api, facts
 from components.verify.reading import read_lab, verify
 from components.verify.report import Result
 
-PATIENCE = 5.0  # seconds
+_API_TIMEOUT_SECONDS = 5.0
 # Written by a node's files step, and by nothing else.
 _FILES = {"file", "crio"}
 _BLOCKS = f"**::{names.blocks_step(names.calico(names.STACK_LAB))}"
@@ -27,7 +28,7 @@ _REFRESHED = {"pool", "reservation", "source_dest"}
 
 
 def options(stack: str) -> list[str]:
-    """Options of `pulumi up` for what verify finds, said on stderr. Raises CannotRun where the lab does not stand."""
+    """Options of `pulumi up` for what verify finds, explained on stderr. Raises CommandError if it is not up."""
     lab = live(stack)
     reading = asyncio.run(read_lab(lab))
     failed = [result for result in verify(lab, reading) if result.status == "failed"]
@@ -49,7 +50,7 @@ def options(stack: str) -> list[str]:
 def moved(stack: str) -> list[str]:
     """Options of `pulumi up` where a node no longer holds a block that the node files were written for.
 
-    One read, for `up` asks every time; where the lab does not stand or its API is silent there is nothing to say.
+    One read, because every `up` asks. Without a lab, or without an answer from its API, the result is empty.
     """
     try:
         found = outputs(stack)
@@ -58,8 +59,9 @@ def moved(stack: str) -> list[str]:
             return []
         host_local = load_stack_file(stack_file(stack)).lab.calico.ipam == "HostLocal"
         kind = "nodes" if host_local else "blockaffinities"
-        objects = asyncio.run(asyncio.wait_for(api.read(str(kubeconfig), {kind: api.KINDS[kind]}), PATIENCE))
-    except (CannotRun, api.NoApi, TimeoutError):
+        read = api.read(str(kubeconfig), {kind: api.KINDS[kind]})
+        objects = asyncio.run(asyncio.wait_for(read, _API_TIMEOUT_SECONDS))
+    except (CommandError, api.NoApi, TimeoutError):
         return []
     affinities = facts.cluster(objects, host_local=host_local).topics.get("affinity", {})
     held = {cidr: seen[0].fields["node"] for cidr, seen in affinities.items()}

@@ -13,7 +13,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 from rich.console import Console, Group, RenderableType
@@ -21,6 +20,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from cli import signals
 from cli.lifecycle import progress as model
 from cli.lifecycle.progress import Expected, Failure, Progress, Run
 from components.spec.models import Lab
@@ -130,17 +130,12 @@ class Screen:
     def _interrupts_to(self, process: subprocess.Popen[bytes]) -> Iterator[None]:
         """The engine ends what it is at on a first interrupt, and drops it on a second."""
 
-        def pass_on(_number: int, _frame: FrameType | None) -> None:
+        def interrupt(_number: int) -> None:
             self._interrupts += 1
             process.send_signal(signal.SIGINT)
 
-        numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-        before = {number: signal.signal(number, pass_on) for number in numbers}
-        try:
+        with signals.handling(dict.fromkeys((signal.SIGINT, signal.SIGTERM, signal.SIGHUP), interrupt)):
             yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
 
     # --- what is shown ---
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network
@@ -14,11 +13,13 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from cli.lifecycle.pulumi_cli import CannotRun, refuse
-from cli.live.stack import standing_live
+from cli.console import page
+from cli.errors import FAILED, CommandError
+from cli.sandbox.choice import chosen_live
 from components.spec import addresses as plan
-from components.spec.load import SpecError
 from components.verify.reading import Live, Reading, read_cluster, read_nodes
+
+_WIDTH = 140
 
 
 @dataclass(frozen=True)
@@ -65,28 +66,28 @@ class Block:
 
 
 def run(stack: str, *, as_json: bool = False, sandbox: bool = False) -> int:
-    """Print the table. Returns 0; 1 where an address was given twice or something could not be read; 2, 3."""
-    try:
-        lab = standing_live(stack, sandbox=sandbox)
-        reading = asyncio.run(_read(lab))
-    except (CannotRun, SpecError) as error:
-        return refuse("addresses", error)
+    """Print the table. Returns 0, or 1 where an address was given twice or something could not be read.
+
+    Raises CommandError, SpecError.
+    """
+    lab = chosen_live(stack, sandbox=sandbox)
+    reading = asyncio.run(_read(lab))
     blocks = table(lab, reading)
     if as_json:
         document = {"stack": stack, "blocks": [b.to_json() for b in blocks], "unreachable": reading.unreachable}
         print(json.dumps(document | {"sandbox": lab.sandbox}, indent=2))
     else:
-        show(stack, blocks, reading, Console(width=None if sys.stdout.isatty() else 140, highlight=False))
+        show(stack, blocks, reading, page(_WIDTH))
     return 1 if any(block.collisions for block in blocks) or reading.unreachable else 0
 
 
 async def _read(lab: Live) -> Reading:
     reading = await read_cluster(lab)
     if reading.no_api:
-        raise CannotRun(f"the blocks are not known: {reading.no_api}", code=1)
+        raise CommandError(f"the blocks are not known: {reading.no_api}", FAILED)
     for topic in ("affinity", "allocation"):
         if topic in reading.cluster.unread:
-            raise CannotRun(f"the blocks are not known: {reading.cluster.unread[topic]}", code=1)
+            raise CommandError(f"the blocks are not known: {reading.cluster.unread[topic]}", FAILED)
     await read_nodes(lab, reading, [node.name for node in lab.lab.nodes], ping=False)
     return reading
 
@@ -150,20 +151,20 @@ def show(stack: str, blocks: Sequence[Block], reading: Reading, console: Console
     span = max([8, *(len(_span(*ends)) for block in blocks for ends in block.delegates.values())])
     for block in blocks:
         console.print(f"[bold]{block.cidr}[/] of [bold]{block.node}[/], pool {block.pool}", soft_wrap=True)
-        page = Table(box=None, header_style="dim", padding=(0, 0, 0, 2))
-        page.add_column("giver", min_width=giver, no_wrap=True)
-        page.add_column("range", min_width=span, no_wrap=True)
-        page.add_column("used", justify="right", no_wrap=True)
-        page.add_column("free", justify="right", no_wrap=True)
-        page.add_column("by", overflow="fold")
+        rows = Table(box=None, header_style="dim", padding=(0, 0, 0, 2))
+        rows.add_column("giver", min_width=giver, no_wrap=True)
+        rows.add_column("range", min_width=span, no_wrap=True)
+        rows.add_column("used", justify="right", no_wrap=True)
+        rows.add_column("free", justify="right", no_wrap=True)
+        rows.add_column("by", overflow="fold")
         given = block.host_local if block.giver == "host-local" else block.calico
         rest = {a: h for a, h in given.items() if a not in block.collisions}
-        page.add_row(block.giver, "the rest", str(len(given)), str(block.free), _who(rest))
+        rows.add_row(block.giver, "the rest", str(len(given)), str(block.free), _who(rest))
         for name, (first, last) in block.delegates.items():
             mine = {a: who for a, who in block.host_local.items() if first <= IPv4Address(a) <= last}
             size = int(last) - int(first) + 1
-            page.add_row(name, _span(first, last), str(len(mine)), str(size - len(mine)), _who(mine))
-        console.print(page)
+            rows.add_row(name, _span(first, last), str(len(mine)), str(size - len(mine)), _who(mine))
+        console.print(rows)
         for address, why in block.collisions.items():
             console.print(f"  [red]collision {address}: {escape(why)}[/]", soft_wrap=True)
     for node, why in reading.unreachable.items():

@@ -1,4 +1,4 @@
-"""`./lab kubeconfig`: the administrator's kubeconfig of a lab that stands, on stdout or in a file of the caller's."""
+"""`./lab kubeconfig`: the administrator's kubeconfig of a lab, on stdout or in a file."""
 
 from __future__ import annotations
 
@@ -8,38 +8,33 @@ import shlex
 import sys
 from pathlib import Path
 
-from cli.lifecycle.pulumi_cli import CannotRun, refuse, stack_file
-from cli.live.stack import standing_outputs
-from components.spec.load import SpecError
+from cli.errors import USAGE, CommandError
+from cli.project import not_up, stack_file
+from cli.sandbox.choice import chosen_outputs
 
 
 def run(stack: str, out: Path | None, *, force: bool = False, sandbox: bool = False) -> int:
-    """Returns 0; 2 and 3 as CannotRun."""
-    try:
-        stack_file(stack)
-        text = standing_outputs(stack, sandbox=sandbox).get("kubeconfig")
-        if not text:
-            raise CannotRun(
-                f"the lab {stack} does not stand: its last `up` gave out no kubeconfig. Run `./lab up {stack}`", code=2
-            )
-        if out is None:
-            print(text)
-            return 0
-        write(out, str(text), stack, force=force)
-    except (CannotRun, SpecError) as error:
-        return refuse("kubeconfig", error)
+    """Returns 0. Raises CommandError, SpecError."""
+    stack_file(stack)
+    text = chosen_outputs(stack, sandbox=sandbox).get("kubeconfig")
+    if not text:
+        raise not_up(stack, "kubeconfig")
+    if out is None:
+        print(text)
+        return 0
+    write(out, str(text), stack, force=force)
     print(f"export KUBECONFIG={shlex.quote(str(out.absolute()))}", file=sys.stderr)
     return 0
 
 
 def write(path: Path, text: str, stack: str, *, force: bool = False) -> None:
-    """Write the file whole, for its owner alone. Raises CannotRun where something else is there, unless `force`."""
+    """Write the whole file with mode 0600. Raises CommandError where something else is there, unless `force`."""
     try:
         if not force and (path.is_symlink() or path.exists()) and not is_ours(path):
-            raise CannotRun(
+            raise CommandError(
                 f"--out {path}: this file was not written by `lab kubeconfig`, or was changed since. "
                 "Choose another name, or overwrite it with --force",
-                code=2,
+                USAGE,
             )
         body = text.rstrip("\n") + "\n"
         draft = path.with_name(f".{path.name}.{os.getpid()}")
@@ -52,11 +47,11 @@ def write(path: Path, text: str, stack: str, *, force: bool = False) -> None:
             draft.unlink()
             raise
     except OSError as error:
-        raise CannotRun(f"--out {path}: {error.strerror}", code=2) from None
+        raise CommandError(f"--out {path}: {error.strerror}", USAGE) from None
 
 
 def is_ours(path: Path) -> bool:
-    """Whether a file is as `write` left it: its first line has the checksum of the others."""
+    """Whether a file is as `write` left it: its first line has the checksum of the rest."""
     if path.is_symlink() or not path.is_file():
         return False
     first, _, body = path.read_text(encoding="utf-8", errors="replace").partition("\n")

@@ -1,4 +1,4 @@
-"""A stack that stands: what its outputs say of it. The state is read by the pulumi CLI; nothing else is asked."""
+"""A lab that is up: the outputs of its stack, which the pulumi CLI reads from the state."""
 
 from __future__ import annotations
 
@@ -8,78 +8,79 @@ import os
 import subprocess
 from typing import Any
 
-from cli.lifecycle import pulumi_cli
-from cli.lifecycle.pulumi_cli import CannotRun, environment_for_state, find_pulumi, stack_file
-from cli.sandbox.choice import sandbox_of
+from cli import project
+from cli.errors import MISSING, USAGE, CommandError
+from cli.lifecycle.pulumi_cli import config_folder, environment_for_state, find_pulumi
+from cli.project import not_up, stack_file
 from components.spec import models
 from components.spec.load import load_stack_file
 from components.verify.__main__ import live_of
 from components.verify.reading import Live
 
-PATIENCE = 60.0  # seconds
-_NOWHERE = "the lab {stack} does not stand: run `./lab up {stack}`, or `./lab sandbox {stack}` for one without machines"
+_TIMEOUT_SECONDS = 60.0
 
 
 def outputs(stack: str) -> dict[str, Any]:
-    """The stack's outputs, secrets in clear. Raises CannotRun where there is no such stack, or it has none."""
-    kept = pulumi_cli.HOME / "state" / ".pulumi" / "stacks" / "cni-lab"
-    if "PULUMI_BACKEND_URL" not in os.environ and not any(kept.glob(f"{glob.escape(stack)}.json*")):
-        # Nothing has to be installed to say so.
-        raise CannotRun(_NOWHERE.format(stack=stack), code=2)
-    folder = pulumi_cli.HOME / "config"
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    (folder / "Pulumi.yaml").write_text("name: cni-lab\nruntime: python\n", encoding="utf-8")
+    """The stack's outputs, secrets in clear. Raises CommandError where there is no such stack, or it has none."""
+    if "PULUMI_BACKEND_URL" not in os.environ and not _has_state_file(stack):
+        # This answer must not need an installed pulumi CLI.
+        raise not_up(stack)
     command = [find_pulumi(), "stack", "output", "--json", "--show-secrets", "--stack", stack, "--non-interactive"]
     try:
         result = subprocess.run(
             command,
-            cwd=folder,
+            cwd=config_folder(),
             env=environment_for_state(),
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
             check=False,
-            timeout=PATIENCE,
+            timeout=_TIMEOUT_SECONDS,
         )
     except subprocess.TimeoutExpired:
-        raise CannotRun(f"the stack's outputs cannot be read: the backend did not answer in {PATIENCE:g} s") from None
+        raise CommandError(
+            f"the stack's outputs cannot be read: the backend did not answer in {_TIMEOUT_SECONDS:g} s", MISSING
+        ) from None
     if result.returncode:
         said = " ".join(result.stderr.split()).removeprefix("error: ")
         if "no stack named" in said:
-            raise CannotRun(_NOWHERE.format(stack=stack), code=2)
-        raise CannotRun(f"the stack's outputs cannot be read: {said or f'exit code {result.returncode}'}")
+            raise not_up(stack)
+        reason = said or f"exit code {result.returncode}"
+        raise CommandError(f"the stack's outputs cannot be read: {reason}", MISSING)
     try:
         found = json.loads(result.stdout)
     except ValueError:
         found = None
     if not isinstance(found, dict):
-        raise CannotRun("pulumi printed no outputs")
+        raise CommandError("pulumi printed no outputs", MISSING)
     return found
 
 
 def live(stack: str) -> Live:
-    """The lab of a stack that stands. Raises CannotRun, SpecError; a lab that is half up has empty parts."""
+    """The lab of a stack. Raises CommandError, SpecError; a lab that is only half up has empty parts."""
     file = load_stack_file(stack_file(stack))
     found = outputs(stack)
     if not found.get("access"):
-        raise CannotRun(
-            f"the lab {stack} does not stand: its last `up` gave out no `access`. Run `./lab up {stack}`", code=2
-        )
+        raise not_up(stack, "access")
     return of_outputs(file.lab, found, file.config.get("aws:region"))
 
 
-def standing_outputs(stack: str, *, sandbox: bool = False) -> dict[str, Any]:
-    """The outputs of the stack's deployed lab, or of its sandbox where that is meant (cli/sandbox/choice.py)."""
-    chosen = sandbox_of(stack, sandbox)
-    return outputs(stack) if chosen is None else dict(chosen.outputs)
-
-
-def standing_live(stack: str, *, sandbox: bool = False) -> Live:
-    """The stack's deployed lab, or its sandbox where that is meant. Raises CannotRun, SpecError."""
-    chosen = sandbox_of(stack, sandbox)
-    return live(stack) if chosen is None else of_outputs(chosen.lab, dict(chosen.outputs), None)
-
-
 def of_outputs(lab: models.Lab, found: dict[str, Any], region: str | None) -> Live:
-    """The same from the outputs as JSON."""
+    """The same, from the outputs as JSON."""
     return live_of(found | {"lab": lab, "region": region})
+
+
+def is_up(stack: str) -> bool:
+    """Whether the state has a stack of this name. A backend that cannot be read may have one."""
+    if "PULUMI_BACKEND_URL" not in os.environ:
+        return _has_state_file(stack)
+    try:
+        outputs(stack)
+    except CommandError as error:
+        return error.code != USAGE
+    return True
+
+
+def _has_state_file(stack: str) -> bool:
+    folder = project.HOME / "state" / ".pulumi" / "stacks" / project.NAME
+    return any(folder.glob(f"{glob.escape(stack)}.json*"))

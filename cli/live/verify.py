@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,9 +12,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from cli.lifecycle.pulumi_cli import CannotRun, refuse
-from cli.live.stack import standing_live
-from components.spec.load import SpecError
+from cli.console import page
+from cli.errors import USAGE, CommandError
+from cli.sandbox.choice import chosen_live
 from components.verify.reading import Reading, read_lab
 from components.verify.reading import verify as check
 from components.verify.report import Result, count, document, junit
@@ -31,26 +30,25 @@ def verify(
     verbose: bool = False,
     sandbox: bool = False,
 ) -> int:
-    """Print the checks of a lab, by node. Returns 0; 1 where one fails or could not be read; 2 and 3 as CannotRun."""
+    """Print the checks of a lab, by node. Returns 0, or 1 where one fails or could not be read.
+
+    Raises CommandError, SpecError.
+    """
     started = time.monotonic()
-    try:
-        lab = standing_live(stack, sandbox=sandbox)
-    except (CannotRun, SpecError) as error:
-        return refuse("verify", error)
+    lab = chosen_live(stack, sandbox=sandbox)
     reading = asyncio.run(read_lab(lab))
     results = check(lab, reading)
     seconds = time.monotonic() - started
     if as_json:
         print(json.dumps(document(stack, reading, results) | {"sandbox": lab.sandbox}, indent=2, ensure_ascii=False))
     else:
-        show(stack, reading, results, seconds, verbose, Console(width=None if sys.stdout.isatty() else 120))
+        show(stack, reading, results, seconds, verbose, page())
     if junit_file is not None:
         try:
             junit_file.parent.mkdir(parents=True, exist_ok=True)
             junit_file.write_text(junit(stack, results, seconds), encoding="utf-8")
         except OSError as error:
-            print(f"lab verify: --junit {junit_file}: {error.strerror}", file=sys.stderr)
-            return 2
+            raise CommandError(f"--junit {junit_file}: {error.strerror}", USAGE) from None
     return 0 if count(results)["passed"] == len(results) and not reading.no_api else 1
 
 
@@ -69,14 +67,13 @@ def show(
     unknown = [result for result in results if result.status == "unknown"]
     if unknown and not verbose:
         reasons = dict.fromkeys(result.difference for result in unknown)
-        console.print(f"\n[yellow]{len(unknown)} could not be read[/]:", highlight=False)
+        console.print(f"\n[yellow]{len(unknown)} could not be read[/]:")
         for reason in reasons:
-            console.print(f"  {escape(reason)}", soft_wrap=True, highlight=False)
+            console.print(f"  {escape(reason)}", soft_wrap=True)
     numbers = count(results)
     console.print(
         f"\n[bold]{stack}[/]: {numbers['passed']} passed, {numbers['failed']} failed, {numbers['unknown']} unknown "
-        f"in {seconds:.1f} s",
-        highlight=False,
+        f"in {seconds:.1f} s"
     )
 
 
@@ -110,7 +107,7 @@ def _cell(results: Sequence[Result]) -> str:
 
 def _explain(stack: str, result: Result, console: Console) -> None:
     e = result.expectation
-    console.print(f"\n{_MARK[result.status]} {escape(e.sentence)}", soft_wrap=True, highlight=False)
+    console.print(f"\n{_MARK[result.status]} {escape(e.sentence)}", soft_wrap=True)
     prompt = f"{e.node}$ " if e.node and not e.command.startswith(("kubectl", "./lab")) else ""
     rows = [("command", prompt + e.command.replace("STACK", stack)), ("seen", result.seen)]
     if result.status != "passed":
@@ -122,7 +119,7 @@ def _explain(stack: str, result: Result, console: Console) -> None:
         ]
     for name, text in rows:
         if text:
-            console.print(f"  [dim]{name:8}[/] {escape(text)}", soft_wrap=True, highlight=False)
+            console.print(f"  [dim]{name:8}[/] {escape(text)}", soft_wrap=True)
 
 
 _NAMES = {

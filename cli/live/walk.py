@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import sys
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from ipaddress import AddressValueError, IPv4Address
@@ -13,10 +12,10 @@ from pathlib import Path
 from rich.console import Console
 from rich.markup import escape
 
-from cli.lifecycle.pulumi_cli import CannotRun, refuse
+from cli.console import page
+from cli.errors import FAILED, USAGE, CommandError
 from cli.live.picture import picture
-from cli.live.stack import standing_live
-from components.spec.load import SpecError
+from cli.sandbox.choice import chosen_live
 from components.verify import facts
 from components.verify.capture import Point, Sighting, capture, digest
 from components.verify.facts import Pod
@@ -37,26 +36,23 @@ def run(
     captured: bool = False,
     sandbox: bool = False,
 ) -> int:
-    """Walk. Returns 0; 1 where the ping is lost or a hop does not hold; 2 and 3 as CannotRun."""
+    """Walk. Returns 0, or 1 where the ping is lost or a hop does not hold. Raises CommandError, SpecError."""
+    lab = chosen_live(stack, sandbox=sandbox)
     try:
-        lab = standing_live(stack, sandbox=sandbox)
         found, seen, notes = asyncio.run(_walk(lab, source, target, captured))
-    except (CannotRun, SpecError) as error:
-        return refuse("walk", error)
     except NoWalk as error:
-        return refuse("walk", CannotRun(str(error), code=2))
+        raise CommandError(str(error), USAGE) from None
     if svg is not None:
         try:
             svg.parent.mkdir(parents=True, exist_ok=True)
             svg.write_text(picture(stack, found), encoding="utf-8")
         except OSError as error:
-            print(f"lab walk: --svg {svg}: {error.strerror}", file=sys.stderr)
-            return 2
+            raise CommandError(f"--svg {svg}: {error.strerror}", USAGE) from None
     if as_json:
         document = {"stack": stack, **found.to_json(stack), "capture": [sighting.to_json() for sighting in seen]}
         print(json.dumps(document | {"notes": notes, "sandbox": lab.sandbox}, indent=2, ensure_ascii=False))
     else:
-        show(stack, found, seen, notes, Console(width=None if sys.stdout.isatty() else 120, highlight=False))
+        show(stack, found, seen, notes, page())
         if svg is not None:
             print(f"\nwritten to {svg}")
     return 0 if found.ping.status == "passed" and found.stopped is None else 1
@@ -65,7 +61,7 @@ def run(
 async def _walk(lab: Live, source: str, target: str, captured: bool) -> tuple[Walk, list[Sighting], list[str]]:
     reading = await read_cluster(lab)
     if reading.no_api:
-        raise CannotRun(f"where the pods are is not known: {reading.no_api}", code=1)
+        raise CommandError(f"where the pods are is not known: {reading.no_api}", FAILED)
     start, end, address = _ends(reading.pods, source, target)
     notes: list[str] = []
     async with AsyncExitStack() as stack:

@@ -17,10 +17,13 @@ import yaml
 from rich.console import Console
 from rich.text import Text
 
-from cli.lifecycle.pulumi_cli import ROOT, CannotRun, stack_file
+from cli import project
+from cli.console import page
+from cli.errors import FAILED, USAGE, CommandError
 from cli.plan.policy import note, violations
+from cli.project import stack_file
 from components.node.script import LIBRARY, text_of
-from components.spec.load import SpecError, load_stack_file
+from components.spec.load import load_stack_file
 from engine.graph import STEP_TYPE, Graph, Node
 from engine.mermaid import mermaid
 from engine.model import UNKNOWN, Deployment, ProgramError
@@ -37,45 +40,31 @@ WIDTH = 100
 _FIRST_KEYS = ("apiVersion", "kind", "metadata", "cniVersion", "name", "namespace", "type")
 
 
-class OutputError(Exception):
-    """The output folder cannot be used; the message says why and what to do."""
-
-
 def plan(stack: str, *, as_json: bool, out: Path | None) -> int:
     """Print a stack's plan, or its JSON, and write it to `out`.
 
-    Returns the exit code: 0; 1 where the program fails, logs an error or breaks a mandatory rule of the policy; 2 for
-    a bad stack file, policy configuration or output folder.
-    LAB_TRACEBACK=1 in the environment shows the Python traceback of a failing program.
+    Returns 0, or 1 where the program logs an error or breaks a mandatory rule of the policy. Raises CommandError,
+    SpecError. LAB_TRACEBACK=1 in the environment shows the Python traceback of a failing program.
     """
+    deployment = _run(stack)
+    graph = Graph.of(deployment.to_json()["resources"])
     try:
-        deployment = _run(stack)
-        graph = Graph.of(deployment.to_json()["resources"])
         broken = violations(deployment)
-        notes = [f"{message.severity}: {message.text}" for message in deployment.messages]
-        notes += [note(finding) for finding in broken]
-        document = json.dumps(_document(deployment, graph), indent=2, ensure_ascii=False) + "\n"
-        if out is not None:
-            files, warnings = render(deployment, graph, document)
-            notes += [f"warning: {warning}" for warning in warnings]
-            write(out, files)
-    except (CannotRun, ConfigError) as error:
-        print(f"lab plan: {error}", file=sys.stderr)
-        return 2
-    except (OutputError, SpecError) as error:
-        print(error, file=sys.stderr)
-        return 2
-    except ProgramError as error:
-        print(f"lab plan: {error}", file=sys.stderr)
-        if os.environ.get("LAB_TRACEBACK"):
-            print(error.trace, file=sys.stderr)
-        return 1
+    except ConfigError as error:
+        raise CommandError(str(error), USAGE) from None
+    notes = [f"{message.severity}: {message.text}" for message in deployment.messages]
+    notes += [note(finding) for finding in broken]
+    document = json.dumps(_document(deployment, graph), indent=2, ensure_ascii=False) + "\n"
+    if out is not None:
+        files, warnings = render(deployment, graph, document)
+        notes += [f"warning: {warning}" for warning in warnings]
+        write(out, files)
     try:
         if as_json:
             sys.stdout.write(document)
             print(*notes, sep="\n", end="\n" if notes else "", file=sys.stderr)
         else:
-            show(deployment, graph, notes, Console(width=None if sys.stdout.isatty() else WIDTH, highlight=False))
+            show(deployment, graph, notes, page(WIDTH))
             if out is not None:
                 print(f"\nwritten to {out}: {len(files)} files")
         sys.stdout.flush()
@@ -87,11 +76,15 @@ def plan(stack: str, *, as_json: bool, out: Path | None) -> int:
 
 def _run(stack: str) -> Deployment:
     file = load_stack_file(stack_file(stack))
-    return run_program(ROOT / "__main__.py", project="cni-lab", stack=stack, config=file.config)
+    try:
+        return run_program(project.ROOT / project.PROGRAM, stack=stack, config=file.config)
+    except ProgramError as error:
+        trace = f"\n{error.trace}" if os.environ.get("LAB_TRACEBACK") else ""
+        raise CommandError(f"{error}{trace}", FAILED) from None
 
 
 def summary(stack: str) -> list[str]:
-    """A stack's plan in a few lines: how many resources, and what waits for what. Raises CannotRun, SpecError."""
+    """A stack's plan in a few lines: how many resources, and the order. Raises CommandError, SpecError."""
     graph = Graph.of(_run(stack).to_json()["resources"])
     chain = [node.name for node in graph.longest_chain()]
     return [
@@ -282,7 +275,7 @@ def _file_name(text: str) -> str:
 
 
 def write(out: Path, files: Mapping[str, str]) -> None:
-    """Replace what an earlier plan wrote to `out` by `files`; raises OutputError where others' files stand there.
+    """Replace what an earlier plan wrote to `out` by `files`; raises CommandError where it holds other files.
 
     The marker names old and new files before any is touched, so that a run that was cut can be repeated.
     """
@@ -300,7 +293,7 @@ def write(out: Path, files: Mapping[str, str]) -> None:
             (out / name).write_text(text, encoding="utf-8")
         _mark(out, files)
     except OSError as error:
-        raise OutputError(f"lab plan: --out {out}: {error.strerror or error}: {error.filename or out}") from None
+        raise CommandError(f"--out {out}: {error.strerror or error}: {error.filename or out}", USAGE) from None
 
 
 def _earlier(out: Path) -> set[str]:
@@ -308,16 +301,17 @@ def _earlier(out: Path) -> set[str]:
     if not out.exists():
         return set()
     if not out.is_dir():
-        raise OutputError(f"lab plan: --out {out} is a file: name a folder")
+        raise CommandError(f"--out {out} is a file: name a folder", USAGE)
     marker = out / MARKER
     ours = set(marker.read_text(encoding="utf-8").splitlines()) if marker.exists() else set()
     found = {str(path.relative_to(out)) for path in out.rglob("*") if path.is_symlink() or not path.is_dir()}
     foreign = sorted(found - ours - {MARKER, f"{MARKER}.new"})
     if foreign:
         more = f" and {len(foreign) - 3} more" if len(foreign) > 3 else ""
-        raise OutputError(
-            f"lab plan: --out {out} holds files that no plan wrote ({', '.join(foreign[:3])}{more}): "
-            "name an empty or new folder, or move them away"
+        raise CommandError(
+            f"--out {out} holds files that no plan wrote ({', '.join(foreign[:3])}{more}): "
+            "name an empty or new folder, or move them away",
+            USAGE,
         )
     return ours & found
 

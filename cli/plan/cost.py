@@ -7,7 +7,6 @@ changes the sum. A resource of AWS that is neither priced nor known to be free i
 from __future__ import annotations
 
 import json
-import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -15,11 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from rich.console import Console
 from rich.table import Table
 
-from cli.lifecycle.pulumi_cli import ROOT, CannotRun, refuse, stack_file
-from components.spec.load import SpecError, load_stack_file
+from cli import project
+from cli.console import page
+from cli.errors import FAILED, USAGE, CommandError
+from cli.project import stack_file
+from components.spec.load import load_stack_file
 from engine.model import ProgramError, Resource
 from engine.run import run_program
 
@@ -82,12 +83,12 @@ class Prices:
 
     @classmethod
     def of(cls, table: Mapping[str, Any], region: str) -> Prices:
-        """Raises CannotRun where the table has no such region."""
+        """Raises CommandError where the table has no such region."""
         regions = table["regions"]
         if region not in regions:
             known = ", ".join(sorted(regions))
-            raise CannotRun(
-                f"aws:region: {region} — no prices for it; known: {known}. Fix: add it to cli/plan/prices.yaml", code=2
+            raise CommandError(
+                f"aws:region: {region} — no prices for it; known: {known}. Fix: add it to cli/plan/prices.yaml", USAGE
             )
         own = regions[region]
         base = own.get("sameAs", region)
@@ -105,28 +106,25 @@ class Prices:
 
     def look_up(self, prices: Mapping[str, float], key: str, name: str, where: str) -> float:
         if name not in prices:
-            raise CannotRun(
-                f"{key}: {name} — no price for it in {self.region}; "
+            raise CommandError(
+                f"{key}: {name} — no price for it in {self.region}. "
                 f"Fix: add it to cli/plan/prices.yaml under regions.{self.base}.{where} (https://aws.amazon.com/ec2/pricing/)",
-                code=2,
+                USAGE,
             )
         return prices[name]
 
 
 def run(stack: str, *, as_json: bool) -> int:
-    """Print what a lab costs; returns 0, 1 where the program fails, 2 for a bad stack file or a missing price."""
+    """Print what a lab costs. Returns 0. Raises CommandError, SpecError."""
+    file = load_stack_file(stack_file(stack))
     try:
-        file = load_stack_file(stack_file(stack))
-        deployment = run_program(ROOT / "__main__.py", project="cni-lab", stack=stack, config=file.config)
-        table = yaml.safe_load(PRICES.read_text(encoding="utf-8"))
-        of_aws = [resource for resource in deployment.resources if resource.type.startswith("aws:")]
-        prices = Prices.of(table, file.config.get("aws:region", "")) if of_aws else None
-        items, unknown = count(of_aws, prices) if prices else ([], [])
-    except (CannotRun, SpecError) as error:
-        return refuse("cost", error)
+        deployment = run_program(project.ROOT / project.PROGRAM, stack=stack, config=file.config)
     except ProgramError as error:
-        print(f"lab cost: {error}", file=sys.stderr)
-        return 1
+        raise CommandError(str(error), FAILED) from None
+    table = yaml.safe_load(PRICES.read_text(encoding="utf-8"))
+    of_aws = [resource for resource in deployment.resources if resource.type.startswith("aws:")]
+    prices = Prices.of(table, file.config.get("aws:region", "")) if of_aws else None
+    items, unknown = count(of_aws, prices) if prices else ([], [])
     notes = _notes(table, prices, items, unknown, spot='"spot": true' in file.config.get("cni-lab:lab", ""))
     if as_json:
         print(json.dumps(_document(stack, table, prices, items, notes), indent=2, ensure_ascii=False))
@@ -140,7 +138,7 @@ def run(stack: str, *, as_json: bool) -> int:
 def count(resources: Sequence[Resource], prices: Prices) -> tuple[list[Item], list[str]]:
     """What is charged for, the dearest first, and the types that are neither priced nor free.
 
-    Raises CannotRun for a kind of machine or disk without a price.
+    Raises CommandError for a type of machine or disk without a price.
     """
     machines: Counter[str] = Counter()
     disks: Counter[tuple[str, int]] = Counter()
@@ -227,7 +225,7 @@ def _show(stack: str, prices: Prices, items: Sequence[Item], notes: Sequence[str
         number = "" if item.what == "sum" else str(item.number)
         money = [f"{cell:.4f}" if index == 0 else f"{cell:.2f}" for index, cell in enumerate(cells)]
         table.add_row(item.what, number, *money, style="bold" if item.what == "sum" else "")
-    console = Console(width=None if sys.stdout.isatty() else 120, highlight=False)
+    console = page()
     console.print(f"[bold]{stack}[/] in {prices.region}, USD\n")
     console.print(table)
     console.print()

@@ -18,17 +18,19 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 import yaml
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from cli.console import page
+from cli.errors import FAILED, CommandError
 from cli.lifecycle.backend import Backend, BackendError, Json, StackLocked, StackMissing
-from cli.lifecycle.pulumi_cli import ROOT, CannotRun, refuse
+from cli.project import stack_files
 from cli.reap.sweep import Sweep, SweepError, sweep
 from components.spec import names
 
 STACK = "pulumi:pulumi:Stack"
 MARK = "ttlHours"
+_WIDTH = 160
 
 Outcome = Literal["destroyed", "would be destroyed", "kept", "left behind"]
 
@@ -75,14 +77,11 @@ def run(
     stack_minutes: float,
     regions: Sequence[str],
 ) -> int:
-    """Reap, sweep and report; returns 0, 1 where something stays behind, 2 or 3 where nothing could be begun."""
+    """Reap, sweep and report. Returns 0, or 1 where something is left behind. Raises CommandError."""
     now = datetime.now(UTC)
-    try:
-        with tempfile.TemporaryDirectory(prefix="cni-lab-reap.") as folder:
-            backend = Backend(Path(folder), stack_minutes * 60)
-            rows, known = reap(backend, now, dry_run=dry_run, older_than=timedelta(hours=lock_hours))
-    except CannotRun as error:
-        return refuse("reap", error)
+    with tempfile.TemporaryDirectory(prefix="cni-lab-reap.") as folder:
+        backend = Backend(Path(folder), stack_minutes * 60)
+        rows, known = reap(backend, now, dry_run=dry_run, older_than=timedelta(hours=lock_hours))
     rows += _sweep(regions, now, known, dry_run=dry_run)
     left = sum(row.outcome == "left behind" for row in rows)
     if as_json:
@@ -94,8 +93,7 @@ def run(
             with path.open("a", encoding="utf-8") as file:
                 file.write(as_markdown(rows, now, dry_run=dry_run))
         except OSError as error:
-            print(f"lab reap: the report cannot be written: {error}", file=sys.stderr)
-            return 1
+            raise CommandError(f"the report cannot be written: {error}", FAILED) from None
     return 1 if left else 0
 
 
@@ -202,7 +200,7 @@ def _swept(found: Sweep, region: str, *, blind: bool) -> Row:
 def _regions() -> list[str]:
     """The regions that the stack files under stacks/ name."""
     named = set()
-    for path in (ROOT / "stacks").glob("Pulumi.*.yaml"):
+    for path in stack_files().values():
         try:
             config = (yaml.safe_load(path.read_text(encoding="utf-8")) or {}).get("config") or {}
         except (OSError, ValueError, AttributeError, yaml.YAMLError):
@@ -222,7 +220,7 @@ def _show(rows: Sequence[Row]) -> None:
     for row in rows:
         style = {"left behind": "bold red", "destroyed": "green"}.get(row.outcome, "")
         table.add_row(row.what, f"[{style}]{row.outcome}[/]" if style else row.outcome, escape(row.why))
-    Console(width=None if sys.stdout.isatty() else 160, highlight=False).print(table if rows else "no stacks")
+    page(_WIDTH).print(table if rows else "no stacks")
 
 
 def as_markdown(rows: Sequence[Row], now: datetime, *, dry_run: bool) -> str:

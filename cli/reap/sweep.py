@@ -16,6 +16,8 @@ from datetime import datetime, timedelta
 from functools import partial
 from typing import Any, Literal
 
+from components.aws_client import clients
+
 OWNER, TTL, LOST = "cni-lab:stack", "cni-lab:ttl-hours", "cni-lab:lost-since"
 PREFIX = "cni-lab-"
 """How the names of a lab's roles and instance profiles begin."""
@@ -63,22 +65,18 @@ class Thing:
 
 def sweep(region: str, now: datetime, known: frozenset[str], *, dry_run: bool) -> list[Sweep]:
     """Delete what lost ephemeral stacks left in a region; `known` stacks are the state's and stay untouched."""
-    # Here, and not above: the other commands do without AWS, and this import takes a while.
-    import boto3
-    from botocore.config import Config
-    from botocore.exceptions import BotoCoreError, ClientError
+    from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
 
-    limits = Config(connect_timeout=10, read_timeout=60, retries={"max_attempts": 4, "mode": "standard"})
     try:
-        session = boto3.Session(region_name=region)
-        if session.get_credentials() is None:
-            raise SweepError("not looked at: no AWS credentials (aws configure, AWS_PROFILE)", no_credentials=True)
         stacks: dict[str, list[Thing]] = defaultdict(list)
-        for thing in _Account(partial(session.client, config=limits)).things():
+        for thing in _Account(clients(region)).things():
             if _hours(thing) is not None and thing.tags[OWNER] not in known:
                 stacks[thing.tags[OWNER]].append(thing)
         return [_judge(stack, things, now, dry_run=dry_run) for stack, things in sorted(stacks.items())]
-    except (BotoCoreError, ClientError, ValueError) as error:  # a region that is no region is a ValueError
+    except NoCredentialsError:
+        message = "not looked at: no AWS credentials (aws configure, AWS_PROFILE)"
+        raise SweepError(message, no_credentials=True) from None
+    except (BotoCoreError, ClientError, ValueError) as error:  # an invalid region's name is a ValueError
         raise SweepError(f"cannot be looked at: {_line(error)}") from None
 
 

@@ -17,10 +17,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
-from cli.lifecycle.pulumi_cli import ROOT, CannotRun, refuse
-from cli.plan.command import WIDTH, OutputError, write
+from cli.console import page
+from cli.errors import MISSING, USAGE, CommandError
+from cli.plan.command import WIDTH, write
+from cli.project import ROOT, stack_files
 from cli.review import side
 from cli.review.changes import Comparison, compare
 from cli.review.pages import Report, document, markdown, show
@@ -38,27 +38,22 @@ def review(
 ) -> int:
     """Print what the working tree changes against a revision, for one stack or for every one.
 
-    Returns 0, also where much changes; 1 where a stack of the working tree cannot be planned; 2 for a bad revision,
-    stack or folder; 3 without git; with `gate` GATE where a control plane would not survive, or nobody can tell.
+    Returns 0, also where much changes; 1 where a stack of the working tree cannot be planned; with `gate`, GATE where
+    a control plane would not survive or that is not known. Raises CommandError for a bad revision, stack or folder
+    (USAGE), and without git (MISSING).
     """
-    try:
-        report = _report(stack, against)
-        # Only what is wanted is built: text of a large change takes longer to lay out than all the rest.
-        comment = markdown(report) if as_markdown or out is not None else ""
-        data = json.dumps(document(report), indent=2, ensure_ascii=False) + "\n" if as_json or out is not None else ""
-        if out is not None:
-            touched = "".join(f"{comparison.stack}\n" for comparison in report.touched)
-            write(out, {"comment.md": comment, "comparison.json": data, "stacks.txt": touched})
-    except CannotRun as error:
-        return refuse("plan", error)
-    except OutputError as error:
-        print(error, file=sys.stderr)
-        return 2
+    report = _report(stack, against)
+    # Only what is needed is built: the text of a large change takes longer to lay out than all the rest.
+    comment = markdown(report) if as_markdown or out is not None else ""
+    data = json.dumps(document(report), indent=2, ensure_ascii=False) + "\n" if as_json or out is not None else ""
+    if out is not None:
+        touched = "".join(f"{comparison.stack}\n" for comparison in report.touched)
+        write(out, {"comment.md": comment, "comparison.json": data, "stacks.txt": touched})
     try:
         if as_json or as_markdown:
             sys.stdout.write(data if as_json else comment)
         else:
-            show(report, Console(width=None if sys.stdout.isatty() else WIDTH, highlight=False))
+            show(report, page(WIDTH))
         sys.stdout.flush()
     except BrokenPipeError:  # `… | head`: the reader has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -80,7 +75,7 @@ def _report(stack: str | None, against: str) -> Report:
         if stack is not None:
             if stack not in stacks:
                 known = ", ".join(stacks)
-                raise CannotRun(f"there is no stack {stack!r}, here or at {against}; there are: {known}", code=2)
+                raise CommandError(f"there is no stack {stack!r}, here or at {against}; there are: {known}", USAGE)
             stacks = [stack]
         befores, afters = _plans([tree, ROOT], stacks, Path(folder))
         notes = []
@@ -119,11 +114,13 @@ def _compared(stack: str, before: Json, after: Json, against: str) -> Comparison
 
 
 def _commit(revision: str) -> str:
-    """The full id of a revision. Raises CannotRun."""
+    """The full id of a revision. Raises CommandError."""
     if shutil.which("git") is None:
-        raise CannotRun("--against reads a git revision, and there is no git on PATH: install it")
+        raise CommandError("--against reads a git revision, and there is no git on PATH: install it", MISSING)
     if subprocess.run(["git", "rev-parse", "--git-dir"], cwd=ROOT, capture_output=True).returncode:
-        raise CannotRun(f"--against reads a git revision, and {ROOT} is in no git repository: clone it, or git init")
+        raise CommandError(
+            f"--against reads a git revision, and {ROOT} is in no git repository: clone it, or git init", MISSING
+        )
     found = subprocess.run(
         ["git", "rev-parse", "--verify", "--quiet", "--end-of-options", f"{revision}^{{commit}}"],
         cwd=ROOT,
@@ -131,10 +128,10 @@ def _commit(revision: str) -> str:
         text=True,
     )
     if found.returncode or not revision:
-        raise CannotRun(
+        raise CommandError(
             f"--against {revision!r}: git knows no such commit; name a branch, a tag or a commit "
             "(a shallow clone has few: git fetch --unshallow)",
-            code=2,
+            USAGE,
         )
     return found.stdout.strip()
 
@@ -142,7 +139,7 @@ def _commit(revision: str) -> str:
 def _git(*arguments: str) -> str:
     done = subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True)
     if done.returncode:
-        raise CannotRun(f"git {arguments[0]} fails: {' '.join(done.stderr.split())}")
+        raise CommandError(f"git {arguments[0]} fails: {' '.join(done.stderr.split())}", MISSING)
     return done.stdout
 
 
@@ -151,7 +148,7 @@ def _check_out(commit: str, tree: Path) -> None:
     done = subprocess.run(["git", "archive", "--format=tar", commit], cwd=ROOT, capture_output=True)
     if done.returncode:
         reason = " ".join(done.stderr.decode(errors="replace").split())
-        raise CannotRun(f"git archive {commit[:7]} fails: {reason}")
+        raise CommandError(f"git archive {commit[:7]} fails: {reason}", MISSING)
     tree.mkdir()
     with tarfile.open(fileobj=io.BytesIO(done.stdout)) as archive:
         # What the plan does not read, tests above all, is most of it.
@@ -160,10 +157,8 @@ def _check_out(commit: str, tree: Path) -> None:
 
 
 def _stacks(tree: Path) -> set[str]:
-    names = {path.name for path in (tree / "stacks").glob("Pulumi.*.yaml")}
-    found = {name.removeprefix("Pulumi.").removesuffix(".yaml") for name in names}
-    # A name that is no stack's would end up in pages and command lines.
-    return {name for name in found if re.fullmatch(r"[A-Za-z0-9_.-]+", name)}
+    # Any other name is not a stack's, and would end up in pages and command lines.
+    return {name for name in stack_files(tree) if re.fullmatch(r"[A-Za-z0-9_.-]+", name)}
 
 
 def _plans(trees: Sequence[Path], stacks: Sequence[str], folder: Path) -> list[dict[str, Json]]:

@@ -2,40 +2,54 @@
 
 from __future__ import annotations
 
-import glob
-import os
 import sys
 from pathlib import Path
+from typing import Any
 
-from cli.lifecycle import pulumi_cli
-from cli.lifecycle.pulumi_cli import CannotRun, stack_file
+from cli import project
+from cli.errors import FAILED, USAGE, CommandError
+from cli.live.stack import is_up, live, of_outputs, outputs
+from cli.project import stack_file
 from components.sandbox import life
 from components.sandbox.life import Standing
 from components.sandbox.running import SandboxError
 from components.spec.load import load_stack_file
+from components.verify.reading import Live
 
 
 def home() -> Path:
     """Where sandboxes keep their state."""
-    return pulumi_cli.HOME / "sandbox"
+    return project.HOME / "sandbox"
+
+
+def chosen_outputs(stack: str, *, sandbox: bool) -> dict[str, Any]:
+    """The outputs of the stack's deployed lab, or of its sandbox. Raises CommandError, SpecError."""
+    chosen = sandbox_of(stack, sandbox)
+    return outputs(stack) if chosen is None else dict(chosen.outputs)
+
+
+def chosen_live(stack: str, *, sandbox: bool) -> Live:
+    """The stack's deployed lab, or its sandbox. Raises CommandError, SpecError."""
+    chosen = sandbox_of(stack, sandbox)
+    return live(stack) if chosen is None else of_outputs(chosen.lab, dict(chosen.outputs), None)
 
 
 def sandbox_of(stack: str, wanted: bool) -> Standing | None:
     """The sandbox that a command means; None where it means the deployed lab. `wanted`: --sandbox was given.
 
-    It says on stderr which one is meant. Raises CannotRun where there is no such stack or, if wanted, no sandbox.
+    It says on stderr which one is meant. Raises CommandError where there is no such stack or, if wanted, no sandbox.
     """
     stack_file(stack)
     try:
         life.sweep(home())
         standing = life.find(stack, home())
     except SandboxError as error:
-        raise CannotRun(str(error), code=1) from None
+        raise CommandError(str(error), FAILED) from None
     if standing is None:
         if wanted:
-            raise CannotRun(f"no sandbox of {stack} stands: run `./lab sandbox {stack}` first", code=2)
+            raise CommandError(f"no sandbox of {stack} stands: run `./lab sandbox {stack}` first", USAGE)
         return None
-    if not wanted and is_deployed(stack):
+    if not wanted and is_up(stack):
         print(
             f"lab: {stack} is deployed and has a sandbox too: the deployed lab is meant; say --sandbox for the sandbox",
             file=sys.stderr,
@@ -61,18 +75,3 @@ def announce(standing: Standing) -> None:
 def changes(standing: Standing) -> list[str]:
     """What differs between the stack file now and when the sandbox was built. Raises SpecError."""
     return life.differences(standing.file_lab, life.dump(load_stack_file(stack_file(standing.name)).lab))
-
-
-def is_deployed(stack: str) -> bool:
-    """Whether the state knows a deployed lab of this name."""
-    if "PULUMI_BACKEND_URL" in os.environ:
-        from cli.live.stack import outputs
-
-        try:
-            outputs(stack)
-        except CannotRun as error:
-            # 2: there is no such stack. Anything else may hide one.
-            return error.code != 2
-        return True
-    kept = pulumi_cli.HOME / "state" / ".pulumi" / "stacks" / "cni-lab"
-    return any(kept.glob(f"{glob.escape(stack)}.json*"))

@@ -10,13 +10,16 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from cli.lifecycle.pulumi_cli import CannotRun, refuse, stack_file
+from cli.console import page
+from cli.errors import FAILED, USAGE, CommandError
+from cli.project import stack_file
 from cli.sandbox.choice import changes, home
 from components.sandbox import life
 from components.sandbox.life import BeingBuilt, Standing
 from components.sandbox.running import SandboxError
-from components.spec.load import SpecError, load_stack_file
+from components.spec.load import load_stack_file
 
+_WIDTH = 100
 _OTHER_SECONDS = 180.0
 """How long a second command waits for the first one to build the same sandbox."""
 
@@ -24,23 +27,18 @@ _OTHER_SECONDS = 180.0
 def run(
     stack: str | None, *, down: bool = False, listed: bool = False, rebuild: bool = False, as_json: bool = False
 ) -> int:
-    """Returns 0; 1 where the sandbox cannot stand, or another stands than the file describes; 2 and 3 as CannotRun."""
+    """Returns 0, or 1 where the sandbox is not as the file describes it. Raises CommandError, SpecError."""
+    if listed + down + rebuild > 1:
+        raise CommandError("--down, --list and --rebuild exclude one another", USAGE)
     try:
-        if listed + down + rebuild > 1:
-            raise CannotRun("--down, --list and --rebuild exclude one another", code=2)
         if listed:
             return show_list(stack, as_json)
         if stack is None:
-            raise CannotRun("name a stack, or say --list", code=2)
+            raise CommandError("name a stack, or use --list", USAGE)
         stack_file(stack)
-        if down:
-            return take_down(stack)
-        return put_up(stack, rebuild)
-    except (CannotRun, SpecError) as error:
-        return refuse("sandbox", error)
+        return take_down(stack) if down else put_up(stack, rebuild)
     except SandboxError as error:
-        print(f"lab sandbox: {error}", file=sys.stderr)
-        return 1
+        raise CommandError(str(error), FAILED) from None
 
 
 def take_down(stack: str) -> int:
@@ -79,7 +77,7 @@ def put_up(stack: str, rebuild: bool) -> int:
     built = life.find(stack, home())
     if built is None:
         raise SandboxError(f"the sandbox {stack} ended as soon as it stood: {running.directory / 'log'} may say why")
-    show(built, seconds, Console(width=None if sys.stdout.isatty() else 100, highlight=False))
+    show(built, seconds, page(_WIDTH))
     return 0
 
 
@@ -142,7 +140,7 @@ def describe(standing: Standing) -> list[tuple[str, str]]:
 def show_list(stack: str | None, as_json: bool) -> int:
     """Every sandbox that stands here."""
     if stack is not None:
-        raise CannotRun("--list takes no stack", code=2)
+        raise CommandError("--list takes no stack", USAGE)
     life.sweep(home())
     found: list[Standing] = []
     building: list[str] = []
@@ -172,5 +170,5 @@ def show_list(stack: str | None, as_json: bool) -> int:
         table.add_row(it.name, str(len(it.lab.nodes)), _clock(it.since), who)
     for name in building:
         table.add_row(name, "", "is being built or removed", "")
-    Console(width=None if sys.stdout.isatty() else 100, highlight=False).print(table)
+    page(_WIDTH).print(table)
     return 0

@@ -13,14 +13,15 @@ from contextlib import AsyncExitStack, suppress
 from rich.console import Console
 from rich.text import Text
 
-from cli.lifecycle.pulumi_cli import CannotRun, refuse, stack_file
+from cli.console import page
 from cli.live.stack import of_outputs
+from cli.project import stack_file
 from cli.sandbox import story
 from cli.sandbox.choice import home
 from components.sandbox import life
 from components.sandbox.requirements import examine, missing_tools
 from components.sandbox.running import SandboxError
-from components.spec.load import SpecError, load_stack_file
+from components.spec.load import load_stack_file
 from components.spec.models import Lab
 from components.verify.capture import Point, Sighting, capture
 from components.verify.expectations import Lab as View
@@ -32,6 +33,7 @@ from components.verify.walk import Walk, points, walk
 
 _FAULTS = ("fdb-gone", "vxlan-dropped", "ipip-dropped", "proxy-arp-off")
 """Faults that lose packets, the most telling first."""
+_WIDTH = 100
 _LINE_SECONDS, _STEP_SECONDS = 0.08, 2.5
 
 
@@ -58,13 +60,13 @@ class Stage:
 
 
 def run(stack: str, *, fast: bool = False, keep: bool = False) -> int:
-    """Returns 0, also where no sandbox can stand and a recording is shown; 1 where a step failed; 2 as CannotRun."""
-    try:
-        lab = load_stack_file(stack_file(stack)).lab
-    except (CannotRun, SpecError) as error:
-        return refuse("demo", error)
+    """Returns 0, also where no sandbox can stand and a recording is shown; 1 where a step failed.
+
+    Raises CommandError, SpecError.
+    """
+    lab = load_stack_file(stack_file(stack)).lab
     terminal = sys.stdout.isatty()
-    stage = Stage(Console(width=None if terminal else 100), terminal and sys.stdin.isatty() and not fast)
+    stage = Stage(page(_WIDTH), terminal and sys.stdin.isatty() and not fast)
     life.sweep(home())
     problem = examine(lab).problem
     if problem:

@@ -27,6 +27,7 @@ from components.verify.facts import Scope
 from components.verify.faults import FAULTS, Fault, Target, aim, find, inject, symptoms
 from components.verify.read.connection import render
 from components.verify.reading import Live, read_cluster, read_lab, view
+from tests.support.cli import lab
 from tests.verify import replica_labs as labs
 from tests.verify.bed import REGION, bad, bed, read
 from tests.verify.replica import Replica
@@ -92,7 +93,7 @@ def stack(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Be
 
 
 def stand_for(monkeypatch: pytest.MonkeyPatch, live: Live) -> None:
-    monkeypatch.setattr(cli.live.faults, "standing_live", lambda _, sandbox: live)
+    monkeypatch.setattr(cli.live.faults, "chosen_live", lambda _, sandbox: live)
     monkeypatch.setattr(cli.live.faults, "stack_file", Path)
     monkeypatch.setattr(cli.live.faults, "load_stack_file", lambda _: SimpleNamespace(lab=live.lab))
 
@@ -160,7 +161,7 @@ def test_a_fault_shows_where_it_says_and_nowhere_else(
     fault, target, of = aimed(live, name)
     wanted = symptoms(fault, of, target)
     before = snapshots(replica)
-    assert cli.live.faults.break_(STACK, name, yes=True) == 0, capsys.readouterr().err
+    assert lab("break", STACK, name, "--yes") == 0, capsys.readouterr().err
     said = capsys.readouterr().out
     try:
         assert failed(live) == sorted(e.id for e in wanted.failed) != []
@@ -172,7 +173,7 @@ def test_a_fault_shows_where_it_says_and_nowhere_else(
         if name in ("vxlan-dropped", "fdb-gone", "proxy-arp-off"):
             assert any(e.topic == "probe" for e in wanted.failed), "a ping shows it where one can"
     finally:
-        assert cli.live.faults.mend(STACK) == 0
+        assert lab("mend", STACK) == 0
     assert capsys.readouterr().out == f"{target.node}: {name}: put back\n"
     assert snapshots(replica) == before
     assert failed(live) == []
@@ -184,13 +185,13 @@ def test_several_faults_are_put_back_newest_first(stack: Bed, capsys: pytest.Cap
     names = ["vxlan-dropped", "multus-emptied", "fdb-gone", "delegate-renamed"]
     before = snapshots(replica)
     for name in names:
-        assert cli.live.faults.break_(STACK, name, node=node, yes=True) == 0
+        assert lab("break", STACK, name, "--node", node, "--yes") == 0
     capsys.readouterr()
-    assert cli.live.faults.break_(STACK, "fdb-gone", node=node, yes=True) == 1
+    assert lab("break", STACK, "fdb-gone", "--node", node, "--yes") == 1
     assert "fdb-gone is broken here already, or was cut while it broke: mend first" in capsys.readouterr().err
-    assert cli.live.faults.mend(STACK) == 0
+    assert lab("mend", STACK) == 0
     assert capsys.readouterr().out.splitlines() == [f"{node}: {name}: put back" for name in reversed(names)]
-    assert cli.live.faults.mend(STACK) == 0
+    assert lab("mend", STACK) == 0
     assert capsys.readouterr().out == "nothing was broken\n"
     assert snapshots(replica) == before
 
@@ -203,7 +204,7 @@ def test_what_was_mended_meanwhile_is_left(stack: Bed, capsys: pytest.CaptureFix
     path = "/etc/cni/net.d/00-multus.conf"
     text = replica.exec(node, ["cat", path]).stdout
     for name in ("fdb-gone", "multus-emptied", "delegate-renamed", "vxlan-dropped", "proxy-arp-off"):
-        assert cli.live.faults.break_(STACK, name, node=node, yes=True) == 0
+        assert lab("break", STACK, name, "--node", node, "--yes") == 0
     fault, target, _ = aimed(live, "fdb-gone", node)
     assert fault.id == "fdb-gone"
     peer = next(n for n in live.lab.nodes if n.name == target.peer)
@@ -215,7 +216,7 @@ def test_what_was_mended_meanwhile_is_left(stack: Bed, capsys: pytest.CaptureFix
     )
     assert replica.exec(node, ["bash", "-ec", script, "-", text]).returncode == 0
     capsys.readouterr()
-    assert cli.live.faults.mend(STACK) == 0
+    assert lab("mend", STACK) == 0
     said = capsys.readouterr().out.splitlines()
     assert [line.split(": ")[1] for line in said] == [
         "proxy-arp-off",
@@ -310,25 +311,28 @@ def test_killed_before_any_command_all_is_put_back(small: Bed, name: str) -> Non
     ("arguments", "code", "words"),
     [
         (("fdb-lost",), 2, "there is no fault 'fdb-lost'; there are: source-dest-check, vxlan-dropped"),
-        ((None,), 2, "name a fault"),
+        ((), 2, "name a fault"),
         (("ipip-dropped",), 2, "ipip-dropped cannot be in this lab: calico.pools: no pool uses IPIP"),
-        (("vxlan-dropped", "node-9"), 2, "--node node-9: there is no such node; there are: ip1001100, ip-10-0-2-200"),
-        (("wrong-default-route", "ip1001100"), 2, "finds nothing to break on ip1001100"),
+        (
+            ("vxlan-dropped", "--node", "node-9"),
+            2,
+            "--node node-9: there is no such node; there are: ip1001100, ip-10-0-2-200",
+        ),
+        (("wrong-default-route", "--node", "ip1001100"), 2, "finds nothing to break on ip1001100"),
     ],
 )
 def test_a_wrong_command_is_one_line(
     stack: Bed, arguments: tuple[str, ...], code: int, words: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    name, node = (*arguments, None)[:2]
-    assert cli.live.faults.break_(STACK, name, node=node, yes=True) == code
+    assert lab("break", STACK, *arguments, "--yes") == code
     said = capsys.readouterr().err
     assert words in said and said.startswith("lab break: ") and said.count("\n") == 1
 
 
 def test_nothing_is_broken_unasked(stack: Bed, capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.live.faults.break_(STACK, "fdb-gone") == 2
-    assert "say --yes" in capsys.readouterr().err
-    assert cli.live.faults.mend(STACK) == 0
+    assert lab("break", STACK, "fdb-gone") == 2
+    assert "confirm with --yes" in capsys.readouterr().err
+    assert lab("mend", STACK) == 0
     assert capsys.readouterr().out == "nothing was broken\n"
 
 
@@ -343,11 +347,11 @@ def test_a_machine_that_is_not_the_lab_s_is_left_as_it_is(
     assert replica.exec(node, ["sh", "-c", put, "-", (owner or "").strip()]).returncode == 0
     before = snapshot(replica, node)
     try:
-        assert cli.live.faults.break_(STACK, "vxlan-dropped", node=node, yes=True) == 1
+        assert lab("break", STACK, "vxlan-dropped", "--node", node, "--yes") == 1
         said = capsys.readouterr().err
         assert said.count("\n") == 1 and "is left as it is" in said
         assert snapshot(replica, node) == before
-        assert cli.live.faults.mend(STACK) == 1
+        assert lab("mend", STACK) == 1
         assert f"lab mend: {node}: " in capsys.readouterr().err
     finally:
         replica.exec(node, ["sh", "-c", put, "-", text.strip()])
@@ -358,13 +362,13 @@ def test_a_node_that_does_not_answer_is_named_and_the_others_are_mended(
 ) -> None:
     _, live = stack
     near, far = "ip-10-0-2-200", "ip-10-0-2-201"
-    assert cli.live.faults.break_(STACK, "vxlan-dropped", node=near, yes=True) == 0
+    assert lab("break", STACK, "vxlan-dropped", "--node", near, "--yes") == 0
     capsys.readouterr()
     away = replace(live, access={**live.access, far: replace(live.access[far], port=1)})
     stand_for(monkeypatch, away)
-    assert cli.live.faults.break_(STACK, "vxlan-dropped", node=far, yes=True) == 1
+    assert lab("break", STACK, "vxlan-dropped", "--node", far, "--yes") == 1
     assert f"lab break: {far}: root@127.0.0.1:1 does not answer" in capsys.readouterr().err
-    assert cli.live.faults.mend(STACK) == 1
+    assert lab("mend", STACK) == 1
     said = capsys.readouterr()
     assert said.out == f"{near}: vxlan-dropped: put back\n"
     assert f"lab mend: {far}: root@127.0.0.1:1 does not answer" in said.err
@@ -376,7 +380,7 @@ def test_a_lab_that_does_not_stand_has_nothing_to_break(
 ) -> None:
     _, live = stack
     stand_for(monkeypatch, replace(live, access={}))
-    assert cli.live.faults.break_(STACK, "vxlan-dropped", yes=True) == 1
+    assert lab("break", STACK, "vxlan-dropped", "--yes") == 1
     assert "`up` has not made it yet" in capsys.readouterr().err
 
 
@@ -385,11 +389,11 @@ def test_without_the_api_a_node_can_be_broken_and_a_pod_cannot(
 ) -> None:
     replica, live = stack
     stand_for(monkeypatch, replace(live, kubeconfig=replica.expired_kubeconfig))
-    assert cli.live.faults.break_(STACK, "proxy-arp-off", yes=True) == 1
+    assert lab("break", STACK, "proxy-arp-off", "--yes") == 1
     assert "expired" in capsys.readouterr().err
-    assert cli.live.faults.break_(STACK, "multus-emptied", yes=True) == 0
+    assert lab("break", STACK, "multus-emptied", "--yes") == 0
     assert "/crio/default" in capsys.readouterr().out
-    assert cli.live.faults.mend(STACK) == 0
+    assert lab("mend", STACK) == 0
 
 
 # --- EC2 --------------------------------------------------------------------------------------------------------------
@@ -502,7 +506,7 @@ def test_the_list_says_what_it_does_and_what_heals_it(
 ) -> None:
     monkeypatch.setattr(cli.live.faults, "stack_file", Path)
     monkeypatch.setattr(cli.live.faults, "load_stack_file", lambda _: SimpleNamespace(lab=labs.EGRESS))
-    assert cli.live.faults.break_(STACK, None, listed=True) == 0
+    assert lab("break", STACK, "--list") == 0
     said = capsys.readouterr().out
     assert all(name in said for name in FAULTS)
     assert "not in this lab" in said and "90 s" in said

@@ -16,8 +16,9 @@ from pathlib import Path
 
 import pytest
 
-from cli.lifecycle import pulumi_cli
+from cli import project
 from cli.lifecycle.hints import hints, meaning_of
+from tests.support.cli import lab as lab_command
 from tests.support.graphs import ROOT
 
 # As pulumi-command 1.2.1 says it.
@@ -124,12 +125,12 @@ def test_a_jump_host_that_refuses_is_named_with_its_fix(
         ],
     }  # fmt: skip
     (root / "stacks" / "Pulumi.jump.yaml").write_text(json.dumps({"config": {"cni-lab:lab": lab}}))
-    monkeypatch.setattr(pulumi_cli, "ROOT", root)
-    monkeypatch.setattr(pulumi_cli, "HOME", root / ".lab")
+    monkeypatch.setattr(project, "ROOT", root)
+    monkeypatch.setattr(project, "HOME", root / ".lab")
     monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}:{os.environ['PATH']}")
     for name in ("PULUMI_BACKEND_URL", "PULUMI_STACK"):
         monkeypatch.delenv(name, raising=False)
-    assert pulumi_cli.run("up", "jump", ["--skip-preview", "--non-interactive", "--policy-pack="]) != 0
+    assert lab_command("up", "jump", "--skip-preview", "--non-interactive", "--policy-pack=") != 0
     said = re.findall(r"^lab up: .*", capfd.readouterr().err, re.MULTILINE)
     assert said == [
         "lab up: host1: the jump host passes no connection on. Fix: set AllowTcpForwarding yes in its sshd_config, "

@@ -10,10 +10,11 @@ import boto3
 import pytest
 import yaml
 
-from cli.lifecycle import power, pulumi_cli
+from cli import project
+from cli.errors import FAILED, MISSING, CommandError
 from cli.lifecycle.backend import Backend, BackendError
-from cli.lifecycle.power import Failed, region_of, switch
-from cli.lifecycle.pulumi_cli import CannotRun
+from cli.lifecycle.power import region_of, switch
+from tests.support.cli import lab
 from tests.support.moto_ec2 import REGION, Cloud, cloud
 
 
@@ -60,7 +61,7 @@ def test_a_machine_that_is_gone_is_named_and_nothing_is_touched(aws: Cloud, forg
         nodes["two"] = "i-0123456789abcdef0"
     else:
         aws.ec2.terminate_instances(InstanceIds=[nodes["two"]])
-    with pytest.raises(Failed, match="machines of two are gone"):
+    with pytest.raises(CommandError, match="machines of two are gone"):
         switch("stop", nodes, REGION)
     assert states(aws, {"one": nodes["one"]}) == {"running"}
 
@@ -95,15 +96,16 @@ def test_an_order_waits_for_the_state_before(monkeypatch: pytest.MonkeyPatch) ->
 
 def test_without_credentials_one_clear_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(boto3.Session, "get_credentials", lambda self: None)
-    with pytest.raises(CannotRun, match="no AWS credentials") as caught:
+    with pytest.raises(CommandError, match="no AWS credentials") as caught:
         switch("stop", {"one": "i-1"}, REGION)
-    assert caught.value.code == 3
+    assert caught.value.code == MISSING
 
 
 def test_a_profile_that_is_not_there_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_PROFILE", "nobody")
-    with pytest.raises(Failed, match="nobody"):
+    with pytest.raises(CommandError, match="nobody") as caught:
         switch("stop", {"one": "i-1"}, REGION)
+    assert caught.value.code == FAILED
 
 
 @pytest.mark.parametrize(
@@ -118,7 +120,7 @@ def test_a_profile_that_is_not_there_is_one_line(monkeypatch: pytest.MonkeyPatch
 def test_what_cannot_be_stopped_is_refused_with_the_reason(
     stack: str, reason: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert power.run("stop", stack) == 2
+    assert lab("stop", stack) == 2
     said = capsys.readouterr().err
     assert said.startswith("lab stop: ") and reason in said and said.count("\n") == 1
 
@@ -146,9 +148,9 @@ def a_stack(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
 
 def test_a_whole_run_says_what_follows(aws: Cloud, a_stack: Any, capsys: pytest.CaptureFixture[str]) -> None:
     a_stack({"nodes": machines(aws, "one", "two")})
-    assert power.run("stop", "cfos-egress") == 0
+    assert lab("stop", "cfos-egress") == 0
     assert "2 of 2 machines stopped now" in capsys.readouterr().out
-    assert power.run("start", "cfos-egress") == 0
+    assert lab("start", "cfos-egress") == 0
     assert "2 of 2 machines running now" in capsys.readouterr().out
 
 
@@ -156,10 +158,10 @@ def test_a_stack_that_is_not_up_and_a_backend_that_does_not_answer(
     a_stack: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
     a_stack({})
-    assert power.run("stop", "cfos-egress") == 2
+    assert lab("stop", "cfos-egress") == 2
     assert capsys.readouterr().err == "lab stop: cfos-egress has no machines yet; run ./lab up cfos-egress\n"
     a_stack(BackendError("no such bucket"))
-    assert power.run("start", "cfos-egress") == 1
+    assert lab("start", "cfos-egress") == 1
     assert capsys.readouterr().err == "lab start: no such bucket\n"
 
 
@@ -169,6 +171,6 @@ def test_a_bad_stack_file_is_shown_as_plan_shows_it(
     (tmp_path / "stacks").mkdir()
     bad = {"config": {"cni-lab:lab": {"machines": {"provider": "azure"}}}}
     (tmp_path / "stacks" / "Pulumi.bad.yaml").write_text(yaml.safe_dump(bad))
-    monkeypatch.setattr(pulumi_cli, "ROOT", tmp_path)
-    assert power.run("stop", "bad") == 2
+    monkeypatch.setattr(project, "ROOT", tmp_path)
+    assert lab("stop", "bad") == 2
     assert "azure" in capsys.readouterr().err

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
+from cli.errors import USAGE, CommandError
 from cli.lifecycle import repair
-from cli.lifecycle.pulumi_cli import CannotRun
 from components.verify.expectations import Expectation
 from components.verify.report import Result
 from tests.verify import replica_labs as labs
@@ -74,7 +74,7 @@ def test_a_silent_api_and_a_lab_that_does_not_stand_say_nothing(
     assert repair.moved(STACK) == []
 
     def absent(stack: str) -> dict[str, Any]:
-        raise CannotRun("no stack")
+        raise CommandError("no stack", USAGE)
 
     monkeypatch.setattr(repair, "outputs", absent)
     assert repair.moved(STACK) == []

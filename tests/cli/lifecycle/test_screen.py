@@ -49,9 +49,10 @@ sys.exit(0 if preview else int(os.environ["CODE"]))
 PROGRAM = """
 import sys
 from pathlib import Path
-from cli.lifecycle import pulumi_cli
-pulumi_cli.HOME = Path(sys.argv[1])
-sys.exit(pulumi_cli.run(sys.argv[2], "cfos-egress", sys.argv[3:]))
+from cli import project
+from cli.lifecycle.deploy import run
+project.HOME = Path(sys.argv[1])
+sys.exit(run(sys.argv[2], "cfos-egress", sys.argv[3:]))
 """
 
 

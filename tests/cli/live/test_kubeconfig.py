@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 
 from cli.live import kubeconfig
 from cli.main import app
+from tests.support.cli import lab
 
 TEXT = json.dumps({"apiVersion": "v1", "kind": "Config", "users": []}, indent=2)
 
@@ -19,7 +20,7 @@ TEXT = json.dumps({"apiVersion": "v1", "kind": "Config", "users": []}, indent=2)
 @pytest.fixture(autouse=True)
 def outputs(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
     found = {"kubeconfig": TEXT}
-    monkeypatch.setattr(kubeconfig, "standing_outputs", lambda _stack, sandbox: found)
+    monkeypatch.setattr(kubeconfig, "chosen_outputs", lambda _stack, sandbox: found)
     return found
 
 
@@ -36,7 +37,7 @@ def test_a_file_is_the_owners_alone_and_written_again(tmp_path: Path, outputs: d
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
     assert yaml.safe_load(file.read_text()) == json.loads(TEXT)
     outputs["kubeconfig"] = TEXT.replace("[]", '["another"]')
-    assert kubeconfig.run("local", file) == 0
+    assert lab("kubeconfig", "local", "--out", file) == 0
     assert yaml.safe_load(file.read_text())["users"] == ["another"]
     assert [path.name for path in tmp_path.iterdir()] == [file.name]
 
@@ -49,16 +50,16 @@ def test_what_is_not_ours_stays_unless_forced(tmp_path: Path, capsys: pytest.Cap
     link.symlink_to(edited)
     for file in (theirs, edited, link):
         before = file.read_text()
-        assert kubeconfig.run("local", file) == 2
+        assert lab("kubeconfig", "local", "--out", file) == 2
         assert file.read_text() == before
         assert "was not written by `lab kubeconfig`, or was changed since" in capsys.readouterr().err
-    assert kubeconfig.run("local", theirs, force=True) == 0
+    assert lab("kubeconfig", "local", "--out", theirs, "--force") == 0
     assert kubeconfig.is_ours(theirs)
 
 
 def test_what_cannot_be_written_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for file, force in ((tmp_path / "absent" / "file", False), (tmp_path, True), (tmp_path, False)):
-        assert kubeconfig.run("local", file, force=force) == 2
+        assert lab("kubeconfig", "local", "--out", file, *(["--force"] if force else [])) == 2
         said = capsys.readouterr().err
         assert said.startswith(f"lab kubeconfig: --out {file}: ") and said.count("\n") == 1
     assert list(tmp_path.iterdir()) == []
@@ -66,5 +67,5 @@ def test_what_cannot_be_written_is_one_line(tmp_path: Path, capsys: pytest.Captu
 
 def test_a_lab_that_does_not_stand(outputs: dict[str, str], capsys: pytest.CaptureFixture[str]) -> None:
     outputs.clear()
-    assert kubeconfig.run("local", None) == 2
-    assert "gave out no kubeconfig. Run `./lab up local`" in capsys.readouterr().err
+    assert lab("kubeconfig", "local") == 2
+    assert "returned no `kubeconfig`. Run `./lab up local`" in capsys.readouterr().err

@@ -16,11 +16,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from typer.testing import CliRunner
 
 from cli.live import ssh
-from cli.main import app
 from components.verify.read.ssh import Jump, SshAccess
+from tests.support.cli import lab
 from tests.support.graphs import ROOT
 from tests.verify import replica_labs as labs
 from tests.verify.replica import Replica, standing
@@ -46,18 +45,17 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def answers(monkeypatch: pytest.MonkeyPatch, outputs: dict[str, Any]) -> None:
-    monkeypatch.setattr(ssh, "standing_outputs", lambda _stack, sandbox: outputs)
+    monkeypatch.setattr(ssh, "chosen_outputs", lambda _stack, sandbox: outputs)
 
 
 def test_a_command_runs_on_its_node_and_its_exit_code_is_passed_on(
     replica: Replica, place: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     answers(monkeypatch, replica.outputs)
-    runner = CliRunner()
-    assert runner.invoke(app, ["ssh", "local", WORKER, "--", "hostname; echo $((6 * 7)); exit 7"]).exit_code == 7
+    assert lab("ssh", "local", WORKER, "--", "hostname; echo $((6 * 7)); exit 7") == 7
     assert capfd.readouterr().out.split() == [WORKER, "42"]
     # Without `--` options are the command's all the same, and none of them ssh's.
-    assert runner.invoke(app, ["ssh", "local", WORKER, "ip", "-o", "-4", "address"]).exit_code == 0
+    assert lab("ssh", "local", WORKER, "ip", "-o", "-4", "address") == 0
     assert "10.0.2.200/24" in capfd.readouterr().out
     assert list(place.iterdir()) == []
 
@@ -152,7 +150,7 @@ def test_nothing_of_the_persons_own_settings(tmp_path: Path) -> None:
     ("outputs", "node", "words"),
     [
         ({"access": {FIRST: {}, WORKER: {}}}, "worker1", rf"local has no node 'worker1'; it has: {FIRST}, {WORKER}"),
-        ({}, FIRST, r"the lab local does not stand: .* Run `\./lab up local`"),
+        ({}, FIRST, r"the lab local is not up: .* Run `\./lab up local`"),
     ],
 )
 def test_a_node_that_is_not_there(
@@ -163,15 +161,15 @@ def test_a_node_that_is_not_there(
     words: str,
 ) -> None:
     answers(monkeypatch, outputs)
-    assert ssh.run("local", node, []) == 2
+    assert lab("ssh", "local", node) == 2
     assert re.fullmatch(rf"lab ssh: {words}\n", capsys.readouterr().err)
 
 
 def test_an_unknown_stack_and_no_ssh(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    assert ssh.run("loca", FIRST, []) == 2
+    assert lab("ssh", "loca", FIRST) == 2
     assert "stacks/ has: " in capsys.readouterr().err
     entry = {"host": "192.0.2.7", "port": 22, "user": "root", "privateKey": KEY, "hostKey": "ssh-ed25519 AAAA"}
     answers(monkeypatch, {"access": {FIRST: entry}})
     monkeypatch.setenv("PATH", "/nowhere")
-    assert ssh.run("local", FIRST, []) == 3
+    assert lab("ssh", "local", FIRST) == 3
     assert capsys.readouterr().err == "lab ssh: ssh is not on PATH: install OpenSSH's client\n"

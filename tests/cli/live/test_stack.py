@@ -6,14 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from cli.lifecycle import pulumi_cli
+from cli import project
+from cli.errors import USAGE, CommandError
 from cli.live import stack as live
 
 
 def test_a_lab_that_was_never_up_is_said_so_without_the_cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pulumi_cli, "HOME", tmp_path)
+    monkeypatch.setattr(project, "HOME", tmp_path)
     monkeypatch.setattr(live, "find_pulumi", lambda: pytest.fail("it was asked for"))
     monkeypatch.delenv("PULUMI_BACKEND_URL", raising=False)
-    with pytest.raises(pulumi_cli.CannotRun, match=r"local does not stand: run `./lab up local`, or") as caught:
+    with pytest.raises(CommandError, match=r"local is not up: run `./lab up local`, or") as caught:
         live.outputs("local")
-    assert caught.value.code == 2 and list(tmp_path.iterdir()) == []
+    assert caught.value.code == USAGE and list(tmp_path.iterdir()) == []

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 import yaml
 
-from cli.lifecycle import pulumi_cli
-from cli.lifecycle.pulumi_cli import CannotRun
-from cli.plan import cost
-from cli.plan.cost import FREE, MONTH, PRICES, Item, Prices, count, run
+from cli import project
+from cli.errors import USAGE, CommandError
+from cli.plan.cost import FREE, MONTH, PRICES, Item, Prices, count
 from engine.model import Resource
+from tests.support.cli import lab
 from tests.support.graphs import ROOT, run_lab
 
 TABLE = yaml.safe_load(PRICES.read_text(encoding="utf-8"))
@@ -80,43 +80,43 @@ def test_an_unknown_kind_and_an_unknown_region_name_the_mend() -> None:
         )
     ]
     with pytest.raises(
-        CannotRun, match=r"machines.instanceType: x9.huge — no price for it in us-west-2; .*prices.yaml"
+        CommandError, match=r"machines.instanceType: x9.huge — no price for it in us-west-2. .*prices.yaml"
     ):
         count(made, Prices.of(TABLE, "us-west-2"))
     with pytest.raises(
-        CannotRun, match=r"aws:region: eu-north-1 — no prices for it; known: us-east-1, us-west-2"
+        CommandError, match=r"aws:region: eu-north-1 — no prices for it; known: us-east-1, us-west-2"
     ) as no:
         Prices.of(TABLE, "eu-north-1")
-    assert no.value.code == 2
+    assert no.value.code == USAGE
 
 
 def test_a_shipped_stack_on_the_page_and_as_json(capsys: pytest.CaptureFixture[str]) -> None:
-    assert run("nightly", as_json=False) == 0
+    assert lab("cost", "nightly") == 0
     page = capsys.readouterr().out
     assert "an evening (3 h)" in page and "yours may differ" in page and "not confirmed: us-west-2" in page
     assert "at most" in page, "spot machines"
     assert "balancer:" not in page, "only the sources of what is in the sum"
-    assert run("nightly", as_json=True) == 0
+    assert lab("cost", "nightly", "--json") == 0
     document = json.loads(capsys.readouterr().out)
     assert document["perEvening"] == pytest.approx(3 * document["perHour"], abs=0.001)
     assert document["perMonthStopped"] < document["perMonth"]
 
 
 def test_a_lab_without_a_cloud_costs_nothing_there(capsys: pytest.CaptureFixture[str]) -> None:
-    assert run("local", as_json=False) == 0
+    assert lab("cost", "local") == 0
     assert "no cloud account is charged" in capsys.readouterr().out
 
 
 def test_bad_input_is_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert run("nosuch", as_json=False) == 2
+    assert lab("cost", "nosuch") == 2
     assert capsys.readouterr().err.startswith("lab cost: there is no stack 'nosuch'")
     text = (ROOT / "stacks" / "Pulumi.nightly.yaml").read_text().replace("us-west-2", "eu-north-1")
     (tmp_path / "stacks").mkdir()
     (tmp_path / "stacks" / "Pulumi.far.yaml").write_text(text)
-    monkeypatch.setattr(pulumi_cli, "ROOT", tmp_path)
-    assert run("far", as_json=False) == 2
+    (tmp_path / project.PROGRAM).symlink_to(ROOT / project.PROGRAM)
+    monkeypatch.setattr(project, "ROOT", tmp_path)
+    assert lab("cost", "far") == 2
     said = capsys.readouterr().err
     assert said.startswith("lab cost: aws:region: eu-north-1") and said.count("\n") == 1
-    assert cost.ROOT == ROOT

@@ -14,13 +14,14 @@ from typing import Any
 import pytest
 import yaml
 
-from cli.lifecycle import pulumi_cli
-from cli.plan import command as plan_module
-from cli.plan.command import MARKER, OutputError, plan, render, write
+import cli.project
+from cli.errors import CommandError
+from cli.plan.command import MARKER, render, write
 from engine.graph import Graph
 from engine.model import SECRET, UNKNOWN
 from engine.run import run_program
 from tests.engine import lab_program
+from tests.support.cli import lab
 
 ROOT = Path(__file__).resolve().parents[3]
 PROGRAM = "from tests.engine.lab_program import program\nprogram()\n"
@@ -33,8 +34,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (folder / "stacks").mkdir(parents=True)
     shutil.copy(ROOT / "stacks" / "Pulumi.cfos-egress.yaml", folder / "stacks" / "Pulumi.lab.yaml")
     (folder / "__main__.py").write_text(PROGRAM)
-    monkeypatch.setattr(pulumi_cli, "ROOT", folder)
-    monkeypatch.setattr(plan_module, "ROOT", folder)
+    monkeypatch.setattr(cli.project, "ROOT", folder)
     return folder
 
 
@@ -85,14 +85,14 @@ Notes
 
 
 def test_the_page(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert plan("lab", as_json=False, out=None) == 0
+    assert lab("plan", "lab") == 0
     captured = capsys.readouterr()
     assert captured.out == PAGE and captured.err == ""
     assert max(map(len, PAGE.splitlines())) <= 100
 
 
 def test_the_json(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert plan("lab", as_json=True, out=None) == 0
+    assert lab("plan", "lab", "--json") == 0
     captured = capsys.readouterr()
     document = json.loads(captured.out)
     assert list(document) == ["stack", "resources", "outputs", "longestChain"]
@@ -114,7 +114,7 @@ def test_the_json(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_an_error_in_the_programs_log_fails_the_plan(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (project / "__main__.py").write_text("import pulumi\npulumi.log.error('this will not work')\n")
-    assert plan("lab", as_json=False, out=None) == 1
+    assert lab("plan", "lab") == 1
     assert "error: this will not work" in capsys.readouterr().out
 
 
@@ -123,7 +123,7 @@ def test_an_error_in_the_programs_log_fails_the_plan(project: Path, capsys: pyte
 
 def test_the_folder(project: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "deep" / "out"
-    assert plan("lab", as_json=False, out=out) == 0
+    assert lab("plan", "lab", "--out", out) == 0
     files = tree_of(out)
     assert set(files) == {
         MARKER,
@@ -208,22 +208,22 @@ def test_others_files_are_never_touched(tmp_path: Path, with_ours: bool) -> None
     (out / "notes").mkdir()
     (out / "notes" / "mine.txt").write_text("dear diary")
     before = tree_of(out)
-    with pytest.raises(OutputError, match=r"holds files that no plan wrote \(notes/mine.txt\): name an empty or new"):
+    with pytest.raises(CommandError, match=r"holds files that no plan wrote \(notes/mine.txt\): name an empty or new"):
         write(out, {"a": "2"})
     assert tree_of(out) == before
 
 
 def test_a_folder_that_is_a_file_or_cannot_be_made(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
-    with pytest.raises(OutputError, match="is a file: name a folder"):
+    with pytest.raises(CommandError, match="is a file: name a folder"):
         write(tmp_path / "file", {"a": "1"})
-    with pytest.raises(OutputError, match="Not a directory"):
+    with pytest.raises(CommandError, match="Not a directory"):
         write(tmp_path / "file" / "below", {"a": "1"})
 
 
 def test_a_bad_folder_is_exit_2(project: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "x").write_text("x")
-    assert plan("lab", as_json=False, out=tmp_path / "x") == 2
+    assert lab("plan", "lab", "--out", tmp_path / "x") == 2
     captured = capsys.readouterr()
     assert captured.out == "" and captured.err.count("\n") == 1
 
@@ -265,7 +265,7 @@ def test_what_is_not_known_yet_is_said() -> None:
 
 
 def test_an_unknown_stack_is_one_line_with_the_known_ones(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert plan("lap", as_json=False, out=None) == 2
+    assert lab("plan", "lap") == 2
     captured = capsys.readouterr()
     assert captured.out == "" and captured.err.count("\n") == 1
     assert "'lap'" in captured.err and "lab" in captured.err
@@ -276,7 +276,7 @@ def test_a_bad_stack_file_is_every_finding(project: Path, capsys: pytest.Capture
     text = stack.read_text()
     assert "blockSize: 24" in text
     stack.write_text(text.replace("blockSize: 24", "blockSize: 64"))
-    assert plan("lab", as_json=True, out=None) == 2
+    assert lab("plan", "lab", "--json") == 2
     captured = capsys.readouterr()
     assert captured.out == "" and "blockSize" in captured.err and "Traceback" not in captured.err
 
@@ -288,7 +288,7 @@ def test_a_failing_program_is_its_message(
     if asked:
         monkeypatch.setenv("LAB_TRACEBACK", "1")
     (project / "__main__.py").write_text("import pulumi\nraise pulumi.RunError('no such pool')\n")
-    assert plan("lab", as_json=False, out=None) == 1
+    assert lab("plan", "lab") == 1
     captured = capsys.readouterr()
     assert captured.out == "" and captured.err.startswith("lab plan: no such pool\n")
     assert ("Traceback" in captured.err) is asked

@@ -8,10 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from cli.lifecycle import pulumi_cli
-from cli.plan import command as plan_module
-from cli.plan.command import plan
+from cli import project
 from policy.check import load_config
+from tests.support.cli import lab
 from tests.support.graphs import ROOT
 
 PROGRAM = """
@@ -28,8 +27,7 @@ def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "stacks").mkdir()
     shutil.copy(ROOT / "stacks" / "Pulumi.cfos-egress.yaml", tmp_path / "stacks" / "Pulumi.lab.yaml")
     (tmp_path / "__main__.py").write_text(PROGRAM)
-    for module in (pulumi_cli, plan_module):
-        monkeypatch.setattr(module, "ROOT", tmp_path)
+    monkeypatch.setattr(project, "ROOT", tmp_path)
     monkeypatch.setattr(load_config, "__defaults__", (tmp_path / "config.json",))
     return tmp_path / "config.json"
 
@@ -39,16 +37,16 @@ def test_a_violation_is_a_note(
     config: Path, level: str, word: str, code: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
     config.write_text(json.dumps({"public-addresses": {"enforcementLevel": level}}))
-    assert plan("lab", as_json=False, out=None) == code
+    assert lab("plan", "lab") == code
     assert f"  {word}: {OPEN}" in capsys.readouterr().out
-    assert plan("lab", as_json=True, out=None) == code
+    assert lab("plan", "lab", "--json") == code
     out, err = capsys.readouterr()
     assert json.loads(out)["stack"] == "lab" and f"{word}: {OPEN}" in err
 
 
 def test_a_rule_that_is_switched_off_says_nothing(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
     config.write_text('{"public-addresses": {"enforcementLevel": "disabled"}}')
-    assert plan("lab", as_json=False, out=None) == 0
+    assert lab("plan", "lab") == 0
     assert "policy" not in capsys.readouterr().out
 
 
@@ -58,5 +56,5 @@ def test_a_configuration_that_cannot_be_used_is_one_line(
 ) -> None:
     if text is not None:
         config.write_text(text)
-    assert plan("lab", as_json=False, out=None) == 2
+    assert lab("plan", "lab") == 2
     assert capsys.readouterr().err.startswith(f"lab plan: {config}: ")

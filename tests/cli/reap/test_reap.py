@@ -16,13 +16,14 @@ from typing import Any
 import pytest
 from pulumi.automation import CommandResult
 
+from cli.errors import MISSING, CommandError
 from cli.lifecycle import backend as backends
 from cli.lifecycle.backend import Backend, BackendError, BackendSilent, Lock, StackLocked, StackMissing
-from cli.lifecycle.pulumi_cli import CannotRun
 from cli.reap import command as module
 from cli.reap.command import MARK, STACK, Life, Row, as_markdown, life_of, reap
 from cli.reap.sweep import Sweep, SweepError
 from components.spec import names
+from tests.support.cli import lab
 from tests.support.graphs import ROOT, run_lab
 
 NOW = datetime(2026, 11, 21, 12, tzinfo=UTC)
@@ -194,7 +195,7 @@ def command(monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
     """`lab reap` on a fake backend and a fake cloud."""
     monkeypatch.delenv("GITHUB_STEP_SUMMARY", raising=False)
 
-    def run(fake: Fake, swept: list[Sweep] | SweepError, *, regions: tuple[str, ...] = (), **options: Any) -> int:
+    def run(fake: Fake, swept: list[Sweep] | SweepError, *options: object) -> int:
         seen: list[tuple[frozenset[str], bool]] = []
 
         def sweep(region: str, now: datetime, known: frozenset[str], *, dry_run: bool) -> list[Sweep]:
@@ -205,8 +206,7 @@ def command(monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
 
         monkeypatch.setattr(module, "Backend", lambda folder, seconds: fake)
         monkeypatch.setattr(module, "sweep", sweep)
-        defaults: dict[str, Any] = {"dry_run": False, "as_json": False, "markdown": None}
-        code = module.run(**defaults | options, lock_hours=2, stack_minutes=30, regions=regions)
+        code = lab("reap", *options)
         assert all(dry_run for _, dry_run in seen) or not fake.silent, "without a list nothing is swept"
         return code
 
@@ -217,7 +217,7 @@ def test_the_exit_code_says_whether_something_stays_behind(
     command: Callable[..., int], capsys: pytest.CaptureFixture[str]
 ) -> None:
     done = Sweep("lost", "destroyed", "1 VPC")
-    assert command(Fake({"old": checkpoint("2026-01-01T00:00:00Z", ttlHours=4)}), [done], as_json=True) == 0
+    assert command(Fake({"old": checkpoint("2026-01-01T00:00:00Z", ttlHours=4)}), [done], "--json") == 0
     document = json.loads(capsys.readouterr().out)
     assert document["backend"] == "s3://somewhere" and document["left"] == 0
     assert {row["outcome"] for row in document["rows"]} == {"destroyed"}
@@ -229,7 +229,7 @@ def test_the_exit_code_says_whether_something_stays_behind(
 def test_without_credentials_the_sweep_is_optional_unless_asked_for(command: Callable[..., int]) -> None:
     none = SweepError("not looked at: no AWS credentials", no_credentials=True)
     assert command(Fake({}), none) == 0
-    assert command(Fake({}), none, regions=("us-west-2",)) == 1
+    assert command(Fake({}), none, "--region", "us-west-2") == 1
     assert command(Fake({}), SweepError("cannot be looked at: AuthFailure")) == 1
 
 
@@ -247,10 +247,10 @@ def test_the_report_is_the_jobs_summary(
     summary, file = tmp_path / "summary.md", tmp_path / "report.md"
     summary.write_text("before\n")
     monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(summary))
-    assert command(Fake({"plain": checkpoint()}), [], markdown=file) == 0
+    assert command(Fake({"plain": checkpoint()}), [], "--markdown", file) == 0
     assert summary.read_text() == "before\n" + file.read_text()
     assert "| stack plain | kept | not ephemeral |" in file.read_text()
-    assert command(Fake({}), [], markdown=tmp_path / "no" / "such" / "folder.md") == 1
+    assert command(Fake({}), [], "--markdown", tmp_path / "no" / "such" / "folder.md") == 1
     assert "the report cannot be written" in capsys.readouterr().err
 
 
@@ -261,11 +261,10 @@ def test_markdown_survives_what_errors_say() -> None:
 
 def test_without_the_cli_one_clear_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     def missing(folder: Path, seconds: float) -> Backend:
-        raise CannotRun("the pulumi CLI is not on PATH")
+        raise CommandError("the pulumi CLI is not on PATH", MISSING)
 
     monkeypatch.setattr(module, "Backend", missing)
-    code = module.run(dry_run=False, as_json=False, markdown=None, lock_hours=2, stack_minutes=30, regions=())
-    assert (code, capsys.readouterr().err) == (3, "lab reap: the pulumi CLI is not on PATH\n")
+    assert (lab("reap"), capsys.readouterr().err) == (3, "lab reap: the pulumi CLI is not on PATH\n")
 
 
 # --- what the CLI says ---
@@ -302,8 +301,8 @@ def test_a_cli_that_never_ends_is_ended(tmp_path: Path, monkeypatch: pytest.Monk
     # It forks, ignores what asks it to end, and keeps the pipes open.
     program.write_text("#!/bin/bash\ntrap '' INT\nsleep 300 &\nwhile :; do sleep 1; done\n")
     program.chmod(0o755)
-    monkeypatch.setattr(backends, "ANSWER_SECONDS", 0.5)
-    monkeypatch.setattr(backends, "PATIENCE", 0.5)
+    monkeypatch.setattr(backends, "ANSWER_TIMEOUT_SECONDS", 0.5)
+    monkeypatch.setattr(backends, "_END_TIMEOUT_SECONDS", 0.5)
     begun = datetime.now(UTC)
     with pytest.raises(BackendSilent, match="`pulumi stack` was not done after"):
         backends._BoundedPulumi(str(program), 1).run(["stack", "ls"], str(tmp_path), {})

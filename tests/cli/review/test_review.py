@@ -156,7 +156,7 @@ def test_an_unknown_stack_and_no_repository(project: Scratch, tmp_path: Path) ->
     assert done.returncode == 2 and done.stderr.count("\n") == 1
     assert "no stack 'lokal', here or at main; there are: cfos-egress," in done.stderr
     done = project.lab("plan", "--gate")
-    assert done.returncode == 2 and "--gate go with --against REV" in done.stderr
+    assert done.returncode == 2 and "--gate need --against REV" in done.stderr
     (project.folder / ".git").rename(tmp_path / "git")
     try:
         done = project.lab("plan", "local", "--against", "main")

@@ -15,7 +15,10 @@ from typing import Any
 import pytest
 import yaml
 
-from cli.lifecycle import pulumi_cli
+from cli import project
+from cli.errors import USAGE, CommandError
+from cli.lifecycle.deploy import run
+from tests.support.cli import lab
 from tests.support.graphs import ROOT
 
 # A lab that does not stand gives out nothing.
@@ -30,7 +33,7 @@ case $* in "stack select"*) ;; *) exit 0 ;; esac
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A `.lab` of the test's own, and none of the caller's Pulumi settings."""
-    monkeypatch.setattr(pulumi_cli, "HOME", tmp_path / ".lab")
+    monkeypatch.setattr(project, "HOME", tmp_path / ".lab")
     for name in ("PULUMI_BACKEND_URL", "PULUMI_CONFIG_PASSPHRASE", "PULUMI_CONFIG_PASSPHRASE_FILE"):
         monkeypatch.delenv(name, raising=False)
     return tmp_path / ".lab"
@@ -50,7 +53,7 @@ def calls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_up_uses_a_state_of_its_own_and_leaves_the_stack_file_alone(home: Path, calls: Path) -> None:
     original = (ROOT / "stacks" / "Pulumi.cfos-egress.yaml").read_text()
-    assert pulumi_cli.run("up", "cfos-egress", ["--diff"]) == 0
+    assert run("up", "cfos-egress", ["--diff"]) == 0
     select, up = (line.split("|") for line in calls.read_text().splitlines())
     assert select[0] == str(home / "config") and up[0] == str(ROOT)
     assert up[1] == (home / "state").as_uri()
@@ -69,20 +72,20 @@ def test_up_uses_a_state_of_its_own_and_leaves_the_stack_file_alone(home: Path, 
 
 
 def test_a_policy_pack_of_the_callers_choice_wins(home: Path, calls: Path) -> None:
-    assert pulumi_cli.run("preview", "cfos-egress", ["--policy-pack=theirs"]) == 0
+    assert run("preview", "cfos-egress", ["--policy-pack=theirs"]) == 0
     assert calls.read_text().count("--policy-pack") == 1
 
 
 def test_passphrase_is_made_once(home: Path, calls: Path) -> None:
     for _ in range(2):
-        assert pulumi_cli.run("preview", "cfos-egress", []) == 0
+        assert run("preview", "cfos-egress", []) == 0
         first = (home / "passphrase").read_text()
     assert (home / "passphrase").read_text() == first
     assert {p.name for p in home.iterdir()} == {"config", "passphrase", "state"}
 
 
 def test_destroy_forgets_the_stack(home: Path, calls: Path) -> None:
-    assert pulumi_cli.run("destroy", "cfos-egress", []) == 0
+    assert run("destroy", "cfos-egress", []) == 0
     assert [line.split("|")[2].split()[0] for line in calls.read_text().splitlines()] == ["stack", "destroy", "stack"]
     assert calls.read_text().splitlines()[-1].endswith("stack rm --yes --preserve-config --stack cfos-egress")
     assert not (home / "config" / "Pulumi.cfos-egress.yaml").exists()
@@ -93,27 +96,27 @@ def test_only_a_destroy_leaves_checkpoints_out(home: Path, calls: Path, monkeypa
     given: list[str | None] = []
     real = subprocess.run
 
-    def run(command: list[str], **options: Any) -> subprocess.CompletedProcess[str]:
+    def recorded(command: list[str], **options: Any) -> subprocess.CompletedProcess[str]:
         if command[1] in ("up", "destroy"):
             given.append(options["env"].get("PULUMI_SKIP_CHECKPOINTS"))
         return real(command, **options)
 
-    monkeypatch.setattr(subprocess, "run", run)
+    monkeypatch.setattr(subprocess, "run", recorded)
     monkeypatch.delenv("PULUMI_SKIP_CHECKPOINTS", raising=False)
     for command in ("up", "destroy"):
-        assert pulumi_cli.run(command, "cfos-egress", []) == 0
+        assert run(command, "cfos-egress", []) == 0
     assert given == [None, "true"]
 
 
 def test_destroy_of_a_part_keeps_the_stack(home: Path, calls: Path) -> None:
-    assert pulumi_cli.run("destroy", "cfos-egress", ["--target", "urn"]) == 0
+    assert run("destroy", "cfos-egress", ["--target", "urn"]) == 0
     assert "stack rm" not in calls.read_text()
 
 
 def test_a_backend_of_the_callers_choice_wins(home: Path, calls: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PULUMI_BACKEND_URL", "s3://somewhere")
     monkeypatch.setenv("PULUMI_CONFIG_PASSPHRASE", "mine")
-    assert pulumi_cli.run("preview", "cfos-egress", []) == 0
+    assert run("preview", "cfos-egress", []) == 0
     assert {line.split("|")[1] for line in calls.read_text().splitlines()} == {"s3://somewhere"}
     assert not (home / "passphrase").exists() and not (home / "state").exists()
 
@@ -128,14 +131,14 @@ def test_without_the_cli_one_clear_line(
 
     monkeypatch.setattr(PulumiCommand, "install", unreachable)
     monkeypatch.setenv("PATH", "/nowhere")
-    assert pulumi_cli.run("preview", "cfos-egress", []) == 3
+    assert lab("preview", "cfos-egress") == 3
     lines = capsys.readouterr().err.splitlines()
     assert lines[-1].startswith("lab preview: the pulumi CLI is not on PATH and its installer could not be run")
     assert len(lines) == 2
 
 
 def test_an_unknown_stack_names_the_known_ones(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert pulumi_cli.run("up", "cfos-egres", []) == 2
+    assert lab("up", "cfos-egres") == 2
     assert "cfos-egress" in capsys.readouterr().err
 
 
@@ -176,9 +179,9 @@ def test_a_file_of_another_name(stack: str, words: str, tmp_path: Path, monkeypa
     (tmp_path / "stacks").mkdir()
     for name in ("mine.yaml", "Pulumi.old.yml", "Pulumi.right.yaml"):
         (tmp_path / "stacks" / name).touch()
-    monkeypatch.setattr(pulumi_cli, "ROOT", tmp_path)
+    monkeypatch.setattr(project, "ROOT", tmp_path)
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(pulumi_cli.CannotRun) as caught:
-        pulumi_cli.stack_file(stack)
+    with pytest.raises(CommandError) as caught:
+        project.stack_file(stack)
     assert words in str(caught.value)
-    assert caught.value.code == 2
+    assert caught.value.code == USAGE

@@ -1,0 +1,60 @@
+"""`./lab preview`, `up` and `destroy`: the pulumi CLI on this project's program."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from cli import project
+from cli.lifecycle import repair, screen
+from cli.lifecycle.hints import hints
+from cli.lifecycle.pulumi_cli import environment_for_state, find_pulumi, select
+from cli.project import stack_file
+from components.spec.load import load_stack_file
+
+
+def run(command: str, stack: str, arguments: Sequence[str], *, repaired: bool = False) -> int:
+    """Run `pulumi COMMAND` on a lab; returns its exit code. Raises CommandError, SpecError.
+
+    `repaired`: an `up` also runs the steps again whose work verify finds undone.
+    """
+    path = stack_file(stack)
+    lab = load_stack_file(path).lab
+    pulumi, environment = find_pulumi(), environment_for_state()
+    config = select(pulumi, stack, path, environment)
+    if command == "up":
+        arguments = [*arguments, *(repair.options(stack) if repaired else repair.moved(stack))]
+    options = ["--stack", stack, "--config-file", str(config)]
+    if not sys.stdin.isatty() and command != "preview":
+        options.append("--yes")
+    # The caller's own policy pack replaces ours; policy/config.json loosens ours.
+    if command in ("preview", "up") and not any(a.split("=")[0] == "--policy-pack" for a in arguments):
+        options += ["--policy-pack", str(project.ROOT / "policy")]
+    if command == "destroy":
+        # Its state is written once, at the end. A destroy that was killed is run again and finds gone what is gone.
+        environment.setdefault("PULUMI_SKIP_CHECKPOINTS", "true")
+    with tempfile.TemporaryDirectory(dir=project.HOME) as folder:
+        log = Path(folder) / "events"
+        if screen.wanted(command, arguments):
+            shown = screen.Screen(command, stack, lab, pulumi, environment, project.ROOT, project.HOME)
+            code = shown.run(options, arguments, log)
+        else:
+            code = subprocess.run(
+                [pulumi, command, *options, "--event-log", str(log), *arguments],
+                cwd=project.ROOT,
+                # --event-log is hidden without this variable; the Automation API sets it too.
+                env=environment | {"PULUMI_DEBUG_COMMANDS": "true"},
+            ).returncode
+            if code == 0 and command != "preview":
+                screen.keep_time(project.HOME, stack, command, lab, log)
+        for line in hints(log) if code else []:
+            print(f"lab {command}: {line}", file=sys.stderr)
+    if command == "destroy" and code == 0 and not {"--target", "-t", "--preview-only"} & set(arguments):
+        # The state has nothing left to remember.
+        forget = [pulumi, "stack", "rm", "--yes", "--preserve-config", "--stack", stack]
+        code = subprocess.run(forget, cwd=project.ROOT, env=environment).returncode
+        config.unlink(missing_ok=True)
+    return code

@@ -1,0 +1,62 @@
+"""The project's folders, and the stacks that have a file under stacks/."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from cli.errors import USAGE, CommandError
+from components.spec.load import stack_name
+
+NAME = "cni-lab"
+"""Pulumi's name of the project, which its stacks and state files carry."""
+
+ROOT = Path(__file__).resolve().parent.parent
+PROGRAM = "__main__.py"
+
+HOME = ROOT / ".lab"
+"""What `./lab` keeps (mode 0700, ignored by git): state, passphrase, logs, and a pulumi CLI that it installed."""
+
+
+def stack_files(root: Path | None = None) -> dict[str, Path]:
+    """Every stack file of the project, or of another copy of it, by the stack's name."""
+    files = ((root or ROOT) / "stacks").glob("Pulumi.*.yaml")
+    return {stack_name(path): path for path in sorted(files) if path.is_file()}
+
+
+def stack_file(stack: str) -> Path:
+    """The stack file of a lab. Raises CommandError, which names the labs that exist."""
+    files = stack_files()
+    if stack not in files:
+        known = ", ".join(files) or "none"
+        raise CommandError(_misnamed(stack) or f"there is no stack {stack!r}; stacks/ has: {known}", USAGE)
+    return files[stack]
+
+
+def _misnamed(stack: str) -> str | None:
+    """The message for a stack that was given as a path, or whose file has a name that Pulumi does not read."""
+    folder = ROOT / "stacks"
+    places = (
+        Path(stack),
+        folder / stack,
+        folder / f"{stack}.yaml",
+        folder / f"{stack}.yml",
+        folder / f"Pulumi.{stack}.yml",
+    )
+    for path in places:
+        if path.suffix not in (".yaml", ".yml") or not path.is_file():
+            continue
+        name = path.stem.removeprefix("Pulumi.")
+        right = folder / f"Pulumi.{name}.yaml"
+        if path.resolve() == right.resolve():
+            return f"{stack} is the file of a stack; write the stack's name: {name}"
+        return f"{path} is not read as a stack: name it stacks/{right.name}, and its stack is {name}"
+    return None
+
+
+def not_up(stack: str, missing: str | None = None) -> CommandError:
+    """The error for a lab that has no state, or whose last `up` did not get as far as the output `missing`."""
+    if missing is None:
+        fix = f"run `./lab up {stack}`, or `./lab sandbox {stack}` for one without machines"
+    else:
+        fix = f"its last `up` returned no `{missing}`. Run `./lab up {stack}`"
+    return CommandError(f"the lab {stack} is not up: {fix}", USAGE)
