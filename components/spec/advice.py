@@ -1,4 +1,4 @@
-"""What an unknown key was meant to be: a misspelling, another file's word, or a key of another place."""
+"""Which key an unknown key was meant to be: one that is misspelt, a key of another program, or one of another place."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from components.spec.findings import nearest, shown
 from components.spec.keypath import KeyPath, dotted, pattern_of, value_at
 from components.spec.model_paths import annotation_at, every_key, known_keys, takes
 
-# A word is taken for a misspelling when this much of it agrees: less, and "apiServer" would be "serviceCidr".
+# The similarity from which on a key counts as misspelt. With less, "apiServer" would be "serviceCidr".
 _CUTOFF = 0.7
 _MOST_PLACES = 3
 
 
 @dataclass(frozen=True)
 class Advice:
-    """`fix` continues "Fix: ". `meant`: the key that the author probably meant, which no rule may rely on now."""
+    """`fix` continues "Fix: ". `meant`: the key that the author probably meant. No rule may rely on it now."""
 
     fix: str
     meant: KeyPath | None = None
 
 
 def for_unknown_key(raw: object, path: KeyPath) -> Advice:
-    """What to do about the key at `path`, which the models do not know."""
+    """What to do about the unknown key at `path`."""
     word, value, parent = str(path[-1]), value_at(raw, path), path[:-1]
     siblings = [key for key in known_keys(raw, parent) if key not in (value_at(raw, parent) or ())]
     fitting = [key for key in siblings if takes(annotation_at(raw, (*parent, key)), value)]
@@ -46,7 +46,7 @@ def for_unknown_key(raw: object, path: KeyPath) -> Advice:
 
 
 def _foreign(parent: KeyPath, word: str, value: object) -> Advice | None:
-    """The advice for another file's word."""
+    """The advice for a key of another program; None if it is not known as one."""
     if pastes.is_autodetection(word):
         fix = pastes.autodetection(value) or "write calico.interface with the name of the interface, e.g. eth1"
         return Advice(fix, ("calico", "interface"))
@@ -55,7 +55,7 @@ def _foreign(parent: KeyPath, word: str, value: object) -> Advice | None:
 
 
 def _numbered(place: str, parent: KeyPath) -> str:
-    """The place with the index of the list item that `parent` stands in: networks[].subnet as networks[2].subnet."""
+    """The place with the index of the list item around `parent`: networks[].subnet becomes networks[2].subnet."""
     for end in range(len(parent), 0, -1):
         if isinstance(parent[end - 1], int) and place.startswith(pattern_of(parent[:end])):
             return dotted(parent[:end]) + place.removeprefix(pattern_of(parent[:end]))
@@ -63,7 +63,7 @@ def _numbered(place: str, parent: KeyPath) -> str:
 
 
 def _inside(value: dict[str, object]) -> Iterator[str]:
-    """Advice for the keys of a mapping that is not known itself, such as kubeadm's `networking`."""
+    """Advice for the keys of an unknown mapping, such as kubeadm's `networking`."""
     for word, inner in value.items():
         if place := pastes.place_of("", word):
             yield _write(place, inner)
@@ -77,7 +77,7 @@ def _write(place: str, value: object) -> str:
 
 
 def _fixed(places: list[str]) -> KeyPath | None:
-    """The one place as a path, None where there are several or it stands in a list."""
+    """The place as a path; None if there are several places or it is in a list."""
     return tuple(places[0].split(".")) if len(places) == 1 and "[]" not in places[0] else None
 
 
@@ -86,7 +86,7 @@ def _listed(places: list[str]) -> str:
 
 
 def _places_named(word: str) -> list[str]:
-    """Where the models have a key of this name; none where that is in so many places that it says nothing."""
+    """The places where the models have a key of this name. Empty if there are so many that they would not help."""
     places = _index().get(pastes.plain(word), [])
     return places if len(places) <= _MOST_PLACES else []
 

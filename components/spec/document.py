@@ -1,4 +1,4 @@
-"""A stack file's text as plain values. YAML's traps are refused: duplicate keys, aliases, tags, several documents."""
+"""A stack file's text as plain values. Duplicate keys, aliases, tags and several documents in a file are refused."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ MAX_DEPTH = 32
 
 
 class _Loader(yaml.SafeLoader):
-    """Composes nodes, never deeper than MAX_DEPTH. Plain words mean what YAML 1.2 says: `yes` and `on` are text."""
+    """Composes nodes down to MAX_DEPTH levels. Plain words are read by YAML 1.2, in which `yes` and `on` are text."""
 
     yaml_implicit_resolvers: dict[str, Any] = {}  # noqa: RUF012
     depth = 0
@@ -35,7 +35,7 @@ class _Loader(yaml.SafeLoader):
 
 
 _FLOAT = r"[-+]?(\.[0-9]+|[0-9]+\.[0-9]*|[0-9]+(?=[eE]))([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)"
-# Tag, the text that has it, and the characters that such text starts with.
+# Each tag, the texts that get it, and the characters with which such a text may start.
 for _tag, _pattern, _first in (
     ("bool", r"true|True|TRUE|false|False|FALSE", [*"tTfF"]),
     ("null", r"~|null|Null|NULL|", [*"~nN", ""]),
@@ -46,7 +46,7 @@ for _tag, _pattern, _first in (
 
 
 class WrittenFloat(float):
-    """A number with the text that the file has for it: 1.30 is no version 1.3."""
+    """A number that keeps its text in the file, because the version 1.30 is not 1.3."""
 
     text: str
 
@@ -55,7 +55,7 @@ class WrittenFloat(float):
 
 
 class Lines:
-    """The line of every key and every list item of a file, by its place as findings write it."""
+    """The line of every key and list item of a file, by the key that a finding has for it."""
 
     def __init__(self) -> None:
         self._lines: dict[str, int] = {}
@@ -64,7 +64,7 @@ class Lines:
         self._lines.setdefault(_written(path), node.start_mark.line + 1)
 
     def of(self, key: str) -> int:
-        """The line of the place `key`; where the file has none, of what would hold it."""
+        """The line of `key`. If the file does not have the key, the line of the innermost mapping around it."""
         if match := re.fullmatch(r"line (\d+)", key):
             return int(match[1])
         ends = [len(key), *(index for index in reversed(range(len(key))) if key[index] in ".[")]
@@ -74,18 +74,18 @@ class Lines:
 
 
 def _written(path: KeyPath) -> str:
-    """The place as findings write it: of the lab, and beside it of the file."""
+    """The key that a finding has for a place. Inside the lab it starts at the lab, outside at the file."""
     return dotted(path[2:] if path[:2] == ("config", "cni-lab:lab") else path)
 
 
 def read_document(path: Path) -> tuple[dict[str, Any], list[Flaw], Lines]:
-    """The mapping in the file; flaws of single values: duplicate keys, tags; and the lines of its keys.
+    """The mapping in the file, the flaws of single values, e.g. duplicate keys and tags, and the lines of the keys.
 
-    Paths in the lab are the lab's own. Raises SpecError where the file holds no mapping at all.
+    The path of a flaw inside the lab starts at the lab. Raises SpecError if the file has no mapping at all.
     """
     lines = Lines()
 
-    def refuse(key: str, value: str, problem: str, fix: str) -> SpecError:
+    def error_with(key: str, value: str, problem: str, fix: str) -> SpecError:
         return SpecError([Finding(key, value, problem, fix, lines.of(key))], path.name)
 
     try:
@@ -93,53 +93,53 @@ def read_document(path: Path) -> tuple[dict[str, Any], list[Flaw], Lines]:
             data = file.read(MAX_BYTES + 1)
     except OSError as error:
         problem = f"cannot be read: {error.strerror}"
-        raise refuse(path.name, shown(str(path)), problem, "name a stack file that is there") from None
+        raise error_with(path.name, shown(str(path)), problem, "name a stack file that exists") from None
     if len(data) > MAX_BYTES:
-        raise refuse(path.name, "more than 256 KiB", "is too large for a stack file", "keep only the lab in it")
+        raise error_with(path.name, "more than 256 KiB", "is too large for a stack file", "keep only the lab in it")
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line, byte = data[: error.start].count(b"\n") + 1, data[error.start]
-        raise refuse(f"line {line}", f"byte 0x{byte:02x}", "is not UTF-8", "save the file as UTF-8") from None
+        raise error_with(f"line {line}", f"byte 0x{byte:02x}", "is not UTF-8", "save the file as UTF-8") from None
     try:
         loader = _Loader(text)
         node = loader.get_single_node()
     except yaml.MarkedYAMLError as error:
-        raise refuse(*_yaml_words(error, text)) from None
+        raise SpecError([_yaml_finding(error, text)], path.name) from None
     except yaml.YAMLError as error:
-        fix = "take that character out"
-        raise refuse(path.name, "a control character", str(error).splitlines()[0], fix) from None
+        problem = str(error).splitlines()[0]
+        raise error_with(path.name, "a control character", problem, "remove that character") from None
     found: list[Flaw] = []
     document = _value(loader, node, (), found, lines) if node else None
     if document is None:
-        raise refuse(path.name, "empty", "holds no lab", "write config: with cni-lab:lab: and the lab under it")
+        raise error_with(path.name, "empty", "has no lab", "write config: with cni-lab:lab: and the lab under it")
     if not isinstance(document, dict):
-        raise refuse(path.name, shown(document), "must be a mapping", "write config: with cni-lab:lab: under it")
+        raise error_with(path.name, shown(document), "must be a mapping", "write config: with cni-lab:lab: under it")
     return document, found, lines
 
 
-def _yaml_words(error: yaml.MarkedYAMLError, text: str) -> tuple[str, str, str, str]:
-    """Key, value, problem and fix of a mistake in the YAML itself."""
+def _yaml_finding(error: yaml.MarkedYAMLError, text: str) -> Finding:
+    """A mistake in the YAML itself. Its key is the number of the line."""
     mark = error.problem_mark or error.context_mark
     number = mark.line if mark else 0
     lines = text.splitlines()
     line = lines[number] if number < len(lines) else ""
     problem = error.problem or "is not YAML"
     if "\t" in line[: len(line) - len(line.lstrip())] or "'\\t'" in problem:
-        problem, fix = "has a tab where YAML wants spaces", "indent with spaces"
+        problem, fix = "has a tab where YAML needs spaces", "indent with spaces"
     elif problem == "is an alias":
         fix = "write the value out: aliases are not supported"
     elif problem == "is nested too deeply":
-        problem, fix = f"lies more than {MAX_DEPTH} levels deep", "nothing in a stack file is that deep; take it out"
+        problem, fix = f"is more than {MAX_DEPTH} levels deep", "remove it: nothing in a stack file is that deep"
     elif "single document" in (error.context or ""):
-        problem, fix = "starts another document", "keep one document in a file: take the --- out"
+        problem, fix = "starts another document", "keep one document in the file: remove the ---"
     else:
         problem, fix = f"is not YAML: {problem}", "check indentation, quotes and brackets here and on the line above"
-    return f"line {number + 1}", shown(line.strip()), problem, fix
+    return Finding(f"line {number + 1}", shown(line.strip()), problem, fix, number + 1)
 
 
 def _value(loader: _Loader, node: yaml.Node, path: KeyPath, found: list[Flaw], lines: Lines) -> Any:
-    """The node's value; every duplicate key, tag and key that is no text goes to `found`, every place to `lines`."""
+    """The value of a node. Flaws (duplicate keys, tags, keys that are not text) go to `found`, all keys to `lines`."""
 
     def note(at: KeyPath, value: str, problem: str, fix: str) -> None:
         place = at[2:] if at[:2] == ("config", "cni-lab:lab") else at
@@ -153,9 +153,8 @@ def _value(loader: _Loader, node: yaml.Node, path: KeyPath, found: list[Flaw], l
         values: dict[str, Any] = {}
         for key_node, value_node in node.value:
             if not isinstance(key_node, yaml.ScalarNode):
-                note(
-                    path, "a list or mapping", "cannot be a key", "write a word before the colon; put braces in quotes"
-                )
+                fix = "write a word before the colon, or put braces in quotes"
+                note(path, "a list or mapping", "cannot be a key", fix)
                 continue
             key = key_node.value
             if key in values:
@@ -170,7 +169,7 @@ def _value(loader: _Loader, node: yaml.Node, path: KeyPath, found: list[Flaw], l
         if len(node.value) > 4000:
             note(path, shown(node.value), "is too large for any key here", "write a smaller number")
         else:
-            note(path, shown(node.value), f"has the tag {shown(node.tag)}", "take the tag out")
+            note(path, shown(node.value), f"has the tag {shown(node.tag)}", "remove the tag")
         return None
     if not isinstance(value, float):
         return value

@@ -1,4 +1,4 @@
-"""What is wrong with a stack file: one Finding for each mistake, all of them in one SpecError."""
+"""What is wrong with a stack file: a Finding for each mistake, and all of them in one SpecError."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class Finding:
 
     `key` is the place, e.g. `nodes[2].address`. It is always whole, because programs and tests look findings up by it.
     `value` is what the file has there, shortened to one short line. `problem` and `fix` continue the sentence.
-    `line` is counted from 1; None where the lab came from no file.
+    `line` is counted from 1, and None if the lab comes from no file.
     """
 
     key: str
@@ -29,7 +29,7 @@ class Finding:
 
 
 class SpecError(Exception):
-    """The stack file cannot be used. `findings` holds every mistake found, never none."""
+    """The stack file is not valid. `findings` has at least one mistake."""
 
     def __init__(self, findings: Iterable[Finding], source: str = "the stack file") -> None:
         self.findings = tuple(findings)
@@ -42,16 +42,16 @@ class SpecError(Exception):
         return "\n".join([head, *(f"  {self._place(finding)}{finding}" for finding in self.findings)])
 
     def _place(self, finding: Finding) -> str:
-        """`Pulumi.local.yaml:12: `, which editors and terminals make a link of."""
+        """`Pulumi.local.yaml:12: `, which editors and terminals turn into a link."""
         return f"{self.source}:{finding.line}: " if finding.line is not None else ""
 
 
 def nearest(word: str, words: Iterable[str], cutoff: float = 0.6) -> str | None:
-    """The word that was probably meant, whatever its case; None where nothing is near.
+    """The word that was probably meant, regardless of its case. None if no word is similar.
 
-    `cutoff`: how much must agree, from 0 to 1, as difflib counts it.
+    `cutoff`: the least similarity, from 0 to 1, by difflib's ratio.
     """
-    # No more than so many: the search is slow, and a file may hold thousands of names.
+    # The search is slow, and a file may have thousands of names.
     by_lower = {w.lower(): w for w in islice(words, 200)}
     found = difflib.get_close_matches(word[:100].lower(), by_lower, n=1, cutoff=cutoff)
     return by_lower[found[0]] if found else None

@@ -1,4 +1,4 @@
-"""Places in a lab: a path of keys and indices, and the two ways to write one."""
+"""Paths to the values of a lab, and the two ways to write them."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ def dotted(path: KeyPath) -> str:
 
 
 def pattern_of(path: KeyPath) -> str:
-    """The path with every list index as `[]`, as rules name what they read: `nodes[].address`."""
+    """The path with `[]` for every list index, as rules name the keys that they read: `nodes[].address`."""
     return "".join("[]" if isinstance(part, int) else f".{part}" for part in path).removeprefix(".")
 
 
 def value_at(raw: object, path: KeyPath) -> Any:
-    """The value at `path` of the stack file, None where there is none."""
+    """The value at `path` of the stack file, or None."""
     for part in path:
         try:
             raw = raw[part]  # type: ignore[index]

@@ -1,4 +1,4 @@
-"""Reads a stack file into a `Lab`, or says everything that is wrong with it in one `SpecError`."""
+"""Reads a stack file into a `Lab`. Everything that is wrong with it is in one `SpecError`."""
 
 from __future__ import annotations
 
@@ -17,26 +17,27 @@ from components.spec.findings import Finding, SpecError, nearest, shown, shown_k
 from components.spec.keypath import KeyPath, dotted
 from components.spec.models import Lab
 from components.spec.rules import check
-from components.spec.translate import Flaw, flaws, replaceable, without
+from components.spec.translate import Flaw, flaws, has_placeholder, with_placeholder
 
 __all__ = ["LAB_KEY", "Finding", "SpecError", "StackFile", "load_stack_file", "parse_lab", "stack_name"]
 
 LAB_KEY = "cni-lab:lab"
 # Pulumi's own keys beside `config` (pulumi sdk/go/common/workspace, ProjectStack).
 PULUMI_KEYS = ("config", "secretsprovider", "encryptedkey", "encryptionsalt", "environment")
-# A value put aside may leave its mapping without a key it needs, that one its own, and so on: the depth of the models.
+# Removing a value may leave its mapping without a key that it needs. Then the mapping is removed as well, and so on up.
+# The models are not deeper than this.
 MAX_REPAIRS = 6
-# Nobody reads on, and some thousand would take long to find.
+# A reader does not need more, and finding thousands takes long.
 MAX_FINDINGS = 500
-_NO_TEXT = "holds a control character or half a surrogate pair"
-_TAKE_OUT = "take that character out"
+_NOT_TEXT = "holds a control character or half a surrogate pair"
+_REMOVE = "remove that character"
 
 
 @dataclass(frozen=True)
 class StackFile:
-    """A valid stack file: the stack's name, its lab, and all its configuration as Pulumi hands it to a program.
+    """A valid stack file: the name of the stack, its lab, and its configuration as Pulumi gives it to a program.
 
-    `config` maps `namespace:key` to text, objects as JSON. Encrypted values are not in it: only Pulumi can read them.
+    `config` maps `namespace:key` to text; objects are JSON. Encrypted values are left out: only Pulumi can read them.
     """
 
     path: Path
@@ -46,7 +47,7 @@ class StackFile:
 
 
 def load_stack_file(path: Path) -> StackFile:
-    """The stack file at `path`. Raises SpecError with every finding, also where the file cannot be read."""
+    """The stack file at `path`. Raises SpecError with every finding, also if the file cannot be read."""
     document, broken, lines = read_document(path)
     config = document.get("config")
     lab, flat = None, {}
@@ -64,7 +65,7 @@ def load_stack_file(path: Path) -> StackFile:
 def parse_lab(value: object, config: Mapping[str, str] | None = None) -> Lab:
     """The lab in `value`, the object under `cni-lab:lab`. Raises SpecError with every finding.
 
-    `config`: all the stack's configuration, flat as in StackFile; None where it is not at hand and not to be checked.
+    `config`: the configuration of the stack, as in StackFile. With None, nothing outside the lab is checked.
     """
     lab, found = _lab(value, config, [])
     if found or lab is None:
@@ -73,17 +74,17 @@ def parse_lab(value: object, config: Mapping[str, str] | None = None) -> Lab:
 
 
 def stack_name(path: Path) -> str:
-    """The stack of a file: `Pulumi.local.yaml` holds the stack `local`."""
+    """The name of a file's stack: `Pulumi.local.yaml` has the stack `local`."""
     return path.name.removeprefix("Pulumi.").removesuffix(".yaml").removesuffix(".yml")
 
 
 def _file_findings(document: Mapping[str, object]) -> Iterator[Finding]:
-    """What is wrong around the lab: Pulumi's own keys, and the names of the configuration's keys."""
+    """What is wrong outside the lab: in Pulumi's own keys, and in the names of the configuration's keys."""
     for key in document:
         if key not in PULUMI_KEYS:
             meant = nearest(key, PULUMI_KEYS)
             fix = f"did you mean {meant}?" if meant else f"put it under config, as {LAB_KEY} or namespace:key"
-            yield Finding(shown_key(key), shown(document[key]), "Pulumi knows no such key in a stack file", fix)
+            yield Finding(shown_key(key), shown(document[key]), "is not a key that Pulumi has in a stack file", fix)
     config = document.get("config")
     if not isinstance(config, dict):
         problem = "must be a mapping" if "config" in document else "this key is required"
@@ -95,30 +96,32 @@ def _file_findings(document: Mapping[str, object]) -> Iterator[Finding]:
             meant = LAB_KEY if nearest(key, ["lab", "cni-lab"]) else f"cni-lab:{key}"
             yield Finding(f"config.{shown_key(key)}", shown(value), "has no namespace", f"did you mean {meant}?")
         elif key.startswith("cni-lab:") and key != LAB_KEY:
-            yield Finding(shown_key(key), shown(value), "is not a key that is known here", f"did you mean {LAB_KEY}?")
+            yield Finding(shown_key(key), shown(value), "is an unknown key", f"did you mean {LAB_KEY}?")
     if LAB_KEY not in config:
         fix = f"add {LAB_KEY}: under config:, at least with machines: {{provider: local}}"
         yield Finding(LAB_KEY, "missing", "this key is required", fix)
 
 
 def _flatten(config: Mapping[str, object]) -> dict[str, str]:
-    """Configuration as Pulumi hands it to a program: text, and objects as JSON. Encrypted values are left out."""
+    """Configuration as Pulumi gives it to a program: text, and objects as JSON. Encrypted values are left out."""
     plain = {key: _json_value(value, (), []) for key, value in config.items() if not _is_secret(value)}
     return {key: value if isinstance(value, str) else json.dumps(value) for key, value in plain.items()}
 
 
 def _lab(value: object, config: Mapping[str, str] | None, known: Sequence[Flaw]) -> tuple[Lab | None, list[Finding]]:
-    """The lab, and every finding, those of the `known` flaws too.
+    """The lab, and every finding, including those of the `known` flaws.
 
-    Rules run on what is left of a broken lab, those that read a broken key excepted.
+    Broken values are removed or replaced by placeholders until the models accept the lab. Then the rules run, except
+    those that read a broken key.
     """
     broken = list(known)
     rest = _json_value(value, (), broken)
-    spoilt = {flaw.spoilt for flaw in broken}
-    told = [flaw.finding for flaw in broken if flaw.finding]
+    unreliable = {flaw.unreliable for flaw in broken}
+    findings = [flaw.finding for flaw in broken if flaw.finding]
     lab = None
     for attempt in range(MAX_REPAIRS):
-        # As JSON, for there strict means what a reader expects: no text for numbers, yet addresses from text.
+        # Strict validation of JSON accepts text for addresses and not for numbers, which is what a reader expects. Of
+        # Python values it accepts neither.
         try:
             lab = Lab.model_validate_json(json.dumps(rest), strict=True)
             break
@@ -126,18 +129,18 @@ def _lab(value: object, config: Mapping[str, str] | None, known: Sequence[Flaw])
             errors = error.errors(include_url=False)
             found = list(flaws(errors[:MAX_FINDINGS], rest))
         if attempt == 0:
-            told += [flaw.finding for flaw in found if flaw.finding and flaw.path not in spoilt]
-        spoilt |= {flaw.spoilt for flaw in found}
-        paths = {flaw.path[:-1] if flaw.absent and not replaceable(flaw.path) else flaw.path for flaw in found}
-        spoilt |= paths
+            findings += [flaw.finding for flaw in found if flaw.finding and flaw.path not in unreliable]
+        unreliable |= {flaw.unreliable for flaw in found}
+        paths = {flaw.path[:-1] if flaw.missing and not has_placeholder(flaw.path) else flaw.path for flaw in found}
+        unreliable |= paths
         if () in paths or len(errors) > MAX_FINDINGS:
             break
-        # Backwards, so that taking an item away leaves the indices of those still to be taken.
+        # From the end, so that the indices of the items still to be removed stay the same.
         for path in sorted(paths, key=lambda path: [(isinstance(part, str), part) for part in path], reverse=True):
-            rest = without(rest, path)
+            rest = with_placeholder(rest, path)
     if lab is not None:
-        told += islice(check(lab, config, spoilt), MAX_FINDINGS)
-    return (None if told else lab), told
+        findings += islice(check(lab, config, unreliable), MAX_FINDINGS)
+    return (None if findings else lab), findings
 
 
 def _is_secret(value: object) -> bool:
@@ -145,21 +148,21 @@ def _is_secret(value: object) -> bool:
 
 
 def _json_value(value: object, path: KeyPath, broken: list[Flaw]) -> Any:
-    """`value` as JSON can hold it. What cannot be held becomes null and is noted in `broken`."""
+    """`value` as JSON can hold it. A value that JSON cannot hold becomes null and is added to `broken`."""
     problem = None
     if _is_secret(value):
-        problem = "a secret cannot be part of a lab: it would end in files and pods that many can read"
-        fix = "write the plain value, or take it out"
+        problem = "a secret cannot be part of a lab: it would end up in files and pods that many can read"
+        fix = "write the plain value, or remove it"
     elif len(path) > MAX_DEPTH:
-        problem, fix = f"lies more than {MAX_DEPTH} levels deep", "nothing in a lab is that deep; take it out"
+        problem, fix = f"is more than {MAX_DEPTH} levels deep", "remove it: nothing in a lab is that deep"
     elif isinstance(value, dict):
         found = {}
         for key, item in value.items():
-            # A broken key stays, escaped: without it the mapping might be empty, which would be a second finding.
+            # A broken key stays, escaped: removing it could leave an empty mapping, which would be a second finding.
             name = str(key) if _is_text(str(key)) else shown_key(str(key))
             place = (*path, name)
             if name != str(key):
-                broken.append(Flaw(Finding(dotted(place), shown(item), f"its key {_NO_TEXT}", _TAKE_OUT), place, place))
+                broken.append(Flaw(Finding(dotted(place), shown(item), f"its key {_NOT_TEXT}", _REMOVE), place, place))
             found[name] = _json_value(item, place, broken)
         return found
     elif isinstance(value, list):
@@ -167,7 +170,7 @@ def _json_value(value: object, path: KeyPath, broken: list[Flaw]) -> Any:
     elif isinstance(value, str):
         if _is_text(value):
             return value
-        problem, fix = _NO_TEXT, _TAKE_OUT
+        problem, fix = _NOT_TEXT, _REMOVE
     elif isinstance(value, bool) or value is None:
         return value
     elif isinstance(value, int):
@@ -179,11 +182,11 @@ def _json_value(value: object, path: KeyPath, broken: list[Flaw]) -> Any:
             return value
         problem, fix = "is not a finite number", "write a number"
     else:
-        problem, fix = "is neither text, number, true, false, list nor mapping", "write one of these"
+        problem, fix = "is not text, a number, true, false, a list or a mapping", "write one of these"
     broken.append(Flaw(Finding(dotted(path), shown(value), problem, fix), path, path))
     return None
 
 
 def _is_text(value: str) -> bool:
-    """Whether it has neither control characters, but for line ends and tabs, nor halves of surrogate pairs."""
+    """Whether it has no halves of surrogate pairs and no control characters except for line ends and tabs."""
     return all(c.isprintable() or c in "\n\t" or (ord(c) >= 0xA0 and not 0xD800 <= ord(c) < 0xE000) for c in value)

@@ -1,4 +1,4 @@
-"""The models of a stack file, walked along a path: which type stands where, which keys a mapping may have."""
+"""What the models say of a path: the type of the value there, and the keys that a mapping may have."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from components.spec.models import Lab
 
 
 def known_keys(raw: object, path: KeyPath) -> list[str]:
-    """The keys that may stand in the mapping at `path`."""
+    """The keys that the mapping at `path` may have."""
     model = bare(annotation_at(raw, path))
     if not (isinstance(model, type) and issubclass(model, BaseModel)):
         return []
@@ -21,7 +21,7 @@ def known_keys(raw: object, path: KeyPath) -> list[str]:
 
 
 def annotation_at(raw: object, path: KeyPath) -> Any:
-    """The type that the models give to the value at `path`, None where they know none; unions decided by `raw`."""
+    """The type that the models give to the value at `path`, or None. `raw` decides which member of a union it is."""
     found: Any = Lab
     for depth, part in enumerate(path):
         found = _inside(found, part)
@@ -45,7 +45,7 @@ def _inside(annotation: Any, part: str | int) -> Any:
 
 
 def bare(annotation: Any) -> Any:
-    """Without Annotated and without None."""
+    """The type without Annotated and without None."""
     while True:
         if get_origin(annotation) is Annotated:
             annotation = get_args(annotation)[0]
@@ -59,7 +59,7 @@ def bare(annotation: Any) -> Any:
 
 
 def union_members(annotation: Any) -> dict[str, Any]:
-    """The models of a tagged union by their tag; {} for any other type."""
+    """The models of a tagged union, by their tag. Empty for any other type."""
     union = bare(annotation)
     if get_origin(union) not in (Union, types.UnionType):
         return {}
@@ -76,6 +76,7 @@ def _tag(value: object) -> object:
 
 
 def tags_at(raw: object, path: KeyPath) -> list[str]:
+    """The tags of the union at `path`."""
     return list(union_members(annotation_at(raw, path)))
 
 
@@ -100,7 +101,7 @@ def _keys_below(annotation: Any, place: str) -> Iterator[tuple[str, str]]:
 
 
 def takes(annotation: Any, value: object) -> bool:
-    """Whether the value has the shape of the type: a mapping, a list, or neither."""
+    """Whether the value has the shape that the type needs: a mapping, a list, or neither."""
     annotation = bare(annotation)
     if get_origin(annotation) is tuple:
         return isinstance(value, list)

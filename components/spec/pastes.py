@@ -1,4 +1,4 @@
-"""Words of other files that people paste from, and the keys that they belong to here.
+"""Keys of other programs' files from which people paste, and the keys that they correspond to here.
 
 Sources: kubeadm's v1beta4 types; kubespray's inventory (inventory/sample/group_vars); the environment of calico-node
 and the ConfigMap in calico.yaml; tigera/operator's Installation; the configurations of CNI plugins and whereabouts.
@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping
 from typing import Final
 
-# A foreign word without its capitals, _ and -, and the place here. A place with [] has one for each item.
+# A key of another program without capitals, _ and -, and the key here. [] stands for any item of a list.
 _PLACES: Final[Mapping[str, str]] = {
     # kubeadm
     "podsubnet": "kubernetes.podCidr",
@@ -71,7 +71,7 @@ _PLACES: Final[Mapping[str, str]] = {
     "tolerations": "workloads[].onControlPlane",
 }
 
-# The same word means another thing in another place.
+# Keys whose meaning depends on the mapping around them.
 _PLACES_UNDER: Final[Mapping[tuple[str, str], str]] = {
     ("networks[].ipam", "range"): "networks[].subnet",
     ("networks[].ipam", "subnet"): "networks[].subnet",
@@ -80,7 +80,7 @@ _PLACES_UNDER: Final[Mapping[tuple[str, str], str]] = {
 }
 
 _AUTODETECTION: Final = {"nodeaddressautodetectionv4", "ipautodetectionmethod", "ip4autodetectionmethod"}
-# Other methods of Calico's to find a node's address, as the Installation and as calico-node's environment name them.
+# Calico's methods to find a node's address, as the Installation and the environment of calico-node name them.
 _METHODS: Final[Mapping[str, str]] = {
     "firstfound": "FirstFound",
     "kubernetes": "NodeInternalIP",
@@ -89,24 +89,24 @@ _METHODS: Final[Mapping[str, str]] = {
 
 
 def plain(word: str) -> str:
-    """The word without capitals, hyphens and underscores, which other files have and ours have not."""
+    """The word in lower case, without hyphens and underscores, in which the spellings of programs differ."""
     return re.sub(r"[-_]", "", word).lower()
 
 
 def place_of(parent: str, word: str) -> str | None:
-    """Where a foreign word in the mapping at `parent` (with [] for indices) belongs here; None for one not known."""
+    """The key here for another program's key in the mapping at `parent` (with [] for indices), or None."""
     return _PLACES_UNDER.get((parent, plain(word))) or _PLACES.get(plain(word))
 
 
 def is_autodetection(word: str) -> bool:
-    """Whether the word is another file's for how Calico finds a node's address."""
+    """Whether another program calls by this word how Calico finds a node's address."""
     return plain(word) in _AUTODETECTION
 
 
 def autodetection(value: object) -> str | None:
-    """What to write for a method of Calico's to find a node's address, in another file's form; None where it is none.
+    """What to write here for another program's value of how Calico finds a node's address; None if it is not one.
 
-    The Installation has a mapping (`{interface: ens.*}`), calico-node's environment a text (`interface=ens.*`).
+    The Installation has a mapping (`{interface: ens.*}`), the environment of calico-node a text (`interface=ens.*`).
     """
     method, setting = "", ""
     if isinstance(value, dict) and len(value) == 1:

@@ -1,4 +1,4 @@
-"""pydantic's errors in the words of the stack file, and what is left of a lab once the broken parts are put aside."""
+"""pydantic's errors in the terms of the stack file, and what is left of a lab without its broken values."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from components.spec.keypath import KeyPath, dotted, pattern_of, value_at
 from components.spec.model_paths import annotation_at, bare, tags_at
 from components.spec.pastes import autodetection
 
-# What a value looks like, by the pattern that its type demands.
+# A description of each pattern that a type demands.
 PATTERNS = {
     r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$": "at most 63 lower-case letters, digits and hyphens, with no hyphen "
     "at either end",
@@ -77,19 +77,21 @@ def _place_of(loc: Sequence[str | int], raw: object) -> tuple[KeyPath, bool]:
 
 @dataclass(frozen=True)
 class Flaw:
-    """A Finding in one value: the path to that value, and the path of the key that no rule may rely on now.
+    """What is wrong with one value.
 
-    `finding`: None where another one says it already. `absent`: the value is required and not there.
+    `finding`: None if another Flaw's finding covers it. `path`: the place of the value. `unreliable`: the key on which
+    no rule may rely now; for a misspelt key that is the one that was probably meant. `missing`: the value is required,
+    and there is none.
     """
 
     finding: Finding | None
     path: KeyPath
-    spoilt: KeyPath
-    absent: bool = False
+    unreliable: KeyPath
+    missing: bool = False
 
 
 def flaws(errors: Sequence[ErrorDetails], raw: object) -> Iterator[Flaw]:
-    """pydantic's errors on `raw`, each as a Flaw. An unknown key spoils the key that was probably meant."""
+    """A Flaw for each of pydantic's errors on `raw`, without those that only follow from another."""
     found = [(error, *_place_of(error["loc"], raw)) for error in errors]
     misspelt = {for_unknown_key(raw, path).meant for error, path, _ in found if error["type"] == "extra_forbidden"}
     in_ipv6 = [path for _, path, in_key in found if not in_key and _is_ipv6(raw, path)]
@@ -98,20 +100,20 @@ def flaws(errors: Sequence[ErrorDetails], raw: object) -> Iterator[Flaw]:
     for error, path, in_key in found:
         if path in in_ipv6 or path[:3] in ipv6_pools:
             continue
-        # A required key that is there but misspelt is told of once.
+        # A required key that is misspelt gives one finding, as an unknown key.
         if error["type"] == "missing" and path in misspelt:
             continue
         value = path[-1] if in_key else value_at(raw, path)
-        # A list that only its broken items make too short is told of through those items.
+        # pydantic also calls a list too short whose items are all broken. The items have findings of their own.
         if error["type"] == "too_short" and isinstance(value, list) and value:
             continue
         yield _flaw(error, path, value, raw, in_key=in_key)
 
 
 def _ipv6_flaws(paths: Sequence[KeyPath], raw: object) -> Iterator[Flaw]:
-    """One Finding for all IPv6 addresses of the file, at the first; the others are put aside without one.
+    """One Finding for all IPv6 addresses of the file, at the first of them. The others are flaws without a finding.
 
-    A pool is put aside whole: its block size and its encapsulation are IPv6's, too.
+    All keys of a pool with such an address are flaws, because its block size and encapsulation are for IPv6 as well.
     """
     if not paths:
         return
@@ -131,13 +133,13 @@ _NO_IPV6 = "IPv6 is not supported, nor is dual stack"
 
 
 def _is_ipv6(raw: object, path: KeyPath) -> bool:
-    """Whether an IPv6 address or range, alone or beside others, stands where an IPv4 one is wanted."""
+    """Whether the value at `path` should be IPv4 and has an IPv6 address or range, alone or in a list."""
     wanted = bare(annotation_at(raw, path))
     return wanted in _ADDRESSES and any(isinstance(_interface(p), IPv6Interface) for p in _parts(value_at(raw, path)))
 
 
 def _parts(value: object) -> list[str]:
-    """The items of a list in one text, as dual stack is written: 10.244.0.0/16,fd00::/64."""
+    """The items of a list in one text, which is how dual stack is written: 10.244.0.0/16,fd00::/64."""
     return [part.strip() for part in value.split(",")] if isinstance(value, str) else []
 
 
@@ -149,42 +151,42 @@ def _interface(text: str) -> IPv4Interface | IPv6Interface | None:
 
 def _flaw(error: ErrorDetails, path: KeyPath, value: object, raw: object, *, in_key: bool) -> Flaw:
     kind, context = error["type"], error.get("ctx", {})
-    seen, spoilt = shown(value), path
+    seen, unreliable = shown(value), path
     match kind:
         case "extra_forbidden":
             advice = for_unknown_key(raw, path)
-            spoilt = advice.meant or path
-            problem, fix = "is not a key that is known here", advice.fix
+            unreliable = advice.meant or path
+            problem, fix = "is an unknown key", advice.fix
         case "missing":
             seen, problem, fix = "missing", "this key is required", f"add {path[-1]}{_example(path)}"
         case "union_tag_not_found" | "union_tag_invalid":
             words = tags_at(raw, path)
-            path = spoilt = (*path, context["discriminator"].strip("'"))
+            path = unreliable = (*path, context["discriminator"].strip("'"))
             given = value_at(raw, path)
             seen, problem = ("missing", "this key is required") if given is None else (shown(given), "is unknown")
             fix = _one_of(given, words)
         case "literal_error" if path[-1] == "nodeAddressAutodetection" and (advised := autodetection(value)):
-            problem, fix = "is not a value it can have", advised
+            problem, fix = "is not one of the possible values", advised
         case "literal_error":
             words = [str(w) for w in get_args(bare(annotation_at(raw, path)))]
-            problem, fix = "is not a value it can have", _one_of(value, words)
+            problem, fix = "is not one of the possible values", _one_of(value, words)
         case "string_pattern_mismatch":
-            problem = f"{'this key ' * in_key}is not in the form it must have"
+            problem = f"{'this key ' * in_key}does not have the required form"
             fix = f"write {PATTERNS[context['pattern']]}"
             if path[-1] == "controlPlaneEndpoint" and isinstance(value, str) and value and ":" not in value:
-                # kubeadm takes one without a port.
+                # kubeadm accepts an endpoint without a port.
                 fix = f"write {value}:6443"
         case "value_error":
-            problem, fix = _address_words(value, bare(annotation_at(raw, path)))
+            problem, fix = _address_problem(value, bare(annotation_at(raw, path)))
         case "too_short":
             problem, fix = "is empty", "give at least one"
         case "greater_than_equal" | "greater_than" | "less_than_equal" | "less_than":
             ((op, bound),) = context.items()
             problem, fix = "is out of range", f"make it {_LIMITS[op]} {bound}"
         case "string_type" if (wanted := bare(annotation_at(raw, path))) in _ADDRESSES:
-            problem, fix = _address_words(value, wanted)
+            problem, fix = _address_problem(value, wanted)
         case "string_type" if path[-1] == "version" and isinstance(value, float):
-            # YAML reads 1.36 as a number; `seen` is what the file has.
+            # YAML reads 1.36 as a number. `seen` is its text in the file.
             problem, fix = "is not a whole version", f"write all three parts, e.g. {seen}.0"
         case "json_text":
             problem, fix = error["msg"], "correct the text there, or write it as a mapping"
@@ -193,11 +195,11 @@ def _flaw(error: ErrorDetails, path: KeyPath, value: object, raw: object, *, in_
             problem = f"must be {what}"
         case _:
             problem, fix = error["msg"][0].lower() + error["msg"][1:], "see stacks/schema.json"
-    return Flaw(Finding(dotted(path), seen, problem, fix), path, spoilt, absent=seen == "missing")
+    return Flaw(Finding(dotted(path), seen, problem, fix), path, unreliable, missing=seen == "missing")
 
 
-def _address_words(value: object, wanted: object) -> tuple[str, str]:
-    """Problem and fix for a value that is no IPv4 address, address with prefix, or network."""
+def _address_problem(value: object, wanted: object) -> tuple[str, str]:
+    """Problem and fix for a value that is not the IPv4 address or network that it should be."""
     what, fix = _ADDRESSES.get(wanted, ("valid", "see stacks/schema.json"))
     interface = _interface(value) if isinstance(value, str) else None
     if wanted is IPv4Network and interface is not None:
@@ -207,7 +209,7 @@ def _address_words(value: object, wanted: object) -> tuple[str, str]:
 
 def _one_of(value: object, words: Sequence[str]) -> str:
     meant = nearest(value, words) if isinstance(value, str) else None
-    # YAML's null, for Calico's word None.
+    # Calico's word None is easily written as YAML's null.
     meant = "None" if value is None and "None" in words else meant
     return (f"did you mean {meant}? One of " if meant else "write one of ") + ", ".join(words)
 
@@ -224,10 +226,10 @@ def _example(path: KeyPath) -> str:
     return examples.get(str(path[-1]), "")
 
 
-# --- what is left -----------------------------------------------------------------------------------------------------
+# --- placeholders -----------------------------------------------------------------------------------------------------
 
-# Stands in for a required value that is missing or broken. No rule sees it: those that read the key are not run.
-_STANDINS: dict[str, object] = {
+# Takes the place of a required value that is missing or broken. No rule sees it: rules that read the key do not run.
+_PLACEHOLDERS: dict[str, object] = {
     "machines": {"provider": "local"},
     "machines.provider": "local",
     "machines.operatorCidrs": ["203.0.113.7/32"],
@@ -256,19 +258,19 @@ _STANDINS: dict[str, object] = {
 _NAMED = ("nodes[]", "calico.pools[]", "calico.peers[]", "multus.delegates[]", "networks[]", "workloads[]")
 
 
-def replaceable(path: KeyPath) -> bool:
-    """Whether something can stand in for the value at `path`."""
+def has_placeholder(path: KeyPath) -> bool:
+    """Whether there is a placeholder for the value at `path`."""
     parent, _, last = pattern_of(path).rpartition(".")
-    return pattern_of(path) in _STANDINS or (last == "name" and parent in _NAMED)
+    return pattern_of(path) in _PLACEHOLDERS or (last == "name" and parent in _NAMED)
 
 
-def without(raw: object, path: KeyPath) -> object:
-    """A copy of `raw` without the value at `path`: a stand-in in its place where it is required, else nothing."""
+def with_placeholder(raw: object, path: KeyPath) -> object:
+    """A copy of `raw` with a placeholder at `path`, or without that key if it is not required."""
     pattern = pattern_of(path)
     parent, _, last = pattern.rpartition(".")
     if last == "name" and parent in _NAMED:
-        return _replaced(raw, path, f"stand-in-{path[-2]}")
-    return _replaced(raw, path, _STANDINS.get(pattern))
+        return _replaced(raw, path, f"placeholder-{path[-2]}")
+    return _replaced(raw, path, _PLACEHOLDERS.get(pattern))
 
 
 def _replaced(raw: object, path: KeyPath, value: object) -> object:

@@ -1,4 +1,4 @@
-"""The address plan in exact numbers, the seeds' among them."""
+"""The address plan in exact numbers, among them those of the seeds."""
 
 from __future__ import annotations
 
@@ -69,8 +69,8 @@ def test_pod_mtu(encapsulations: list[str], calico: dict[str, Any], at_9001: int
 # --- reservation ------------------------------------------------------------------------------------------------------
 
 
-def test_seed_ranges() -> None:
-    """Seeds 000 and 004: .50 to .100 takes six CIDRs, .150 to .250 eight."""
+def test_the_ranges_of_the_seeds() -> None:
+    """Seeds 000 and 004: .50 to .100 needs six CIDRs, .150 to .250 needs eight."""
     block = IPv4Network("10.244.6.0/24")
     assert addresses.reserved_cidrs([block], [delegate(50, 100)]) == [
         IPv4Network(cidr)
@@ -98,7 +98,7 @@ def test_seed_ranges() -> None:
     ]
 
 
-def test_delegate_range() -> None:
+def test_the_range_of_a_delegate() -> None:
     block = IPv4Network("10.244.97.0/24")
     first, last = IPv4Address("10.244.97.150"), IPv4Address("10.244.97.250")
     assert addresses.delegate_range(block, delegate(150, 250)) == (first, last)
@@ -128,7 +128,7 @@ def test_reservation_of_the_seeds() -> None:
     blocks = {
         "ip1001100": ["10.244.6.0/24"],
         "ip-10-0-2-200": ["10.244.97.0/24"],
-        # A second block, claimed when the first was full, carries no delegate's range.
+        # The node claimed a second block when the first was full. It has no delegate's range.
         "ip-10-0-2-201": ["10.244.93.0/24", "10.244.20.0/24"],
     }
     reserved = addresses.reservation(spec, blocks)
@@ -138,7 +138,7 @@ def test_reservation_of_the_seeds() -> None:
     }
 
 
-def test_block_in_pool() -> None:
+def test_the_block_in_a_pool() -> None:
     one, two = with_pools("VXLAN", "None").calico.pools
     blocks = ["10.244.70.0/26", "10.244.9.64/26", "10.244.10.0/26"]
     assert addresses.block_in_pool(blocks, one) == IPv4Network("10.244.9.64/26")
@@ -148,7 +148,7 @@ def test_block_in_pool() -> None:
 
 @examples(40)
 @given(labs(multus=True), st.data())
-def test_reservation_holds_the_ranges_and_nothing_else(raw: dict[str, Any], data: st.DataObject) -> None:
+def test_the_reservation_is_exactly_the_ranges(raw: dict[str, Any], data: st.DataObject) -> None:
     spec = parse_lab(raw)
     assert spec.multus is not None
     blocks: dict[str, list[str]] = {}
@@ -164,7 +164,7 @@ def test_reservation_holds_the_ranges_and_nothing_else(raw: dict[str, Any], data
             first, last = addresses.delegate_range(block, one)
             assert first in block and last in block and first <= last
             handed = {IPv4Address(a) for a in range(int(first), int(last) + 1)}
-            assert not handed & expected, "two delegates hand out one address"
+            assert not handed & expected, "two delegates have the same address"
             expected |= handed
             assert block.num_addresses - len(handed) >= 8
     assert {address for cidr in reserved for address in cidr} == expected
@@ -177,7 +177,7 @@ def _block(pool: IPv4Network, size: int, number: int) -> IPv4Network:
     return IPv4Network((start, size))
 
 
-# --- rules ------------------------------------------------------------------------------------------------------------
+# --- ingress rules ----------------------------------------------------------------------------------------------------
 
 
 def table(spec: Lab) -> dict[str, tuple[str, int, int, str]]:
@@ -215,11 +215,11 @@ PODS = {"pods": ("-1", -1, -1, "pods")}
         (["VXLAN"], {"bgp": "Disabled", "wireguard": True}, TYPHA | VXLAN | WIREGUARD),
     ],
 )
-def test_rules(encapsulations: list[str], calico: dict[str, Any], more: dict[str, Any]) -> None:
+def test_ingress_rules(encapsulations: list[str], calico: dict[str, Any], more: dict[str, Any]) -> None:
     assert table(with_pools(*encapsulations, **calico)) == ALWAYS | more
 
 
-def test_etcd_only_between_control_planes() -> None:
+def test_etcd_is_open_between_control_planes_only() -> None:
     nodes = [
         {"name": f"n{i}", "role": "control-plane", "subnet": "control", "address": f"10.0.1.{10 + i}"} for i in range(3)
     ]
@@ -230,7 +230,7 @@ def test_etcd_only_between_control_planes() -> None:
 
 @examples(40)
 @given(labs())
-def test_every_rule_is_well_formed(raw: dict[str, Any]) -> None:
+def test_every_ingress_rule_is_well_formed(raw: dict[str, Any]) -> None:
     rules = addresses.ingress_rules(parse_lab(raw))
     assert len({rule.name for rule in rules}) == len(rules)
     for rule in rules:

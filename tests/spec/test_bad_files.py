@@ -1,4 +1,4 @@
-"""Broken stack files: every finding is told, at its key, and nothing beyond."""
+"""Broken stack files: each gives the findings that it expects, at their keys, and no others."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ BAD = sorted((Path(__file__).parents[1] / "data" / "bad").glob("*.yaml"))
 
 
 def expected(path: Path) -> list[tuple[str, str]]:
-    """(key, words of the message) from the file's lines `# expect: key | words`."""
+    """Key and part of the message, from the file's lines `# expect: key | part`."""
     lines = path.read_text(encoding="utf-8").splitlines()
     pairs = [line.removeprefix("# expect: ").split(" | ", 1) for line in lines if line.startswith("# expect: ")]
     return [(key, words) for key, words in pairs]
 
 
-def test_there_are_many() -> None:
+def test_there_are_many_bad_files() -> None:
     assert len(BAD) >= 60
 
 
 @pytest.mark.parametrize("path", BAD, ids=lambda path: path.stem)
-def test_bad_file(path: Path) -> None:
+def test_a_bad_file_gives_its_findings_and_no_others(path: Path) -> None:
     with pytest.raises(SpecError) as caught:
         load_stack_file(path)
     left = list(caught.value.findings)
@@ -72,19 +72,19 @@ def load_bytes(tmp_path: Path, data: bytes) -> SpecError:
     ],
     ids=["empty", "comment", "bom", "latin-1", "utf-16", "binary", "large", "deep"],
 )
-def test_bad_bytes(tmp_path: Path, data: bytes, key: str, words: str) -> None:
+def test_bytes_that_are_no_yaml(tmp_path: Path, data: bytes, key: str, words: str) -> None:
     error = load_bytes(tmp_path, data)
     assert error.findings[0].key == key
     assert words in str(error)
 
 
-def test_random_bytes(tmp_path: Path) -> None:
+def test_random_bytes_give_one_finding(tmp_path: Path) -> None:
     generator = random.Random(1)
     for _ in range(50):
         load_bytes(tmp_path, generator.randbytes(200))
 
 
-def test_missing_file(tmp_path: Path) -> None:
+def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
     with pytest.raises(SpecError, match="No such file"):
         load_stack_file(tmp_path / "Pulumi.gone.yaml")
     with pytest.raises(SpecError, match="directory"):

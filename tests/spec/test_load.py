@@ -1,4 +1,4 @@
-"""What is accepted, what is made of it, and that nothing but a SpecError comes of the rest."""
+"""Which stack files are accepted, what they become, and that all others end in a SpecError."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ STACKS = sorted((ROOT / "stacks").glob("Pulumi.*.yaml"))
 
 
 @pytest.mark.parametrize("path", STACKS, ids=lambda path: path.name)
-def test_shipped_stacks(path: Path) -> None:
+def test_a_shipped_stack_is_accepted(path: Path) -> None:
     stack = load_stack_file(path)
     assert path.name == f"Pulumi.{stack.name}.yaml"
     assert stack.path == path
@@ -39,7 +39,7 @@ def test_three_lines_are_a_lab(tmp_path: Path) -> None:
     assert [node.name for node in stack.lab.nodes] == ["ip1001100", "ip-10-0-2-200", "ip-10-0-2-201"]
 
 
-def test_config_is_flat(tmp_path: Path) -> None:
+def test_the_configuration_is_flat(tmp_path: Path) -> None:
     path = tmp_path / "Pulumi.mine.yaml"
     path.write_text(
         "encryptionsalt: v1:abc=\n"
@@ -62,14 +62,14 @@ def test_config_is_flat(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("word", ["yes", "on", "No", "1:30", "2026-08-20", "0x1F", "010", "<<"])
-def test_plain_words_are_text(tmp_path: Path, word: str) -> None:
-    """As in YAML 1.2, not 1.1."""
+def test_words_of_yaml_1_1_are_text(tmp_path: Path, word: str) -> None:
+    """Plain words are read by YAML 1.2."""
     path = tmp_path / "Pulumi.mine.yaml"
     path.write_text(f"config:\n  a:b: {word}\n  cni-lab:lab: {{machines: {{provider: local}}}}\n", encoding="utf-8")
     assert load_stack_file(path).config["a:b"] == word
 
 
-def test_region_is_looked_for_only_with_a_config() -> None:
+def test_the_region_is_checked_only_with_a_configuration() -> None:
     raw = {"machines": {"provider": "aws", "operatorCidrs": ["203.0.113.7/32"]}}
     assert parse_lab(raw) == parse_lab(raw, CONFIG)
     with pytest.raises(SpecError, match="aws:region: missing"):
@@ -77,7 +77,7 @@ def test_region_is_looked_for_only_with_a_config() -> None:
 
 
 def test_a_hundred_nodes_load_fast(tmp_path: Path) -> None:
-    """The bound is ten times what it takes, so that only another order of growth breaks it."""
+    """The limit is ten times what it takes, so that only a worse order of growth exceeds it."""
     nodes = [
         {
             "name": f"n{i}",
@@ -111,8 +111,8 @@ def test_a_hundred_nodes_load_fast(tmp_path: Path) -> None:
         ({"mirrors": {"images": [{}]}}, ["mirrors.images[0].registry", "mirrors.images[0].mirror"]),
     ],
 )
-def test_rules_run_beside_what_is_broken(part: dict[str, Any], keys: list[str]) -> None:
-    """However little is left of one part, the rules of the others are told in the same message."""
+def test_rules_run_beside_broken_values(part: dict[str, Any], keys: list[str]) -> None:
+    """A broken part does not hide the findings of the rules on the other parts."""
     raw = {"machines": {"provider": "local"}, "kubernetes": {"serviceCidr": "10.96.0.0/29"}, **part}
     with pytest.raises(SpecError) as caught:
         parse_lab(raw)
@@ -138,7 +138,7 @@ def test_generated_labs_are_accepted(provider: str, multus: bool) -> None:
 
 
 def places(value: Any, path: tuple[str | int, ...] = ()) -> Iterator[tuple[str | int, ...]]:
-    """The path of every value inside."""
+    """The path of every value in `value`."""
     items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
     for key, item in items:
         yield (*path, key)
@@ -227,8 +227,8 @@ def test_a_key_beside_the_lab_is_never_shortened(tmp_path: Path, name: str) -> N
 
 @examples(40)
 @given(labs(), st.data())
-def test_one_missing_value_is_told_at_most_once(raw: dict[str, Any], data: st.DataObject) -> None:
-    """A key taken away: the lab is accepted still, or the findings name the key or what it was for."""
+def test_a_missing_value_gives_at_most_one_finding(raw: dict[str, Any], data: st.DataObject) -> None:
+    """Without one of its keys, a lab is still accepted, or the findings say what is missing."""
     path = data.draw(st.sampled_from([p for p in places(raw) if isinstance(p[-1], str) and "config" not in p]))
     found = copy.deepcopy(raw)
     inner = found
@@ -252,22 +252,22 @@ json_values = st.recursive(
 
 @examples(40)
 @given(json_values)
-def test_arbitrary_values(value: Any) -> None:
+def test_an_arbitrary_value_is_refused(value: Any) -> None:
     with pytest.raises(SpecError):
         parse_lab(value, CONFIG)
 
 
 @examples(40)
 @given(labs(), st.data(), json_values)
-def test_mutated_labs(raw: dict[str, Any], data: st.DataObject, value: Any) -> None:
+def test_a_mutated_lab_is_accepted_or_refused(raw: dict[str, Any], data: st.DataObject, value: Any) -> None:
     path = data.draw(st.sampled_from(list(places(raw))))
     accepted_or_refused(put(raw, path, value))
 
 
 @examples(40)
 @given(labs(), st.data())
-def test_swapped_values(raw: dict[str, Any], data: st.DataObject) -> None:
-    """Values of the right type in the wrong place: what cross-field rules have to bear."""
+def test_a_lab_with_swapped_values_is_accepted_or_refused(raw: dict[str, Any], data: st.DataObject) -> None:
+    """Values of the right type in the wrong place, which the rules must cope with."""
     paths = list(places(raw))
     for _ in range(data.draw(st.integers(1, 5))):
         target, source = data.draw(st.sampled_from(paths)), data.draw(st.sampled_from(paths))
@@ -293,7 +293,9 @@ def accepted_or_refused(raw: Any) -> None:
 
 @examples(40)
 @given(st.sampled_from(STACKS), st.data())
-def test_mutated_files(tmp_path_factory: pytest.TempPathFactory, stack: Path, data: st.DataObject) -> None:
+def test_a_mutated_file_is_accepted_or_refused(
+    tmp_path_factory: pytest.TempPathFactory, stack: Path, data: st.DataObject
+) -> None:
     text = bytearray(stack.read_bytes())
     for _ in range(data.draw(st.integers(1, 6))):
         start = data.draw(st.integers(0, len(text) - 1))

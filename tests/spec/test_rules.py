@@ -1,4 +1,4 @@
-"""The rules as a whole: none forgotten, each shown by a broken file; and what they stand on."""
+"""The rules as a whole: all are listed, a bad file breaks each, and the functions that they share."""
 
 from __future__ import annotations
 
@@ -33,20 +33,20 @@ def test_every_rule_is_listed() -> None:
     assert [rule for module in MODULES for rule in module.RULES] == list(rules.RULES)
 
 
-def test_every_rule_is_shown_by_a_bad_file(monkeypatch: pytest.MonkeyPatch) -> None:
-    shown_by: set[str] = set()
+def test_every_rule_is_broken_by_a_bad_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    broken: set[str] = set()
     real = Rule.findings
 
     def recorded(self: Rule, *arguments: Any) -> Iterator[Finding]:
         for finding in real(self, *arguments):
-            shown_by.add(f"{self.check.__module__}.{self.check.__name__}")
+            broken.add(f"{self.check.__module__}.{self.check.__name__}")
             yield finding
 
     monkeypatch.setattr(Rule, "findings", recorded)
     for path in BAD:
         with pytest.raises(SpecError):
             load_stack_file(path)
-    assert shown_by == {f"{rule.check.__module__}.{rule.check.__name__}" for rule in rules.RULES}
+    assert broken == {f"{rule.check.__module__}.{rule.check.__name__}" for rule in rules.RULES}
 
 
 def properties() -> dict[str, set[str]]:
@@ -63,8 +63,8 @@ def test_rules_read_keys_that_exist() -> None:
         assert rule.each is None or any(key.startswith(rule.each) for key in rule.reads)
 
 
-def test_every_pattern_has_its_words() -> None:
-    """A value that does not match is told in words, never by its regular expression."""
+def test_every_pattern_has_a_description() -> None:
+    """A finding describes the form that a value must have and never shows a regular expression."""
     found: set[str] = set()
 
     def collect(value: Any) -> None:
@@ -82,8 +82,8 @@ def test_every_pattern_has_its_words() -> None:
     assert found - addresses_of_networks == set(translate.PATTERNS)
 
 
-def test_stand_ins_are_of_the_right_kind() -> None:
-    """A lab in which every stand-in is used at once is taken as far as the models go."""
+def test_placeholders_are_valid_values() -> None:
+    """The models accept a lab with every placeholder at once."""
     with pytest.raises(SpecError) as caught:
         parse_lab(
             {
@@ -99,7 +99,7 @@ def test_stand_ins_are_of_the_right_kind() -> None:
                     {"name": 1, "type": "nothing"},
                 ],
                 "workloads": [{"name": 1, "image": 1, "networks": [{"name": 1}]}],
-                # Last, and only seen where the models took the rest.
+                # A rule finds this, and rules run only after the models accepted the rest.
                 "kubernetes": {"version": "1.0.0"},
             }
         )
@@ -109,7 +109,7 @@ def test_stand_ins_are_of_the_right_kind() -> None:
     assert all("." in key for key in keys), keys
 
 
-# --- what they stand on -----------------------------------------------------------------------------------------------
+# --- shared functions -------------------------------------------------------------------------------------------------
 
 
 cidrs = st.builds(
@@ -120,7 +120,7 @@ cidrs = st.builds(
 
 
 @given(st.lists(cidrs, max_size=12))
-def test_overlaps_agree_with_all_pairs(ranges: list[IPv4Network]) -> None:
+def test_overlaps_are_those_of_all_pairs(ranges: list[IPv4Network]) -> None:
     found = list(overlaps([(str(index), cidr) for index, cidr in enumerate(ranges)]))
     assert len({key for key, *_ in found}) == len(found)
     for key, other, cidr, taken in found:
@@ -131,7 +131,7 @@ def test_overlaps_agree_with_all_pairs(ranges: list[IPv4Network]) -> None:
     assert {int(key) for key, *_ in found} == {j for _, j in pairs}
 
 
-def test_host_keys() -> None:
+def test_the_problems_of_a_host_key() -> None:
     good = host_key(7)
     wire = base64.b64decode(good.split()[1])
     ecdsa = b"ecdsa-sha2-nistp256"
@@ -161,7 +161,7 @@ def test_host_keys() -> None:
         ("anything", [], None),
     ],
 )
-def test_nearest(word: str, words: list[str], meant: str | None) -> None:
+def test_the_nearest_word(word: str, words: list[str], meant: str | None) -> None:
     assert nearest(word, words) == meant
 
 
@@ -183,12 +183,12 @@ def test_nearest(word: str, words: list[str], meant: str | None) -> None:
         ("x" * 100, "x" * 59 + "…"),
     ],
 )
-def test_shown(value: object, text: str) -> None:
+def test_a_value_on_one_line(value: object, text: str) -> None:
     assert shown(value) == text
 
 
-def test_messages_use_one_form() -> None:
-    """Problems and fixes continue a sentence: small first letter (or a name), no full stop of their own."""
+def test_messages_have_one_form() -> None:
+    """Problems and fixes are parts of a sentence, so they have no punctuation at their end."""
     for path in BAD:
         with pytest.raises(SpecError) as caught:
             load_stack_file(path)

@@ -1,4 +1,4 @@
-"""The values of a stack file against one another. RULES is all of them, in the order of the stack file."""
+"""The rules that check the values of a stack file against one another. RULES has them in the file's order."""
 
 from __future__ import annotations
 
@@ -21,9 +21,12 @@ RULES = (
 )
 
 
-def check(lab: Lab, config: Mapping[str, str] | None, spoilt: Collection[KeyPath]) -> Iterator[Finding]:
-    """Findings of all rules, none that rests on a spoilt key. `config` None: `aws:region` is not looked for."""
-    if config is not None and not any(path[:1] == ("machines",) and path[1:] in ((), ("provider",)) for path in spoilt):
+def check(lab: Lab, config: Mapping[str, str] | None, unreliable: Collection[KeyPath]) -> Iterator[Finding]:
+    """The findings of all rules, without those that rely on an unreliable key.
+
+    `config`: the stack's configuration. With None, `aws:region` is not checked.
+    """
+    if config is not None and not {("machines",), ("machines", "provider")} & set(unreliable):
         yield from machines.region(lab, config)
     for rule in RULES:
-        yield from rule.findings(lab, spoilt)
+        yield from rule.findings(lab, unreliable)

@@ -1,11 +1,11 @@
-"""A rule: a pure function from a lab to findings, with the keys it reads."""
+"""A rule: a pure function from a lab to findings, and the keys that it reads."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Network
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from components.spec.findings import Finding
 from components.spec.keypath import KeyPath, dotted, pattern_of
@@ -17,29 +17,31 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Rule:
-    """`reads`: the keys it looks at, `[]` for any index. `each`: the list whose items it judges one by one, if any."""
+    """`reads`: the keys that the rule reads, with `[]` for any index. `each`: the list whose items it checks one by
+    one, if there is one."""
 
     check: Check
     reads: tuple[str, ...]
     each: str | None
 
-    def findings(self, lab: Lab, spoilt: Collection[KeyPath]) -> Iterator[Finding]:
-        """What it finds without relying on a spoilt key: where it judges items one by one, the sound ones' findings."""
-        unsound: list[str] = []
-        for path in spoilt:
+    def findings(self, lab: Lab, unreliable: Collection[KeyPath]) -> Iterator[Finding]:
+        """The rule's findings, if it reads no unreliable key. A rule that checks items one by one leaves out the items
+        with such a key."""
+        skipped: list[str] = []
+        for path in unreliable:
             pattern = pattern_of(path)
             if not any(_one_within_other(pattern, key) for key in self.reads):
                 continue
             if self.each is None or not pattern.startswith(f"{self.each}."):
                 return
-            unsound += [dotted(path[:n]) for n in range(len(path)) if pattern_of(path[:n]) == self.each]
+            skipped += [dotted(path[:n]) for n in range(len(path)) if pattern_of(path[:n]) == self.each]
         for finding in self.check(lab):
-            if not any(_within(finding.key, item) for item in unsound):
+            if not any(_within(finding.key, item) for item in skipped):
                 yield finding
 
 
 def rule(*reads: str, each: str | None = None) -> Callable[[Check], Rule]:
-    """Makes the function a Rule."""
+    """Make a Rule of a function."""
     return lambda check: Rule(check, reads, each)
 
 
@@ -52,33 +54,42 @@ def _one_within_other(a: str, b: str) -> bool:
 
 
 def repeated(values: Sequence[T]) -> Iterator[tuple[int, int]]:
-    """Index of each value that stands there already, and the index where it first does."""
+    """The index of each value that is there already, and the index of its first occurrence."""
     first: dict[T, int] = {}
     for index, value in enumerate(values):
         if first.setdefault(value, index) != index:
             yield index, first[value]
 
 
-def overlaps(ranges: Sequence[tuple[str, IPv4Network]]) -> Iterator[tuple[str, str, IPv4Network, IPv4Network]]:
-    """(key, other key, range, other range) for ranges that share addresses with one earlier in the list, once for each.
+class Overlap(NamedTuple):
+    """The range at `key` shares addresses with the range at `other_key`, which comes earlier in the list."""
 
-    Networks are nested or apart, so in order of address those that are open around one form a stack.
+    key: str
+    other_key: str
+    cidr: IPv4Network
+    other_cidr: IPv4Network
+
+
+def overlaps(ranges: Sequence[tuple[str, IPv4Network]]) -> Iterator[Overlap]:
+    """For each range (key, CIDR) that overlaps an earlier one, the overlap with one of those.
+
+    Two networks are nested or share nothing. So in order of address, the networks around the current one form a stack.
     """
     order = sorted(range(len(ranges)), key=lambda i: (int(ranges[i][1].network_address), ranges[i][1].prefixlen, i))
     around: list[int] = []
-    told: set[int] = set()
+    reported: set[int] = set()
     for index in order:
         while around and not ranges[index][1].subnet_of(ranges[around[-1]][1]):
             around.pop()
         for outer in reversed(around):
             earlier, later = sorted((index, outer))
-            if later not in told:
-                told.add(later)
-                yield ranges[later][0], ranges[earlier][0], ranges[later][1], ranges[earlier][1]
+            if later not in reported:
+                reported.add(later)
+                yield Overlap(ranges[later][0], ranges[earlier][0], ranges[later][1], ranges[earlier][1])
         around.append(index)
 
 
 def listed(words: Sequence[object]) -> str:
-    """`a, b or c`, shortened where there are many; `none` where there is none."""
+    """`a, b or c`, shortened after eight words. `none` if there are none."""
     names = [str(word) for word in words[:8]] + (["…"] if len(words) > 8 else [])
     return " or ".join(filter(None, [", ".join(names[:-1]), names[-1]])) if names else "none"
