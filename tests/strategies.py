@@ -142,7 +142,7 @@ def _calico(draw: st.DrawFn, provider: str, pods: IPv4Network, nodes: list[Raw],
             wireguard=st.booleans(),
             strictAffinity=st.booleans(),
             nodeAddressAutodetection=st.sampled_from(["FirstFound", "NodeInternalIP"]),
-            interface=st.just("eth.*"),
+            interface=st.sampled_from(["eth.*", "^(eth|en)[0-9]+$,bond0", "(?i)WG0"]),
             mtu=st.integers(1280, 1440),
             asNumber=st.integers(1, 4294967295),
             bgp=st.sampled_from(["Enabled", "Disabled"]),
@@ -156,12 +156,18 @@ def _calico(draw: st.DrawFn, provider: str, pods: IPv4Network, nodes: list[Raw],
         if draw(st.booleans()):
             calico["routeReflectors"] = draw(st.lists(st.sampled_from([n["name"] for n in nodes]), unique=True))
         if draw(st.booleans()):
-            calico["peers"] = [{"name": "tor", "peerIP": "198.51.100.2", "asNumber": 64513}]
+            selector = draw(st.sampled_from(["all()", "rack == 'r1'", "has(a) && b in {'c', 'd'} || !global()"]))
+            calico["peers"] = [{"name": "tor", "peerIP": "198.51.100.2", "asNumber": 64513, "nodeSelector": selector}]
         if not multus and draw(st.booleans()):
             calico["ipam"] = "HostLocal"
             kinds = [kind for kind in kinds if not kind.startswith("VXLAN")]
     cidrs = list(pods.subnets(new_prefix=18))
     pool_names = draw(st.lists(names, min_size=1, max_size=2, unique=True))
+    selectors = [st.sampled_from(["all()", "has(kubernetes.io/hostname)", "!(kubernetes.io/os == 'windows')"])] * 2
+    if len(pool_names) == 2 and not multus and draw(st.booleans()):
+        # Each node in one of the two.
+        control_plane = "has(node-role.kubernetes.io/control-plane)"
+        selectors = [st.just(control_plane), st.just(f"!{control_plane}")]
     calico["pools"] = [
         draw(
             optional(
@@ -177,7 +183,8 @@ def _calico(draw: st.DrawFn, provider: str, pods: IPv4Network, nodes: list[Raw],
                 disableBGPExport=st.booleans(),
             )
         )
-        for name, cidr in zip(pool_names, cidrs, strict=False)
+        | {"nodeSelector": draw(selector)}
+        for name, cidr, selector in zip(pool_names, cidrs, selectors, strict=False)
     ]
     return calico
 

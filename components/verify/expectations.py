@@ -17,6 +17,7 @@ from itertools import pairwise
 
 from components.multus import delegates
 from components.spec import addresses, models, modes
+from components.spec.placement import selected
 from components.verify.facts import NodeFacts, Pod, Scope, tunnel_mac
 
 # Kubernetes forgets events after an hour (kube-apiserver --event-ttl).
@@ -126,10 +127,12 @@ class Lab:
 
     def has_vtep(self, node: str) -> bool:
         """Whether Felix makes vxlan.calico on a node: only with an address from a VXLAN pool that selects the node."""
-        everywhere = any(
-            p.encapsulation.startswith("VXLAN") and p.node_selector == "all()" for p in self.lab.calico.pools
+        selecting = any(
+            node in {n.name for n in selected(self.lab, pool.node_selector) or ()}
+            for pool in self.lab.calico.pools
+            if pool.mode.tunnel is modes.VXLAN
         )
-        return everywhere or bool(self.tunnel(node, "IPv4VXLANTunnelAddr"))
+        return selecting or bool(self.tunnel(node, "IPv4VXLANTunnelAddr"))
 
     def running(self, node: str) -> list[Pod]:
         return [pod for pod in self.pods if pod.node == node and pod.running]

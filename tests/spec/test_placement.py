@@ -5,10 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from components.spec.findings import SpecError
 from components.spec.load import parse_lab
 from components.spec.models import Lab, Workload
 from components.spec.placement import node_labels, node_taints, nodes_for, selected
+from tests.support.examples import examples
 
 NODES = [
     {"name": "cp", "role": "control-plane", "subnet": "control", "address": "10.0.1.10"},
@@ -73,3 +77,51 @@ def test_selected(text: str, found: list[str] | None) -> None:
 def test_nodes_for_a_workload(keys: dict[str, Any], found: list[str]) -> None:
     workload = Workload.model_validate({"name": "a", "image": "docker.io/library/busybox", **keys})
     assert names(nodes_for(lab(), workload)) == found
+
+
+WORDS = st.sampled_from(
+    ["has(", "rack", ")", "==", "=", "'a'", "a", "in", "{", "}", ",", "&&", "||", "!", "all()", " "]
+)
+
+
+@examples(40)
+@given(st.lists(st.lists(WORDS, max_size=7).map(" ".join), min_size=1, max_size=2))
+def test_accepted_selectors_leave_no_node_out(texts: list[str]) -> None:
+    pools = [
+        {"name": f"p{index}", "cidr": f"10.244.{index * 64}.0/18", "nodeSelector": text}
+        for index, text in enumerate(texts)
+    ]
+    try:
+        spec = parse_lab({"machines": {"provider": "local"}, "nodes": NODES, "calico": {"pools": pools}})
+    except SpecError as error:
+        keys = {finding.key.split("[")[0] for finding in error.findings}
+        assert keys <= {"calico.pools", "nodes"}, error
+        return
+    chosen = [selected(spec, text) for text in texts]
+    assert None not in chosen
+    assert {node.name for nodes in chosen for node in nodes or ()} == {"cp", "w1", "w2"}
+
+
+@examples(40)
+@given(
+    st.lists(
+        st.fixed_dictionaries(
+            {"key": st.sampled_from(["a", "node-role.kubernetes.io/control-plane"])},
+            optional={"effect": st.sampled_from(["NoSchedule", "PreferNoSchedule", "NoExecute"])},
+        ),
+        max_size=3,
+    ),
+    st.booleans(),
+    st.sampled_from([{}, {"rack": "a"}, {"kubernetes.io/hostname": "cp"}, {"kubernetes.io/arch": "arm64"}]),
+)
+def test_an_accepted_workload_has_a_node(taints: list[Any], on_control_plane: bool, selector: dict[str, str]) -> None:
+    """Whatever the taints of the two nodes: refused, or there is one that takes the pods."""
+    nodes = [node | {"taints": taints} for node in NODES[:2]]
+    workload = {"name": "a", "image": "docker.io/library/busybox", "onControlPlane": on_control_plane}
+    raw = {"machines": {"provider": "local"}, "nodes": nodes, "workloads": [workload | {"nodeSelector": selector}]}
+    try:
+        spec = parse_lab(raw)
+    except SpecError as error:
+        assert all(finding.key.startswith(("nodes[", "workloads[0].")) for finding in error.findings), error
+        return
+    assert nodes_for(spec, spec.workloads[0])
