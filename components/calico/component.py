@@ -144,7 +144,7 @@ class Calico(pulumi.ComponentResource):
                 "IPAM": lab.calico.ipam,
                 "NODES": " ".join(node.name for node in lab.nodes),
                 "POOLS": " ".join(pools),
-                "PATIENCE": "900",
+                "TIMEOUT_SECONDS": "900",
             },
             after=[*wanted, *self._args.joined],
             # Another set of machines, or other pools: the blocks are others too.
@@ -152,6 +152,6 @@ class Calico(pulumi.ComponentResource):
                 *(leaf.id for leaf in self._args.joined),
                 *(f"{pool.name} {pool.cidr} /{pool.block_size}" for pool in lab.calico.pools),
             ],
-            timeout=1500,
+            timeout_seconds=1500,
         )
         return Step(names.blocks_step(self._name), step, pulumi.ResourceOptions(parent=self))

@@ -1,1 +1,1 @@
-"""From prepared machines to a Kubernetes cluster whose nodes are Ready but for their CNI."""
+"""Makes the machines a Kubernetes cluster. Its nodes become Ready when the CNI is installed."""

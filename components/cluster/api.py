@@ -1,4 +1,4 @@
-"""The cluster's API as the rooms after it see it: one provider, and one way to make an object."""
+"""The cluster's API for the components that follow: one Pulumi provider, and one way to make an object."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ PROVIDER_VERSION = version("pulumi-kubernetes")
 
 
 class KubeObject(pulumi.CustomResource):
-    """One Kubernetes object, given as its manifest: every kind alike, so that a preview shows each whole.
+    """One Kubernetes object of any kind, given as its manifest, so that a preview shows it whole.
 
-    `patch` merges the manifest into an object that another owner makes (server-side apply; made when missing).
+    `patch`: merge the manifest into an object that something else owns (server-side apply; created when missing).
     """
 
     def __init__(
@@ -34,8 +34,8 @@ class KubeObject(pulumi.CustomResource):
 
 @dataclass(frozen=True)
 class Api:
-    """`ready` is the command that initialised the cluster. Objects wait for it, and go with it: when the cluster is
-    taken away nobody asks its API to delete them one by one."""
+    """`ready`: the command that initialised the cluster. Objects wait for it and are deleted with it: when the cluster
+    is destroyed, nothing asks its API to delete them one by one."""
 
     provider: kubernetes.Provider
     ready: pulumi.Resource
@@ -49,7 +49,7 @@ class Api:
         after: Sequence[pulumi.Resource] = (),
         patch: bool = False,
     ) -> KubeObject:
-        """Make one object once the API answers and every leaf in `after` is done."""
+        """Make one object when the API answers and every resource in `after` is done."""
         opts = pulumi.ResourceOptions(
             parent=parent, provider=self.provider, depends_on=[self.ready, *after], deleted_with=self.ready
         )

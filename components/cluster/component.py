@@ -1,4 +1,4 @@
-"""The cluster: prepare every machine at once, initialise the first control plane, admit and join the others."""
+"""The cluster: prepare all machines in parallel, initialise the first control plane, then admit and join the others."""
 
 from __future__ import annotations
 
@@ -14,21 +14,22 @@ from components.cluster.api import Api
 from components.cluster.host import host_files, minor
 from components.cluster.pki import Client, Pki
 from components.machines.machine import Machine
-from components.node.script import File, read_script
+from components.node.script import File, installed_script
 from components.node.step import Step, StepArgs
 from components.spec import names, pins
 from components.spec.addresses import API_PORT, kernel_modules
 from components.spec.models import Lab, Node
+from components.spec.modes import TUNNELS, links_for_shell
 
 LIBRARY = "/usr/local/lib/cni-lab"
-# In a cluster that has another version: kubeadm, then the pods away, then kubelet and CRI-O.
+# How a node of a cluster gets another version: with kubeadm, then a drain, then kubelet and CRI-O.
 UPGRADE = ("upgrade-kubeadm.sh", "drain.sh", "upgrade-kubelet.sh")
 
 
 @dataclass(frozen=True)
 class ClusterArgs:
-    """`machines` by node name, one for every node of the lab. `stack`: whose hosts they are from now on.
-    `endpoint`: host:port at which the nodes reach the API."""
+    """`machines` by node name, one for every node of the lab. `stack`: the stack that the hosts belong to from now on.
+    `endpoint`: the host:port at which the nodes reach the API."""
 
     lab: Lab
     machines: Mapping[str, Machine]
@@ -37,8 +38,9 @@ class ClusterArgs:
 
 
 class Cluster(pulumi.ComponentResource):
-    """`api`: what later rooms make objects with. `joined`: one leaf per further node, done when it has joined.
-    `kubeconfig`: YAML text for a person outside, secret. `multus`: the client that Multus shows the API."""
+    """`api`: with which the components that follow make objects. `joined`: one resource for each node but the first,
+    which is done when the node has joined. `kubeconfig`: YAML text for people outside the lab, secret. `multus`: the
+    client certificate that Multus uses."""
 
     api: Api
     joined: list[remote.Command]
@@ -60,20 +62,20 @@ class Cluster(pulumi.ComponentResource):
                 "To have it, copy the sum from the release's SHA256SUMS into mirrors.calicoctlSha256"
             )
 
-        # One connection does both on the first control plane: nothing else waits for its preparation alone.
+        # One step prepares and initialises the first control plane, because nothing waits for its preparation alone.
         self._init = self._initialise(first)
         prepared = {n.name: self._prepare(n) for n in args.lab.nodes if n != first}
 
         self.joined = []
         previous: list[remote.Command] = []
-        # One node after the other, and each before it joins: so no node is in the cluster that a changed version would
-        # not reach, and none joins with a kubelet newer than an API server. On a first up nothing runs here.
+        # Nodes are upgraded one after the other, each before it joins. So a changed version reaches every node of the
+        # cluster, and no kubelet joins that is newer than an API server. On a first up these steps do nothing.
         turn = self._init
         for node in (*others, *args.lab.workers):
             turn = self._upgrade(node, turn)
             after = [prepared[node.name], turn]
             if node.role == "control-plane":
-                # etcd takes one learner at a time.
+                # etcd accepts one learner at a time.
                 after += previous
             join = self._join(node, after)
             if node.role == "control-plane":
@@ -85,10 +87,11 @@ class Cluster(pulumi.ComponentResource):
         self.kubeconfig = pulumi.Output.secret(pulumi.Output.json_dumps(self._pki.admin.kubeconfig(server), indent=2))
         provider = kubernetes.Provider(
             f"{name}-api",
-            # The provider looks for its cluster when it is configured, and never again: not before there is one. The
-            # command's id is unknown only while the cluster is made, so an edit leaves the provider configured.
+            # The provider looks for its cluster when it is configured, and never again, so it must not be configured
+            # before there is one. The command's id is unknown only while the cluster is being created: a later edit
+            # leaves the provider configured.
             kubeconfig=pulumi.Output.all(self.kubeconfig, self._init.id).apply(lambda known: str(known[0])),
-            # The cluster is another one when its machine is: a kubeconfig that changed does not replace everything.
+            # Another machine means another cluster. A changed kubeconfig alone must not replace every object.
             cluster_identifier=args.machines[first.name].id,
             delete_unreachable=True,
             opts=pulumi.ResourceOptions(parent=self),
@@ -132,18 +135,22 @@ class Cluster(pulumi.ComponentResource):
             "NODE_ADDRESS": str(node.address),
             "MACHINE_KIND": lab.machines.provider,
             "MODULES": " ".join(kernel_modules(lab)),
+            "TUNNEL_LINKS": links_for_shell(lab.tunnels),
             "MULTUS": "yes" if lab.multus else "no",
         }
 
     def _host_files(self) -> list[File]:
         files = host_files(self._lab)
         if self._lab.machines.hosts_stay:
-            files.append(File(f"{LIBRARY}/reset.sh", read_script("lib.sh") + read_script("reset.sh"), "0755"))
+            # The devices of all tunnels, because the lab may have had another mode before.
+            devices = " ".join(tunnel.device for tunnel in TUNNELS)
+            script = installed_script("reset.sh", {"TUNNEL_DEVICES": devices})
+            files.append(File(f"{LIBRARY}/reset.sh", script, "0755"))
         return files
 
     @property
-    def _undo(self) -> str | None:
-        """Only a host that stays must be cleaned; the others are taken away whole."""
+    def _reset(self) -> str | None:
+        """The command that frees a host which outlives the lab. Other machines are deleted as a whole."""
         stays = self._lab.machines.hosts_stay
         return f"timeout --kill-after=30 300 bash {LIBRARY}/reset.sh" if stays else None
 
@@ -158,7 +165,7 @@ class Cluster(pulumi.ComponentResource):
             scripts=self._scripts(node),
             variables=self._variables(node),
             files=self._host_files(),
-            delete=self._undo,
+            delete=self._reset,
         )
         return self._step(node, args)
 
@@ -169,7 +176,7 @@ class Cluster(pulumi.ComponentResource):
             endpoint=self._endpoint,
             token=self._pki.token,
             machine=machine.id.apply(kubeadm.machine_label),
-            # A person outside comes to the one, a node to the other.
+            # People outside the lab connect to the first of these names, nodes to the second.
             sans=[machine.api_host, self._endpoint.apply(lambda known: known.rpartition(":")[0])],
         )
         args = StepArgs(
@@ -182,16 +189,16 @@ class Cluster(pulumi.ComponentResource):
                 File("/etc/kubernetes/pki/ca.crt", self._pki.ca_certificate),
                 File("/etc/kubernetes/pki/ca.key", self._pki.ca_key, "0600"),
                 File(f"{kubeadm.DIRECTORY}/init.yaml", documents, "0600"),
-                File(f"{LIBRARY}/remove-node.sh", read_script("lib.sh") + read_script("remove-node.sh"), "0755"),
+                File(f"{LIBRARY}/remove-node.sh", installed_script("remove-node.sh"), "0755"),
             ],
-            timeout=1800,
-            delete=self._undo,
+            timeout_seconds=1800,
+            delete=self._reset,
         )
         return self._step(node, args)
 
     def _upgrade(self, node: Node, after: remote.Command) -> remote.Command:
-        """Upgrade a node that is in the cluster when the version changes. A control plane drains itself; for a worker,
-        whose credentials do not let it, the first control plane does."""
+        """Upgrade a node of the cluster when the version changes. A control plane drains itself. A worker's credentials
+        do not permit that, so the first control plane drains it."""
         scripts = list(UPGRADE)
         variables = self._packages | {"NODE_NAME": node.name, "PART": "node"}
         if node.role == "control-plane":
@@ -213,15 +220,15 @@ class Cluster(pulumi.ComponentResource):
             scripts=scripts,
             variables=variables,
             after=[after],
-            timeout=1800,
-            # Never beside the node's preparation: both see to its packages.
+            timeout_seconds=1800,
+            # Never at the same time as the node's preparation, because both change its packages.
             lock="prepare",
             for_changes=True,
         )
         return self._step(node, upgrade)
 
     def _join(self, node: Node, after: list[remote.Command]) -> remote.Command:
-        """Admit on the first control plane (a live token, no stale Node of that name), then join on the node."""
+        """Admit the node on the first control plane (valid token, no stale Node of that name), then join it."""
         machine = self._machines[node.name]
         label = machine.id.apply(kubeadm.machine_label)
         certificate_key = self._pki.certificate_key if node.role == "control-plane" else None
@@ -238,11 +245,11 @@ class Cluster(pulumi.ComponentResource):
             },
             after=[self._init],
             triggers=[machine.id],
-            # Nodes are admitted side by side.
+            # Nodes are admitted in parallel, so each admission has a lock of its own.
             lock=f"admit-{node.name}",
-            timeout=600,
+            timeout_seconds=600,
             delete=f"timeout --kill-after=30 240 {LIBRARY}/remove-node.sh {node.name}",
-            # When the cluster goes as a whole, nobody asks it to drain its nodes first.
+            # When the whole cluster is deleted, its nodes are not drained first.
             deleted_with=self._init,
         )
         admitted = self._step(node, admit)
@@ -261,7 +268,7 @@ class Cluster(pulumi.ComponentResource):
             variables={"NODE_NAME": node.name, "API_ENDPOINT": self._endpoint},
             files=[File(f"{kubeadm.DIRECTORY}/join.yaml", document, "0600")],
             after=[admitted, *after],
-            # A cluster made anew knows none of its nodes.
+            # A new cluster knows none of the nodes.
             triggers=[self._init.id],
         )
         return self._step(node, join)

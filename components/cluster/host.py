@@ -1,4 +1,4 @@
-"""The files that turn a plain host into one that kubeadm and CRI-O accept, rendered as text."""
+"""The files that kubeadm and CRI-O need on a host, rendered as text."""
 
 from __future__ import annotations
 
@@ -9,23 +9,23 @@ from components.spec.models import Lab
 
 
 def minor(version: str) -> str:
-    """1.36 of 1.36.3."""
+    """The minor of a version: 1.36 for 1.36.3."""
     return version.rpartition(".")[0]
 
 
 def pause_image(lab: Lab) -> str:
-    """The sandbox image kubeadm names; CRI-O's own default may lag behind, and two would be pulled."""
+    """The pause image that this version of kubeadm names. CRI-O's default may be an older one; both would be pulled."""
     return f"registry.k8s.io/pause:{pins.PAUSE[minor(lab.kubernetes.version)]}"
 
 
 def host_files(lab: Lab) -> list[File]:
-    """Modules, sysctls, CRI-O's drop-in, mirrors, and a networkd that leaves Felix's routes alone."""
+    """Kernel modules, sysctls, settings of networkd and CRI-O, and registry mirrors."""
     files = [
         File("/etc/modules-load.d/cni-lab.conf", "".join(f"{m}\n" for m in kernel_modules(lab))),
         File(
             "/etc/sysctl.d/99-cni-lab.conf",
             "net.ipv4.ip_forward = 1\n"
-            # Service traffic that crosses a Linux bridge (cni5) must still meet kube-proxy's rules.
+            # Traffic to a Service that crosses a Linux bridge (cni5) must still pass kube-proxy's rules.
             "net.bridge.bridge-nf-call-iptables = 1\n"
             "net.bridge.bridge-nf-call-ip6tables = 1\n",
         ),
@@ -42,7 +42,7 @@ def host_files(lab: Lab) -> list[File]:
 
 
 def _mirrors(lab: Lab) -> str:
-    """containers-registries.conf(5), version 2."""
+    """In the format of containers-registries.conf(5), version 2."""
     entries = []
     for image in lab.mirrors.images:
         insecure = str(image.insecure).lower()

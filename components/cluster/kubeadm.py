@@ -1,17 +1,21 @@
 """kubeadm's configuration (v1beta4) and kubeconfigs, rendered as plain data.
 
 Sources: k8s.io/kubernetes v1.36.3 cmd/kubeadm/app/apis/kubeadm/v1beta4/types.go, cmd/kubeadm/app/util/pubkeypin.
-Values typed Any may be Pulumi outputs, leaf by leaf.
 """
 
 from __future__ import annotations
 
 import base64
 import hashlib
+from collections.abc import Sequence
 from typing import Any
+
+import pulumi
 
 from components.spec.addresses import API_PORT
 from components.spec.models import Lab, Node
+
+Text = str | pulumi.Output[str]
 
 DIRECTORY = "/etc/kubernetes/cni-lab"
 CRI_SOCKET = "unix:///var/run/crio/crio.sock"
@@ -20,22 +24,22 @@ TOKEN_TTL = "2h0m0s"
 
 
 def ca_cert_hash(public_key_pem: str) -> str:
-    """`sha256:` and the hex SHA-256 of the CA's DER SubjectPublicKeyInfo, as kubeadm's discovery wants it.
+    """The CA's checksum for kubeadm's discovery: `sha256:` and the hex SHA-256 of its DER SubjectPublicKeyInfo.
 
-    The body of a PUBLIC KEY PEM is that very DER. Raises ValueError (binascii.Error) where it is no base64.
+    The body of a PUBLIC KEY PEM is that DER in base64. Raises ValueError (binascii.Error) if it is not base64.
     """
     body = "".join(line for line in public_key_pem.splitlines() if line and not line.startswith("-----"))
     return "sha256:" + hashlib.sha256(base64.b64decode(body, validate=True)).hexdigest()
 
 
 def machine_label(machine_id: str) -> str:
-    """A label value that tells one machine from another of the same node name: 16 hex digits."""
+    """A label value that differs between machines of the same node name: 16 hex digits."""
     return hashlib.sha256(machine_id.encode()).hexdigest()[:16]
 
 
-def node_registration(node: Node, machine: Any) -> dict[str, Any]:
-    """`machine`: the label value of `machine_label`. Without `taints`, kubeadm taints a control plane; an empty list
-    says that it must not (kubeadm's own meaning)."""
+def node_registration(node: Node, machine: Text) -> dict[str, Any]:
+    """`machine`: the value of `machine_label`. Without `taints`, kubeadm taints a control plane; with an empty list it
+    does not."""
     fixed = [f"{key}={value}" for key, value in sorted(node.labels.items())]
     labels = (
         ",".join([*fixed, f"{MACHINE_LABEL}={machine}"])
@@ -56,10 +60,13 @@ def node_registration(node: Node, machine: Any) -> dict[str, Any]:
     return registration
 
 
-def init_documents(lab: Lab, *, endpoint: Any, token: Any, machine: Any, sans: list[Any]) -> list[dict[str, Any]]:
+def init_documents(
+    lab: Lab, *, endpoint: Text, token: Text, machine: Text, sans: Sequence[Text]
+) -> list[dict[str, Any]]:
     """The documents of `kubeadm init --config` on the first control plane.
 
-    `endpoint`: host:port at which nodes reach the API; `sans`: names in the API's certificate beside the defaults.
+    `endpoint`: the host:port at which the nodes reach the API. `sans`: names for the API's certificate besides
+    kubeadm's.
     """
     first = lab.control_planes[0]
     documents: list[dict[str, Any]] = [
@@ -70,7 +77,7 @@ def init_documents(lab: Lab, *, endpoint: Any, token: Any, machine: Any, sans: l
             "nodeRegistration": node_registration(first, machine),
             "localAPIEndpoint": {"advertiseAddress": str(first.address), "bindPort": API_PORT},
             "patches": {"directory": f"{DIRECTORY}/patches"},
-            # It would print the token.
+            # This phase would print the token.
             "skipPhases": ["show-join-command"],
         },
         {
@@ -84,7 +91,7 @@ def init_documents(lab: Lab, *, endpoint: Any, token: Any, machine: Any, sans: l
                 "serviceSubnet": str(lab.kubernetes.service_cidr),
                 "dnsDomain": lab.kubernetes.dns_domain,
             },
-            "apiServer": {"certSANs": sans},
+            "apiServer": {"certSANs": [*sans]},
         },
         {"apiVersion": "kubelet.config.k8s.io/v1beta1", "kind": "KubeletConfiguration", **_kubelet(lab)},
         {"apiVersion": "kubeproxy.config.k8s.io/v1alpha1", "kind": "KubeProxyConfiguration"},
@@ -93,26 +100,29 @@ def init_documents(lab: Lab, *, endpoint: Any, token: Any, machine: Any, sans: l
         # Calico and kube-proxy must agree (Calico's documentation, "Calico nftables data plane").
         documents[-1]["mode"] = "nftables"
     if lab.machines.in_containers:
-        # A container may not write nf_conntrack_max; 0 leaves the computer's own limits alone.
+        # A container may not write nf_conntrack_max. 0 leaves the computer's limits as they are.
         documents[-1]["conntrack"] = {"maxPerCore": 0, "min": 0}
     return documents
 
 
 def _kubelet(lab: Lab) -> dict[str, Any]:
-    """Settings of every kubelet. What is this computer's own is not a container's to mind: its swap, and its disk,
-    which kubelet would else clear by removing images and evicting pods once 15 % are left (as kind has it too)."""
+    """Settings of every kubelet.
+
+    In a container kubelet must ignore what belongs to the computer: its swap, and its disk. With less than 15 % of the
+    disk free, kubelet would otherwise remove images and evict pods. kind sets the same.
+    """
     if not lab.machines.in_containers:
         return {"failSwapOn": True}
     disk = dict.fromkeys(("nodefs.available", "nodefs.inodesFree", "imagefs.available"), "0%")
-    # What is named replaces all of kubelet's defaults; the memory's is kept.
+    # These thresholds replace all of kubelet's defaults, so the one for memory is repeated.
     eviction = {"memory.available": "100Mi"} | disk
     return {"failSwapOn": False, "imageGCHighThresholdPercent": 100, "evictionHard": eviction}
 
 
 def join_document(
-    node: Node, *, endpoint: Any, token: Any, ca_hash: Any, machine: Any, certificate_key: Any = None
+    node: Node, *, endpoint: Text, token: Text, ca_hash: Text, machine: Text, certificate_key: Text | None = None
 ) -> dict[str, Any]:
-    """The document of `kubeadm join --config`; `certificate_key` for a further control plane only."""
+    """The document of `kubeadm join --config`. `certificate_key`: for a further control plane only."""
     document: dict[str, Any] = {
         "apiVersion": "kubeadm.k8s.io/v1beta4",
         "kind": "JoinConfiguration",
@@ -128,8 +138,8 @@ def join_document(
     return document
 
 
-def kubeconfig(*, server: Any, user: str, ca: Any, certificate: Any, key: Any) -> dict[str, Any]:
-    """A kubeconfig with one cluster, user and context; `ca`, `certificate`, `key` are base64 of their PEM."""
+def kubeconfig(*, server: pulumi.Input[str], user: str, ca: Text, certificate: Text, key: Text) -> dict[str, Any]:
+    """A kubeconfig with one cluster, one user and one context. `ca`, `certificate`, `key`: base64 of the PEM."""
     return {
         "apiVersion": "v1",
         "kind": "Config",
@@ -141,5 +151,5 @@ def kubeconfig(*, server: Any, user: str, ca: Any, certificate: Any, key: Any) -
 
 
 def pem_data(pem: str) -> str:
-    """Base64 of a PEM text, as kubeconfigs carry it."""
+    """A PEM text in base64, as it is in a kubeconfig."""
     return base64.b64encode(pem.encode()).decode()

@@ -1,7 +1,7 @@
-"""Keys, certificates and the join token, made before any machine boots.
+"""Keys, certificates and the join token, which are made before any machine boots.
 
-So the kubeconfig is known without asking a machine for it, joins know the CA's hash beforehand, and no secret
-travels through a command's output. kubeadm takes the CA as it stands and makes the rest.
+So the kubeconfig is known without asking a machine for it, joining nodes know the CA's checksum beforehand, and no
+secret passes through a command's output. kubeadm uses this CA and makes all other certificates.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ import pulumi_tls as tls
 from components.cluster.kubeadm import ca_cert_hash, kubeconfig, pem_data
 from components.spec import names
 
-YEARS_10 = 10 * 365 * 24
+TEN_YEARS_HOURS = 10 * 365 * 24
 
 
 @dataclass(frozen=True)
 class Client:
-    """A client certificate of the cluster CA, PEM; the key is secret."""
+    """A client certificate of the cluster's CA, in PEM. The key is secret."""
 
     user: str
     ca: pulumi.Output[str]
@@ -30,7 +30,7 @@ class Client:
     key: pulumi.Output[str]
 
     def kubeconfig(self, server: pulumi.Input[str]) -> dict[str, Any]:
-        """As data, leaf by leaf: a preview shows the server while the key stays secret."""
+        """The kubeconfig as data, so that a preview shows its server while its key stays secret."""
         return kubeconfig(
             server=server,
             user=self.user,
@@ -41,7 +41,9 @@ class Client:
 
 
 class Pki(pulumi.ComponentResource):
-    """`ca_certificate`, `ca_key` (PEM), `ca_hash`, `token`, `certificate_key`, and clients of the CA."""
+    """The CA and what depends on it. `ca_certificate`, `ca_key`: PEM. `ca_hash`: the CA's checksum as kubeadm takes it.
+    `token`: the bootstrap token. `certificate_key`: encrypts the certificates for further control planes. `admin`,
+    `multus`: clients of the API."""
 
     ca_certificate: pulumi.Output[str]
     ca_key: pulumi.Output[str]
@@ -59,7 +61,7 @@ class Pki(pulumi.ComponentResource):
             is_ca_certificate=True,
             set_subject_key_id=True,
             subject=tls.SelfSignedCertSubjectArgs(common_name="kubernetes"),
-            validity_period_hours=YEARS_10,
+            validity_period_hours=TEN_YEARS_HOURS,
             allowed_uses=["cert_signing", "crl_signing", "digital_signature", "key_encipherment"],
             opts=pulumi.ResourceOptions(parent=self),
         )
@@ -67,7 +69,7 @@ class Pki(pulumi.ComponentResource):
         self.ca_key = key.private_key_pem
         self.ca_hash = key.public_key_pem.apply(ca_cert_hash)
         self.token = pulumi.Output.concat(self._letters("token-id", 6), ".", self._letters("token-secret", 16))
-        # 32 bytes in hex. RandomBytes would hand them out as its id, which is stored and shown in clear.
+        # 32 bytes in hex. RandomBytes would have them as its id, which the state and the logs show in clear text.
         secret = random.RandomPassword(f"{name}-certificate-key", length=64, opts=pulumi.ResourceOptions(parent=self))
         self.certificate_key = secret.result.apply(lambda text: hashlib.sha256(text.encode()).hexdigest())
         self.admin = self.client("admin", "cni-lab:admin", organization="kubeadm:cluster-admins")
@@ -75,7 +77,7 @@ class Pki(pulumi.ComponentResource):
         self.register_outputs({})
 
     def client(self, name: str, user: str, organization: str | None = None) -> Client:
-        """A client certificate for `user`, valid as long as the CA: nothing in a lab expires under a static file."""
+        """A client certificate for `user`. It is valid as long as the CA, so that no file on a node expires."""
         key = self._key(name)
         request = tls.CertRequest(
             f"{self._name}-{name}",
@@ -88,7 +90,7 @@ class Pki(pulumi.ComponentResource):
             cert_request_pem=request.cert_request_pem,
             ca_private_key_pem=self.ca_key,
             ca_cert_pem=self.ca_certificate,
-            validity_period_hours=YEARS_10,
+            validity_period_hours=TEN_YEARS_HOURS,
             allowed_uses=["client_auth", "digital_signature"],
             opts=pulumi.ResourceOptions(parent=self),
         )
@@ -99,7 +101,7 @@ class Pki(pulumi.ComponentResource):
         return tls.PrivateKey(f"{self._name}-{name}", algorithm="ECDSA", ecdsa_curve="P256", opts=opts)
 
     def _letters(self, name: str, length: int) -> pulumi.Output[str]:
-        """Lower-case letters and digits, as a bootstrap token's halves want them; secret."""
+        """Random lower-case letters and digits, as the halves of a bootstrap token must be; secret."""
         return random.RandomPassword(
             f"{self._name}-{name}",
             length=length,

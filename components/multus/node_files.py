@@ -64,7 +64,7 @@ class NodeFiles(pulumi.ComponentResource):
                     "RANGES": self._from_blocks(partial(_ranges, lab, node)),
                     "DEFAULT_NETWORK": delegates.DEFAULT_NETWORK,
                     "PLUGINS": " ".join(delegates.plugins(lab)),
-                    "PATIENCE": "120",
+                    "TIMEOUT_SECONDS": "120",
                 },
                 files=self._files(lab, node, kubeconfig),
                 after=after,

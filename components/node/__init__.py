@@ -1,1 +1,1 @@
-"""What runs on a machine: the shell scripts, and the one class that runs them over SSH."""
+"""What runs on a machine: the shell scripts, and the component that runs them over SSH."""

@@ -1,26 +1,27 @@
 # shellcheck shell=bash
-# Wait until Calico serves every node, then print the blocks the nodes have claimed: {"node": ["CIDR", …]} on stdout,
-# the oldest first: a node that claims further blocks keeps its first in first place.
+# Waits until Calico serves every node, then prints the blocks that the nodes have claimed: {"node": ["CIDR", …]}. The
+# oldest block comes first, so that a node's first block stays first when it claims more.
 # INSTALL: operator or manifest. IPAM: Calico or HostLocal. NODES: every node of the lab. POOLS: "NAME=CIDR" of each
-# pool in which every node must hold a block. Where a pool has a tunnel, its address claims one a moment after Calico
-# runs; a node that has none then gets one by a pod that lives as long as that takes.
-# PATIENCE: seconds in which every node must be served, images pulled and all.
-: "${INSTALL:?}" "${IPAM:?}" "${NODES:?}" "${PATIENCE:?}"
-export KUBECONFIG=${CNI_LAB_KUBECONFIG:-/etc/kubernetes/admin.conf}
-# CRI-O's own, which is there: not a variable, for a new version must not make the blocks be read again.
+# pool in which every node must hold a block. In a pool with a tunnel, the tunnel's address claims a block soon after
+# Calico runs. For a node that has no block then, a short-lived pod claims one.
+# TIMEOUT_SECONDS: how long it may take until every node is served, images pulled included.
+: "${INSTALL:?}" "${IPAM:?}" "${NODES:?}" "${TIMEOUT_SECONDS:?}"
+export KUBECONFIG=${CNI_LAB_KUBECONFIG:-$ADMIN_CONF}
+# The pause image of the claiming pod is the one in CRI-O's configuration, which every node has. As a variable of this
+# step it would run the step, and read the blocks, again at every new version of Kubernetes.
 : "${PAUSE_IMAGE:=$(sed -n 's/^pause_image = "\(.*\)"$/\1/p' /etc/crio/crio.conf.d/20-cni-lab.conf)}"
 read -ra nodes <<<"$NODES"
 read -ra pools <<<"${POOLS:-}"
 CLAIM=cni-lab/claim
-# jsonpath templates: a line each.
+# jsonpath templates that print one line for each object.
 STATUS='{range .items[*]}{.metadata.name}{": "}{range .status.conditions[?(@.status=="True")]}{.type}{" "}{.message}'
 STATUS+='{" "}{end}{"\n"}{end}'
 AFFINITY='{range .items[*]}{.metadata.creationTimestamp}{" "}{.spec.node}{" "}{.spec.cidr}{" "}{.spec.state}'
 AFFINITY+='{" "}{.spec.deleted}{" "}{.spec.type}{"\n"}{end}'
-deadline=$(($(uptime_seconds) + PATIENCE))
+deadline=$(($(uptime_seconds) + TIMEOUT_SECONDS))
 left() { echo $((deadline - $(uptime_seconds))); }
 
-# condition TYPE OBJECT…: its status is True.
+# condition TYPE OBJECT…: whether that condition of the object is True.
 condition() {
   local type=$1 status
   shift
@@ -28,18 +29,18 @@ condition() {
   [[ $status == True ]] || { echo "$* is not $type" && kubectl get "$@" && return 1; }
 }
 
-# The operator has seen the Installation as it is now: Available may still speak of the one before.
+# Whether the operator has seen the current Installation. The condition Available may still describe the one before.
 installation_seen() {
   local wanted seen
   wanted=$(kubectl get installation default --output 'jsonpath={.metadata.generation}')
   seen=$(kubectl get tigerastatus calico \
     --output 'jsonpath={.status.conditions[?(@.type=="Available")].observedGeneration}')
   [[ -n $wanted && $seen == "$wanted" ]] || {
-    echo "TigeraStatus calico speaks of Installation generation ${seen:-none}, wanted $wanted" && return 1
+    echo "TigeraStatus calico describes Installation generation ${seen:-none}, wanted $wanted" && return 1
   }
 }
 
-# stuck NAMESPACE: what is known, then the end.
+# stuck NAMESPACE: print what is known, then fail.
 stuck() {
   kubectl get nodes --output wide >&2 || true
   if [[ $INSTALL == operator ]]; then
@@ -52,15 +53,15 @@ stuck() {
 
 rolled_out() { kubectl --namespace kube-system rollout status --timeout=5s "$1"; }
 
-# What is not there at all will not come by waiting.
+# These definitions exist since the step before, so if one is missing, waiting does not help.
 definitions=({ippools,blockaffinities}.crd.projectcalico.org)
 [[ $INSTALL != operator ]] || definitions+=({installations,tigerastatuses}.operator.tigera.io)
 wait_for 60 "the Kubernetes API" kubectl get --raw /readyz
 for definition in "${definitions[@]}"; do
   found=$(kubectl get customresourcedefinition "$definition" --ignore-not-found --output name)
   [[ -n $found ]] ||
-    fail "the API of this cluster is not Calico's: it has no $definition. Something took Calico away, or another" \
-      "network was installed instead; look: kubectl get pods -A. Destroy the lab and bring it up again"
+    fail "this cluster does not run Calico: its API has no $definition. Something removed Calico, or another network" \
+      "was installed instead; look: kubectl get pods -A. Destroy the lab and bring it up again"
 done
 
 case $INSTALL in
@@ -85,20 +86,13 @@ for node in "${nodes[@]}"; do
   (wait_for "$(left)" "node $node to be Ready" condition Ready "node/$node") || stuck kube-system
 done
 
-# number ADDRESS: an IPv4 address as a number.
-number() {
-  local IFS=. a b c d
-  read -r a b c d <<<"$1"
-  echo $(((a << 24) | (b << 16) | (c << 8) | d))
-}
-
-# inside CIDR POOL: CIDR lies in POOL.
+# inside CIDR POOL: whether CIDR is a part of POOL.
 inside() {
   local mask=$(((0xffffffff << (32 - ${2#*/})) & 0xffffffff))
-  ((${1#*/} >= ${2#*/} && ($(number "${1%/*}") & mask) == $(number "${2%/*}")))
+  ((${1#*/} >= ${2#*/} && ($(ipv4_number "${1%/*}") & mask) == $(ipv4_number "${2%/*}")))
 }
 
-# blocks: lines "NODE CIDR", IPv4 only, by age. A block is a node's when its affinity is confirmed.
+# blocks: lines "NODE CIDR", IPv4 only, oldest first. A block belongs to a node when its affinity is confirmed.
 blocks() {
   if [[ $IPAM == HostLocal ]]; then
     kubectl get nodes --output 'jsonpath={range .items[*]}{.metadata.name}{" "}{.spec.podCIDR}{"\n"}{end}'
@@ -111,7 +105,7 @@ blocks() {
   fi | { grep -v : || true; }
 }
 
-# missing: lines "NODE POOL CIDR" where a node holds no block of a pool it must have one of.
+# missing: a line "NODE POOL CIDR" for each node that must hold a block of a pool and does not.
 missing() {
   local held node pool mine
   held=$(blocks) || return
@@ -132,13 +126,13 @@ none_missing() {
   [[ -z $lines ]] || { echo "$lines" && return 1; }
 }
 
-# tunnelled: one of the pools is reached through a tunnel.
+# tunnelled: whether one of the pools uses a tunnel. This is read from the pools (ipipMode, vxlanMode), for the same
+# reason as the pause image: a change of mode leaves the blocks as they are.
 tunnelled() {
-  local pool modes
+  local pool spec
   for pool in "${pools[@]}"; do
-    modes=$(kubectl get "ippools.crd.projectcalico.org/${pool%%=*}" \
-      --output 'jsonpath={.spec.ipipMode} {.spec.vxlanMode}')
-    if [[ $modes == *Always* || $modes == *CrossSubnet* ]]; then return 0; fi
+    spec=$(kubectl get "ippools.crd.projectcalico.org/${pool%%=*}" --output 'jsonpath={.spec}')
+    if [[ $spec =~ Mode\":\ *\"(Always|CrossSubnet)\" ]]; then return 0; fi
   done
   return 1
 }
@@ -147,7 +141,7 @@ remove_claims() {
   kubectl --namespace kube-system delete pods --selector "$CLAIM" --ignore-not-found --timeout=60s >&2
 }
 
-# claim NODE POOL: a pod on that node with an address of that pool; asking for it makes the node claim a block.
+# claim NODE POOL: start a pod on that node with an address of that pool. For that address the node claims a block.
 claim() {
   kubectl --namespace kube-system create --filename - >&2 <<EOF
 apiVersion: v1
@@ -174,7 +168,7 @@ if [[ $IPAM == Calico ]]; then
   until none_missing >/dev/null || (($(uptime_seconds) >= deadline)); do sleep 2; done
   without=$(missing)
   if [[ -n $without ]]; then
-    # An earlier run that was cut may have left some.
+    # An interrupted run may have left some.
     remove_claims
     trap remove_claims EXIT
     while read -r node pool cidr; do

@@ -1,14 +1,15 @@
 # shellcheck shell=bash
-# Install Calico on the cluster of this control plane, by its operator or by its manifest.
-# INSTALL: operator or manifest. DIRECTORY: where manifests are kept. BASE: address they are fetched from, without the
-# final slash. SOURCES: lines "SHA256 FILE".
+# Installs Calico in the cluster of this control plane, by its operator or by its manifest.
+# INSTALL: operator or manifest. DIRECTORY: where the manifests are kept. BASE: the URL they come from, without a final
+# slash. SOURCES: lines "SHA256 FILE".
 : "${INSTALL:?}" "${DIRECTORY:?}" "${BASE:?}" "${SOURCES:?}"
-export KUBECONFIG=${CNI_LAB_KUBECONFIG:-/etc/kubernetes/admin.conf}
+export KUBECONFIG=${CNI_LAB_KUBECONFIG:-$ADMIN_CONF}
 
-# Server-side: some CRDs are larger than the annotation that a client-side apply keeps in them.
+# On the server's side, because a client-side apply keeps the whole object in an annotation, and some CRDs are too large
+# for one.
 apply() { kubectl apply --server-side --field-manager=cni-lab --force-conflicts "$@" >&2; }
 
-# stuck NAMESPACE: what is known about the pods there, then the end.
+# stuck NAMESPACE WHAT: print what is known about the pods there, then fail.
 stuck() {
   kubectl --namespace "$1" get pods --output wide >&2 || true
   kubectl --namespace "$1" get events --field-selector type=Warning --sort-by .lastTimestamp 2>&1 |
@@ -24,7 +25,7 @@ case $INSTALL in
 esac
 found=$(kubectl get "${theirs[@]}" --ignore-not-found --output name)
 [[ -z $found ]] ||
-  fail "Calico was installed by $other on this cluster and the stack file says calico.install: $INSTALL:" \
+  fail "Calico was installed by $other in this cluster, and the stack file says calico.install: $INSTALL:" \
     "a live lab cannot change that; set it back to $other, or destroy the lab and bring it up again"
 
 files=()
@@ -47,7 +48,7 @@ case $INSTALL in
   manifest)
     apply --kustomize "$DIRECTORY"
     crds=$(kubectl get customresourcedefinitions --output name | grep -F .crd.projectcalico.org)
-    # shellcheck disable=SC2086 # one name a word
+    # shellcheck disable=SC2086  # one name a word
     kubectl wait --for=condition=Established --timeout=120s $crds >&2 ||
       fail "Calico's CRDs are not Established within 120 s. Look: kubectl describe crd ippools.crd.projectcalico.org"
     ;;

@@ -1,41 +1,41 @@
 # shellcheck shell=bash
-# Write the delegates and Multus' own configuration, and see that CRI-O takes Multus for its default network.
-# DEFAULT_NETWORK: inner name of 00-multus.conf. PLUGINS: executables the lab's networks need. PATIENCE: seconds to wait
-# for each thing that Calico, Multus or CRI-O brings about.
-: "${DEFAULT_NETWORK:?}" "${PLUGINS:?}" "${PATIENCE:?}"
+# Writes the delegates and Multus' own configuration, and waits until CRI-O uses Multus as its default network.
+# DEFAULT_NETWORK: the name inside 00-multus.conf. PLUGINS: the CNI plugins that the lab's networks need.
+# TIMEOUT_SECONDS: how long to wait for each thing that Calico, Multus or CRI-O does.
+: "${DEFAULT_NETWORK:?}" "${PLUGINS:?}" "${TIMEOUT_SECONDS:?}"
 read -ra plugins <<<"$PLUGINS"
 BINARIES=${CNI_LAB_CNI_BIN:-/opt/cni/bin}
 
-# origin PLUGIN: where it comes from, and so where to look.
+# origin PLUGIN: where it comes from, and therefore where to look.
 origin() {
   case $1 in
-    multus) echo "its DaemonSet brings it; look: kubectl -n kube-system get pods -l app=multus -o wide" ;;
-    calico | calico-ipam) echo "calico-node brings it; look: kubectl get pods -A -o wide | grep calico-node" ;;
+    multus) echo "its DaemonSet installs it; look: kubectl -n kube-system get pods -l app=multus -o wide" ;;
+    calico | calico-ipam) echo "calico-node installs it; look: kubectl get pods -A -o wide | grep calico-node" ;;
     whereabouts)
-      echo "the lab does not bring it: install whereabouts on every node (its own DaemonSet, k8snetworkplumbingwg/" \
+      echo "the lab does not install it: install whereabouts on every node (its own DaemonSet, k8snetworkplumbingwg/" \
         "whereabouts) and repeat, or give the network in the stack file another ipam, e.g. {type: host-local}"
       ;;
     bandwidth | bridge | dhcp | dummy | firewall | host-device | host-local | ipvlan | loopback | macvlan | portmap | \
       ptp | sbr | static | tap | tuning | vlan | vrf)
-      echo "the package kubernetes-cni brings it: apt-get install --reinstall kubernetes-cni"
+      echo "the package kubernetes-cni contains it: apt-get install --reinstall kubernetes-cni"
       ;;
     *) echo "a network of the stack file names it: install it on every node and repeat, or correct the name" ;;
   esac
 }
 
 for plugin in "${plugins[@]}"; do
-  (wait_for "$PATIENCE" "CNI plugin $plugin" test -x "$BINARIES/$plugin") ||
+  (wait_for "$TIMEOUT_SECONDS" "CNI plugin $plugin" test -x "$BINARIES/$plugin") ||
     fail "$BINARIES/$plugin is missing on $(hostname): $(origin "$plugin")"
 done
 for file in /etc/cni/net.d/calico-kubeconfig /var/lib/calico/nodename; do
-  (wait_for "$PATIENCE" "$file" test -s "$file") ||
+  (wait_for "$TIMEOUT_SECONDS" "$file" test -s "$file") ||
     fail "$file is missing: calico-node writes it; look: kubectl get pods -A -o wide | grep calico-node"
 done
 
-# Where CRI-O's journal stands now: what it said before is about the files as they were.
+# The present end of CRI-O's journal: what CRI-O logged before is about the old files.
 cursor=$(mktemp)
 trap 'rm -f -- "$cursor"' EXIT
-# Status 1 says that there is no entry, which is no error.
+# journalctl ends with status 1 when there is no entry, which is no error here.
 crio_journal() { journalctl --quiet --no-pager --output cat --boot --unit crio "$@" || (($? == 1)); }
 crio_journal --lines 1 --show-cursor | sed -n 's/^-- cursor: //p' >"$cursor"
 since() {
@@ -46,20 +46,21 @@ since() {
 
 write_files
 
-# CRI-O looks again, and says so, at every change in this directory; without one it may have said it long ago.
+# CRI-O reads this directory again at every change, and logs its default network. Where write_files changed nothing,
+# this file is the change.
 nudge=/etc/cni/net.d/.cni-lab.nudge
 : >"$nudge"
 rm -f -- "$nudge"
 
-taken_up() {
+in_use() {
   local last
   last=$(since | { grep -F 'Updated default CNI network name to' || true; } | tail -n 1)
   last=${last##*Updated default CNI network name to }
   last=${last%%\"*}
-  [[ $last == "$DEFAULT_NETWORK" ]] || { echo "CRI-O's default network is ${last:-not said}" && return 1; }
+  [[ $last == "$DEFAULT_NETWORK" ]] || { echo "CRI-O's default network is ${last:-not logged yet}" && return 1; }
 }
 
-(wait_for "$PATIENCE" "CRI-O to take $DEFAULT_NETWORK for its default network" taken_up) || {
+(wait_for "$TIMEOUT_SECONDS" "CRI-O to use $DEFAULT_NETWORK as its default network" in_use) || {
   since | { grep -E 'Error (validating|loading|parsing) CNI config|Ignored CNI network|Error reading' || true; } |
     tail -n 5 >&2
   fail "CRI-O does not use /etc/cni/net.d/00-multus.conf: the lines above, if any, name the file it skipped and why." \

@@ -1,30 +1,36 @@
 #!/usr/bin/env bash
-# What every script of a step can use. Comes first in the program; taking the step's lock is part of loading it.
-# Logs go to stderr, results to stdout; no function prints the content of a file.
+# Functions for every script of a step. This file comes first in the program, and takes the step's lock when it loads.
+# Logs go to stderr, results to stdout. No function prints the content of a file.
 set -euo pipefail
 
-# Both are elsewhere only in tests.
-: "${CNI_LAB_STATE:=/var/lib/cni-lab}" "${CNI_LAB_LOCK:=/run/lock/cni-lab}"
+# Tests set these to other places.
+: "${CNI_LAB_STATE:=/var/lib/cni-lab}" "${CNI_LAB_LOCK:=/run/lock/cni-lab}" "${CNI_LAB_LOGS:=/var/log/cni-lab}"
+ADMIN_CONF=/etc/kubernetes/admin.conf
+# shellcheck disable=SC2034  # for the scripts that come after
+KUBELET_CONF=/etc/kubernetes/kubelet.conf
+CRI_SOCKET=unix:///var/run/crio/crio.sock
 export LC_ALL=C DEBIAN_FRONTEND=noninteractive
 umask 022
+
+# --- messages, waiting, lists -----------------------------------------------------------------------------------------
 
 # log MESSAGE…
 log() { printf 'cni-lab: %s\n' "$*" >&2; }
 
-# fail MESSAGE…: the message says what to do.
+# fail MESSAGE…: print the message, which says how to fix the problem, and exit.
 fail() {
   printf 'cni-lab: error: %s\n' "$*" >&2
   exit 1
 }
 
-# uptime_seconds: a clock that does not jump when time is first synchronised.
+# uptime_seconds: a clock that does not jump when the time is first synchronised.
 uptime_seconds() {
   local seconds
   read -r seconds _ </proc/uptime
   printf '%s' "${seconds%.*}"
 }
 
-# wait_for SECONDS WHAT COMMAND…: repeat COMMAND until it succeeds; fail with its last words after SECONDS.
+# wait_for SECONDS WHAT COMMAND…: repeat COMMAND until it succeeds. After SECONDS, fail with its last output.
 wait_for() {
   local deadline=$(($(uptime_seconds) + $1)) seconds=$1 what=$2 output
   shift 2
@@ -34,7 +40,7 @@ wait_for() {
   done
 }
 
-# retry TIMES COMMAND…: run COMMAND up to TIMES times with growing pauses; its last status.
+# retry TIMES COMMAND…: run COMMAND until it succeeds, at most TIMES times with growing pauses. Returns its last status.
 retry() {
   local times=$1 try status
   shift
@@ -57,28 +63,39 @@ contains() {
   return 1
 }
 
+# ipv4_number ADDRESS: the address as a number.
+ipv4_number() {
+  local IFS=. a b c d
+  read -r a b c d <<<"$1"
+  echo $(((a << 24) | (b << 16) | (c << 8) | d))
+}
+
+# --- files ------------------------------------------------------------------------------------------------------------
+
 # in_list ITEM FILE: ITEM is a line of FILE.
 in_list() { [[ -e $2 ]] && grep -qxF -- "$1" "$2"; }
 
-# replace PATH MODE CONTENT: write whole or not at all. The temporary name starts with a dot and has no suffix that
-# anything which reads the directory would take for its own.
+# replace PATH MODE CONTENT: write the whole file, or leave it as it is. The name of the temporary file begins with a
+# dot and has no suffix, so that nothing which reads the directory takes it for one of its own files.
 replace() {
   local path=$1 mode=$2 directory temporary
   directory=$(dirname -- "$path")
   [[ ! -d $path ]] || fail "$path is a directory where a file is wanted: move it away"
   mkdir -p -- "$directory" || fail "cannot make $directory: see the line above"
-  # What an earlier run that was cut left behind: each file has one writer, and that one the lock.
+  # An interrupted run may have left a temporary file. Nothing else can be writing it now: each file has one writer, and
+  # that one holds the lock.
   rm -f -- "$directory/.cni-lab.${path##*/}".*
   temporary=$(mktemp -- "$directory/.cni-lab.${path##*/}.XXXXXX") ||
     fail "cannot write in $directory: free some space there (df -h '$directory'; df -i) or make it writable"
   if ! { printf '%s' "$3" >"$temporary" && chmod -- "$mode" "$temporary" && sync -- "$temporary" &&
     mv -fT -- "$temporary" "$path" && sync -- "$directory"; }; then
     rm -f -- "$temporary"
-    fail "cannot write $path, which is as it was: free some space in $directory (df -h '$directory'; df -i)"
+    fail "cannot write $path, which is unchanged: free some space in $directory (df -h '$directory'; df -i)"
   fi
 }
 
-# alone COMMAND…: run it while no other step of this host does so; for the list of changes, which they share.
+# alone COMMAND…: run COMMAND while no other step of this host does the same. Needed for the list of changes, which all
+# steps share.
 alone() {
   mkdir -p -- "$CNI_LAB_STATE"
   (flock -w 60 8 || fail "$CNI_LAB_STATE/lists is locked since 60 s: end the step that hangs (fuser), then repeat" &&
@@ -92,40 +109,13 @@ write_list() {
   replace "$file" 0600 "$(printf '%s\n' "$@")"$'\n'
 }
 
-# write_file PATH MODE <CONTENT: write PATH unless content, mode and owner are so already. Before it moves, PATH enters
-# the manifest of PHASE (so that no cut can make us forget it) and the list of changes not acted on yet.
-write_file() {
-  local path=$1 mode=$2 content
-  IFS= read -r -d '' content || true
-  if [[ -f $path && ! -L $path && $(stat -c '%a %u' -- "$path") == "$(printf '%o' "$((8#$mode))") $EUID" ]] &&
-    cmp -s -- "$path" <(printf '%s' "$content"); then
-    return
-  fi
-  add_line "$path" "$CNI_LAB_STATE/files/${PHASE:?}"
-  alone add_line "$path" "$CNI_LAB_STATE/changed"
-  replace "$path" "$mode" "$content"
-  log "wrote $path"
-}
-
-# add_line ITEM FILE: unless it is there.
+# add_line ITEM FILE: append the item unless the file has it.
 add_line() {
   local lines=()
   if in_list "$1" "$2"; then return; fi
   [[ ! -e $2 ]] || mapfile -t lines <"$2"
   write_list "$2" "${lines[@]}" "$1"
 }
-
-# changed PATH…: one of them was written, by this run or by one that was cut, and nothing acted on it yet.
-changed() {
-  local path
-  for path in "$@"; do
-    if in_list "$path" "$CNI_LAB_STATE/changed"; then return 0; fi
-  done
-  return 1
-}
-
-# settled PATH…: what had to follow from their change is done.
-settled() { ! changed "$@" || alone remove_lines "$CNI_LAB_STATE/changed" "$@"; }
 
 # remove_lines FILE ITEM…
 remove_lines() {
@@ -139,7 +129,35 @@ remove_lines() {
   if ((${#left[@]})); then write_list "$file" "${left[@]}"; else rm -f -- "$file"; fi
 }
 
-# keep_files PHASE PATH…: remove what PHASE wrote earlier and does not want any more; never a file we did not write.
+# write_file PATH MODE <CONTENT: write PATH unless its content, mode and owner are right already. PATH first enters the
+# manifest of PHASE, so that no interruption can lose it, and the list of changes that still need an action.
+write_file() {
+  local path=$1 mode=$2 content
+  IFS= read -r -d '' content || true
+  if [[ -f $path && ! -L $path && $(stat -c '%a %u' -- "$path") == "$(printf '%o' "$((8#$mode))") $EUID" ]] &&
+    cmp -s -- "$path" <(printf '%s' "$content"); then
+    return
+  fi
+  add_line "$path" "$CNI_LAB_STATE/files/${PHASE:?}"
+  alone add_line "$path" "$CNI_LAB_STATE/changed"
+  replace "$path" "$mode" "$content"
+  log "wrote $path"
+}
+
+# changed PATH…: whether this run, or an interrupted one, wrote one of these files and nothing has acted on it yet.
+changed() {
+  local path
+  for path in "$@"; do
+    if in_list "$path" "$CNI_LAB_STATE/changed"; then return 0; fi
+  done
+  return 1
+}
+
+# settled PATH…: record that everything which had to follow their change is done.
+settled() { ! changed "$@" || alone remove_lines "$CNI_LAB_STATE/changed" "$@"; }
+
+# keep_files PHASE PATH…: remove the files that PHASE wrote earlier, except these. Never removes a file that the lab did
+# not write.
 keep_files() {
   local manifest=$CNI_LAB_STATE/files/$1 path
   local -a listed=() kept=()
@@ -162,7 +180,7 @@ keep_files() {
   fi
 }
 
-# wanted PATH: the content that write_files has for PATH; nothing when it has none.
+# wanted PATH: the content that write_files would write to PATH. Prints nothing if it does not write PATH.
 wanted() {
   local wanted_path=$1
   # shellcheck disable=SC2317,SC2329  # write_files calls both
@@ -173,22 +191,24 @@ wanted() {
   )
 }
 
-# refuse_other_ca: a cluster that another CA signed is not ours; called before write_files would replace its CA.
-refuse_other_ca() {
-  local ca=/etc/kubernetes/pki/ca.crt ours
-  ours=$(wanted "$ca")
-  [[ ! -e /etc/kubernetes/admin.conf || ! -e $ca || -z $ours || $ours == "$(<"$ca")" ]] ||
-    fail "$NODE_NAME carries a cluster whose CA is not this stack's: it is left as it is." \
-      "Take that cluster away (kubeadm reset), or replace the machine, and repeat"
+# write_hosts [LINE]: make LINE our only line in /etc/hosts, or remove ours. In a container the file is a mount, which
+# cannot be replaced, only rewritten.
+write_hosts() {
+  local hosts
+  hosts=${1:+$1 # cni-lab$'\n'}$(sed '/# cni-lab$/d' /etc/hosts)
+  if [[ $hosts == "$(</etc/hosts)" ]]; then return; fi
+  if mountpoint -q /etc/hosts; then printf '%s\n' "$hosts" >/etc/hosts; else replace /etc/hosts 0644 "$hosts"$'\n'; fi
 }
 
-# download URL FILE: FILE is to be checked by the caller.
+# --- downloads --------------------------------------------------------------------------------------------------------
+
+# download URL FILE: the caller checks what is in FILE.
 download() {
   curl --fail --silent --show-error --location --proto '=https,http,file' --proto-redir '=https,http' \
     --connect-timeout 15 --speed-limit 1 --speed-time 60 --max-time 600 --output "$2" -- "$1"
 }
 
-# fetch URL SHA256 DEST: DEST has that checksum afterwards, or is as it was.
+# fetch URL SHA256 DEST: afterwards DEST has that checksum. If that fails, DEST is unchanged.
 fetch() {
   local url=$1 sum=$2 dest=$3 directory temporary found
   directory=$(dirname -- "$dest")
@@ -213,19 +233,25 @@ fetch() {
   log "fetched $url"
 }
 
-# write_hosts [LINE]: our line in /etc/hosts, and no other of ours. A container engine mounts that file, so that it
-# cannot be replaced there, only rewritten.
-write_hosts() {
-  local hosts
-  hosts=${1:+$1 # cni-lab$'\n'}$(sed '/# cni-lab$/d' /etc/hosts)
-  if [[ $hosts == "$(</etc/hosts)" ]]; then return; fi
-  if mountpoint -q /etc/hosts; then printf '%s\n' "$hosts" >/etc/hosts; else replace /etc/hosts 0644 "$hosts"$'\n'; fi
+# --- Kubernetes -------------------------------------------------------------------------------------------------------
+
+# kube WORD…: kubectl, with a bound on each request.
+kube() { kubectl --request-timeout 15s "$@"; }
+
+# refuse_other_ca: fail on a host whose cluster was signed by another CA. Called before write_files could replace that
+# CA.
+refuse_other_ca() {
+  local ca=/etc/kubernetes/pki/ca.crt ours
+  ours=$(wanted "$ca")
+  [[ ! -e $ADMIN_CONF || ! -e $ca || -z $ours || $ours == "$(<"$ca")" ]] ||
+    fail "$NODE_NAME carries a cluster whose CA is not this stack's: it is left as it is." \
+      "Take that cluster away (kubeadm reset), or replace the machine, and repeat"
 }
 
 cgroup_version() { if [[ $(stat -fc %T /sys/fs/cgroup) == cgroup2fs ]]; then echo v2; else echo v1; fi; }
 
-# kubeadm_run FILE WORD…: what kubeadm prints goes to FILE. On a host with cgroup v1, which kubelet bears by the
-# patch that prepare.sh wrote, kubeadm wants to be told as well.
+# kubeadm_run FILE WORD…: run kubeadm with its output in FILE. prepare.sh writes a patch that lets kubelet accept
+# cgroup v1; kubeadm needs a flag of its own for it.
 kubeadm_run() {
   local file=$1
   local -a flags=()
@@ -234,12 +260,20 @@ kubeadm_run() {
   logged "$file" kubeadm "$@" "${flags[@]}"
 }
 
-# without_secrets: stdin without bootstrap tokens and certificate keys.
+# kubeadm_reset SECONDS: undo what kubeadm did on this host.
+kubeadm_reset() {
+  logged "$CNI_LAB_LOGS/kubeadm-reset.log" timeout --kill-after=10 "$1" \
+    kubeadm reset --force --cri-socket "$CRI_SOCKET" || return
+  # kubeadm leaves etcd's data when it had not written etcd's manifest yet.
+  rm -rf -- /var/lib/etcd/member
+}
+
+# without_secrets: copy stdin, with bootstrap tokens and certificate keys replaced.
 without_secrets() {
   sed -u -E 's/\b[a-z0-9]{6}\.[a-z0-9]{16}\b/<token>/g; s/(^|[^:0-9a-f])[0-9a-f]{64}\b/\1<key>/g'
 }
 
-# logged FILE COMMAND…: COMMAND's whole output goes to FILE (0600); its last lines are shown when it fails.
+# logged FILE COMMAND…: the whole output of COMMAND goes to FILE (mode 0600). If it fails, its last lines are shown.
 logged() {
   local file=$1 status=0
   shift
@@ -251,8 +285,10 @@ logged() {
   return "$status"
 }
 
-# take_lock: no step runs twice at once, also when a cut connection left the last run or a child of it running: every
-# process that inherits the descriptor holds the lock. A script that a step calls under the same lock has it by that.
+# --- the lock ---------------------------------------------------------------------------------------------------------
+
+# take_lock: no step runs twice at once, even when a cut connection left the last run, or a child of it, running. Every
+# process that inherits the descriptor holds the lock, and so does a script that a step calls.
 take_lock() {
   mkdir -p -- "${CNI_LAB_LOCK%/*}"
   [[ /proc/self/fd/9 -ef $CNI_LAB_LOCK ]] || exec 9<>"$CNI_LAB_LOCK"

@@ -1,20 +1,19 @@
 # shellcheck shell=bash
-# A node's packages and its CRI-O: what preparing and upgrading it have in common. Comes before the script that uses it.
+# A node's packages and its CRI-O: what preparing and upgrading it have in common.
+# CRIO_VERSION: a whole version, or a minor, which stands for any patch release of it. *_PACKAGES: a repository's
+# address without /vMINOR/deb. *_KEY: the fingerprint of the key that signs it.
 : "${NODE_NAME:?}" "${KUBERNETES_VERSION:?}" "${KUBERNETES_MINOR:?}" "${CRIO_VERSION:?}"
 : "${KUBERNETES_PACKAGES:?}" "${KUBERNETES_KEY?}" "${CRIO_PACKAGES:?}" "${CRIO_KEY?}"
 
-KUBELET_CONF=/etc/kubernetes/kubelet.conf
 MANIFESTS=/etc/kubernetes/manifests
 # shellcheck disable=SC2034  # for the scripts that come after
 PATCHES=/etc/kubernetes/cni-lab/patches
-SOCKET=unix:///var/run/crio/crio.sock
 CRIO_SETTINGS=(/etc/crio/crio.conf.d/20-cni-lab.conf /etc/crio/crio.conf.d/30-cni-lab-cgroup.conf)
-# A minor alone stands for any of its patches.
 if [[ $CRIO_VERSION == *.*.* ]]; then CRIO_PATTERN="$CRIO_VERSION-*"; else CRIO_PATTERN="$CRIO_VERSION.*"; fi
 
 # --- Versions ---------------------------------------------------------------------------------------------------------
 
-# The version that each program reports; empty where it is not there. Word lists, since their texts differ.
+# version_of PROGRAM: the version that it reports, or nothing if it is not installed.
 version_of() {
   local text
   [[ -n $(command -v "$1") ]] || return 0
@@ -36,19 +35,20 @@ have_versions() {
 
 joined() { [[ -e $KUBELET_CONF ]]; }
 
-# newer A B: the version A is later than B.
+# newer A B: version A is later than version B.
 newer() { [[ $1 != "$2" && $(printf '%s\n' "$1" "$2" | sort --version-sort | tail -n 1) == "$1" ]]; }
 
 # minor_number VERSION: 36 of 1.36.3.
 minor_number() { cut -d . -f 2 <<<"$1"; }
 
-# The API server that runs here by its manifest's image; nothing where there is none.
+# The version of the API server that runs here, from the image in its manifest. Nothing if there is none.
 apiserver_version() {
   [[ ! -e $MANIFESTS/kube-apiserver.yaml ]] ||
     sed -nE 's/^ *(- )?image: .*:v([0-9]+\.[0-9]+\.[0-9]+).*/\2/p' "$MANIFESTS/kube-apiserver.yaml"
 }
 
-# refuse_jump_from VERSION WHAT: a node in a cluster goes up, and one minor at a time.
+# refuse_jump_from VERSION WHAT: fail unless a cluster can go from VERSION to the wanted one: not back, and not past a
+# minor. WHAT begins the message.
 refuse_jump_from() {
   local next
   [[ -n $1 ]] || return 0
@@ -62,7 +62,7 @@ refuse_jump_from() {
       "Set kubernetes.version to one of ${1%%.*}.$next, bring that up, and then go on to $KUBERNETES_VERSION"
 }
 
-# Before anything is touched.
+# Called before anything is changed.
 refuse_jump() {
   if joined; then
     refuse_jump_from "$(version_of kubelet)" "$NODE_NAME runs kubelet"
@@ -70,30 +70,30 @@ refuse_jump() {
   fi
 }
 
-# In a cluster kubelet and CRI-O change at the node's turn only: see upgrade-kubelet.sh.
+# In a cluster, kubelet and CRI-O change only when it is the node's turn: see upgrade-kubelet.sh.
 awaits_upgrade() {
   joined && [[ $(version_of kubelet) != "$KUBERNETES_VERSION" || $(version_of crio). != "$CRIO_VERSION".* ]]
 }
 
-# A kubeadm upgrade that was cut may have moved a manifest out of the way and the new one not yet in its place: without
-# it the API stays away, and with the API every further try. Backups are named by their time.
+# An interrupted kubeadm upgrade may have moved a manifest away before the new one was in its place. Then the component
+# does not run, and without it no further attempt can succeed. The names of the backup folders end with their time.
 restore_manifests() {
   local part
   local -a backups
-  [[ -e /etc/kubernetes/admin.conf ]] && joined && awaits_upgrade || return 0
+  [[ -e $ADMIN_CONF ]] && joined && awaits_upgrade || return 0
   for part in etcd kube-apiserver kube-controller-manager kube-scheduler; do
     [[ ! -e $MANIFESTS/$part.yaml ]] || continue
     mapfile -t backups < <(compgen -G "/etc/kubernetes/tmp/kubeadm-backup-manifests-*/$part.yaml" | sort)
     if ((${#backups[@]})); then
       replace "$MANIFESTS/$part.yaml" 0600 "$(<"${backups[-1]}")"$'\n'
-      log "$MANIFESTS/$part.yaml is back: an upgrade was cut while it was being replaced"
+      log "$MANIFESTS/$part.yaml is back: an upgrade was interrupted while it was being replaced"
     fi
   done
 }
 
 # --- apt --------------------------------------------------------------------------------------------------------------
 
-# apt_file PATH MODE <CONTENT: in the manifest of what a step writes by itself.
+# apt_file PATH MODE <CONTENT: write a file that belongs to the manifest of what a script writes by itself.
 apt_file() { PHASE=$PHASE-own write_file "$1" "$2"; }
 
 apt_get() {
@@ -101,23 +101,23 @@ apt_get() {
     -o Acquire::http::Timeout=30 -o Acquire::https::Timeout=30 -o Dpkg::Options::=--force-confold "$@" >&2
 }
 
-# A list that cannot be refreshed is no reason to stop: what is installed may not need it, and fails if it does.
+# Goes on when a package list cannot be refreshed: the packages may not need that list, and if they do, apt fails.
 update_and_install() {
-  apt_get update || log "some package lists could not be refreshed (see above); going on with those at hand"
+  apt_get update || log "some package lists could not be refreshed (see above); going on with the old ones"
   apt_get install --yes "$@"
 }
 
-# What a first boot's own update holds.
+# Nobody holds apt's locks. On a new machine the first boot's own update does.
 apt_idle() { ! lslocks --noheadings --output COMMAND,PID,PATH | grep -E ' /var/lib/(dpkg/lock|apt/lists/lock)'; }
 
-# An apt that was cut in the middle leaves packages half configured, and refuses all work until they are not.
-mend_dpkg() {
+# An interrupted apt leaves half-configured packages, and does nothing else until they are configured.
+repair_dpkg() {
   wait_for 300 "the end of another apt on $NODE_NAME" apt_idle
   [[ -z $(dpkg --audit) ]] || dpkg --configure -a --force-confold >&2 ||
     fail "dpkg on $NODE_NAME cannot finish what was interrupted: see the lines above"
 }
 
-# trust NAME BASE MINOR FINGERPRINT: a repository, once its key is the pinned one and there is no other beside it.
+# trust NAME BASE MINOR FINGERPRINT: add a repository to apt, if its file of keys holds the pinned key and no other.
 trust() {
   local name=$1 url=$2/v$3/deb/Release.key pin=${4//[[:space:]]/} file=/etc/apt/keyrings/cni-lab-$1.asc
   local temporary found
@@ -129,23 +129,23 @@ trust() {
       fail "$url cannot be fetched: open the way to it from $NODE_NAME, or set a mirror of it in the stack file"
     found=$(fingerprints "$temporary")
     [[ $found == "${pin^^}" ]] || fail "$url holds the key ${found:-(none)}, pinned is ${pin^^}: somebody may have" \
-      "put another there; if its owner really changed it, pin the new fingerprint in the stack file"
+      "replaced it; if its owner really changed it, pin the new fingerprint in the stack file"
     apt_file "$file" 0644 <"$temporary"
     rm -f -- "$temporary"
   fi
   apt_file "/etc/apt/sources.list.d/cni-lab-$name.list" 0644 <<<"deb [signed-by=$file] ${url%Release.key} /"
 }
 
-# fingerprints FILE: those of all primary keys in it, on one line; nothing when gpg finds none.
+# fingerprints FILE: the fingerprints of all primary keys in FILE, on one line. Nothing when gpg finds none.
 fingerprints() {
   local home
   home=$(mktemp -d)
-  { gpg --batch --no-options --homedir "$home" --show-keys --with-colons -- "$1" || log "$1 is no file of keys"; } |
+  { gpg --batch --no-options --homedir "$home" --show-keys --with-colons -- "$1" || log "$1 is not a file of keys"; } |
     awk -F: '$1 == "pub" {primary = 1} $1 == "fpr" && primary {printf "%s%s", gap, $10; gap = " "; primary = 0}'
   rm -rf -- "$home"
 }
 
-# The repositories of this minor, and these versions before any other that they have.
+# Add the repositories of this minor, and prefer the wanted versions to all others there.
 use_repositories() {
   local -a tools=()
   local tool
@@ -158,7 +158,7 @@ use_repositories() {
   fi
   trust kubernetes "$KUBERNETES_PACKAGES" "$KUBERNETES_MINOR" "$KUBERNETES_KEY"
   trust cri-o "$CRIO_PACKAGES" "$KUBERNETES_MINOR" "$CRIO_KEY"
-  # 1001: also when that is a downgrade.
+  # Above 1000, apt takes the version even if that is a downgrade.
   apt_file /etc/apt/preferences.d/cni-lab 0644 <<PINS
 Package: kubelet kubeadm kubectl
 Pin: version $KUBERNETES_VERSION-*
@@ -196,7 +196,7 @@ hold_packages() {
 
 # --- CRI-O ------------------------------------------------------------------------------------------------------------
 
-# CRI-O's sample network would make the node Ready, and give early pods addresses, before Calico is there.
+# Before Calico is there, CRI-O's sample network would make the node Ready and give pods addresses.
 disable_sample_network() {
   local file
   for file in /etc/cni/net.d/*-crio-bridge.conf /etc/cni/net.d/*-crio-bridge.conflist; do
@@ -215,7 +215,7 @@ crio_failed() {
   fail "CRI-O does not start on $NODE_NAME: its last words are above, all of them in journalctl -u crio"
 }
 
-crio_answers() { crictl --runtime-endpoint "$SOCKET" --timeout 5s version; }
+crio_answers() { crictl --runtime-endpoint "$CRI_SOCKET" --timeout 5s version; }
 
 start_crio() {
   local registries=/etc/containers/registries.conf.d/50-cni-lab.conf

@@ -1,16 +1,20 @@
 # shellcheck shell=bash
-# From a bare Debian or Ubuntu machine to one on which kubeadm can work: kernel, packages, CRI-O. Prints what it found.
+# Prepares a bare Debian or Ubuntu machine for kubeadm: kernel, packages, CRI-O. Prints what the machine has, as JSON.
+# Comes after packages.sh and modules.sh, which take variables of their own.
+# OWNER: the stack that the host belongs to from now on. MACHINE_KIND: its provider. MODULES: kernel modules, separated
+# by spaces. MULTUS: yes or no.
 : "${OWNER:?}" "${NODE_NAME:?}" "${NODE_ADDRESS:?}" "${MACHINE_KIND:?}" "${MODULES:?}"
 : "${MULTUS:?}"
 
 OWNER_FILE=$CNI_LAB_STATE/owner
-# What this script writes by itself has a manifest of its own beside that of write_files. apt's files stay once there.
+# The files that this script writes beside those of write_files; they have a manifest of their own. apt's files are
+# always listed, because they stay when a run has nothing to install and does not write them.
 OWN_FILES=(
   /etc/apt/keyrings/cni-lab-{kubernetes,cri-o}.asc
   /etc/apt/sources.list.d/cni-lab-{kubernetes,cri-o}.list
   /etc/apt/preferences.d/cni-lab
 )
-# own_file PATH MODE <CONTENT: not at the end of a pipe, where the list would be lost.
+# own_file PATH MODE <CONTENT: not at the end of a pipeline, where OWN_FILES would be changed in a subshell only.
 own_file() {
   PHASE=$PHASE-own write_file "$1" "$2"
   OWN_FILES+=("$1")
@@ -27,7 +31,7 @@ claim_host() {
       fail "$NODE_NAME belongs to '$(<"$OWNER_FILE")', not to '$OWNER': destroy that stack, or take another host"
     return
   fi
-  for trace in /etc/kubernetes/admin.conf /etc/kubernetes/kubelet.conf /etc/kubernetes/manifests/*.yaml \
+  for trace in "$ADMIN_CONF" "$KUBELET_CONF" /etc/kubernetes/manifests/*.yaml \
     /var/lib/rancher/k3s /var/lib/rancher/rke2 /var/snap/microk8s; do
     [[ ! -e $trace ]] || fail "$NODE_NAME already carries a cluster that is not ours ($trace): it is left as it is." \
       "Take another host, or reset this one yourself (kubeadm reset) and repeat"
@@ -51,7 +55,7 @@ wait_for_first_boot() {
   local status=0
   [[ -n $(command -v cloud-init) ]] || return 0
   timeout 600 cloud-init status --wait >&2 || status=$?
-  # 2: done with recoverable errors.
+  # 2: done, with errors that cloud-init could recover from.
   case $status in
     0 | 2) ;;
     124) fail "cloud-init on $NODE_NAME was not done within 600 s: see /var/log/cloud-init-output.log there" ;;
@@ -69,7 +73,7 @@ name_host() {
 swap_off() {
   local unit
   local -a units=()
-  # In a container this is the computer's swap: not ours to turn off.
+  # A container sees the computer's swap, which is not ours to turn off.
   if in_container; then return 0; fi
   if [[ -e /etc/fstab ]] && grep -qE '^\s*[^#[:space:]]\S*\s+\S+\s+swap\s' /etc/fstab; then
     sed -E -i 's/^(\s*[^#[:space:]]\S*\s+\S+\s+swap\s)/# off for kubelet (cni-lab): \1/' /etc/fstab
@@ -87,43 +91,11 @@ swap_off() {
   [[ $(wc -l </proc/swaps) -le 1 ]] || fail "swap is still on ($(awk 'NR > 1 {print $1}' /proc/swaps)): turn it off"
 }
 
-# has_module NAME: loaded, loadable or built in. A container often has no /lib/modules: the thing itself is tried then.
-has_module() {
-  local link=cnilab-probe
-  if [[ -d /sys/module/${1//-/_} ]] || modprobe --quiet -- "$1"; then return 0; fi
-  case $1 in
-    overlay) grep -qw overlay /proc/filesystems ;;
-    br_netfilter) [[ -e /proc/sys/net/bridge/bridge-nf-call-iptables ]] ;;
-    nf_conntrack) [[ -e /proc/sys/net/netfilter/nf_conntrack_max ]] ;;
-    ip_vs*) [[ -e /proc/net/ip_vs ]] ;;
-    nf_tables) nft list tables ;;
-    vxlan) try_link "$link" type vxlan id 1 dstport 4789 local 127.0.0.1 ;;
-    ipip) try_link "$link" type ipip local 127.0.0.1 remote 127.0.0.2 ;;
-    veth | wireguard | dummy | bridge | ipvlan | macvlan) try_link "$link" type "$1" ;;
-    *) grep -qsE "/${1//[-_]/[-_]}\.ko$" "/lib/modules/$(uname -r)/modules.builtin" ;;
-  esac >&2
-}
-
-# try_link NAME TYPE…: the kernel can make such a link.
-try_link() {
-  local name=$1
-  shift
-  [[ ! -e /sys/class/net/$name ]] || ip link delete "$name"
-  ip link add "$name" "$@" && ip link delete "$name"
-}
-
-# kernel_at_least VERSION
-kernel_at_least() { printf '%s\n' "$1" "$(uname -r)" | sort --version-sort --check=quiet; }
-
 load_modules() {
   local module
   local -a missing=()
-  # Older kernels lack what Calico's and kube-proxy's rules in nftables need (Calico's documentation, "Requirements").
-  [[ " $MODULES " != *' nf_tables '* ]] || kernel_at_least 5.13 ||
-    fail "the kernel $(uname -r) of $NODE_NAME is older than 5.13, which calico.linuxDataplane: Nftables needs:" \
-      "write Iptables, or take a newer kernel"
   for module in $MODULES; do
-    has_module "$module" || missing+=("$module")
+    has_module "$module" >&2 || missing+=("$module")
   done
   ((${#missing[@]} == 0)) || fail "the kernel $(uname -r) of $NODE_NAME lacks ${missing[*]}, which this lab needs:" \
     "install its modules package (linux-modules-extra-$(uname -r)), take another kernel, or choose another mode"
@@ -140,7 +112,7 @@ wrong_sysctls() {
   done <"$1"
 }
 
-# All of the host's files in the order of a boot, so that a later one which undoes ours is seen now.
+# Applies all sysctl files of the host in the order of a boot, so that a later file which undoes ours shows now.
 set_sysctls() {
   local file=/etc/sysctl.d/99-cni-lab.conf wrong
   if changed "$file" || [[ -n $(wrong_sysctls "$file") ]]; then
@@ -182,7 +154,8 @@ UNIT
 
 # --- CRI-O and kubelet ------------------------------------------------------------------------------------------------
 
-# Where the host has cgroup v1, kubelet must be told to bear it; in a container systemd cannot manage v1 for CRI-O.
+# On cgroup v1 kubelet starts only if it is configured to accept that. In a container, systemd cannot manage cgroup v1
+# for CRI-O.
 fit_cgroups() {
   mkdir -p -- "$PATCHES"
   [[ $(cgroup_version) == v1 ]] || return 0
@@ -196,28 +169,28 @@ CONF
   fi
 }
 
-# Another runtime's CNI files (podman's, flannel's of an earlier cluster) would make the node Ready before Calico runs,
-# and the first pods would get addresses that no other node reaches. Reset puts the files back. Once kubelet is set up,
-# the files there are Calico's and Multus'.
+# Moves CNI files of other runtimes aside (podman's, or flannel's of an earlier cluster). They would make the node Ready
+# before Calico runs, and the first pods would get addresses that no other node can reach. Reset puts them back. Once
+# kubelet is set up, the files in that directory are Calico's and Multus'.
 set_networks_aside() {
   local file bridge
-  [[ ! -e /etc/kubernetes/kubelet.conf ]] || return 0
+  [[ ! -e $KUBELET_CONF ]] || return 0
   for file in /etc/cni/net.d/*.{conf,conflist,json}; do
-    # CRI-O's own sample has its turn below; Calico writes its file anew.
+    # disable_sample_network deals with CRI-O's sample; Calico rewrites its own file.
     if [[ ! -f $file || $file == */10-calico.conflist || $file == *-crio-bridge.* ]] || is_own_file "$file"; then
       continue
     fi
     bridge=$(used_bridge "$file")
     [[ -z $bridge ]] || fail "$file on $NODE_NAME gives containers that run now their addresses (bridge $bridge), and" \
       "would make the node Ready without Calico: stop those containers, or take another host, and repeat"
-    # Noted before it moves, so that no cut can make reset forget it.
+    # It is listed before it moves, so that no interruption can make reset forget it.
     add_line "$file" "$CNI_LAB_STATE/networks-aside"
     mv -fT -- "$file" "$file.cni-lab-aside"
     log "$file is another runtime's: it is $file.cni-lab-aside until destroy puts it back"
   done
 }
 
-# is_own_file PATH: a step of this stack wrote it.
+# is_own_file PATH: whether a step of this stack wrote it.
 is_own_file() {
   local manifest
   for manifest in "$CNI_LAB_STATE"/files/*; do
@@ -226,7 +199,7 @@ is_own_file() {
   return 1
 }
 
-# used_bridge FILE: the bridge that a CNI configuration names, where something is attached to it.
+# used_bridge FILE: a bridge that the CNI configuration FILE names and that something is attached to.
 used_bridge() {
   local bridge
   while IFS= read -r bridge; do
@@ -234,7 +207,7 @@ used_bridge() {
   done < <(grep -oE '"bridge"[[:space:]]*:[[:space:]]*"[^"/]+"' -- "$1" | sed -E 's/.*"([^"]+)"$/\1/')
 }
 
-# networkd would take away the routes and rules that others made.
+# Without its file, networkd would remove the routes and rules that others made.
 fit_networkd() {
   local file=/etc/systemd/networkd.conf.d/50-cni-lab.conf
   changed "$file" || return 0
@@ -257,7 +230,7 @@ write_files
 set_sysctls
 share_mounts
 fit_networkd
-mend_dpkg
+repair_dpkg
 if have_versions; then
   log "$NODE_NAME has Kubernetes $KUBERNETES_VERSION and CRI-O $CRIO_VERSION already: nothing to install"
 elif awaits_upgrade; then
@@ -271,12 +244,13 @@ fit_cgroups
 keep_files "$PHASE-own" "${OWN_FILES[@]}"
 disable_sample_network
 if [[ $MULTUS == no ]]; then
-  # Multus left the stack file: what its step wrote here goes, so that Calico's own configuration is first again.
+  # The stack file has no Multus any more: remove what its step wrote here, so that Calico's own configuration is first
+  # again.
   keep_files files
   settled /etc/cni/net.d/00-multus.conf
 fi
 if [[ -z ${CALICOCTL_SHA256:-} ]]; then keep_files calicoctl; fi
-# What its new settings want belongs to the turn of a node that awaits one.
+# A node that awaits an upgrade restarts CRI-O with the new settings when it is its turn.
 if ! awaits_upgrade || ! systemctl is-active --quiet crio; then start_crio; fi
 printf '{"node": "%s", "machine": "%s", "system": "%s", "kernel": "%s", "cgroup": "%s", ' \
   "$NODE_NAME" "$MACHINE_KIND" "$SYSTEM" "$(uname -r)" "$(cgroup_version)"

@@ -1,8 +1,8 @@
-"""Compose what one Step sends to a machine: one bash program, parsed whole before any of it runs.
+"""Composes the bash program that a Step sends to a machine.
 
-The program is one brace group with stdin closed, so a connection that is cut while the text is still on its way
-leaves an unfinished group, which bash refuses as a whole: nothing has run. Values reach the scripts as quoted,
-unexported shell variables, never by editing the script's text; files arrive as quoted here-documents.
+The program is one brace group with stdin closed. If the connection is cut while the text is still on its way, bash gets
+an unfinished group and refuses all of it: nothing has run. Values reach the scripts as quoted, unexported shell
+variables, never by editing the script's text. Files arrive as quoted here-documents.
 """
 
 from __future__ import annotations
@@ -19,8 +19,12 @@ import yaml
 
 SCRIPTS = Path(__file__).parent
 LIBRARY = "lib.sh"
-# What comes before a script in its subshell.
-USES = dict.fromkeys(("prepare.sh", "upgrade-kubeadm.sh", "upgrade-kubelet.sh"), ("packages.sh",))
+# The libraries, besides lib.sh, that come before a script in its subshell.
+USES: Mapping[str, tuple[str, ...]] = {
+    "prepare.sh": ("packages.sh", "modules.sh"),
+    "upgrade-kubeadm.sh": ("packages.sh",),
+    "upgrade-kubelet.sh": ("packages.sh",),
+}
 _END = "CNI_LAB_END_OF_FILE"
 _NAME = re.compile(r"[A-Z][A-Z0-9_]*")
 
@@ -29,8 +33,8 @@ _NAME = re.compile(r"[A-Z][A-Z0-9_]*")
 class File:
     """A file that a step writes on its node.
 
-    `content` is text, or a mapping or list that is written as JSON (`.conf`, `.conflist`, `.json`) or YAML (any
-    other suffix; a list in a YAML file is a stream of documents). Leaves may be Pulumi outputs until rendered.
+    `content`: text, or a mapping or list that becomes JSON (`.conf`, `.conflist`, `.json`) or YAML (any other suffix; a
+    list becomes a stream of documents). Its leaves may be Pulumi outputs until the program is composed.
     """
 
     path: str
@@ -39,7 +43,7 @@ class File:
 
 
 def text_of(path: str, content: Any) -> str:
-    """The text of a file whose content is `content`; always ends with a newline."""
+    """The text of the file `path` with this content. It always ends with a newline."""
     if isinstance(content, str):
         text = content
     elif PurePosixPath(path).suffix in {".conf", ".conflist", ".json"}:
@@ -56,7 +60,12 @@ def read_script(name: str) -> str:
     return (SCRIPTS / name).read_text(encoding="utf-8")
 
 
-def parts(scripts: Sequence[str]) -> list[str]:
+def installed_script(name: str, variables: Mapping[str, str] | None = None) -> str:
+    """The text of a script that is installed on a node and runs without a Step: lib.sh, the variables, the script."""
+    return "\n".join([read_script(LIBRARY), *_assignments(variables or {}), read_script(name)])
+
+
+def script_names(scripts: Sequence[str]) -> list[str]:
     """The names of all texts that `compose` puts into a program of these scripts, each once, in their order."""
     return list(dict.fromkeys([LIBRARY, *(part for script in scripts for part in (*USES.get(script, ()), script))]))
 
@@ -66,27 +75,31 @@ def compose(
 ) -> str:
     """The bash program of one step.
 
-    `lib.sh` comes first, then the variables, then `write_files` (which the scripts call at the moment they want the
-    files, in the order given), then each script in a subshell of its own, so that its traps and exits stay its own,
-    after what it `USES`.
+    `lib.sh` comes first, then the variables, then the function `write_files`, which a script calls when it wants the
+    files, in the order given. Then comes each script after the libraries that it `USES`, in a subshell, so that its
+    traps and exits affect no other script.
 
-    Raises ValueError for a variable whose name is not UPPER_CASE and for a file that holds the end marker.
+    Raises ValueError for a variable whose name is not UPPER_CASE, and for a file that contains the end marker.
     """
-    # One lock a phase: a second run of a step waits for a first that a cut connection left behind, and no other step.
+    # One lock for each phase: a second run of a step waits for a first one that a cut connection left running, and for
+    # no other step.
     taken = f"CNI_LAB_LOCK=/run/lock/cni-lab-{shlex.quote(lock or phase)}"
     lines = ["set -euo pipefail", "{", taken, read_script(LIBRARY), f"PHASE={shlex.quote(phase)}"]
-    for key, value in variables.items():
-        if not _NAME.fullmatch(key):
-            raise ValueError(f"shell variable {key!r}: use UPPER_CASE letters, digits and underscores")
-        lines.append(f"{key}={shlex.quote(value)}")
-    lines.append("write_files() {")
+    lines += [*_assignments(variables), "write_files() {"]
     for file in files:
         text = text_of(file.path, file.content)
         if _END in text.splitlines():
-            raise ValueError(f"{file.path}: the line {_END} ends a file on its way to the node; remove it")
+            raise ValueError(f"{file.path}: the line {_END} would end the file on its way to the node; remove it")
         lines += [f"write_file {shlex.quote(file.path)} {shlex.quote(file.mode)} <<'{_END}'", text + _END]
     lines += [" ".join(["keep_files", shlex.quote(phase), *(shlex.quote(f.path) for f in files)]), "}"]
     for script in scripts:
         lines += [f"log {shlex.quote(script)}", "(", *map(read_script, (*USES.get(script, ()), script)), ")"]
     lines += ["} </dev/null", ""]
     return "\n".join(lines)
+
+
+def _assignments(variables: Mapping[str, str]) -> list[str]:
+    for key in variables:
+        if not _NAME.fullmatch(key):
+            raise ValueError(f"shell variable {key!r}: use UPPER_CASE letters, digits and underscores")
+    return [f"{key}={shlex.quote(value)}" for key, value in variables.items()]

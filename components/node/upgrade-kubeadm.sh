@@ -1,24 +1,23 @@
 # shellcheck shell=bash
-# Brings this node's part of the cluster to KUBERNETES_VERSION by kubeadm. kubelet follows in upgrade-kubelet.sh: where
-# it has that version, this was done before. May be cut anywhere: kubeadm upgrade may be repeated.
-# PART: apply on the first control plane, node on every other node.
+# Upgrades this node's part of the cluster to KUBERNETES_VERSION with kubeadm. kubelet follows in upgrade-kubelet.sh, so
+# if kubelet has that version, this script was done before. It may be interrupted anywhere: kubeadm upgrade can be
+# repeated.
+# PART: apply on the first control plane, node on every other node. Comes after packages.sh.
 : "${PART:?}"
 
-LOG=/var/log/cni-lab/kubeadm-upgrade.log
+LOG=$CNI_LAB_LOGS/kubeadm-upgrade.log
 WANTED=$KUBERNETES_VERSION
 KUBECONFIG=$KUBELET_CONF
-if [[ -e /etc/kubernetes/admin.conf ]]; then KUBECONFIG=/etc/kubernetes/admin.conf; fi
+if [[ -e $ADMIN_CONF ]]; then KUBECONFIG=$ADMIN_CONF; fi
 export KUBECONFIG
 
-kube() { kubectl --request-timeout 15s "$@"; }
-
-# The version that the first control plane was brought to last: kubeadm writes it when the control plane runs.
+# The cluster's version, which kubeadm writes when the first control plane runs with it.
 cluster_version() {
   kube --namespace kube-system get configmap kubeadm-config \
     --output 'go-template={{index .data "ClusterConfiguration"}}' | sed -n 's/^kubernetesVersion: v//p'
 }
 
-# A node that an earlier upgrade did not reach, or that somebody else brought further.
+# Fails for a node that an earlier upgrade did not reach, or that somebody upgraded further.
 refuse_other_kubelets() {
   local nodes name version
   nodes=$(kube get nodes --output \
@@ -47,16 +46,16 @@ case $PART in
   node)
     # kubelet may be older than the API server, never newer.
     [[ $cluster == "$WANTED" ]] ||
-      fail "the cluster is at Kubernetes $cluster and $NODE_NAME would get kubelet $WANTED: not before the first" \
-        "control plane has that version, for kubelet must not be newer than the API server. Repeat up"
+      fail "the cluster is at Kubernetes $cluster and $NODE_NAME would get kubelet $WANTED: the first control plane" \
+        "must have that version before, because kubelet must not be newer than the API server. Repeat up"
     command=(upgrade node)
     ;;
   *) fail "PART=$PART: want apply or node" ;;
 esac
-mend_dpkg
+repair_dpkg
 [[ $(version_of kubeadm) == "$WANTED" ]] || install_kubeadm
 mkdir -p -- "$PATCHES"
 log "kubeadm ${command[*]} runs; its output is in $LOG on $NODE_NAME"
 retry 2 kubeadm_run "$LOG" "${command[@]}" --patches "$PATCHES" ||
   fail "kubeadm ${command[*]} failed on $NODE_NAME: the last lines are above, all of them in $LOG there. What runs is" \
-    "as kubeadm left it; mend what they name and repeat"
+    "as kubeadm left it; fix what they name, and repeat"

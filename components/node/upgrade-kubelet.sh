@@ -1,11 +1,10 @@
 # shellcheck shell=bash
-# The last part of a node's upgrade: kubelet, kubectl and CRI-O at their new versions, restarted, and pods allowed
-# again. Nothing to do where they are so and run.
+# The last part of a node's upgrade: installs kubelet, kubectl and CRI-O in their new versions, restarts them, and
+# uncordons the node. Does nothing where they run in these versions already. Comes after packages.sh.
 
 PROGRAMS=(/usr/bin/kubelet /usr/bin/crio)
-
 # The node's own credentials let it read and change its own Node.
-kube() { kubectl --kubeconfig "$KUBELET_CONF" --request-timeout 10s "$@"; }
+export KUBECONFIG=$KUBELET_CONF
 
 runs_and_is_ready() {
   local state
@@ -14,7 +13,7 @@ runs_and_is_ready() {
   [[ $state == "v$KUBERNETES_VERSION True" ]] || { echo "$state" && return 1; }
 }
 
-# Only where drain.sh cordoned it.
+# Only if drain.sh cordoned the node.
 allow_pods() {
   local ours
   ours=$(kube get node "$NODE_NAME" --ignore-not-found --output 'jsonpath={.metadata.annotations.cni-lab/cordoned}')
@@ -24,10 +23,10 @@ allow_pods() {
 }
 
 if ! joined; then exit 0; fi
-# Also where the versions are there: a cut may have left them half configured.
-mend_dpkg
+# Also if the versions are right: after an interruption the packages may be half configured.
+repair_dpkg
 if ! have_versions; then
-  # In the list before they change, so that a run which is cut cannot forget to restart them.
+  # They enter the list before they change, so that an interrupted run cannot lose that they must be restarted.
   for program in "${PROGRAMS[@]}"; do alone add_line "$program" "$CNI_LAB_STATE/changed"; done
   install_packages
 fi

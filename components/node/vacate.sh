@@ -1,23 +1,18 @@
 # shellcheck shell=bash
-# Free the delegates' ranges on this node before anything gives addresses from them: a pod may sit there since before
-# the reservation stood, or since a range was another's. host-local knows only its own leases and would give such an
-# address a second time.
-# NODE_NAME: this node. RANGES: lines "DELEGATE FIRST LAST". PATIENCE: seconds in which a pod must be gone.
-: "${NODE_NAME:?}" "${RANGES:?}" "${PATIENCE:?}"
-# The node's own credentials: they let it see and delete the pods that run on it, and no others.
-export KUBECONFIG=${CNI_LAB_KUBECONFIG:-/etc/kubernetes/kubelet.conf}
+# Clears the delegates' ranges on this node before a delegate hands out addresses. A pod may have such an address since
+# before the reservation existed, or since the range belonged to another delegate. host-local knows only its own leases,
+# and would hand out the same address again.
+# NODE_NAME: this node. RANGES: lines "DELEGATE FIRST LAST". TIMEOUT_SECONDS: how long it may take until the pods are
+# gone.
+: "${NODE_NAME:?}" "${RANGES:?}" "${TIMEOUT_SECONDS:?}"
+# The node's own credentials let it see and delete the pods that run on it, and no others.
+export KUBECONFIG=${CNI_LAB_KUBECONFIG:-$KUBELET_CONF}
 LEASES=${CNI_LAB_LEASES:-/var/lib/cni/networks}
 
-# number ADDRESS: an IPv4 address as a number.
-number() {
-  local IFS=. a b c d
-  read -r a b c d <<<"$1"
-  echo $(((a << 24) | (b << 16) | (c << 8) | d))
-}
-
-# intruders: lines "NAMESPACE,POD,ADDRESS,DELEGATE,OWNER,WORKLOAD" of pods in a range without a lease of its delegate.
+# intruders: a line "NAMESPACE,POD,ADDRESS,DELEGATE,OWNER,WORKLOAD" for each pod in a range that has no lease of its
+# delegate.
 intruders() {
-  local pods namespace pod address hostnetwork phase owner workload delegate first last
+  local pods namespace pod address hostnetwork phase owner workload delegate first last number
   local template='{range .items[*]}{.metadata.namespace},{.metadata.name},{.status.podIP},{.spec.hostNetwork}'
   template+=',{.status.phase},{.metadata.ownerReferences[0].kind},{.metadata.labels.cni-lab/workload}{"\n"}{end}'
   pods=$(kubectl get pods --all-namespaces --field-selector "spec.nodeName=$NODE_NAME" \
@@ -25,7 +20,8 @@ intruders() {
   while IFS=, read -r namespace pod address hostnetwork phase owner workload; do
     [[ $address == *.* && $hostnetwork != true && $phase != Succeeded && $phase != Failed ]] || continue
     while read -r delegate first last; do
-      if (($(number "$first") <= $(number "$address") && $(number "$address") <= $(number "$last"))) &&
+      number=$(ipv4_number "$address")
+      if (($(ipv4_number "$first") <= number && number <= $(ipv4_number "$last"))) &&
         [[ ! -e $LEASES/$delegate/$address ]]; then
         echo "$namespace,$pod,$address,$delegate,$owner,$workload"
       fi
@@ -54,8 +50,8 @@ while IFS=, read -r namespace pod address delegate owner workload; do
   esac
 done <<<"$found"
 ((${#foreign[@]} == 0)) ||
-  fail "pods that are not the lab's to restart sit in a delegate's range: ${foreign[*]}. Delete them (kubectl -n" \
-    "NAMESPACE delete pod NAME) or move the range in the stack file, then repeat"
+  fail "pods that the lab must not restart have addresses of a delegate's range: ${foreign[*]}. Delete them" \
+    "(kubectl -n NAMESPACE delete pod NAME) or move the range in the stack file, then repeat"
 
 while IFS=, read -r namespace pod _; do
   [[ -n $pod ]] || continue
@@ -63,6 +59,6 @@ while IFS=, read -r namespace pod _; do
   kubectl --namespace "$namespace" delete pod "$pod" --ignore-not-found --wait=false >&2
 done <<<"$found"
 [[ -z $found ]] ||
-  (wait_for "$PATIENCE" "every pod out of the delegates' ranges" none_left) ||
-  fail "a pod stays in a delegate's range, see above. Look: kubectl get pods -A -o wide --field-selector" \
+  (wait_for "$TIMEOUT_SECONDS" "every pod out of the delegates' ranges" none_left) ||
+  fail "a pod keeps an address of a delegate's range, see above. Look: kubectl get pods -A -o wide --field-selector" \
     "spec.nodeName=$NODE_NAME"

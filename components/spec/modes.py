@@ -7,7 +7,7 @@ Felix's defaults.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -21,7 +21,8 @@ class Tunnel:
     `device`: its interface on every node, of the link kind `kind` (as `ip -d link` prints it), from the kernel module
     `module`. `overhead`: bytes of outer headers. `protocol` and `ports` (first, last): what travels between the nodes,
     by its name or IANA number; no ports where the protocol has none. `annotation`: where a Node names the tunnel's
-    address, without the prefix projectcalico.org/.
+    address, without the prefix projectcalico.org/. `link_options`: what `ip link add` needs besides the kind to make
+    such a link; scripts make one to find out whether a kernel can.
     """
 
     name: Literal["VXLAN", "IPIP", "WireGuard"]
@@ -32,6 +33,7 @@ class Tunnel:
     protocol: str
     ports: tuple[int, int] | None
     annotation: str
+    link_options: str = ""
 
     @property
     def packet(self) -> str:
@@ -39,15 +41,30 @@ class Tunnel:
         return f"{self.protocol} {self.ports[0]}" if self.ports else self.protocol
 
 
-VXLAN = Tunnel("VXLAN", "vxlan.calico", "vxlan", "vxlan", 50, "udp", (4789, 4789), "IPv4VXLANTunnelAddr")
-IPIP = Tunnel("IPIP", "tunl0", "ipip", "ipip", 20, "4", None, "IPv4IPIPTunnelAddr")
+VXLAN_VNI = 4096
+"""The network identifier of Felix's VXLAN."""
+VXLAN = Tunnel(
+    "VXLAN",
+    "vxlan.calico",
+    "vxlan",
+    "vxlan",
+    50,
+    "udp",
+    (4789, 4789),
+    "IPv4VXLANTunnelAddr",
+    f"id {VXLAN_VNI} dstport 4789 local 127.0.0.1",
+)
+IPIP = Tunnel("IPIP", "tunl0", "ipip", "ipip", 20, "4", None, "IPv4IPIPTunnelAddr", "local 127.0.0.1 remote 127.0.0.2")
 # 51821 is IPv6's.
 WIREGUARD = Tunnel(
     "WireGuard", "wireguard.cali", "wireguard", "wireguard", 60, "udp", (51820, 51821), "IPv4WireguardInterfaceAddr"
 )
 TUNNELS = (VXLAN, IPIP, WIREGUARD)
-VXLAN_VNI = 4096
-"""The network identifier of Felix's VXLAN."""
+
+
+def links_for_shell(tunnels: Iterable[Tunnel]) -> str:
+    """Lines "MODULE KIND OPTION…", the variable TUNNEL_LINKS of components/node/modules.sh."""
+    return "".join(f"{tunnel.module} {tunnel.kind} {tunnel.link_options}".rstrip() + "\n" for tunnel in tunnels)
 
 
 @dataclass(frozen=True)

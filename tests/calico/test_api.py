@@ -98,10 +98,10 @@ def test_an_api_that_is_not_calicos_is_said_to_be_at_once(cluster: Cluster, tmp_
     """First of all tests here: nothing of Calico is in the API yet."""
     assert cluster.kubectl("get", "crd", "--output", "name").stdout == "", "run this file from its beginning"
     begin = time.monotonic()
-    variables = blocks_variables(INSTALL=kind, PATIENCE="900")
+    variables = blocks_variables(INSTALL=kind, TIMEOUT_SECONDS="900")
     done = run_step(tmp_path, "blocks", variables, env=environment(cluster))
     assert done.returncode == 1 and done.stdout == ""
-    assert "the API of this cluster is not Calico's: it has no ippools.crd.projectcalico.org" in done.stderr
+    assert "this cluster does not run Calico: its API has no ippools.crd.projectcalico.org" in done.stderr
     assert time.monotonic() - begin < 60, "waiting would not bring it"
 
 
@@ -276,7 +276,7 @@ def blocks_variables(**changed: str) -> dict[str, str]:
         "NODES": " ".join(SEED_BLOCKS),
         "POOLS": "default-ipv4-ippool=10.244.0.0/16",
         "PAUSE_IMAGE": "registry.k8s.io/pause:3.10.2",
-        "PATIENCE": "20",
+        "TIMEOUT_SECONDS": "20",
     } | changed
 
 
@@ -379,7 +379,7 @@ def test_a_calico_that_is_not_available_is_said_to_be(served: Cluster, tmp_path:
     condition = {"type": "Degraded", "status": "True", "reason": "PodFailure", "message": "image cannot be pulled",
                  "lastTransitionTime": "2026-01-01T00:00:00Z", "observedGeneration": 1}  # fmt: skip
     _status(served, "tigerastatus/apiserver", {"conditions": [condition]})
-    done = run_step(tmp_path, "blocks", blocks_variables(PATIENCE="2"), env=environment(served))
+    done = run_step(tmp_path, "blocks", blocks_variables(TIMEOUT_SECONDS="2"), env=environment(served))
     assert done.returncode == 1
     assert "TigeraStatus apiserver to be Available: not within" in done.stderr
     assert "image cannot be pulled" in done.stderr
@@ -388,7 +388,7 @@ def test_a_calico_that_is_not_available_is_said_to_be(served: Cluster, tmp_path:
 
 def test_a_node_that_is_not_ready_is_named(served: Cluster, tmp_path: Path) -> None:
     _status(served, "node/ip-10-0-2-201", {"conditions": [{"type": "Ready", "status": "False"}]})
-    done = run_step(tmp_path, "blocks", blocks_variables(PATIENCE="2"), env=environment(served))
+    done = run_step(tmp_path, "blocks", blocks_variables(TIMEOUT_SECONDS="2"), env=environment(served))
     assert done.returncode == 1
     assert "node ip-10-0-2-201 to be Ready: not within" in done.stderr
 

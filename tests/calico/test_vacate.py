@@ -42,7 +42,7 @@ def pod(cluster: Cluster, namespace: str, name: str, address: str, owner: str = 
 
 
 def vacate(cluster: Cluster, folder: Path, **changed: str) -> subprocess.CompletedProcess[str]:
-    variables = {"NODE_NAME": NODE, "RANGES": RANGES, "PATIENCE": "20"} | changed
+    variables = {"NODE_NAME": NODE, "RANGES": RANGES, "TIMEOUT_SECONDS": "20"} | changed
     env = {
         "CNI_LAB_KUBECONFIG": str(cluster.node_kubeconfig),
         "CNI_LAB_LEASES": str(folder / "leases"),
@@ -87,7 +87,7 @@ def test_a_pod_that_is_not_ours_to_restart_is_named(node: Cluster, tmp_path: Pat
     pod(node, namespace, "precious", "10.244.97.60", owner=owner)
     done = vacate(node, tmp_path)
     assert done.returncode == 1
-    assert f"sit in a delegate's range: {namespace}/precious" in done.stderr
+    assert f"have addresses of a delegate's range: {namespace}/precious" in done.stderr
     assert len(node.read("pods", "-A")["items"]) == 2, "nothing is restarted before that is settled"
 
 

@@ -18,6 +18,7 @@ import pytest
 from components.machines.local.containers import built_image
 from components.spec.addresses import kernel_modules
 from components.spec.models import Lab
+from components.spec.modes import TUNNELS, links_for_shell
 from engine.model import Resource
 from tests.machines.conftest import HOST_IMAGE, ROOT, RUN_ARGS, Scripts, Stub, leftovers, podman, require_podman
 from tests.support.graphs import STEP, Graph, run_lab
@@ -171,7 +172,7 @@ def test_an_engine_that_does_not_answer_is_not_taken_for_an_absent_machine(stub:
     stub.fail("podman", "container", "ls", saying="Error: database is locked")
     done = stub.machine("delete")
     assert done.status == 1
-    assert "podman does not say which containers there are" in done.refusal
+    assert "podman does not list its containers" in done.refusal
     assert stub.calls("podman", "rm") == []
 
 
@@ -182,7 +183,7 @@ def test_a_foreign_container_is_refused(stub: Stub, word: str, labels: dict[str,
     stub.put("container", stub.container(), labels)
     done = stub.machine(word)
     assert done.status == 1
-    assert f"the container {stub.container()} exists in podman and is not of this lab's making" in done.refusal
+    assert f"the container {stub.container()} exists in podman, and this lab did not make it" in done.refusal
     assert stub.calls("podman", "rm") == []
     assert stub.calls("podman", "create") == []
 
@@ -245,7 +246,11 @@ def test_the_sweep_takes_this_labs_things_only(stub: Stub) -> None:
 @pytest.mark.parametrize(
     ("failing", "environment", "says"),
     [
-        ("podman", {}, "machines.engine: podman does not work here (Error: cannot connect); mend it until 'podman ps'"),
+        (
+            "podman",
+            {},
+            "machines.engine: podman does not work here (Error: cannot connect); repair it until 'podman ps'",
+        ),
         ("docker", {"ENGINE": "docker"}, "machines.engine: docker does not work here"),
     ],
 )
@@ -272,17 +277,35 @@ def test_no_engine_at_all(stub: Stub) -> None:
     )
 
 
-@pytest.mark.parametrize("missing", ["vxlan", "ipip", "wireguard", "bridge"])
+@pytest.mark.parametrize("missing", ["vxlan", "ipip", "wireguard", "bridge", "nf_tables", "no-such-module"])
 def test_a_kernel_that_lacks_something(stub: Stub, missing: str) -> None:
-    stub.fail("unshare", "--net", "ip", "link", "add", "probe", "type", missing, saying="Error: Unknown device type.")
-    done = stub.run("local-kernel.sh", "create", KERNEL=f"overlay {missing}", MACHINES="1")
-    assert done.refusal.startswith(
-        f"this computer's kernel lacks {missing}, which this lab needs (Error: Unknown device"
-    )
+    attempt = ("nft", "list", "tables") if missing == "nf_tables" else ("ip", "link", "add", "probe", "type", missing)
+    stub.fail("modprobe", "--quiet", "--", missing, saying="modprobe: not found")
+    stub.fail("unshare", "--net", *attempt, saying="Error: Unknown device type.")
+    variables = {"KERNEL": f"overlay {missing}", "TUNNEL_LINKS": links_for_shell(TUNNELS), "MACHINES": "1"}
+    done = stub.run("local-kernel.sh", "create", **variables)
+    assert done.refusal.startswith(f"this computer's kernel lacks {missing}, which this lab needs (modprobe: not found")
+    assert "; Error: Unknown device type.); choose another encapsulation" in done.refusal
+
+
+def test_a_kernel_that_has_a_thing_built_in(stub: Stub) -> None:
+    """modprobe knows no such module, but the link can be made."""
+    stub.fail("modprobe", saying="modprobe: not found")
+    for module in ("vxlan", "ipip", "wireguard", "bridge", "macvlan", "nf_tables"):
+        stub.fail("modprobe", "--quiet", "--", module)
+    needs = "vxlan ipip wireguard bridge macvlan nf_tables"
+    done = stub.run("local-kernel.sh", "create", KERNEL=needs, TUNNEL_LINKS=links_for_shell(TUNNELS), MACHINES="1")
+    assert done.status == 0, done.stderr
+    made = [call[6:] for call in stub.calls("unshare", "--net", "ip", "link", "add")]
+    assert made[:3] == [
+        ["type", "vxlan", "id", "4096", "dstport", "4789", "local", "127.0.0.1"],
+        ["type", "ipip", "local", "127.0.0.1", "remote", "127.0.0.2"],
+        ["type", "wireguard"],
+    ]
 
 
 def test_a_computer_too_narrow_is_refused_with_the_mend(stub: Stub) -> None:
-    done = stub.run("local-kernel.sh", "create", KERNEL="overlay", MACHINES="10000000")
+    done = stub.run("local-kernel.sh", "create", KERNEL="overlay", TUNNEL_LINKS="", MACHINES="10000000")
     assert done.refusal.startswith("fs.inotify.max_user_instances is ")
     assert done.refusal.endswith("sysctl -w fs.inotify.max_user_instances=640000000")
 
@@ -443,7 +466,7 @@ def test_a_machine_that_cannot_boot_says_its_last_words_and_goes(lab: Scripts) -
     done = lab.machine("create", RUN_ARGS="\n".join([*RUN_ARGS, "--entrypoint", "/bin/false"]))
     assert done.status == 1
     assert "n1 stopped while waiting until systemd has booted it" in done.refusal
-    assert "--- last words of n1:" in done.stderr
+    assert "--- the last output of n1:" in done.stderr
     assert podman("ps", "--all", "--filter", f"label=cni-lab.stack={lab.stack}", "--quiet") == ""
     done = lab.machine("create", RUN_ARGS="--no-such-option")
     assert "podman cannot make n1: Error: unknown flag: --no-such-option; see machines.runArgs" in done.refusal
@@ -495,9 +518,9 @@ def test_foreign_things_stay(lab: Scripts) -> None:
     other = {"OWNER": "SHA256:another"}
     podman("create", "--name", foreign, "--network", network, HOST_IMAGE)
     try:
-        assert "is not of this lab's making" in lab.machine("create", "foreign").refusal
-        assert "is not of this lab's making" in lab.machine("delete", "foreign").refusal
-        assert "is not of this lab's making" in lab.network("delete", **other).refusal
+        assert "this lab did not make it" in lab.machine("create", "foreign").refusal
+        assert "this lab did not make it" in lab.machine("delete", "foreign").refusal
+        assert "this lab did not make it" in lab.network("delete", **other).refusal
         assert f"the network {network} cannot be removed" in lab.network("delete").refusal
         make(lab.engine("delete", **other))
         assert foreign in podman("ps", "--all", "--format", "{{.Names}}").split()
@@ -521,6 +544,7 @@ import json, os, pulumi
 from pulumi_command import remote
 from components.machines.local import Containers, ContainersArgs
 from components.spec.models import Lab
+from components.spec.modes import TUNNELS, links_for_shell
 lab = Lab.model_validate(json.loads(os.environ["TEST_LAB"]))
 for name, machine in Containers("m", ContainersArgs(lab, pulumi.get_stack())).machines.items():
     step = remote.Command(name, connection=machine.connection, create="hostname && sudo -n id -u",

@@ -52,7 +52,7 @@ def node_files(spec: Lab) -> list[File]:
 
 def program(spec: Lab, **changed: str) -> str:
     plugins = " ".join(delegates.plugins(spec))
-    variables = {"DEFAULT_NETWORK": delegates.DEFAULT_NETWORK, "PLUGINS": plugins, "PATIENCE": "30"} | changed
+    variables = {"DEFAULT_NETWORK": delegates.DEFAULT_NETWORK, "PLUGINS": plugins, "TIMEOUT_SECONDS": "30"} | changed
     return compose("files", variables, node_files(spec), ["files.sh"])
 
 
@@ -167,11 +167,11 @@ def test_a_file_that_crio_skips_is_named_with_the_reason(host: Host) -> None:
     clean(host)
     host.read("mv /opt/cni/bin/multus /opt/cni/multus.away")
     try:
-        missing = host.run(program(lab(), PATIENCE="2"))
+        missing = host.run(program(lab(), TIMEOUT_SECONDS="2"))
         assert missing.returncode == 1
         assert "/opt/cni/bin/multus is missing" in missing.stderr
         assert "net.d/00-multus.conf" not in names(host), "nothing is half-written"
-        skipped = host.run(program(lab(), PATIENCE="5", PLUGINS="calico host-local"))
+        skipped = host.run(program(lab(), TIMEOUT_SECONDS="5", PLUGINS="calico host-local"))
         assert skipped.returncode == 1
         assert "Error validating CNI config file" in skipped.stderr and "00-multus.conf" in skipped.stderr
         assert "k8s-pod-network" in skipped.stderr
@@ -184,7 +184,7 @@ def test_a_file_that_sorts_before_ours_is_found_out(host: Host) -> None:
     first = {"name": "other", "cniVersion": "0.3.1", "type": "bridge", "ipam": {"type": "host-local"}}
     assert host.shell("cat >/etc/cni/net.d/00-aaa.conf", json.dumps(first)).returncode == 0
     try:
-        done = host.run(program(lab(), PATIENCE="5"))
+        done = host.run(program(lab(), TIMEOUT_SECONDS="5"))
         assert done.returncode == 1
         assert "CRI-O's default network is other" in done.stderr
     finally:

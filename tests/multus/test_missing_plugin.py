@@ -17,10 +17,10 @@ HERE = ("bridge", "calico", "host-local", "multus")
 @pytest.mark.parametrize(
     ("plugin", "words"),
     [
-        ("whereabouts", "the lab does not bring it: install whereabouts on every node"),
-        ("multus", "its DaemonSet brings it"),
-        ("calico", "calico-node brings it"),
-        ("macvlan", "the package kubernetes-cni brings it"),
+        ("whereabouts", "the lab does not install it: install whereabouts on every node"),
+        ("multus", "its DaemonSet installs it"),
+        ("calico", "calico-node installs it"),
+        ("macvlan", "the package kubernetes-cni contains it"),
         ("sriov", "a network of the stack file names it"),
     ],
 )
@@ -32,7 +32,7 @@ def test_a_missing_plugin_is_named_with_its_origin(tmp_path: Path, plugin: str, 
     variables = {
         "DEFAULT_NETWORK": delegates.DEFAULT_NETWORK,
         "PLUGINS": " ".join(sorted({*HERE, plugin})),
-        "PATIENCE": "1",
+        "TIMEOUT_SECONDS": "1",
     }
     wanted = tmp_path / "00-multus.conf"
     place = {"CNI_LAB_CNI_BIN": str(tmp_path)}

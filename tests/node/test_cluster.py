@@ -17,7 +17,8 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from cryptography.hazmat.primitives import serialization
 
-from components.node.script import File, compose, read_script
+from components.node.script import File, compose, installed_script
+from components.spec.modes import VXLAN, links_for_shell
 from tests.node.conftest import BAKED_IMAGE, BAKED_MOUNTS, KILL_STEPS, Host, Hosts
 from tests.support.authority import certificate_authority
 
@@ -109,7 +110,7 @@ class Cluster:
             File("/etc/kubernetes/pki/ca.crt", ca.certificate),
             File("/etc/kubernetes/pki/ca.key", ca.key, "0600"),
             File(f"{DIRECTORY}/init.yaml", documents, "0600"),
-            File(f"{LIBRARY}/remove-node.sh", read_script("lib.sh") + read_script("remove-node.sh"), "0755"),
+            File(f"{LIBRARY}/remove-node.sh", installed_script("remove-node.sh"), "0755"),
         ]
         variables = self._prepare_variables(self.first) | {"API_ENDPOINT": self.endpoint}
         return compose("init", variables, files, ["prepare.sh", "init.sh"])
@@ -171,6 +172,7 @@ class Cluster:
             "NODE_ADDRESS": host.address,
             "MACHINE_KIND": "local",
             "MODULES": "overlay br_netfilter vxlan",
+            "TUNNEL_LINKS": links_for_shell([VXLAN]),
             "MULTUS": "no",
             "KUBERNETES_VERSION": "1.36.3",
             "KUBERNETES_MINOR": "1.36",
@@ -187,7 +189,7 @@ def _host_files() -> list[File]:
         File("/etc/modules-load.d/cni-lab.conf", "overlay\nbr_netfilter\nvxlan\n"),
         File("/etc/sysctl.d/99-cni-lab.conf", "net.ipv4.ip_forward = 1\nnet.bridge.bridge-nf-call-iptables = 1\n"),
         File("/etc/crio/crio.conf.d/20-cni-lab.conf", '[crio.image]\npause_image = "registry.k8s.io/pause:3.10.2"\n'),
-        File(f"{LIBRARY}/reset.sh", read_script("lib.sh") + read_script("reset.sh"), "0755"),
+        File(f"{LIBRARY}/reset.sh", installed_script("reset.sh", {"TUNNEL_DEVICES": "vxlan.calico"}), "0755"),
     ]
 
 

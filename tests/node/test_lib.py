@@ -209,7 +209,7 @@ def test_full_disk(bash: Bash) -> None:
         (bash.etc / "conf").write_text(OLD)
         done = bash.files({"conf": "x" * 100_000})
         assert done.returncode == 1
-        assert f"cannot write {bash.etc}/conf, which is as it was: free some space" in done.stderr
+        assert f"cannot write {bash.etc}/conf, which is unchanged: free some space" in done.stderr
         assert bash.there() == {"conf": OLD}
         assert bash.files({"conf": NEW}).returncode == 0
         assert bash.there() == {"conf": NEW}

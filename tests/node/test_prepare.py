@@ -14,7 +14,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from components.node.script import File, compose, read_script
+from components.node.script import File, compose, installed_script
+from components.spec.modes import VXLAN, links_for_shell
 from tests.node.conftest import Host, Hosts
 from tests.node.packages import Repositories
 
@@ -60,7 +61,7 @@ def files(crio: str = "[crio.image]\n", registries: str = "") -> list[File]:
         File("/etc/systemd/networkd.conf.d/50-cni-lab.conf", "[Network]\nManageForeignRoutes=no\n"),
         File("/etc/crio/crio.conf.d/20-cni-lab.conf", crio),
         *([File("/etc/containers/registries.conf.d/50-cni-lab.conf", registries)] if registries else []),
-        File(RESET, read_script("lib.sh") + read_script("reset.sh"), "0755"),
+        File(RESET, installed_script("reset.sh", {"TUNNEL_DEVICES": "vxlan.calico tunl0"}), "0755"),
     ]
 
 
@@ -71,6 +72,7 @@ def program(host: Host, repositories: Repositories, wanted: list[File] | None = 
         "NODE_ADDRESS": host.address,
         "MACHINE_KIND": "existing",
         "MODULES": MODULES,
+        "TUNNEL_LINKS": links_for_shell([VXLAN]),
         "MULTUS": "yes",
         "KUBERNETES_VERSION": "1.36.3",
         "KUBERNETES_MINOR": "1.36",
@@ -454,10 +456,10 @@ def test_reset(clean: Host, repositories: Repositories) -> None:
     assert clean.read("systemctl show -P ActiveEnterTimestampMonotonic ssh") == before
     clean.read("ip link delete br-theirs; nft delete table ip theirs; iptables -F FORWARD; iptables -X THEIRS")
 
-    lone = read_script("lib.sh") + read_script("reset.sh")
+    lone = installed_script("reset.sh", {"TUNNEL_DEVICES": "vxlan.calico tunl0"})
     clean.read("install -D /dev/null /etc/kubernetes/admin.conf; ip link add cali123 type dummy || true")
     done = clean.shell("bash -s", lone)
-    assert done.returncode == 0 and "nothing of ours: left as it is" in done.stderr
+    assert done.returncode == 0 and "nothing of ours: it is left as it is" in done.stderr
     assert clean.read("ls /etc/kubernetes") == "admin.conf"
 
 

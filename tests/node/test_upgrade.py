@@ -54,6 +54,7 @@ def variables(host: Host, repositories: Repositories, version: str, part: str) -
         "API_ENDPOINT": f"{host.address}:6443",
         "MACHINE_KIND": "existing",
         "MODULES": "overlay",
+        "TUNNEL_LINKS": "",
         "MULTUS": "yes",
         "KUBERNETES_VERSION": version,
         "KUBERNETES_MINOR": version.rpartition(".")[0],

@@ -18,6 +18,7 @@ from pulumi_command import local, remote
 from components.machines.keys import ssh_key
 from components.machines.machine import Machine
 from components.spec import addresses, models, names
+from components.spec.modes import links_for_shell
 
 # Pulumi starts its plugins in the project's folder, and an absolute path would tie the state to one clone. These paths
 # are links to the scripts of this folder: states of labs that stand hold them, so that another path would show as a
@@ -77,7 +78,12 @@ class Containers(pulumi.ComponentResource):
         )
         self._common: Environment = {"STACK": args.stack, "OWNER": owner, "ENGINE": engine.stdout}
         needs = " ".join(addresses.kernel_modules(lab))
-        kernel = self._command("kernel", "kernel.sh", {"KERNEL": needs, "MACHINES": str(len(lab.nodes))}, after=engine)
+        kernel = self._command(
+            "kernel",
+            "kernel.sh",
+            {"KERNEL": needs, "TUNNEL_LINKS": links_for_shell(lab.tunnels), "MACHINES": str(len(lab.nodes))},
+            after=engine,
+        )
         image = self._image(kernel)
         networks = {subnet: self._network(subnet, kernel) for subnet in lab.network.subnets}
         self.machines = {node.name: self._machine(node, image, networks[node.subnet]) for node in lab.nodes}

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# engine.sh create|delete: the container engine of this computer, printed by name; last at destroy, the sweep.
+# engine.sh create|delete: create prints the name of this computer's container engine; delete, which runs last at
+# destroy, removes whatever is left of the lab.
 # Environment: ENGINE (auto, podman or docker), STACK, OWNER; for delete, PULUMI_COMMAND_STDOUT: what create printed.
 set -euo pipefail
 here=$(dirname -- "$(readlink -f -- "${BASH_SOURCE[0]}")")
@@ -10,10 +11,10 @@ source "$here/lib.sh"
 create() {
   local tool said
   [[ $(uname -s) == Linux ]] || fail "machines.provider local needs Linux, this is $(uname -s); use a Linux VM"
-  ((EUID == 0)) || fail "machines.provider local needs root, for networks that this computer can reach:" \
+  ((EUID == 0)) || fail "machines.provider local needs root, to make networks that this computer can reach:" \
     "sudo ./lab up $STACK"
   for tool in ip nft unshare flock timeout; do
-    command -v "$tool" >/dev/null || fail "$tool is missing here; apt install iproute2 nftables util-linux coreutils"
+    command -v "$tool" >/dev/null || fail "$tool is not installed; apt install iproute2 nftables util-linux coreutils"
   done
   if [[ $ENGINE == auto ]]; then
     ENGINE=podman
@@ -21,11 +22,11 @@ create() {
   fi
   command -v "$ENGINE" >/dev/null || fail "machines.engine: $ENGINE is not installed here; apt install $ENGINE"
   said=$("$ENGINE" ps 2>&1) ||
-    fail "machines.engine: $ENGINE does not work here ($(word_of "$said")); mend it until '$ENGINE ps' succeeds"
+    fail "machines.engine: $ENGINE does not work here ($(error_line "$said")); repair it until '$ENGINE ps' succeeds"
   printf '%s\n' "$ENGINE"
 }
 
-# What a killed run made and no state knows. All that the state knows is gone by now.
+# Removes what a killed run made and no state knows. Everything that the state knows is gone by now.
 sweep() {
   local name names
   ENGINE=${PULUMI_COMMAND_STDOUT:?}

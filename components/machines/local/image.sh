@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# image.sh create: the image that machines start from; prints its id.
-# It stays when the lab goes: other labs on this computer start from it too.
+# image.sh create: pulls or builds the image that machines start from, and prints its id. The image stays when the lab
+# goes, because other labs on this computer start from it too.
 # Environment: ENGINE STACK OWNER LOGIN IMAGE, and where IMAGE may be built: BASE_IMAGE, PACKAGES.
 set -euo pipefail
 here=$(dirname -- "$(readlink -f -- "${BASH_SOURCE[0]}")")
@@ -8,7 +8,7 @@ here=$(dirname -- "$(readlink -f -- "${BASH_SOURCE[0]}")")
 source "$here/lib.sh"
 : "${STACK:?}" "${OWNER:?}" "${ENGINE:?}" "${LOGIN:?}" "${IMAGE:?}"
 
-# Its id, or nothing where the engine does not have it; a pull or a build is tried then, and says what is wrong.
+# id_of IMAGE: its id, or nothing. Any error of the engine shows again at the pull or the build that follows.
 id_of() {
   local found
   ! found=$("$ENGINE" image inspect --format '{{.Id}}' "$1" 2>&1) || printf '%s\n' "$found"
@@ -20,19 +20,19 @@ from_registry() {
     --build-arg "PACKAGES=$PACKAGES" --file "$here/Containerfile" "$here" >&2
 }
 
-# Packages are verified against Debian's archive keys, those of this computer's apt or of debian-archive-keyring.
+# Packages are verified with Debian's archive keys, from this computer's apt or from debian-archive-keyring.
 from_packages() {
   local sources=http://deb.debian.org/debian file
   for file in /etc/apt/sources.list.d/debian.sources /etc/apt/sources.list; do
-    # A Debian 12 computer's own sources are the ones that work from here.
+    # On Debian 12, this computer's own sources are those that it can reach.
     if [[ -s $file ]] && grep -q bookworm "$file"; then sources=$file && break; fi
   done
   log "building $1 from Debian packages ($sources): no registry answers"
-  # A killed build leaves its half-made root here, and the next one clears it.
+  # A killed build leaves a half-made root directory here; the next build removes it.
   rm -rf --one-file-system /var/tmp/cni-lab-image
   mkdir -p /var/tmp/cni-lab-image
   export TMPDIR=/var/tmp/cni-lab-image SETUP="$here/local-image-setup.sh"
-  # The image gets its name when all of it is there: half of a root is an image, too.
+  # The image gets its name at the end, because half of a root directory would be an image, too.
   # shellcheck disable=SC2016  # mmdebstrap's own shell expands the hook.
   timeout 1200 mmdebstrap --quiet --variant=apt \
     --include="${PACKAGES// /,}" --aptopt='Apt::Install-Recommends "false"' \
@@ -43,9 +43,9 @@ from_packages() {
   rm -rf --one-file-system /var/tmp/cni-lab-image
 }
 
-# A container that is never started shows what the image holds.
+# Looks into the image with a container that is never started.
 check() {
-  # No node has an underscore in its name.
+  # No node's name contains an underscore.
   local probe="cni-lab-$STACK-_probe" file said missing=()
   ! ours container "$probe" || remove_container "$probe"
   "$ENGINE" create --name "$probe" --label "cni-lab.stack=$STACK" --label "cni-lab.owner=$OWNER" --network none \
@@ -60,20 +60,20 @@ check() {
 
 create() {
   local said
-  # A build may take its 20 minutes.
+  # A build may take 20 minutes.
   lock images/machine 1500
   if [[ -n $(id_of "$IMAGE") ]]; then
-    log "$IMAGE is here"
+    log "$IMAGE is on this computer"
   elif [[ -z ${BASE_IMAGE:-} ]]; then
     said=$(timeout 900 "$ENGINE" pull "$IMAGE" 2>&1) ||
-      fail "machines.image $IMAGE is not on this computer and cannot be pulled ($(word_of "$said"));" \
+      fail "machines.image $IMAGE is not on this computer and cannot be pulled ($(error_line "$said"));" \
         "build or load it first"
   elif said=$(timeout 300 "$ENGINE" pull "$BASE_IMAGE" 2>&1); then
     from_registry "$IMAGE"
   elif command -v mmdebstrap >/dev/null; then
     from_packages "$IMAGE"
   else
-    fail "no machine image: $BASE_IMAGE cannot be pulled ($(word_of "$said")) and mmdebstrap is not installed;" \
+    fail "no machine image: $BASE_IMAGE cannot be pulled ($(error_line "$said")) and mmdebstrap is not installed;" \
       "apt install mmdebstrap, or name an image in machines.image"
   fi
   check "$IMAGE"

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Runs inside a new machine: inside.sh LOGIN AUTHORIZED_KEY, the SSH host key on stdin.
+# inside.sh LOGIN AUTHORIZED_KEY: runs inside a new machine and sets up SSH there. stdin: the machine's SSH host key.
 set -euo pipefail
 login=$1 authorized_key=$2
 
@@ -9,7 +9,7 @@ ssh-keygen -y -f /etc/ssh/ssh_host_ed25519_key >/etc/ssh/ssh_host_ed25519_key.pu
 umask 022
 
 id "$login" >/dev/null 2>&1 || useradd --create-home --shell /bin/bash "$login"
-# No password, yet not locked: sshd refuses locked accounts.
+# The account has no password, but must not be locked: sshd refuses locked accounts.
 usermod --password '*' "$login"
 home=$(getent passwd "$login" | cut -d: -f6)
 group=$(id --group --name "$login")
@@ -22,7 +22,7 @@ if [[ $login != root ]]; then
   chmod 0440 /etc/sudoers.d/90-cni-lab
 fi
 
-# Many steps may connect at once; the only host key is the one that Pulumi has pinned.
+# Many steps may connect at once. The only host key is the one that Pulumi has pinned.
 cat >/etc/ssh/sshd_config.d/00-cni-lab.conf <<'CONFIG'
 HostKey /etc/ssh/ssh_host_ed25519_key
 PasswordAuthentication no

@@ -1,7 +1,7 @@
 # shellcheck shell=bash
-# Sourced by the other scripts here: messages, the container engine, and what belongs to this lab.
-# Everything a lab makes carries two labels: its stack, and the fingerprint of its SSH key (OWNER), which only this
-# lab's state knows. What lacks either is somebody else's and is never touched.
+# Functions for the other scripts here: messages, locks, the container engine, and what belongs to this lab.
+# Everything that a lab makes carries two labels: the stack (STACK), and the fingerprint of the lab's SSH key (OWNER),
+# which only this lab's state knows. Anything that lacks one of them is somebody else's and is never touched.
 set -euo pipefail
 
 log() { printf '%s\n' "$*" >&2; }
@@ -11,8 +11,8 @@ fail() {
   exit 1
 }
 
-# word_of TEXT: the one line of an engine's answer that says what is wrong.
-word_of() {
+# error_line TEXT: the line of an engine's output that says what is wrong.
+error_line() {
   local line found=${1##*$'\n'}
   while read -r line; do [[ $line != [Ee]rror* ]] || found=$line; done <<<"$1"
   printf '%s' "$found"
@@ -20,54 +20,55 @@ word_of() {
 
 LOCKS=/run/lock/cni-lab
 
-# lock NAME SECONDS: one run at a time for what NAME stands for, also after Pulumi was killed and its scripts were not.
-# Whatever outlives us (a container's monitor) must be started with 9>&-.
+# lock NAME SECONDS: allow one run at a time for NAME, even when Pulumi was killed and its scripts still run. A process
+# that outlives this script, such as a container's monitor, must be started with 9>&-, or it would keep the lock.
 lock() {
   mkdir -p "$LOCKS/${1%/*}"
   exec 9>"$LOCKS/$1"
-  flock --wait "$2" 9 || fail "another run has been at work on $1 for $2 s; wait for it, or end it, and run again"
+  flock --wait "$2" 9 || fail "another run has been working on $1 for $2 s; wait for it, or end it, and run again"
 }
 
-# Waits until no script is making or removing a machine of this stack. Longer than any of them takes.
+# settle: wait until no script creates or removes a machine of this stack; longer than any of them takes.
 settle() {
   local file
   for file in "$LOCKS/stacks/$STACK/machine-"*; do
     [[ ! -e $file ]] || flock --wait 300 "$file" true ||
-      fail "another run has been at work on a machine for 300 s ($file); wait for it, or end it, and run again"
+      fail "another run has been working on a machine for 300 s ($file); wait for it, or end it, and run again"
   done
 }
 
-# What changes anything runs in a session of its own, so that what kills our process group lets it finish: an engine
-# killed in mid-start forgets network interfaces and addresses.
+# engine WORD…: run a command of the engine that changes something. It gets a session of its own, so that a signal to
+# our process group does not kill it: an engine that is killed while it starts a container leaves network interfaces and
+# addresses behind.
 engine() { setsid --wait "$ENGINE" "$@"; }
 
-# exists KIND NAME (container, volume, network). An engine that does not answer ends the script: that is no "no".
-# (Said explicitly, here and below, because errexit is off in whatever a condition calls.)
+# exists KIND NAME: whether there is that container, volume or network. If the engine does not answer, the script fails.
+# Here and below that is written out, because errexit is off inside a condition.
 exists() {
   local names try list=(ls --format '{{.Name}}')
   [[ $1 != container ]] || list=(ls --all --format '{{.Names}}')
   for try in 1 2 3; do
-    # Listing can stumble over what another process is just removing.
+    # A list can fail while another process removes something.
     ! names=$("$ENGINE" "$1" "${list[@]}") || break
-    ((try < 3)) || fail "$ENGINE does not say which ${1}s there are; mend it until '$ENGINE $1 ls' succeeds"
+    ((try < 3)) || fail "$ENGINE does not list its ${1}s; repair it until '$ENGINE $1 ls' succeeds"
     sleep 1
   done
   [[ $'\n'$names$'\n' == *$'\n'$2$'\n'* ]]
 }
 
-# ours KIND NAME: false where there is none; a foreign one of that name is refused.
+# ours KIND NAME: whether there is one that this lab made. Fails if there is one that it did not make.
 ours() {
   local labels=.Labels found
   exists "$1" "$2" || return 1
   [[ $1 != container ]] || labels=.Config.Labels
   labels="{{index $labels \"cni-lab.stack\"}} {{index $labels \"cni-lab.owner\"}}"
   found=$("$ENGINE" "$1" inspect --format "$labels" "$2") ||
-    fail "$ENGINE does not say whose $1 $2 is; run again"
-  [[ $found == "$STACK $OWNER" ]] || fail "the $1 $2 exists in $ENGINE and is not of this lab's making;" \
+    fail "$ENGINE does not show the labels of the $1 $2; run again"
+  [[ $found == "$STACK $OWNER" ]] || fail "the $1 $2 exists in $ENGINE, and this lab did not make it;" \
     "rename this stack, or, if nobody needs it: $ENGINE $1 rm --force $2"
 }
 
-# listed KIND [FILTER…]: names of this lab's containers, volumes or networks.
+# listed KIND [FILTER…]: the names of this lab's containers, volumes or networks.
 listed() {
   local kind=$1 format='{{.Name}}' list=(ls) filter
   shift
@@ -79,10 +80,10 @@ listed() {
 remove_volume() {
   local said
   said=$(engine volume rm "$1" 2>&1) || ! exists volume "$1" ||
-    fail "$ENGINE cannot remove the volume $1 ($(word_of "$said")); run again"
+    fail "$ENGINE cannot remove the volume $1 ($(error_line "$said")); run again"
 }
 
-# Anonymous volumes go with the container; nested mounts can keep it busy for a moment after its kill.
+# Removes the container and its anonymous volumes. Nested mounts can keep it busy for a moment after it is killed.
 remove_container() {
   local try now=()
   [[ $ENGINE != podman ]] || now=(--time 0)

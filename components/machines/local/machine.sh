@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# machine.sh create|update|delete: one machine, a container that runs systemd and sshd; prints its id.
+# machine.sh create|update|delete: one machine, a container that runs systemd and sshd. create and update print its id.
 # stdin: the machine's SSH host key (private). Environment: ENGINE STACK OWNER NODE NETWORK ADDRESS IMAGE LOGIN
-# AUTHORIZED_KEY HOST_KEY (public), and perhaps empty: CPUS MEMORY MOUNTS RUN_ARGS (one argument a line).
+# AUTHORIZED_KEY HOST_KEY (public), and these, which may be empty: CPUS MEMORY MOUNTS RUN_ARGS (one argument a line).
 set -euo pipefail
 here=$(dirname -- "$(readlink -f -- "${BASH_SOURCE[0]}")")
 # shellcheck source=components/machines/local/lib.sh
@@ -14,12 +14,12 @@ remove() {
   ! ours volume "$name" || remove_volume "$name"
 }
 
-# What a create that fails leaves is not in Pulumi's state, so it goes at once; the machine's last words stay.
+# Pulumi's state knows nothing of a create that failed, so this removes the machine, after showing its last output.
 give_up() {
   local status=$?
   trap - EXIT
   if ((status)) && exists container "$name"; then
-    log "--- last words of $NODE:"
+    log "--- the last output of $NODE:"
     if [[ $("$ENGINE" container inspect --format '{{.State.Running}}' "$name") == true ]]; then
       timeout 20 "$ENGINE" exec "$name" journalctl --no-pager --lines 15 --output cat >&2 || true
     else
@@ -31,14 +31,14 @@ give_up() {
   exit "$status"
 }
 
-# waited SECONDS WHAT COMMAND…: until COMMAND succeeds. A machine that has stopped is not waited for.
+# waited SECONDS WHAT COMMAND…: wait until COMMAND succeeds. Fails at once when the machine has stopped.
 waited() {
   local deadline=$((SECONDS + $1)) what=$2 running
   shift 2
   until "$@"; do
     running=$("$ENGINE" container inspect --format '{{.State.Running}}' "$name")
-    [[ $running == true ]] || fail "$NODE stopped while waiting until $what; its last words are below"
-    ((SECONDS < deadline)) || fail "$NODE: gave up waiting until $what; its last words are below"
+    [[ $running == true ]] || fail "$NODE stopped while waiting until $what; its last output is below"
+    ((SECONDS < deadline)) || fail "$NODE: gave up waiting until $what; its last output is below"
     sleep 0.3
   done
 }
@@ -49,7 +49,8 @@ booted() {
   [[ $state == running || $state == degraded ]]
 }
 
-# Answers at its address with the very key that Pulumi has pinned; without ssh-keyscan here, answers at all.
+# Whether the machine's sshd answers at its address with the key that Pulumi has pinned. If this computer has no
+# ssh-keyscan, whether it answers at all.
 answers() {
   local said
   if command -v ssh-keyscan >/dev/null; then
@@ -65,7 +66,7 @@ check_address() {
   local holder holders taken shown='{{range .NetworkSettings.Networks}}{{.IPAddress}} {{end}}'
   holders=$("$ENGINE" ps --all --filter "network=$NETWORK" --format '{{.Names}}')
   for holder in $holders; do
-    # One that went away meanwhile holds nothing; anything else the engine says again at start.
+    # A container that is gone by now has no address. Any other error shows again at the start.
     taken=$("$ENGINE" container inspect --format "$shown" "$holder") || continue
     [[ " $taken" != *" $ADDRESS "* ]] || fail "nodes: $ADDRESS of $NODE is taken by the container $holder;" \
       "remove that or give $NODE another address"
@@ -78,14 +79,14 @@ create() {
   exists network "$NETWORK" || fail "the network $NETWORK is not known to $ENGINE; run ./lab destroy $STACK, then up"
   check_address
   said=$("$ENGINE" image inspect --format '{{.Id}}' "$IMAGE" 2>&1) ||
-    fail "the machine image $IMAGE is gone ($(word_of "$said")); load it again, or run ./lab destroy $STACK, then up"
+    fail "the machine image $IMAGE is gone ($(error_line "$said")); load it again, or run ./lab destroy $STACK, then up"
   trap give_up EXIT
   trap 'exit 143' HUP INT TERM
   engine volume create --label "cni-lab.stack=$STACK" --label "cni-lab.owner=$OWNER" "$name" >/dev/null
   options=(--name "$name" --hostname "$NODE" --label "cni-lab.stack=$STACK" --label "cni-lab.owner=$OWNER"
     --label "cni-lab.node=$NODE" --network "$NETWORK" --ip "$ADDRESS" --privileged --pids-limit=-1
     --env "container=$ENGINE" --stop-signal SIGRTMIN+3 --entrypoint /sbin/init)
-  # /var is a volume because overlay does not go on overlay: images, etcd, kubelet and CNI state.
+  # /var is a volume, because CRI-O's overlays cannot be on the container's own overlay.
   case $ENGINE in
     podman) options+=(--systemd=always --volume "$name:/var:dev,exec,suid") ;;
     docker) options+=(--cgroupns=private --tmpfs /run --tmpfs /run/lock --tmpfs /tmp --volume "$name:/var") ;;
@@ -96,15 +97,15 @@ create() {
   while read -r extra; do [[ -z $extra ]] || options+=(--volume "$extra"); done <<<"${MOUNTS:-}"
   while read -r extra; do [[ -z $extra ]] || options+=("$extra"); done <<<"${RUN_ARGS:-}"
   said=$(engine create "${options[@]}" "$IMAGE" 2>&1 </dev/null) ||
-    fail "$ENGINE cannot make $NODE: $(word_of "$said"); see machines.runArgs, extraMounts, cpus and memory"
+    fail "$ENGINE cannot make $NODE: $(error_line "$said"); see machines.runArgs, extraMounts, cpus and memory"
   if ! said=$(engine start "$name" 2>&1 </dev/null 9>&-); then
     [[ $said != *"already allocated"* ]] || fail "nodes: $ENGINE holds $ADDRESS of $NODE for a container that is gone" \
-      "($(word_of "$said")); give $NODE another address, or restart this computer"
-    fail "$ENGINE cannot start $NODE at $ADDRESS: $(word_of "$said");" \
+      "($(error_line "$said")); give $NODE another address, or restart this computer"
+    fail "$ENGINE cannot start $NODE at $ADDRESS: $(error_line "$said");" \
       "see machines.runArgs, extraMounts, cpus and memory"
   fi
   waited 120 "systemd has booted it" booted </dev/null
-  # The host key goes from our stdin to the machine's: on no disk but its own, in no argument, in no environment.
+  # The host key goes from our stdin to the machine's, so it is on no other disk, in no argument and in no environment.
   said=$(timeout 60 "$ENGINE" exec --interactive "$name" bash -c "$(<"$here/inside.sh")" \
     local-inside "$LOGIN" "$AUTHORIZED_KEY" 2>&1) || fail "$NODE cannot be set up for SSH: $said"
   waited 60 "it answers on SSH at $ADDRESS with its own host key" answers </dev/null

@@ -1,24 +1,25 @@
 #!/usr/bin/env bash
-# network.sh create|update|delete: one subnet of the lab as a bridge network; prints its id.
-# Environment: ENGINE STACK OWNER NETWORK, and but for delete SUBNET GATEWAY MTU LAB_SUBNETS CLUSTER_RANGES (CIDRs
-# separated by spaces: all of the lab's subnets; the pods' and the Services' ranges).
+# network.sh create|update|delete: one subnet of the lab as a bridge network. create and update print its name.
+# Environment: ENGINE STACK OWNER NETWORK; for create and update also SUBNET GATEWAY MTU, and LAB_SUBNETS CLUSTER_RANGES
+# (CIDRs separated by spaces: all subnets of the lab; the ranges of pods and Services).
 set -euo pipefail
 here=$(dirname -- "$(readlink -f -- "${BASH_SOURCE[0]}")")
 # shellcheck source=components/machines/local/lib.sh
 source "$here/lib.sh"
 : "${STACK:?}" "${OWNER:?}" "${ENGINE:?}" "${NETWORK:?}"
 
-number() {
+# ipv4_number ADDRESS: the address as a number.
+ipv4_number() {
   local a b c d
   IFS=. read -r a b c d <<<"$1"
   printf '%d' $(((a << 24) + (b << 16) + (c << 8) + d))
 }
 
-# overlap CIDR CIDR
+# overlap CIDR CIDR: whether they have an address in common.
 overlap() {
   local one=${1#*/} two=${2#*/} shift
   shift=$((32 - (one < two ? one : two)))
-  (($(number "${1%/*}") >> shift == $(number "${2%/*}") >> shift))
+  (($(ipv4_number "${1%/*}") >> shift == $(ipv4_number "${2%/*}") >> shift))
 }
 
 ranges_of() {
@@ -30,7 +31,7 @@ ranges_of() {
 
 in_use() { fail "network.subnets: $SUBNET is in use on this computer by $1; choose another range"; }
 
-# Refuses a range that an interface, a route inside it, or a network of the engine already has.
+# Fails if a network of the engine, an interface, or a route to a part of the range has it already.
 check_free() {
   local found name range word
   found=$("$ENGINE" network ls --format '{{.Name}}')
@@ -48,7 +49,7 @@ check_free() {
   while read -r range _; do
     [[ $range == [0-9]* ]] || continue
     [[ $range == */* ]] || range+=/32
-    # A wider route, e.g. a VPN's 10.0.0.0/8, gives way to ours.
+    # A wider route, such as a VPN's 10.0.0.0/8, may stay: ours is more specific.
     ((${range#*/} < ${SUBNET#*/})) || ! overlap "$SUBNET" "$range" || in_use "the route to $range"
   done <<<"$found"
 }
@@ -60,9 +61,9 @@ bridge_of() {
   esac
 }
 
-# This computer routes between the lab's subnets as a VPC's router does: addresses are kept (what is not tracked is
-# not translated), what does not come from the subnet's own range is dropped, and no pod or Service address leaves.
-# `fib … local` keeps this computer's own connections to the machines tracked.
+# This computer routes between the lab's subnets as a VPC's router does. Addresses are kept, because packets that are
+# not tracked are not translated. Packets whose source is not in the subnet's range are dropped, and none leaves for a
+# pod's or a Service's address. `fib … local` excepts connections of this computer to the machines, which stay tracked.
 route() {
   local bridge other
   bridge=$(bridge_of)
@@ -86,7 +87,7 @@ table inet $NETWORK {
 }
 RULES
   [[ $ENGINE == docker ]] || return 0
-  # Docker keeps its networks apart, and asks this chain first.
+  # Docker isolates its networks from one another, and evaluates this chain first.
   forget_docker_rules
   for other in $LAB_SUBNETS; do
     iptables --wait 30 --insert DOCKER-USER --source "$SUBNET" --destination "$other" \
@@ -118,7 +119,7 @@ create() {
       ;;
   esac
   said=$(engine network create "${options[@]}" "$NETWORK" 2>&1) ||
-    fail "$ENGINE cannot make the network $NETWORK ($SUBNET): $(word_of "$said")"
+    fail "$ENGINE cannot make the network $NETWORK ($SUBNET): $(error_line "$said")"
   update
 }
 
@@ -128,7 +129,8 @@ update() {
   printf '%s\n' "$NETWORK"
 }
 
-# drop_bridge NAME RANGE: what a killed podman left of a network that is gone. Its range tells it from a newer one.
+# drop_bridge NAME RANGE: delete the bridge that a killed podman left of a removed network. A newer bridge of that name
+# has another range and stays.
 drop_bridge() {
   local link found range
   [[ -e /sys/class/net/$1 ]] || return 0
@@ -141,7 +143,7 @@ drop_bridge() {
   ip link delete "$1"
 }
 
-# Machines of ours that are still on it are what a killed run left. Anyone else's are not ours to remove.
+# Containers of this lab that are still on the network are what a killed run left. Those of others are not removed.
 remove() {
   local name names said bridge range
   settle
@@ -152,7 +154,7 @@ remove() {
   done
   bridge=$(bridge_of) range=$(ranges_of "$NETWORK")
   said=$(engine network rm "$NETWORK" 2>&1) ||
-    fail "the network $NETWORK cannot be removed: $(word_of "$said"); take away what is attached to it and run again"
+    fail "the network $NETWORK cannot be removed: $(error_line "$said"); take away what is attached to it and run again"
   drop_bridge "$bridge" "${range%% *}"
 }
 
