@@ -98,7 +98,8 @@ def run(stack: str, *, fast: bool = False, keep: bool = False) -> int:
         stage.pause()
         stage.step(1, "Build it")
         real = f"{len(live.access)} machines with a kernel's real links, routes, ARP and tunnels"
-        stage.show([Text(f"  $ ./lab sandbox {stack}", style="bold"), f"  {real}, in {seconds:.1f} s"])
+        stage.show(story.command(f"sandbox {stack}"))
+        stage.show([f"  {real}, in {seconds:.1f} s"])
         stage.show(line for note in standing.notes for line in story.paragraph(note))
         stage.pause()
         code = asyncio.run(_tell(stack, name, live, stage))
@@ -128,7 +129,7 @@ async def _tell(stack: str, name: str, live: Live, stage: Stage) -> int:
     fault, target, source, destination = chosen
     stage.step(3, "Follow a packet")
     ends = f"{source.workload}@{source.node} {destination.workload}@{destination.node}"
-    stage.show([Text(f"  $ ./lab walk {stack} {ends} --capture", style="bold")])
+    stage.show(story.command(f"walk {stack} {ends} --capture"))
     found = walk(live, reading, source, destination, destination.address)
     stage.show(story.way(found))
     if problem := missing_tools(["tcpdump"]):
@@ -143,18 +144,18 @@ async def _tell(stack: str, name: str, live: Live, stage: Stage) -> int:
     started = time.monotonic()
     reading = await read_lab(live)
     results = verify(live, reading)
-    stage.show([Text(f"  $ ./lab verify {stack}", style="bold")])
+    stage.show(story.command(f"verify {stack}"))
     stage.show(story.summary(results, time.monotonic() - started))
     stage.show(story.failures(results, expected))
-    stage.show([Text(f"  $ ./lab walk {stack} {ends}", style="bold")])
+    stage.show(story.command(f"walk {stack} {ends}"))
     stage.show(story.way(walk(live, reading, source, destination, destination.address)))
     stage.pause()
     found_it = {r.expectation.id for r in results if r.status != "passed"} == {e.id for e in expected.failed}
     stage.step(5, "Mend it")
     mended = await mend(live, name)
-    stage.show([Text(f"  $ ./lab mend {stack}", style="bold")])
+    stage.show(story.command(f"mend {stack}"))
     stage.show(f"  {node}: {fault_id}: {how}" for node, fault_id, how in mended.done)
-    stage.show([Text(f"  $ ./lab verify {stack}", style="bold")])
+    stage.show(story.command(f"verify {stack}"))
     started = time.monotonic()
     reading = await read_lab(live)
     results = verify(live, reading)
@@ -166,7 +167,7 @@ async def _tell(stack: str, name: str, live: Live, stage: Stage) -> int:
 
 async def _verify(stack: str, live: Live, stage: Stage) -> Reading:
     stage.step(2, "Check it")
-    stage.show([Text(f"  $ ./lab verify {stack}", style="bold")])
+    stage.show(story.command(f"verify {stack}"))
     started = time.monotonic()
     reading = await read_lab(live)
     results = verify(live, reading)

@@ -44,6 +44,13 @@ def _wrapped(text: str, indent: str = "  ", style: str = "") -> Iterator[Text]:
         yield Text(line, style=style)
 
 
+def command(text: str) -> Iterator[Text]:
+    """What a person types, in lines that fit."""
+    lines = textwrap.wrap(f"$ ./lab {text}", WIDTH - 4, subsequent_indent="    ", break_on_hyphens=False)
+    for number, line in enumerate(lines, 1):
+        yield Text(f"  {line}" + (" \\" if number < len(lines) else ""), style="bold")
+
+
 def paragraph(text: str) -> Iterator[Text]:
     """A note in lines that fit."""
     return _wrapped(text)
@@ -203,7 +210,7 @@ def _addresses(text: str) -> str:
 
 
 def broken(stack: str, fault: Fault, target: Target) -> Iterator[Text]:
-    yield Text(f"  $ ./lab break {stack} {fault.id}", style="bold")
+    yield from command(f"break {stack} {fault.id}")
     yield from _wrapped(f"{target.what[0].upper()}{target.what[1:]}.")
 
 

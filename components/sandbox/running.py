@@ -94,9 +94,12 @@ class Running:
         process = self._process
         if process is None:
             return
-        process.kill()
-        with contextlib.suppress(subprocess.TimeoutExpired):
+        end(process.pid)
+        try:
             process.wait(_STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
         for stream in (process.stdin, process.stdout):
             if stream is not None:
                 with contextlib.suppress(OSError):
@@ -229,9 +232,15 @@ def machine_pids(holder: int, nodes: Sequence[str]) -> dict[str, int]:
 
 
 def end(pid: int) -> None:
-    """End a sandbox by the process that `Running.pid` named."""
-    with contextlib.suppress(ProcessLookupError):
-        os.kill(pid, signal.SIGKILL)
+    """End a sandbox by the process that `Running.pid` named, `unshare`. Its child goes first: `unshare` then ends when
+    every process of the sandbox has."""
+    try:
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    except OSError:
+        children = []
+    for victim in children or [str(pid)]:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(int(victim), signal.SIGKILL)
 
 
 def _lines(path: Path, lines: Sequence[str]) -> None:

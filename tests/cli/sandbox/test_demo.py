@@ -1,0 +1,97 @@
+"""`./lab demo`: every stack in 80 columns, the fault found and mended; and what it shows where none can stand."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+from typer.testing import CliRunner
+
+from cli.lifecycle import pulumi_cli
+from cli.main import app
+from cli.sandbox import demo, story
+from cli.sandbox.choice import home
+from components.sandbox import life
+from components.sandbox.requirements import examine
+
+STACKS = sorted(path.name.split(".")[1] for path in (pulumi_cli.ROOT / "stacks").glob("Pulumi.*.yaml"))
+stands = pytest.mark.skipif(bool(examine().problem), reason=f"no sandbox can stand here: {examine().problem}")
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setattr(pulumi_cli, "HOME", tmp_path / ".lab")
+    yield
+    for name in life.names(home()):
+        life.remove(name, home())
+
+
+@stands
+@pytest.mark.parametrize("stack", STACKS)
+def test_a_stack_is_shown_broken_and_mended(stack: str) -> None:
+    result = CliRunner().invoke(app, ["demo", stack, "--fast"])
+    assert result.exit_code == 0, result.output
+    text = result.stdout
+    assert not [line for line in text.splitlines() if len(line) > 80]
+    assert text.startswith("A sandbox: ")
+    for number, title in enumerate(("Build it", "Check it", "Follow a packet", "Break it", "Mend it"), 1):
+        assert f"\n{number}  {title}\n" in text
+    assert text.count("all hold") == 2
+    assert re.search(r"These \d+, and nothing else, are what this fault must break\.", text)
+    assert re.search(r"^    STOP  ", text, re.M) and "The ping is answered." in text and "The ping is lost." in text
+    assert "caught by tcpdump at each place" in text or "missing: tcpdump" in text
+    assert not home().exists()
+
+
+@stands
+def test_with_keep_it_stands_under_the_stack_s_name() -> None:
+    assert CliRunner().invoke(app, ["demo", "cross-node", "--keep"]).exit_code == 0
+    assert life.names(home()) == ["cross-node"]
+    assert CliRunner().invoke(app, ["verify", "cross-node"]).exit_code == 0
+    again = CliRunner().invoke(app, ["demo", "cross-node", "--keep"])
+    assert again.exit_code == 1 and "stands already: `./lab sandbox cross-node --down`" in again.stderr
+
+
+def test_where_no_sandbox_can_stand_plan_and_recording_are_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "platform", "darwin")
+    result = CliRunner().invoke(app, ["demo"])
+    assert result.exit_code == 0
+    first, *rest = result.stdout.splitlines()
+    assert first.startswith("No live lab here: a sandbox needs Linux's network namespaces, which macOS has not")
+    assert "$ ./lab plan cfos-egress" in rest and any("resources in" in line for line in rest)
+    assert story.RECORDED.read_text().splitlines()[0] in rest
+
+
+@stands
+def test_the_recorded_walk_is_what_the_demo_shows() -> None:
+    """But for times, and the port that the kernel chose."""
+
+    def steady(text: str) -> list[str]:
+        text = re.sub(r"\+\d+\.\d+ ms", "+ ms", text)
+        return [re.sub(r"\.\d+ > (\S+)\.4789", r".PORT > \1.4789", line).strip() for line in text.splitlines()]
+
+    shown = CliRunner().invoke(app, ["demo", "--fast"]).stdout
+    walk = shown[shown.index("3  Follow a packet") : shown.index("4  Break it")].strip()
+    recorded = steady(story.RECORDED.read_text())
+    if "caught by tcpdump" not in walk:
+        pytest.skip("tcpdump is not installed")
+    assert steady(walk)[2:] == recorded
+
+
+def test_a_person_gets_time_to_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    slept: list[float] = []
+    monkeypatch.setattr(demo.time, "sleep", slept.append)
+    console = Console(width=80, quiet=True)
+    demo.Stage(console, paced=False).show(["one", "two"])
+    assert slept == []
+    demo.Stage(console, paced=True).show(["one", "two"])
+    assert len(slept) == 2
+
+
+def test_an_unknown_stack_is_refused() -> None:
+    result = CliRunner().invoke(app, ["demo", "nosuch"])
+    assert result.exit_code == 2 and "there is no stack 'nosuch'" in result.stderr

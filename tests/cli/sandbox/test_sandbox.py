@@ -1,0 +1,148 @@
+"""`./lab sandbox`, and the commands that read a lab, on a sandbox under the stack's name."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from click.testing import Result
+from typer.testing import CliRunner
+
+from cli.lifecycle import pulumi_cli
+from cli.main import app
+from cli.sandbox.choice import home
+from components.sandbox import life
+from components.sandbox.requirements import examine
+from components.verify import api
+
+STACK = "cross-node"
+
+if examine().problem:
+    pytest.skip(f"no sandbox can stand here: {examine().problem}", allow_module_level=True)
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Stack files and .lab/ of this test alone."""
+    root = tmp_path / "root"
+    shutil.copytree(pulumi_cli.ROOT / "stacks", root / "stacks")
+    monkeypatch.setattr(pulumi_cli, "ROOT", root)
+    monkeypatch.setattr(pulumi_cli, "HOME", root / ".lab")
+    monkeypatch.delenv("PULUMI_BACKEND_URL", raising=False)
+    yield root
+    for name in life.names(home()):
+        life.remove(name, home())
+
+
+def lab(*words: str) -> Result:
+    result = CliRunner().invoke(app, list(words))
+    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+    return result
+
+
+SAYS_SO = f"sandbox: {STACK} in network namespaces of this computer; no Kubernetes runs there"
+
+
+def test_up_read_break_mend_and_down() -> None:
+    assert lab("sandbox", "--list").stdout == "no sandbox stands\n"
+    built = lab("sandbox", STACK)
+    assert built.exit_code == 0 and f"{STACK} stands as a sandbox: 3 nodes, 3 pods" in built.stdout
+    assert "BGP's sessions and routes are as BIRD would have them: no BIRD runs" in built.stdout
+    again = lab("sandbox", STACK)
+    assert again.exit_code == 0 and f"the sandbox {STACK} stands since" in again.stdout
+    (row,) = json.loads(lab("sandbox", "--list", "--json").stdout)
+    assert (row["sandbox"], row["nodes"]) == (STACK, 3)
+
+    verified = lab("verify", STACK)
+    assert verified.exit_code == 0 and " 0 failed, 0 unknown" in verified.stdout and SAYS_SO in verified.stderr
+    document = json.loads(lab("verify", STACK, "--json").stdout)
+    assert document["sandbox"] is True
+    walked = lab("walk", STACK, "multitool@worker1", "multitool@worker2", "--json")
+    assert walked.exit_code == 0 and json.loads(walked.stdout)["sandbox"] is True and SAYS_SO in walked.stderr
+    listed = lab("addresses", STACK, "--json")
+    assert listed.exit_code == 0 and json.loads(listed.stdout)["sandbox"] is True
+
+    refused = lab("break", STACK, "source-dest-check", "--yes")
+    assert refused.exit_code == 2 and "machines.provider is local" in refused.stderr
+    assert lab("break", STACK, "proxy-arp-off", "--yes").exit_code == 0
+    assert lab("verify", STACK).exit_code == 1
+    mended = lab("mend", STACK)
+    assert mended.exit_code == 0 and "proxy-arp-off: put back" in mended.stdout
+    assert lab("verify", STACK).exit_code == 0
+
+    down = lab("sandbox", STACK, "--down")
+    assert down.exit_code == 0 and down.stdout == f"the sandbox {STACK} is gone\n"
+    assert lab("sandbox", STACK, "--down").stdout == f"no sandbox of {STACK} stands\n"
+    gone = lab("verify", STACK)
+    assert gone.exit_code == 2 and f"`./lab sandbox {STACK}` for one without machines" in gone.stderr
+
+
+def test_a_node_is_entered_and_the_kubeconfig_leads_to_the_api(capfd: pytest.CaptureFixture[str]) -> None:
+    lab("sandbox", STACK)
+    assert lab("ssh", STACK, "worker1", "--", "hostname; exit 7").exit_code == 7
+    assert capfd.readouterr().out == "worker1\n"
+    missing = lab("ssh", STACK, "worker9")
+    assert missing.exit_code == 2 and "it has: control1, worker1, worker2" in missing.stderr
+    config = lab("kubeconfig", STACK)
+    objects = asyncio.run(api.read(config.stdout))
+    assert [node["metadata"]["name"] for node in objects.of("nodes")] == ["control1", "worker1", "worker2"]
+    # What a client asks to find out which kinds there are.
+    paths = {"core": "/api/v1", "groups": "/apis"}
+    assert json.dumps(asyncio.run(discover(config.stdout, paths["core"]))).count('"pods"') == 1
+    groups = asyncio.run(discover(config.stdout, paths["groups"]))["groups"]
+    assert {"crd.projectcalico.org", "k8s.cni.cncf.io"} <= {group["name"] for group in groups}
+
+
+async def discover(kubeconfig: str, path: str) -> dict[str, list[dict[str, str]]]:
+    import httpx
+
+    server, context = api._client(kubeconfig)
+    async with httpx.AsyncClient(base_url=server, verify=context, trust_env=False) as client:
+        return (await client.get(path)).json()  # type: ignore[no-any-return]
+
+
+def test_where_the_lab_is_deployed_too_it_is_said_which_one_is_meant(elsewhere: Path) -> None:
+    lab("sandbox", STACK)
+    state = elsewhere / ".lab" / "state" / ".pulumi" / "stacks" / "cni-lab"
+    state.mkdir(parents=True)
+    (state / f"{STACK}.json").write_text("{}")
+    meant = lab("verify", STACK, "--sandbox")
+    assert meant.exit_code == 0 and SAYS_SO in meant.stderr
+    deployed = lab("verify", STACK)
+    assert deployed.exit_code != 0 and "the deployed lab is meant; say --sandbox for the sandbox" in deployed.stderr
+    lab("sandbox", STACK, "--down")
+    none = lab("verify", STACK, "--sandbox")
+    assert none.exit_code == 2 and f"no sandbox of {STACK} stands: run `./lab sandbox {STACK}` first" in none.stderr
+
+
+def test_a_changed_stack_file_is_said_so_and_rebuilt_when_asked(elsewhere: Path) -> None:
+    lab("sandbox", STACK)
+    file = elsewhere / "stacks" / f"Pulumi.{STACK}.yaml"
+    # The first pool's word alone.
+    file.write_text(file.read_text().replace("encapsulation: None", "encapsulation: VXLAN", 1))
+    changed = lab("sandbox", STACK)
+    assert changed.exit_code == 1 and "  calico.pools[0].encapsulation: None → VXLAN" in changed.stdout
+    assert f"`./lab sandbox {STACK} --rebuild` builds it anew" in changed.stderr
+    # What stands is what is checked.
+    verified = lab("verify", STACK)
+    assert verified.exit_code == 0 and "calico.pools[0].encapsulation: None → VXLAN" in verified.stderr
+    assert lab("sandbox", STACK, "--rebuild").exit_code == 0
+    verified = lab("verify", STACK)
+    assert verified.exit_code == 0 and "has changed" not in verified.stderr
+    links = lab("ssh", STACK, "worker1", "--", "ip link show vxlan.calico")
+    assert links.exit_code == 0
+
+
+def test_wrong_words_are_refused() -> None:
+    for words, said in (
+        (["nosuch"], "there is no stack 'nosuch'"),
+        ([], "name a stack, or say --list"),
+        ([STACK, "--down", "--rebuild"], "exclude one another"),
+        ([STACK, "--list"], "--list takes no stack"),
+    ):
+        result = lab("sandbox", *words)
+        assert result.exit_code == 2 and said in result.stderr, result.stderr
