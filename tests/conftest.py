@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+import sys
+from collections.abc import Iterator
 
 import pytest
 
@@ -31,3 +33,10 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     # At the end too, where a person looks, and where `-q` shows it.
     if examples.EXPLORING:
         terminalreporter.write_line(how_to_repeat(config))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def shared_plans_stay_as_they_are() -> Iterator[None]:
+    yield
+    if graphs := sys.modules.get("tests.support.graphs"):
+        graphs.assert_unchanged()

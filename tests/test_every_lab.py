@@ -10,14 +10,14 @@ from hypothesis import given
 
 from tests.strategies import labs
 from tests.support.examples import examples
-from tests.support.graphs import run_lab
+from tests.support.graphs import run_lab_once
 from tests.test_lab import check_every_graph
 
 
 @examples(25)
 @given(labs())
 def test_every_accepted_lab_plans(lab: dict[str, Any]) -> None:
-    preview = run_lab(lab, timeout_seconds=30)
+    preview = run_lab_once(lab, timeout_seconds=30)
     with tempfile.TemporaryDirectory() as folder:
         key = Path(folder) / "id"
         key.touch(mode=0o600)
@@ -26,4 +26,4 @@ def test_every_accepted_lab_plans(lab: dict[str, Any]) -> None:
             # An up reads the key; a preview does not.
             nodes = [n | {"ssh": n["ssh"] | {"privateKeyFile": str(key)}} for n in lab["nodes"]]
             lab = lab | {"machines": lab["machines"] | {"privateKeyFile": str(key)}, "nodes": nodes}
-        check_every_graph(preview, run_lab(lab, dry_run=False, timeout_seconds=30))
+        check_every_graph(preview, run_lab_once(lab, dry_run=False, timeout_seconds=30))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from functools import cache
 from typing import Any
 
 import networkx
@@ -12,11 +11,9 @@ import yaml
 
 from tests.support.graphs import COMMAND, ROOT, STACKS, STEP, Graph, connections, differences, run_lab, run_stack
 
-PREVIEW = cache(run_stack)
 
-
-@cache
 def simulated(stack: str) -> Graph:
+    """The graph of an `up` whose providers are made up."""
     return run_stack(stack, dry_run=False)
 
 
@@ -56,12 +53,12 @@ def check_every_graph(preview: Graph, up: Graph) -> None:
 
 @pytest.mark.parametrize("stack", STACKS)
 def test_every_stack_keeps_the_properties(stack: str) -> None:
-    check_every_graph(PREVIEW(stack), simulated(stack))
+    check_every_graph(run_stack(stack), simulated(stack))
 
 
 @pytest.mark.parametrize("stack", [s for s in STACKS if s != "components"])
 def test_what_runs_on_a_machine_goes_with_it(stack: str) -> None:
-    graph = PREVIEW(stack)
+    graph = run_stack(stack)
     machines = {r.urn for r in graph.of_type("aws:ec2/instance:Instance") + graph.of_type("command:local:Command")}
     init = graph.command(next(s for s in graph.of_type(STEP) if s.inputs["phase"] == "init"))
     for command in graph.of_type(COMMAND):
@@ -69,7 +66,7 @@ def test_what_runs_on_a_machine_goes_with_it(stack: str) -> None:
 
 
 def test_existing_hosts_are_reset_and_nothing_else_is_deleted_by_hand() -> None:
-    graph = PREVIEW("components")
+    graph = run_stack("components")
     undone = {
         s.inputs["node"] for s in graph.of_type(STEP) if "reset.sh" in (graph.command(s).inputs.get("delete") or "")
     }
@@ -79,7 +76,7 @@ def test_existing_hosts_are_reset_and_nothing_else_is_deleted_by_hand() -> None:
 @pytest.mark.parametrize("stack", [s for s in STACKS if s != "components"])
 def test_no_delete_dials_a_machine_that_may_be_lost(stack: str) -> None:
     """The engine runs the deletes of what waits for a machine before it replaces that machine."""
-    graph = PREVIEW(stack)
+    graph = run_stack(stack)
     for step in graph.of_type(STEP):
         if graph.command(step).inputs.get("delete"):
             assert step.inputs["phase"] == "admit", step.name
@@ -102,11 +99,13 @@ def test_secrets_show_nowhere_in_a_plan() -> None:
 def test_no_id_is_a_secret(stack: str) -> None:
     """Ids stand in clear in state and logs; these resources' ids are the random value itself."""
     telling = {"randomBytes:RandomBytes", "randomString:RandomString", "randomId:RandomId", "randomUuid:RandomUuid"}
-    assert not [r.name for r in PREVIEW(stack).deployment.resources if r.type.removeprefix("random:index/") in telling]
+    assert not [
+        r.name for r in run_stack(stack).deployment.resources if r.type.removeprefix("random:index/") in telling
+    ]
 
 
 def test_cfos_egress_shows_what_the_seed_describes() -> None:
-    graph = PREVIEW("cfos-egress")
+    graph = run_stack("cfos-egress")
     (vpc,) = graph.of_type("aws:ec2/vpc:Vpc")
     assert vpc.inputs["cidrBlock"] == "10.0.0.0/16"
     assert {s.inputs["cidrBlock"] for s in graph.of_type("aws:ec2/subnet:Subnet")} == {"10.0.1.0/24", "10.0.2.0/24"}
@@ -149,7 +148,7 @@ def files_of(graph: Graph, node: str) -> dict[str, Any]:
 
 def test_delegates_follow_from_the_blocks() -> None:
     known = files_of(simulated("cfos-egress"), "ip-10-0-2-200")
-    unknown = files_of(PREVIEW("cfos-egress"), "ip-10-0-2-200")
+    unknown = files_of(run_stack("cfos-egress"), "ip-10-0-2-200")
     for files, first in ((known, None), (unknown, "<known after up>")):
         delegate = files["/etc/cni/multus/net.d/net-calico.conf"]
         (((range_,),),) = [delegate["ipam"]["ranges"]]
@@ -165,7 +164,7 @@ def test_delegates_follow_from_the_blocks() -> None:
 
 
 def test_order_of_cfos_egress() -> None:
-    graph = PREVIEW("cfos-egress")
+    graph = run_stack("cfos-egress")
     workers = ("ip-10-0-2-200", "ip-10-0-2-201")
     init = graph.step("ip1001100", "init")
     calico = graph.step("ip1001100", "calico")
@@ -194,7 +193,7 @@ def test_order_of_cfos_egress() -> None:
 def test_connections_of_the_first_up() -> None:
     """At most four SSH connections a node; what admits a node counts as that node's."""
     for stack in STACKS:
-        graph = PREVIEW(stack)
+        graph = run_stack(stack)
         nodes = source(stack).get("nodes") or [None] * 3
         assert len(connections(graph)) <= 4 * len(nodes), stack
 
@@ -236,7 +235,7 @@ def test_an_added_worker_touches_no_other_node() -> None:
 
 
 def test_packet_life_installs_by_manifest() -> None:
-    graph = PREVIEW("packet-life")
+    graph = run_stack("packet-life")
     assert not graph.objects("Installation")
     (pool,) = graph.objects("IPPool")
     assert pool.inputs["apiVersion"] == "crd.projectcalico.org/v1"
@@ -244,7 +243,7 @@ def test_packet_life_installs_by_manifest() -> None:
 
 
 def test_components_has_several_control_planes_and_wireguard_as_a_switch() -> None:
-    graph = PREVIEW("components")
+    graph = run_stack("components")
     assert graph.waits(graph.step("master2", "join"), graph.step("master1", "init"))
     assert graph.waits(graph.step("master3", "join"), graph.step("master2", "join")), "etcd takes one learner at a time"
     lab = source("components")
@@ -286,6 +285,6 @@ def test_several_control_planes_on_aws_stand_behind_a_balancer() -> None:
 
 def test_the_plan_says_when_nothing_is_known_yet() -> None:
     """The first preview has every Kubernetes object's row, with the cluster unknown."""
-    graph = PREVIEW("cfos-egress")
+    graph = run_stack("cfos-egress")
     kinds = {o.inputs["kind"] for o in graph.objects() if "kind" in o.inputs}
     assert {"Installation", "APIServer", "IPReservation", "DaemonSet", "NetworkAttachmentDefinition"} <= kinds

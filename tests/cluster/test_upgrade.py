@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import re
-from functools import cache
 from typing import Any
 
 import pytest
@@ -30,7 +29,6 @@ def lab(version: str, provider: str = "local", nodes: tuple[str, ...] = NODES, *
     }
 
 
-@cache
 def graph(version: str, provider: str = "local") -> Graph:
     return run_lab(lab(version, provider))
 

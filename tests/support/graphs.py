@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import tempfile
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -85,25 +85,55 @@ def differences(before: Graph, after: Graph) -> tuple[set[str], set[str], set[st
     return {new[u].name for u in new.keys() - old.keys()}, {old[u].name for u in old.keys() - new.keys()}, changed
 
 
-def run_lab(lab: Any, stack: str = "test", *, dry_run: bool = True, timeout_seconds: float = 60) -> Graph:
+def run_lab(lab: Any, stack: str = "test", *, dry_run: bool = True) -> Graph:
     """The graph of a lab given as the stack file's own data."""
-    return _run({"cni-lab:lab": json.dumps(lab), "aws:region": "us-west-2"}, stack, dry_run, timeout_seconds)
+    return _shared(json.dumps({"cni-lab:lab": json.dumps(lab), "aws:region": "us-west-2"}), stack, dry_run)
+
+
+def run_lab_once(lab: Any, *, dry_run: bool = True, timeout_seconds: float = 60) -> Graph:
+    """The same, for a lab that no other test asks for: it is not kept."""
+    return _run({"cni-lab:lab": json.dumps(lab), "aws:region": "us-west-2"}, "test", dry_run, timeout_seconds)
 
 
 def run_stack(stack: str, *, dry_run: bool = True) -> Graph:
-    """The graph of a stack that ships. An `up` wants the key file that the stack names; it gets one."""
+    """The graph of a stack that ships. An `up` needs the key file that the stack names; it gets one."""
     config = load_stack_file(ROOT / "stacks" / f"Pulumi.{stack}.yaml").config
-    with tempfile.NamedTemporaryFile("w", prefix="id_") as key:
-        if not dry_run and '"privateKeyFile"' in config["cni-lab:lab"]:
-            key.write("-----BEGIN OPENSSH PRIVATE KEY-----\nfor tests\n-----END OPENSSH PRIVATE KEY-----\n")
-            key.flush()
-            lab = json.loads(config["cni-lab:lab"])
-            lab["machines"]["privateKeyFile"] = key.name
-            config = config | {"cni-lab:lab": json.dumps(lab)}
-        return _run(config, stack, dry_run, 120)
+    return _shared(json.dumps(config), stack, dry_run)
+
+
+@cache
+def _shared(config: str, stack: str, dry_run: bool) -> Graph:
+    """Each graph is made once in a process, so a test must not change it; `assert_unchanged` looks after that."""
+    graph = _run(json.loads(config), stack, dry_run, 120)
+    _SHARED.append((graph, _text(graph)))
+    return graph
+
+
+_SHARED: list[tuple[Graph, str]] = []
+
+
+def _text(graph: Graph) -> str:
+    return json.dumps([graph.deployment.to_json(), graph.plain], sort_keys=True, default=str)
+
+
+def assert_unchanged() -> None:
+    """No test has changed a graph that others share."""
+    for graph, before in _SHARED:
+        assert _text(graph) == before, "a test changed the inputs of a shared plan: copy them first"
 
 
 def _run(config: dict[str, str], stack: str, dry_run: bool, timeout_seconds: float) -> Graph:
+    lab = json.loads(config["cni-lab:lab"])
+    with tempfile.NamedTemporaryFile("w", prefix="id_") as key:
+        if not dry_run and "privateKeyFile" in lab.get("machines", {}):
+            key.write("-----BEGIN OPENSSH PRIVATE KEY-----\nfor tests\n-----END OPENSSH PRIVATE KEY-----\n")
+            key.flush()
+            lab["machines"]["privateKeyFile"] = key.name
+            config = config | {"cni-lab:lab": json.dumps(lab)}
+        return _run_program(config, stack, dry_run, timeout_seconds)
+
+
+def _run_program(config: dict[str, str], stack: str, dry_run: bool, timeout_seconds: float) -> Graph:
     plain: dict[str, dict[str, Any]] = {}
     blocks = json.dumps(made_up_blocks(parse_lab(json.loads(config["cni-lab:lab"]), config)))
 
