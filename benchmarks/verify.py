@@ -28,9 +28,11 @@ from components.sandbox.api import Api  # noqa: E402
 from components.sandbox.certificates import Authority  # noqa: E402
 from components.sandbox.objects import make_objects  # noqa: E402
 from components.sandbox.plan import make_plan  # noqa: E402
-from components.verify.expectations import Expectation, OneOf, Value, Within, expectations  # noqa: E402
+from components.verify.expect import expectations  # noqa: E402
+from components.verify.model import Expectation, OneOf, Value, Within  # noqa: E402
+from components.verify.read.reading import LiveLab, Reading, observed, read_cluster, read_lab  # noqa: E402
 from components.verify.read.ssh import SshAccess  # noqa: E402
-from components.verify.reading import Live, Reading, read_cluster, read_lab, verify, view  # noqa: E402
+from components.verify.report import verify  # noqa: E402
 from tests.verify.replica_labs import of_size  # noqa: E402
 
 RUNS = 3
@@ -41,7 +43,7 @@ def answer(found: list[Expectation]) -> str:
     """What observe.sh prints on a node where all of these hold."""
     links: dict[str | None, dict[str, dict[str, Any]]] = {}
     routes: dict[str | None, list[str]] = {}
-    out: dict[str, list[str]] = {n: [] for n in ("neighbours", "fdb", "proxy_arp", "files", "crio", "filter")}
+    out: dict[str, list[str]] = {n: [] for n in ("neighbour", "fdb", "proxy_arp", "file", "crio", "filter")}
     probes = []
     for e in found:
         if e.expected is None:
@@ -58,7 +60,7 @@ def answer(found: list[Expectation]) -> str:
                 routes.setdefault(e.pod, []).append(f"{kind}{e.key} {words}{onlink}")
             case "neighbour":
                 device, _, address = e.key.partition(" ")
-                out["neighbours"].append(f"{address} dev {device} lladdr {fields['lladdr']} {fields['state']}")
+                out["neighbour"].append(f"{address} dev {device} lladdr {fields['lladdr']} {fields['state']}")
             case "fdb":
                 device, _, mac = e.key.partition(" ")
                 out["fdb"].append(f"{mac} dev {device} dst {fields['dst']} self permanent")
@@ -66,21 +68,21 @@ def answer(found: list[Expectation]) -> str:
                 out["proxy_arp"].append(f"/proc/sys/net/ipv4/conf/{e.key}/proxy_arp:1")
             case "file" if e.key != "first":
                 text = "{" + ", ".join(f"{json.dumps(key)}: {value}" for key, value in fields.items()) + "}"
-                out["files"].append(f"{e.key} {base64.b64encode(text.encode()).decode()}")
+                out["file"].append(f"{e.key} {base64.b64encode(text.encode()).decode()}")
             case "crio":
                 out["crio"].append(f"Updated default CNI network name to {fields['name']}")
             case "probe":
                 probes.append((e.key, f"64 bytes from x: icmp_seq=1 ttl={fields['ttl']} time=0.1 ms"))
-    text = _section("links", json.dumps(_numbered(links)))
-    text += _section("routes", "\n".join(routes.get(None, []))) + _section("ip_forward", "1")
+    text = _section("link", json.dumps(_numbered(links)))
+    text += _section("route", "\n".join(routes.get(None, []))) + _section("ip_forward", "1")
     text += "".join(_section(name, "\n".join(lines)) for name, lines in out.items())
     for number, pod in enumerate(p for p in links if p):
         inside = [
             link | {"link_index": 100 + number} if link["ifname"] == "eth0" else link for link in links[pod].values()
         ]
-        text += _section(f"pod ns{number} links", json.dumps(inside))
-        text += _section(f"pod ns{number} routes", "\n".join(routes.get(pod, [])))
-        text += _section(f"pod ns{number} neighbours", "")
+        text += _section(f"pod ns{number} link", json.dumps(inside))
+        text += _section(f"pod ns{number} route", "\n".join(routes.get(pod, [])))
+        text += _section(f"pod ns{number} neighbour", "")
     return text + "".join(_section(f"probe {key}", line) for key, line in probes)
 
 
@@ -159,8 +161,8 @@ async def measure(nodes: int, pods: int) -> dict[str, float]:
         api = Api(make_objects(plan), ca, certificate)
         private = key.export_private_key().decode()
         access = {n.name: SshAccess(n.name, "127.0.0.1", port, n.name, private, public) for n in lab.nodes}
-        live = Live(lab, plan.blocks, access, authority.kubeconfig(api.url))
-        found = expectations(view(live, await read_cluster(live)))
+        live = LiveLab(lab, plan.blocks, access, authority.kubeconfig(api.url))
+        found = expectations(observed(live, await read_cluster(live)))
         for name in access:
             answers[name] = answer([e for e in found if e.node == name])
         connections = 0

@@ -16,7 +16,7 @@ from cli.lifecycle.backend import Backend, BackendError
 from cli.project import stack_file
 from components.aws_client import clients
 from components.spec.load import load_stack_file
-from components.verify.ec2 import instances
+from components.verify.read.ec2 import instances
 
 WAIT = {"Delay": 5, "MaxAttempts": 120}
 """Seconds between two looks, and how many: ten minutes. EC2 itself forces an instance off within a few."""

@@ -15,16 +15,13 @@ from cli.live.stack import live, outputs
 from cli.project import stack_file
 from components.spec import names
 from components.spec.load import load_stack_file
-from components.verify import api, facts
-from components.verify.reading import read_lab, verify
-from components.verify.report import Result
+from components.verify.model import Repair, Result, Topic
+from components.verify.read import api, facts
+from components.verify.read.reading import read_lab
+from components.verify.report import verify
 
 _API_TIMEOUT_SECONDS = 5.0
-# Written by a node's files step, and by nothing else.
-_FILES = {"file", "crio"}
 _BLOCKS = f"**::{names.blocks_step(names.calico(names.STACK_LAB))}"
-# Objects and settings that a provider reads back.
-_REFRESHED = {"pool", "reservation", "source_dest"}
 
 
 def options(stack: str) -> list[str]:
@@ -32,7 +29,7 @@ def options(stack: str) -> list[str]:
     lab = live(stack)
     reading = asyncio.run(read_lab(lab))
     failed = [result for result in verify(lab, reading) if result.status == "failed"]
-    found, left = sort(failed)
+    found, left = steps_for(failed)
     for node, why in reading.unreachable.items():
         print(f"lab up: {node} was not looked at: {why}", file=sys.stderr)
     if reading.no_api:
@@ -41,7 +38,7 @@ def options(stack: str) -> list[str]:
         how = "not by up" if result in left else "again"
         print(f"lab up: {how}: {result.expectation.sentence}: {result.difference}", file=sys.stderr)
     if left:
-        print("lab up: what is not by up mends as `./lab verify` says there", file=sys.stderr)
+        print("lab up: for what is not by up, `./lab verify` shows the fix", file=sys.stderr)
     if not failed:
         print("lab up: every check passes; there is nothing to repair", file=sys.stderr)
     return found
@@ -63,7 +60,7 @@ def moved(stack: str) -> list[str]:
         objects = asyncio.run(asyncio.wait_for(read, _API_TIMEOUT_SECONDS))
     except (CommandError, api.NoApi, TimeoutError):
         return []
-    affinities = facts.cluster(objects, host_local=host_local).topics.get("affinity", {})
+    affinities = facts.cluster(objects, host_local=host_local).topics.get(Topic.AFFINITY, {})
     held = {cidr: seen[0].fields["node"] for cidr, seen in affinities.items()}
     gone = [f"{cidr} of {node}" for node, cidrs in blocks.items() for cidr in cidrs if held.get(cidr) != node]
     if not gone or kind in objects.missing:
@@ -72,19 +69,20 @@ def moved(stack: str) -> list[str]:
     return ["--replace", _BLOCKS]
 
 
-def sort(failed: Sequence[Result]) -> tuple[list[str], list[Result]]:
-    """Options of `pulumi up`, and the results that no option mends."""
+def steps_for(failed: Sequence[Result]) -> tuple[list[str], list[Result]]:
+    """Options of `pulumi up`, and the results that no option repairs."""
     steps: dict[str, None] = {}
     left = []
     refresh = False
     for result in failed:
-        e = result.expectation
-        if e.topic in _FILES and e.node:
-            steps[f"**::{names.node_files_step(names.node_files(names.STACK_LAB), e.node)}"] = None
-        elif e.topic == "affinity":
-            steps[_BLOCKS] = None
-        elif e.topic in _REFRESHED:
-            refresh = True
-        else:
-            left.append(result)
+        match result.expectation.repair:
+            case Repair.FILES:
+                node_files = names.node_files(names.STACK_LAB)
+                steps[f"**::{names.node_files_step(node_files, str(result.expectation.node))}"] = None
+            case Repair.BLOCKS:
+                steps[_BLOCKS] = None
+            case Repair.REFRESH:
+                refresh = True
+            case None:
+                left.append(result)
     return [*(word for step in steps for word in ("--replace", step)), *(["--refresh"] if refresh else [])], left

@@ -17,7 +17,8 @@ from cli.console import page
 from cli.errors import FAILED, CommandError
 from cli.sandbox.choice import chosen_live
 from components.spec import addresses as plan
-from components.verify.reading import Live, Reading, read_cluster, read_nodes
+from components.verify.model import Topic
+from components.verify.read.reading import LiveLab, Reading, read_cluster, read_nodes
 
 _WIDTH = 140
 
@@ -81,32 +82,32 @@ def run(stack: str, *, as_json: bool = False, sandbox: bool = False) -> int:
     return 1 if any(block.collisions for block in blocks) or reading.unreachable else 0
 
 
-async def _read(lab: Live) -> Reading:
+async def _read(lab: LiveLab) -> Reading:
     reading = await read_cluster(lab)
     if reading.no_api:
         raise CommandError(f"the blocks are not known: {reading.no_api}", FAILED)
-    for topic in ("affinity", "allocation"):
+    for topic in (Topic.AFFINITY, Topic.ALLOCATION):
         if topic in reading.cluster.unread:
             raise CommandError(f"the blocks are not known: {reading.cluster.unread[topic]}", FAILED)
-    await read_nodes(lab, reading, [node.name for node in lab.lab.nodes], ping=False)
+    await read_nodes(lab, reading, [node.name for node in lab.spec.nodes], ping=False)
     return reading
 
 
-def table(lab: Live, reading: Reading) -> list[Block]:
+def table(lab: LiveLab, reading: Reading) -> list[Block]:
     """Every block of the lab's pools, by pool and address."""
     found = []
-    allocations = reading.cluster.topics["allocation"]
-    reserved = [IPv4Network(cidr) for cidr in reading.cluster.topics.get("reservation", {})]
+    allocations = reading.cluster.topics[Topic.ALLOCATION]
+    reserved = [IPv4Network(cidr) for cidr in reading.cluster.topics.get(Topic.RESERVATION, {})]
     pods = {pod.address: pod.id for pod in reading.pods if pod.running}
-    for cidr, entries in reading.cluster.topics["affinity"].items():
+    for cidr, entries in reading.cluster.topics[Topic.AFFINITY].items():
         block, node = IPv4Network(cidr), entries[0].fields["node"]
-        pool = next((p for p in lab.lab.calico.pools if block.subnet_of(p.cidr)), None)
+        pool = next((p for p in lab.spec.calico.pools if block.subnet_of(p.cidr)), None)
         if pool is None:
             continue
-        multus = lab.lab.multus
+        multus = lab.spec.multus
         ranges = {}
         for delegate in multus.delegates if multus else ():
-            if plan.block_in_pool(lab.blocks.get(node, ()), lab.lab.pool_of(delegate)) == block:
+            if plan.block_in_pool(lab.blocks.get(node, ()), lab.spec.pool_of(delegate)) == block:
                 ranges[delegate.name] = plan.delegate_range(block, delegate)
         calico = {a: s[0].fields["holder"] for a, s in allocations.items() if IPv4Address(a) in block}
         facts = reading.nodes.get(node)
@@ -126,7 +127,7 @@ def table(lab: Live, reading: Reading) -> list[Block]:
                 calico,
                 {address: pods.get(address, network) for address, network in local.items()},
                 _collisions(calico, local, ranges),
-                "host-local" if lab.lab.calico.ipam == "HostLocal" else "calico-ipam",
+                "host-local" if lab.spec.calico.ipam == "HostLocal" else "calico-ipam",
             )
         )
     return sorted(found, key=lambda b: (b.pool, b.cidr))

@@ -16,10 +16,13 @@ from cli.project import stack_file
 from cli.sandbox.choice import chosen_live
 from components.spec import models
 from components.spec.load import load_stack_file
-from components.verify.faults import FAULTS, Fault, Refused, Symptoms, Target, aim, find, inject, symptoms
-from components.verify.faults import mend as put_back
+from components.verify.faults.inject import inject
+from components.verify.faults.inject import mend as undo
+from components.verify.faults.model import Fault, Refused, Symptoms, Target
+from components.verify.faults.symptoms import aim, symptoms
+from components.verify.faults.table import FAULTS, find
 from components.verify.read.connection import Unreachable
-from components.verify.reading import Live, read_cluster, view
+from components.verify.read.reading import LiveLab, observed, read_cluster
 
 
 def break_(
@@ -42,12 +45,12 @@ def break_(
         fault = find(name, load_stack_file(stack_file(stack)).lab)
         lab = chosen_live(stack, sandbox=sandbox)
         # A sandbox may have less to break than the file says.
-        fault = find(name, lab.lab)
+        fault = find(name, lab.spec)
         target, expected, no_api = asyncio.run(_aim(lab, fault, node))
     except Refused as error:
         raise CommandError(str(error), USAGE) from None
     console = page()
-    console.print(f"{fault.id}: {escape(target.what)}", soft_wrap=True)
+    console.print(f"{fault.id}: {escape(target.sentence)}", soft_wrap=True)
     if not yes:
         _ask(stack)
     try:
@@ -60,10 +63,10 @@ def break_(
     return 0
 
 
-async def _aim(lab: Live, fault: Fault, node: str | None) -> tuple[Target, Symptoms, str]:
+async def _aim(lab: LiveLab, fault: Fault, node: str | None) -> tuple[Target, Symptoms, str]:
     """Where the fault goes, its symptoms, and why the API could not be read (empty where it could)."""
     reading = await read_cluster(lab)
-    of = view(lab, reading)
+    of = observed(lab, reading)
     try:
         target = aim(fault, of, node)
     except Refused as error:
@@ -123,9 +126,9 @@ def show_list(lab: models.Lab, console: Console) -> None:
 
 def mend(stack: str, *, sandbox: bool = False) -> int:
     """Undo every fault of `break`. Returns 0, or 1 where a node does not answer. Raises CommandError, SpecError."""
-    mended = asyncio.run(put_back(chosen_live(stack, sandbox=sandbox), stack))
-    for node, fault, how in mended.done:
-        print(f"{node}: {fault}: {how}")
+    mended = asyncio.run(undo(chosen_live(stack, sandbox=sandbox), stack))
+    for entry in mended.undone:
+        print(f"{entry.node}: {entry.fault}: {entry.result}")
     for node, why in mended.failed.items():
         print(f"lab mend: {node}: {why}", file=sys.stderr)
     if mended.failed:
@@ -134,6 +137,6 @@ def mend(stack: str, *, sandbox: bool = False) -> int:
             file=sys.stderr,
         )
         return 1
-    if not mended.done:
+    if not mended.undone:
         print("nothing was broken")
     return 0

@@ -7,8 +7,8 @@ from itertools import pairwise
 from textwrap import wrap
 from xml.sax.saxutils import escape
 
-from components.verify.expectations import IPIP, VXLAN, VXLAN_PORT, WIREGUARD, WIREGUARD_PORT
-from components.verify.walk import Hop, Walk
+from components.spec.modes import tunnel_of
+from components.verify.walk.model import Hop, Walk
 
 _WIDTH, _MARGIN, _GAP = 560, 24, 140
 _LINE, _PAD, _ROW_GAP = 17, 9, 18
@@ -16,11 +16,6 @@ _FILL = {"passed": "#e6f4ea", "failed": "#fde7e9", "unknown": "#fff4ce", "not re
 _EDGE = {"passed": "#2e7d32", "failed": "#b42318", "unknown": "#9a6700", "not reached": "#b0b4ba"}
 _INK, _DIM = "#1f2328", "#57606a"
 _CHARS = 74
-_WIRE = {
-    VXLAN: f"VXLAN, UDP {VXLAN_PORT}",
-    IPIP: "IPIP, protocol 4",
-    WIREGUARD: f"WireGuard, UDP {WIREGUARD_PORT}",
-}
 
 
 def picture(stack: str, walk: Walk) -> str:
@@ -61,8 +56,9 @@ def picture(stack: str, walk: Walk) -> str:
     parts += [_arrow(a.middle, a.bottom, b.middle, b.top) for a, b in pairwise(left_boxes)]
     parts += [_arrow(b.middle, b.top, a.middle, a.bottom) for a, b in pairwise(right_boxes)]
     if left_boxes and right_boxes:
-        device = next((hop.device for hop in left if hop.kind == "tunnel"), "")
-        parts += _wire(left_boxes[-1], right_boxes[-1], left[-1], _WIRE.get(device, "not wrapped"))
+        tunnel = next((tunnel_of(hop.device) for hop in left if hop.kind == "tunnel"), None)
+        wrapped = f"{tunnel.name}, {tunnel.packet_title}" if tunnel else "not wrapped"
+        parts += _wire(left_boxes[-1], right_boxes[-1], left[-1], wrapped)
     if back:
         parts.append(_text(_MARGIN, height - 20, _back(back), colour=_DIM, room=width - 2 * _MARGIN))
     return "\n".join([*parts, "</svg>"]) + "\n"

@@ -12,10 +12,8 @@ from cli import project
 from cli.errors import MISSING, USAGE, CommandError
 from cli.lifecycle.pulumi_cli import config_folder, environment_for_state, find_pulumi
 from cli.project import not_up, stack_file
-from components.spec import models
 from components.spec.load import load_stack_file
-from components.verify.__main__ import live_of
-from components.verify.reading import Live
+from components.verify.read.reading import LiveLab
 
 _TIMEOUT_SECONDS = 60.0
 
@@ -56,18 +54,13 @@ def outputs(stack: str) -> dict[str, Any]:
     return found
 
 
-def live(stack: str) -> Live:
+def live(stack: str) -> LiveLab:
     """The lab of a stack. Raises CommandError, SpecError; a lab that is only half up has empty parts."""
     file = load_stack_file(stack_file(stack))
     found = outputs(stack)
     if not found.get("access"):
         raise not_up(stack, "access")
-    return of_outputs(file.lab, found, file.config.get("aws:region"))
-
-
-def of_outputs(lab: models.Lab, found: dict[str, Any], region: str | None) -> Live:
-    """The same, from the outputs as JSON."""
-    return live_of(found | {"lab": lab, "region": region})
+    return LiveLab.of(file.lab, found, file.config.get("aws:region"))
 
 
 def is_up(stack: str) -> bool:

@@ -15,9 +15,10 @@ from rich.table import Table
 from cli.console import page
 from cli.errors import USAGE, CommandError
 from cli.sandbox.choice import chosen_live
-from components.verify.reading import Reading, read_lab
-from components.verify.reading import verify as check
-from components.verify.report import Result, count, document, junit
+from components.verify.model import Result
+from components.verify.read.reading import Reading, read_lab
+from components.verify.report import count, document, junit
+from components.verify.report import verify as check
 
 _MARK = {"passed": "[green]ok[/]", "failed": "[red]FAILED[/]", "unknown": "[yellow]unknown[/]"}
 
@@ -55,7 +56,7 @@ def verify(
 def show(
     stack: str, reading: Reading, results: Sequence[Result], seconds: float, verbose: bool, console: Console
 ) -> None:
-    """A table by node, then whatever did not pass: what was seen, what was expected, the likely cause, the mend."""
+    """A table by node, then whatever did not pass: what was seen, what was expected, the likely cause, the fix."""
     if reading.no_api:
         console.print(f"[yellow]{escape(reading.no_api)}[/]\n", soft_wrap=True)
     for node, why in reading.unreachable.items():
@@ -82,7 +83,7 @@ def _table(results: Sequence[Result]) -> Table:
     cells: dict[tuple[str, str], list[Result]] = {}
     for result in results:
         place = result.expectation.node or "cluster"
-        cells.setdefault((_NAMES.get(result.expectation.topic, result.expectation.topic), place), []).append(result)
+        cells.setdefault((result.expectation.topic.heading, place), []).append(result)
     topics = list(dict.fromkeys(topic for topic, _ in cells))
     places = list(dict.fromkeys(place for _, place in cells))
     across = len(places) <= 6
@@ -115,34 +116,8 @@ def _explain(stack: str, result: Result, console: Console) -> None:
             ("but", result.difference),
             ("because", e.because),
             ("cause", e.cause),
-            ("mend", e.mend.replace("STACK", stack)),
+            ("fix", e.fix.replace("STACK", stack)),
         ]
     for name, text in rows:
         if text:
             console.print(f"  [dim]{name:8}[/] {escape(text)}", soft_wrap=True)
-
-
-_NAMES = {
-    "node": "nodes Ready",
-    "annotation": "Calico's annotation",
-    "affinity": "block affinities",
-    "pool": "IPPools",
-    "reservation": "reserved ranges",
-    "status": "Multus status",
-    "event": "Multus events",
-    "ip_forward": "forwarding",
-    "filter": "packet filter",
-    "link": "devices",
-    "route": "routes",
-    "encrypted": "encrypted routes",
-    "neighbour": "neighbours",
-    "fdb": "forwarding entries",
-    "file": "CNI files",
-    "free": "delegates' ranges",
-    "crio": "CRI-O's network",
-    "proxy_arp": "proxy ARP",
-    "address": "pod addresses",
-    "source_dest": "source/dest check",
-    "bgp": "BGP sessions",
-    "probe": "pings",
-}

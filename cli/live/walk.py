@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Sequence
-from contextlib import AsyncExitStack
-from ipaddress import AddressValueError, IPv4Address
 from pathlib import Path
 
 from rich.console import Console
@@ -16,12 +14,10 @@ from cli.console import page
 from cli.errors import FAILED, USAGE, CommandError
 from cli.live.picture import picture
 from cli.sandbox.choice import chosen_live
-from components.verify import facts
-from components.verify.capture import Point, Sighting, capture, digest
-from components.verify.facts import Pod
-from components.verify.read.connection import Connection, Unreachable
-from components.verify.reading import Live, Reading, observe, read_cluster, read_ec2, view, with_derived
-from components.verify.walk import Hop, NoWalk, Walk, find_pod, nodes_of, points, walk
+from components.verify.read.api import NoApi
+from components.verify.walk.capture import Sighting, digest
+from components.verify.walk.live import walk_live
+from components.verify.walk.model import Hop, NoWalk, Walk
 
 _MARK = {"passed": "[green]ok[/]", "failed": "[red]STOP[/]", "unknown": "[yellow]?[/]"}
 
@@ -39,9 +35,12 @@ def run(
     """Walk. Returns 0, or 1 where the ping is lost or a hop does not hold. Raises CommandError, SpecError."""
     lab = chosen_live(stack, sandbox=sandbox)
     try:
-        found, seen, notes = asyncio.run(_walk(lab, source, target, captured))
+        live_walk = asyncio.run(walk_live(lab, source, target, captured=captured))
     except NoWalk as error:
         raise CommandError(str(error), USAGE) from None
+    except NoApi as error:
+        raise CommandError(f"no pod is known: {error}", FAILED) from None
+    found, seen, notes = live_walk.walk, live_walk.sightings, live_walk.notes
     if svg is not None:
         try:
             svg.parent.mkdir(parents=True, exist_ok=True)
@@ -50,66 +49,12 @@ def run(
             raise CommandError(f"--svg {svg}: {error.strerror}", USAGE) from None
     if as_json:
         document = {"stack": stack, **found.to_json(stack), "capture": [sighting.to_json() for sighting in seen]}
-        print(json.dumps(document | {"notes": notes, "sandbox": lab.sandbox}, indent=2, ensure_ascii=False))
+        print(json.dumps(document | {"notes": list(notes), "sandbox": lab.sandbox}, indent=2, ensure_ascii=False))
     else:
         show(stack, found, seen, notes, page())
         if svg is not None:
             print(f"\nwritten to {svg}")
     return 0 if found.ping.status == "passed" and found.stopped is None else 1
-
-
-async def _walk(lab: Live, source: str, target: str, captured: bool) -> tuple[Walk, list[Sighting], list[str]]:
-    reading = await read_cluster(lab)
-    if reading.no_api:
-        raise CommandError(f"where the pods are is not known: {reading.no_api}", FAILED)
-    start, end, address = _ends(reading.pods, source, target)
-    notes: list[str] = []
-    async with AsyncExitStack() as stack:
-        connections: dict[str, Connection] = {}
-        for node in nodes_of(start, end):
-            # One after the other: the ping goes out first, then the target shows what it learnt.
-            try:
-                connections[node] = await stack.enter_async_context(lab.connect(node))
-                probes = [(start.interface, address)] if node == start.node else []
-                text = await observe(lab, connections[node], probes)
-                reading.nodes[node] = with_derived(lab, reading, node, facts.node_facts(text))
-            except Unreachable as error:
-                reading.unreachable[node] = str(error)
-                notes.append(f"{node}: {error}")
-        if lab.lab.sends_plain:
-            await read_ec2(lab, reading)
-        found = walk(lab, reading, start, end, address)
-        seen: list[Sighting] = []
-        # Where every hop holds and the ping is lost all the same, only the packet itself can say where.
-        if captured or (found.ping.status == "failed" and found.stopped is None):
-            try:
-                seen = await _capture(lab, reading, found, connections)
-            except Unreachable as error:
-                notes.append(str(error))
-    return found, seen, notes
-
-
-async def _capture(lab: Live, reading: Reading, found: Walk, connections: dict[str, Connection]) -> list[Sighting]:
-    places = [Point(*point) for point in points(found, view(lab, reading)) if point[0] in connections]
-    if found.source.node not in connections:
-        raise Unreachable(f"no capture: {found.source.node} does not answer")
-    return await capture(connections, places, found.source.node, (found.source.interface, found.address))
-
-
-def _ends(pods: Sequence[Pod], source: str, target: str) -> tuple[Pod, Pod | None, str]:
-    start = find_pod(pods, source)
-    try:
-        address = str(IPv4Address(target))
-    except AddressValueError:
-        end = find_pod(pods, target, other_than=start)
-        if end.id == start.id:
-            # Of a workload and a pod of it the first may be any other.
-            start = find_pod(pods, source, other_than=end)
-        if end.id == start.id:
-            raise NoWalk(f"{source} and {target} are one pod, {start.id}: name two") from None
-        return start, end, end.address
-    # An address of a pod is that pod.
-    return start, next((p for p in pods if p.running and p.address == address), None), address
 
 
 # --- the page --------------------------------------------------------------------------------------------------------
@@ -138,7 +83,7 @@ def show(stack: str, found: Walk, seen: Sequence[Sighting], notes: Sequence[str]
         what = bad.difference if bad.expectation.expected is not None else f"{bad.seen}: {bad.difference}"
         console.print(f"\n[red]It stops at the {stopped.kind} of {stopped.node}[/]: {escape(what)}", soft_wrap=True)
         e = bad.expectation
-        for name, text in (("expected", e.sentence), ("cause", e.cause), ("mend", e.mend.replace("STACK", stack))):
+        for name, text in (("expected", e.sentence), ("cause", e.cause), ("fix", e.fix.replace("STACK", stack))):
             console.print(f"  {name:8} {escape(text)}", soft_wrap=True)
         if found.ping.status == "passed":
             console.print("  The ping still passes: what was learnt before is used until it is old.", soft_wrap=True)
@@ -147,10 +92,10 @@ def show(stack: str, found: Walk, seen: Sequence[Sighting], notes: Sequence[str]
         for sighting in seen:
             _show_sighting(sighting, console)
     if found.ping.status == "failed" and found.stopped is None:
-        console.print(f"\n[red]Every hop holds, and the ping is lost[/]: {_last_seen(seen)}", soft_wrap=True)
+        console.print(f"\n[red]Every hop holds, and the ping is lost[/]: {last_seen(seen)}", soft_wrap=True)
 
 
-def _last_seen(seen: Sequence[Sighting]) -> str:
+def last_seen(seen: Sequence[Sighting]) -> str:
     """How far a packet came that no hop explains."""
     requests = [sighting for sighting in seen if sighting.request]
     replies = [sighting for sighting in seen if sighting.reply]

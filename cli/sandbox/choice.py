@@ -8,13 +8,13 @@ from typing import Any
 
 from cli import project
 from cli.errors import FAILED, USAGE, CommandError
-from cli.live.stack import is_up, live, of_outputs, outputs
+from cli.live.stack import is_up, live, outputs
 from cli.project import stack_file
 from components.sandbox import life
 from components.sandbox.life import Standing
 from components.sandbox.running import SandboxError
 from components.spec.load import load_stack_file
-from components.verify.reading import Live
+from components.verify.read.reading import LiveLab
 
 
 def home() -> Path:
@@ -28,10 +28,10 @@ def chosen_outputs(stack: str, *, sandbox: bool) -> dict[str, Any]:
     return outputs(stack) if chosen is None else dict(chosen.outputs)
 
 
-def chosen_live(stack: str, *, sandbox: bool) -> Live:
+def chosen_live(stack: str, *, sandbox: bool) -> LiveLab:
     """The stack's deployed lab, or its sandbox. Raises CommandError, SpecError."""
     chosen = sandbox_of(stack, sandbox)
-    return live(stack) if chosen is None else of_outputs(chosen.lab, dict(chosen.outputs), None)
+    return live(stack) if chosen is None else LiveLab.of(chosen.lab, chosen.outputs, None)
 
 
 def sandbox_of(stack: str, wanted: bool) -> Standing | None:

@@ -14,7 +14,6 @@ from rich.console import Console
 from rich.text import Text
 
 from cli.console import page
-from cli.live.stack import of_outputs
 from cli.project import stack_file
 from cli.sandbox import story
 from cli.sandbox.choice import home
@@ -23,13 +22,19 @@ from components.sandbox.requirements import examine, missing_tools
 from components.sandbox.running import SandboxError
 from components.spec.load import load_stack_file
 from components.spec.models import Lab
-from components.verify.capture import Point, Sighting, capture
-from components.verify.expectations import Lab as View
-from components.verify.facts import Pod
-from components.verify.faults import FAULTS, Fault, Refused, Target, aim, crossings, inject, mend, symptoms
+from components.verify.expect.probes import Ping, pairs
+from components.verify.faults.inject import inject, mend
+from components.verify.faults.model import Fault, Refused, Target
+from components.verify.faults.symptoms import aim, symptoms
+from components.verify.faults.table import FAULTS
+from components.verify.model import ObservedLab, Pod
 from components.verify.read.connection import Unreachable
-from components.verify.reading import Live, Reading, read_lab, verify, view
-from components.verify.walk import Walk, points, walk
+from components.verify.read.reading import LiveLab, Reading, observed, read_lab
+from components.verify.report import verify
+from components.verify.walk.capture import Sighting, capture, points
+from components.verify.walk.ends import Ends
+from components.verify.walk.model import Walk
+from components.verify.walk.route import walk
 
 _FAULTS = ("fdb-gone", "vxlan-dropped", "ipip-dropped", "proxy-arp-off")
 """Faults that lose packets, the most telling first."""
@@ -85,7 +90,7 @@ def run(stack: str, *, fast: bool = False, keep: bool = False) -> int:
     try:
         standing = life.find(name, home())
         assert standing is not None
-        live = of_outputs(standing.lab, dict(standing.outputs), None)
+        live = LiveLab.of(standing.lab, standing.outputs, None)
         stage.show(
             [
                 Text(
@@ -119,9 +124,9 @@ def run(stack: str, *, fast: bool = False, keep: bool = False) -> int:
     return code
 
 
-async def _tell(stack: str, name: str, live: Live, stage: Stage) -> int:
+async def _tell(stack: str, name: str, live: LiveLab, stage: Stage) -> int:
     reading = await _verify(stack, live, stage)
-    of = view(live, reading)
+    of = observed(live, reading)
     chosen = _choose(of)
     if chosen is None:
         stage.show(["", "No two pods of this lab are on two nodes, so there is no packet to follow."])
@@ -130,7 +135,8 @@ async def _tell(stack: str, name: str, live: Live, stage: Stage) -> int:
     stage.step(3, "Follow a packet")
     ends = f"{source.workload}@{source.node} {destination.workload}@{destination.node}"
     stage.show(story.command(f"walk {stack} {ends} --capture"))
-    found = walk(live, reading, source, destination, destination.address)
+    packet = Ends(source, destination, destination.address)
+    found = walk(live, reading, packet)
     stage.show(story.way(found))
     if problem := missing_tools(["tcpdump"]):
         stage.show([f"  The packet itself is not shown: {problem}"])
@@ -148,13 +154,13 @@ async def _tell(stack: str, name: str, live: Live, stage: Stage) -> int:
     stage.show(story.summary(results, time.monotonic() - started))
     stage.show(story.failures(results, expected))
     stage.show(story.command(f"walk {stack} {ends}"))
-    stage.show(story.way(walk(live, reading, source, destination, destination.address)))
+    stage.show(story.way(walk(live, reading, packet)))
     stage.pause()
     found_it = {r.expectation.id for r in results if r.status != "passed"} == {e.id for e in expected.failed}
     stage.step(5, "Mend it")
     mended = await mend(live, name)
     stage.show(story.command(f"mend {stack}"))
-    stage.show(f"  {node}: {fault_id}: {how}" for node, fault_id, how in mended.done)
+    stage.show(f"  {it.node}: {it.fault}: {it.result}" for it in mended.undone)
     stage.show(story.command(f"verify {stack}"))
     started = time.monotonic()
     reading = await read_lab(live)
@@ -165,7 +171,7 @@ async def _tell(stack: str, name: str, live: Live, stage: Stage) -> int:
     return 0 if whole and found_it and not mended.failed else 1
 
 
-async def _verify(stack: str, live: Live, stage: Stage) -> Reading:
+async def _verify(stack: str, live: LiveLab, stage: Stage) -> Reading:
     stage.step(2, "Check it")
     stage.show(story.command(f"verify {stack}"))
     started = time.monotonic()
@@ -176,26 +182,26 @@ async def _verify(stack: str, live: Live, stage: Stage) -> Reading:
     return reading
 
 
-def _choose(of: View) -> tuple[Fault, Target, Pod, Pod] | None:
+def _choose(of: ObservedLab) -> tuple[Fault, Target, Pod, Pod] | None:
     """A fault, where it strikes, and two pods whose ping it loses on the way out."""
     for name in _FAULTS:
         fault = FAULTS[name]
-        if fault.refusal(of.lab) is not None:
+        if fault.refusal(of.spec) is not None:
             continue
         with suppress(Refused):
             target = aim(fault, of)
-            for source, destination in crossings(of):
-                if source.node != destination.node and fault.cuts(of, target, source, destination):
+            for source, destination in pairs(of):
+                if fault.cuts(of, target, source, destination):
                     return fault, target, source, destination
     return None
 
 
-async def _capture(live: Live, of: View, found: Walk) -> list[Sighting]:
-    places = [Point(*point) for point in points(found, of)]
+async def _capture(live: LiveLab, of: ObservedLab, found: Walk) -> list[Sighting]:
+    places = list(points(found, of))
     async with AsyncExitStack() as stack:
         nodes = dict.fromkeys([*(place.node for place in places), found.source.node])
         connections = {node: await stack.enter_async_context(live.connect(node)) for node in nodes}
-        return await capture(connections, places, found.source.node, (found.source.interface, found.address))
+        return await capture(connections, places, found.source.node, Ping(found.source.interface, found.address))
 
 
 def _recorded(stack: str, lab: Lab, problem: str, stage: Stage) -> int:

@@ -10,24 +10,25 @@ from pathlib import Path
 from rich.text import Text
 
 from components.spec.models import BridgeNetwork, Lab
-from components.verify.capture import Sighting, digest
-from components.verify.faults import Fault, Symptoms, Target
-from components.verify.report import Result, count
-from components.verify.walk import Walk
+from components.verify.faults.model import Fault, Symptoms, Target
+from components.verify.model import Result, Topic
+from components.verify.report import count
+from components.verify.walk.capture import Sighting, digest
+from components.verify.walk.model import Walk
 
 WIDTH = 80
 RECORDED = Path(__file__).with_name("recorded-walk.txt")
-_PLURALS = {
-    "affinity": "block affinities",
-    "link": "devices",
-    "route": "routes",
-    "neighbour": "neighbours",
-    "fdb": "forwarding entries",
-    "proxy_arp": "proxy ARP",
-    "file": "CNI files",
-    "address": "pod addresses",
-    "probe": "pings",
-}
+_COUNTED = (
+    Topic.AFFINITY,
+    Topic.LINK,
+    Topic.ROUTE,
+    Topic.NEIGHBOUR,
+    Topic.FDB,
+    Topic.PROXY_ARP,
+    Topic.FILE,
+    Topic.ADDRESS,
+    Topic.PROBE,
+)
 """The topics of verify that are counted by name; the others are counted together."""
 
 
@@ -102,7 +103,8 @@ def summary(results: Sequence[Result], seconds: float) -> Iterator[Text]:
     """How many checks passed, by topic."""
     total, passed = Counter[str](), Counter[str]()
     for result in results:
-        name = _PLURALS.get(result.expectation.topic, "others")
+        topic = result.expectation.topic
+        name = topic.heading if topic in _COUNTED else "others"
         total[name] += 1
         passed[name] += result.status == "passed"
     numbers = count(results)
@@ -112,7 +114,7 @@ def summary(results: Sequence[Result], seconds: float) -> Iterator[Text]:
         f"  {len(results)} expectations against the live machines: {verdict}, in {seconds:.1f} s",
         style="green" if not bad else "red",
     )
-    names = [name for name in (*_PLURALS.values(), "others") if total[name]]
+    names = [name for name in (*(topic.heading for topic in _COUNTED), "others") if total[name]]
     yield from _wrapped(", ".join(f"{name} {passed[name]}/{total[name]}" for name in names), "    ", "dim")
 
 
@@ -211,7 +213,7 @@ def _addresses(text: str) -> str:
 
 def broken(stack: str, fault: Fault, target: Target) -> Iterator[Text]:
     yield from command(f"break {stack} {fault.id}")
-    yield from _wrapped(f"{target.what[0].upper()}{target.what[1:]}.")
+    yield from _wrapped(f"{target.sentence[0].upper()}{target.sentence[1:]}.")
 
 
 def next_steps(stack: str, kept: bool) -> Iterator[Text]:

@@ -40,6 +40,11 @@ class Tunnel:
         """Its packets in a few words: "udp 4789", or "4" where there is no port."""
         return f"{self.protocol} {self.ports[0]}" if self.ports else self.protocol
 
+    @property
+    def packet_title(self) -> str:
+        """The same for people: "UDP 4789", or "IP protocol 4"."""
+        return f"{self.protocol.upper()} {self.ports[0]}" if self.ports else f"IP protocol {self.protocol}"
+
 
 VXLAN_VNI = 4096
 """The network identifier of Felix's VXLAN."""
@@ -99,3 +104,8 @@ MODES: Mapping[Encapsulation, Mode] = {
     "VXLANCrossSubnet": Mode(VXLAN, True, "Felix", "Never", "CrossSubnet"),
     "None": Mode(None, False, "BIRD", "Never", "Never"),
 }
+
+
+def tunnel_of(device: str) -> Tunnel | None:
+    """The tunnel that an interface belongs to."""
+    return next((tunnel for tunnel in TUNNELS if tunnel.device == device), None)

@@ -1,7 +1,7 @@
-"""`python -m components.verify`: a lab on stdin, its report on stdout. What `up` runs where the lab says `verify`.
+"""`python -m components.verify`: a lab on stdin, its report on stdout. `up` runs it where the lab has `verify: true`.
 
-stdin: JSON with lab (as in the stack file), name, blocks, access, kubeconfig, nodes, region. Checks that fail are
-tried again for PATIENCE seconds, for Felix writes the last routes a moment after the last pod runs.
+stdin: JSON with lab (as in the stack file), name, region, and the outputs blocks, access, kubeconfig and nodes. Checks
+that fail are repeated for RETRY_SECONDS, because Felix writes the last routes a moment after the last pod runs.
 """
 
 from __future__ import annotations
@@ -10,41 +10,29 @@ import asyncio
 import json
 import sys
 import time
-from typing import Any
 
 from components.spec import models
-from components.verify.read.access import access_of
-from components.verify.reading import Live, read_lab, verify
-from components.verify.report import document
+from components.verify.read.reading import LiveLab, read_lab
+from components.verify.report import document, verify
 
-PATIENCE = 60.0
-PAUSE = 5.0
-
-
-def live_of(stack: dict[str, Any]) -> Live:
-    """A lab from what stands on stdin, or from the outputs of a stack with its lab."""
-    return Live(
-        lab=models.Lab.model_validate(stack["lab"]),
-        blocks=stack.get("blocks") or {},
-        access={node: access_of(node, entry) for node, entry in (stack.get("access") or {}).items()},
-        kubeconfig=str(stack.get("kubeconfig") or ""),
-        instances={node: str(machine) for node, machine in (stack.get("nodes") or {}).items()},
-        region=stack.get("region"),
-    )
+RETRY_SECONDS = 60.0
+_PAUSE_SECONDS = 5.0
 
 
 def main() -> int:
+    """Returns 0 also where checks fail: the report is an output, and no reason for `up` to fail."""
     stack = json.load(sys.stdin)
-    live, name = live_of(stack), str(stack.get("name", "lab"))
-    end = time.monotonic() + PATIENCE
+    live = LiveLab.of(models.Lab.model_validate(stack["lab"]), stack, stack.get("region"))
+    name = str(stack.get("name", "lab"))
+    end = time.monotonic() + RETRY_SECONDS
     while True:
         reading = asyncio.run(read_lab(live))
         report = document(name, reading, verify(live, reading))
         if not (report["failed"] or report["unknown"]) or time.monotonic() > end:
             break
-        time.sleep(PAUSE)
-    wrong = [check for check in report.pop("checks") if check["status"] != "passed"]
-    print(json.dumps(report | {"checks": wrong}, ensure_ascii=False))
+        time.sleep(_PAUSE_SECONDS)
+    not_passed = [check for check in report.pop("checks") if check["status"] != "passed"]
+    print(json.dumps(report | {"checks": not_passed}, ensure_ascii=False))
     return 0
 
 

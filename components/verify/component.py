@@ -1,4 +1,4 @@
-"""The lab's checks as the last step of `up`: read the live lab from this computer, keep the report as an output."""
+"""The lab's checks as the last step of `up`: read the live lab from this computer, and keep the report as an output."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ from components.spec import models, names
 
 @dataclass(frozen=True)
 class VerificationArgs:
-    """`stack`: as components.verify.__main__ reads it, with secrets. `after`: leaves before which a check must fail."""
+    """`stack`: what components.verify.__main__ reads, with secrets. `after`: resources that must be finished before a
+    check can pass."""
 
     lab: models.Lab
     stack: pulumi.Input[dict[str, Any]]
@@ -23,7 +24,8 @@ class VerificationArgs:
 
 
 class Verification(pulumi.ComponentResource):
-    """`result`: at, passed, failed, unknown, and each check that did not pass. A failed check fails no `up`."""
+    """`result`: the report, with at, passed, failed, unknown, and each check that did not pass. `up` does not fail when
+    a check does."""
 
     result: pulumi.Output[dict[str, Any]]
 
@@ -39,7 +41,7 @@ class Verification(pulumi.ComponentResource):
             add_previous_output_in_env=False,
             opts=pulumi.ResourceOptions(parent=self, depends_on=list(args.after)),
         )
-        # What went in is secret, what comes out is not: it names checks, lines of `ip` and addresses.
+        # The input is secret, the report is not: it has names of checks, lines of `ip`, and addresses.
         self.result = pulumi.Output.unsecret(read.stdout).apply(_report)
         self.register_outputs({"result": self.result})
 

@@ -1,120 +1,89 @@
-"""Expectations against facts: what passed, what failed, and what could not be read."""
+"""Expectations against what was read: what passed, what failed, what could not be read; and the reports of it."""
 
 from __future__ import annotations
 
 import xml.etree.ElementTree as ET
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from ipaddress import IPv4Address
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any
 
-from components.verify.expectations import Expectation, OneOf, Value, Within
-from components.verify.facts import NodeFacts, Scope
-from components.verify.iproute import Seen
-
-if TYPE_CHECKING:
-    from components.verify.reading import Reading
-
-Status = Literal["passed", "failed", "unknown"]
+from components.verify.expect import expectations
+from components.verify.model import Entry, Expectation, OneOf, Result, Scope, Status, Topic, Value, Within
+from components.verify.read.reading import LiveLab, Reading, observed
 
 
-@dataclass(frozen=True)
-class Result:
-    """`seen`: the line observed, "(nothing)" where there was none. `difference`: field by field, where it failed;
-    why it could not be read, where it is unknown."""
-
-    expectation: Expectation
-    status: Status
-    seen: str
-    difference: str = ""
-
-    def to_json(self, stack: str = "STACK") -> dict[str, Any]:
-        """`stack`: its name, for the commands to type."""
-        e = self.expectation
-        expected = None if e.expected is None else {key: str(value) for key, value in e.expected.items()}
-        found: dict[str, Any] = {
-            "id": e.id,
-            "status": self.status,
-            "node": e.node,
-            "topic": e.topic,
-            "sentence": e.sentence,
-            "command": e.command.replace("STACK", stack),
-            "expected": expected,
-            "seen": self.seen,
-            "because": e.because,
-        }
-        if self.status != "passed":
-            found |= {"difference": self.difference, "cause": e.cause, "mend": e.mend.replace("STACK", stack)}
-        return found
+def verify(live: LiveLab, reading: Reading) -> list[Result]:
+    """Every expectation of the lab against what was read."""
+    return compare(expectations(observed(live, reading)), reading)
 
 
-def compare(
-    expectations: Sequence[Expectation], cluster: Scope, nodes: Mapping[str, NodeFacts], unreachable: Mapping[str, str]
-) -> list[Result]:
-    """Each expectation's result. `unreachable`: node → why it could not be read."""
-    return [_result(e, cluster, nodes, unreachable) for e in expectations]
+def compare(found: Iterable[Expectation], reading: Reading) -> list[Result]:
+    """The result of each expectation."""
+    return [_result(expectation, reading) for expectation in found]
 
 
-def _result(e: Expectation, cluster: Scope, nodes: Mapping[str, NodeFacts], unreachable: Mapping[str, str]) -> Result:
+def _result(e: Expectation, reading: Reading) -> Result:
+    scope: Scope
     if e.node is None:
-        scope: Scope = cluster
-    elif e.node not in nodes:
-        return Result(e, "unknown", "", unreachable.get(e.node, "the node was not read"))
+        scope = reading.cluster
+    elif e.node not in reading.nodes:
+        return Result(e, "unknown", "", reading.unreachable.get(e.node, "the node was not read"))
     else:
-        node = nodes[e.node]
-        if e.pod is None:
-            scope = node
-        elif "link" in node.unread:
-            return Result(e, "unknown", "", node.unread["link"])
-        elif e.pod not in node.pods:
-            return Result(e, "failed", "(nothing)", f"no namespace behind {e.pod}: the pod's sandbox is not there")
-        else:
+        node = scope = reading.nodes[e.node]
+        if e.pod is not None:
+            if Topic.LINK in node.unread:
+                return Result(e, "unknown", "", node.unread[Topic.LINK])
+            if e.pod not in node.pods:
+                reason = f"there is no network namespace behind {e.pod}: the pod's sandbox is gone"
+                return Result(e, "failed", "(nothing)", reason)
             scope = node.pods[e.pod]
     if e.topic not in scope.topics:
         return Result(e, "unknown", "", scope.unread.get(e.topic, "not read"))
     return judge(e, scope.get(e.topic, e.key))
 
 
-def judge(e: Expectation, entries: Sequence[Seen]) -> Result:
-    """One expectation against the entries of its key: one that fits is enough, as with two routes to one place."""
+def judge(e: Expectation, entries: Sequence[Entry]) -> Result:
+    """One expectation against the entries of its key. One entry that fits is enough: there may be two routes to one
+    destination."""
     if e.expected is None:
         if not entries:
             return Result(e, "passed", "(nothing)")
-        return Result(e, "failed", "; ".join(seen.line for seen in entries), "there must be none")
+        return Result(e, "failed", "; ".join(entry.line for entry in entries), "there must be none")
     if not entries:
         return Result(e, "failed", "(nothing)", "it is not there")
-    for seen in entries:
-        if all(_fits(value, seen.fields.get(key)) for key, value in e.expected.items()):
-            return Result(e, "passed", seen.line)
-    return Result(e, "failed", "; ".join(seen.line for seen in entries), _difference(e.expected, entries[0]))
+    for entry in entries:
+        if all(_fits(value, entry.fields.get(key)) for key, value in e.expected.items()):
+            return Result(e, "passed", entry.line)
+    return Result(e, "failed", "; ".join(entry.line for entry in entries), _difference(e.expected, entries[0]))
 
 
-def _difference(expected: Mapping[str, Value], seen: Seen) -> str:
-    if seen.fields.get("received") == "no":
+def _difference(expected: Mapping[str, Value], entry: Entry) -> str:
+    if entry.fields.get("received") == "no":
         return "no answer came"
-    if not seen.fields:
-        return "it has nothing of what is expected"
+    if not entry.fields:
+        return "none of the expected fields is there"
     return ", ".join(
-        f"{key} is {seen.fields.get(key, '(nothing)')}, expected {value}"
+        f"{key} is {entry.fields.get(key, '(nothing)')}, expected {value}"
         for key, value in expected.items()
-        if not _fits(value, seen.fields.get(key))
+        if not _fits(value, entry.fields.get(key))
     )
 
 
-def _fits(expected: Value, seen: str | None) -> bool:
-    if expected == seen:
-        return True
-    if seen is None:
+def _fits(expected: Value, found: str | None) -> bool:
+    if found is None:
         return False
     if isinstance(expected, OneOf):
-        return seen in expected.values
+        return found in expected.values
     if isinstance(expected, Within):
         try:
-            return expected.first <= IPv4Address(seen) <= expected.last
+            return expected.first <= IPv4Address(found) <= expected.last
         except ValueError:
             return False
-    return False
+    return expected == found
+
+
+# --- reports ---------------------------------------------------------------------------------------------------------
 
 
 def count(results: Sequence[Result]) -> dict[Status, int]:
@@ -123,7 +92,7 @@ def count(results: Sequence[Result]) -> dict[Status, int]:
 
 
 def document(stack: str, reading: Reading, results: Sequence[Result]) -> dict[str, Any]:
-    """The report as JSON. `at` is UTC."""
+    """The report as JSON. `at` is in UTC."""
     return {
         "stack": stack,
         "at": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -135,7 +104,7 @@ def document(stack: str, reading: Reading, results: Sequence[Result]) -> dict[st
 
 
 def junit(stack: str, results: Sequence[Result], seconds: float) -> str:
-    """JUnit XML: one test case per expectation, one suite per node; what could not be read is an error."""
+    """JUnit XML: a suite for each node, a test case for each expectation. What could not be read is an error."""
     root = ET.Element("testsuites", name=f"cni-lab verify {stack}", time=f"{seconds:.3f}")
     by_node: dict[str, list[Result]] = {}
     for result in results:
@@ -156,7 +125,7 @@ def junit(stack: str, results: Sequence[Result], seconds: float) -> str:
             if result.status != "passed":
                 element = ET.SubElement(case, "failure" if result.status == "failed" else "error")
                 element.set("message", result.difference)
-                lines = [f"seen: {result.seen}", f"command: {e.command}", f"cause: {e.cause}", f"mend: {e.mend}"]
-                element.text = "\n".join(lines)
+                command, fix = (text.replace("STACK", stack) for text in (e.command, e.fix))
+                element.text = f"seen: {result.seen}\ncommand: {command}\ncause: {e.cause}\nfix: {fix}"
     ET.indent(root)
     return ET.tostring(root, encoding="unicode", xml_declaration=True) + "\n"

@@ -16,8 +16,6 @@ from typing import Any
 
 import pytest
 
-from cli.live.stack import of_outputs
-from cli.live.walk import _walk
 from components.sandbox.fit import fit
 from components.sandbox.model import Plan, tunnel_mac
 from components.sandbox.objects import make_objects
@@ -26,9 +24,13 @@ from components.sandbox.requirements import examine
 from components.sandbox.running import Running
 from components.spec.load import load_stack_file
 from components.spec.models import Lab
-from components.verify.faults import FAULTS, aim, inject, mend
+from components.verify.faults.inject import inject, mend
+from components.verify.faults.symptoms import aim
+from components.verify.faults.table import FAULTS
 from components.verify.read.namespace import NamespaceAccess
-from components.verify.reading import Live, read_lab, verify, view
+from components.verify.read.reading import LiveLab, observed, read_lab
+from components.verify.report import verify
+from components.verify.walk.live import walk_live
 
 STACKS = Path(__file__).parents[2] / "stacks"
 
@@ -39,7 +41,7 @@ if examine().problem:
 class Seed:
     """A sandbox in which lines of a document are looked for."""
 
-    def __init__(self, live: Live, plan: Plan, shown: Mapping[str, str]) -> None:
+    def __init__(self, live: LiveLab, plan: Plan, shown: Mapping[str, str]) -> None:
         self.live = live
         self.plan = plan
         self._shown = shown
@@ -77,7 +79,7 @@ def seed(
     running = Running(make_plan(fitted, stack="seed", blocks=blocks), folder)
     running.start()
     try:
-        yield Seed(of_outputs(fitted, running.outputs, None), running.plan, shown)
+        yield Seed(LiveLab.of(fitted, running.outputs, None), running.plan, shown)
     finally:
         running.stop()
 
@@ -126,12 +128,12 @@ def test_seeds_000_and_004_egress_through_a_second_network(tmp_path: Path) -> No
             """,
         )
         # The document's own default route leads to the pod itself; the lab has it as a fault.
-        of = view(it.live, asyncio.run(read_lab(it.live)))
+        of = observed(it.live, asyncio.run(read_lab(it.live)))
         fault = FAULTS["wrong-default-route"]
         target = aim(fault, of)
         asyncio.run(inject(it.live, "seed", fault, target))
         it.shows(it.run_in_pod("10.244.97.51", "ip", "route"), "default via 10.1.128.2 dev net1")
-        assert asyncio.run(mend(it.live, "seed")).done
+        assert asyncio.run(mend(it.live, "seed")).undone
         # What calico-ipam, host-local and Multus say.
         it.shows(it.run("ip1001100", "ls", "/var/lib/cni/networks/net-calico"), "10.244.6.150")
         events = [event for event in _messages(it) if "10.244.6.150" in event]
@@ -175,8 +177,9 @@ def test_seed_000_the_packet_walk(tmp_path: Path) -> None:
         # Step 7, on the wire: both tunnels' addresses, the VNI and the inner packet.
         if "tcpdump" not in it.run("ip-10-0-2-200", "bash", "-c", "command -v tcpdump || true"):
             pytest.skip("tcpdump is not installed")
-        walk, seen, notes = asyncio.run(_walk(it.live, "normal-egress@ip-10-0-2-200", "10.244.93.50", True))
-        assert walk.ping.status == "passed" and not notes
+        found = asyncio.run(walk_live(it.live, "normal-egress@ip-10-0-2-200", "10.244.93.50", captured=True))
+        walk, seen = found.walk, found.sightings
+        assert walk.ping.status == "passed" and not found.notes
         (wire,) = [s for s in seen if s.point.node == "ip-10-0-2-200" and s.point.device == "eth0" and not s.point.pod]
         for line in ("4789:", "VXLAN, flags [I] (0x08), vni 4096", "10.244.97.51 > 10.244.93.50: ICMP echo request"):
             assert line in wire.request, wire.request

@@ -13,13 +13,13 @@ from typing import Any
 
 import pytest
 
-from cli.live.stack import of_outputs
 from components.sandbox import life
 from components.sandbox.requirements import examine
 from components.spec.load import load_stack_file
 from components.spec.models import Lab
 from components.verify.read.namespace import NamespaceAccess
-from components.verify.reading import Live, read_lab, verify
+from components.verify.read.reading import LiveLab, read_lab
+from components.verify.report import verify
 from tests.verify import replica_labs as labs
 
 ROOT = Path(__file__).parents[2]
@@ -30,24 +30,24 @@ if examine().problem:
 
 
 @contextlib.contextmanager
-def sandbox(lab: Lab, home: Path) -> Iterator[tuple[Live, life.Standing]]:
+def sandbox(lab: Lab, home: Path) -> Iterator[tuple[LiveLab, life.Standing]]:
     running = life.build("lab", lab, home, stay=False)
     try:
         standing = life.find("lab", home)
         assert standing is not None
-        yield of_outputs(standing.lab, dict(standing.outputs), None), standing
+        yield LiveLab.of(standing.lab, standing.outputs, None), standing
     finally:
         running.stop()
         life.sweep(home)
 
 
-def check(live: Live) -> dict[str, str]:
+def check(live: LiveLab) -> dict[str, str]:
     reading = asyncio.run(read_lab(live))
     assert not reading.no_api and not reading.unreachable
     return {r.expectation.id: f"{r.status}: {r.difference}" for r in verify(live, reading) if r.status != "passed"}
 
 
-def on(live: Live, node: str, *argv: str) -> subprocess.CompletedProcess[str]:
+def on(live: LiveLab, node: str, *argv: str) -> subprocess.CompletedProcess[str]:
     access = live.access[node]
     assert isinstance(access, NamespaceAccess)
     return subprocess.run(access.command(argv), capture_output=True, text=True, timeout=30, check=False)

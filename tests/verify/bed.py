@@ -11,11 +11,11 @@ import asyncssh
 import boto3
 from moto import mock_aws
 
-from cli.live.stack import of_outputs
 from components.spec.models import Lab
+from components.verify.model import Result
 from components.verify.read import ssh
-from components.verify.reading import Live, Reading, read_lab, verify
-from components.verify.report import Result
+from components.verify.read.reading import LiveLab, Reading, read_lab
+from components.verify.report import verify
 from tests.verify.replica import Replica, standing
 
 REGION = "us-west-2"
@@ -23,13 +23,13 @@ _KEYS = {"AWS_ACCESS_KEY_ID": "testing", "AWS_SECRET_ACCESS_KEY": "testing", "MO
 
 
 @contextmanager
-def bed(lab: Lab, **options: object) -> Iterator[tuple[Replica, Live]]:
+def bed(lab: Lab, **options: object) -> Iterator[tuple[Replica, LiveLab]]:
     """A replica that stands, and the lab as its outputs have it. Its machines are moto's, with the check off."""
     with standing(lab, **options) as replica, patch.dict("os.environ", _KEYS), mock_aws():
         if lab.calico.bgp == "Enabled":
             for node in lab.nodes:
                 give_bird(replica, node.name)
-        yield replica, of_outputs(lab, replica.outputs | {"nodes": instances(lab, replica.plan.stack)}, REGION)
+        yield replica, LiveLab.of(lab, replica.outputs | {"nodes": instances(lab, replica.plan.stack)}, REGION)
 
 
 def instances(lab: Lab, stack: str) -> dict[str, str]:
@@ -60,7 +60,7 @@ def give_bird(replica: Replica, node: str, state: str = "Established") -> None:
     assert done.returncode == 0, done.stderr
 
 
-def read(live: Live) -> tuple[Reading, list[Result]]:
+def read(live: LiveLab) -> tuple[Reading, list[Result]]:
     reading = asyncio.run(read_lab(live))
     return reading, verify(live, reading)
 

@@ -11,12 +11,12 @@ import pytest
 from rich.console import Console
 
 from cli.live import addresses as command
-from components.verify.reading import Live
+from components.verify.read.reading import LiveLab
 from tests.verify import replica_labs as labs
 from tests.verify.bed import bed, read
 from tests.verify.replica import Replica
 
-Bed = tuple[Replica, Live]
+Bed = tuple[Replica, LiveLab]
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +25,7 @@ def egress() -> Iterator[Bed]:
         yield made
 
 
-def table(live: Live) -> list[command.Block]:
+def table(live: LiveLab) -> list[command.Block]:
     return command.table(live, asyncio.run(command._read(live)))
 
 

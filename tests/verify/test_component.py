@@ -50,7 +50,7 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], sta
 def test_the_report_names_what_does_not_pass_and_nothing_secret(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(program, "PATIENCE", 0.0)
+    monkeypatch.setattr(program, "RETRY_SECONDS", 0.0)
     with bed(labs.CROSS_SUBNET) as (replica, live):
         stack = replica.outputs | {
             "lab": replica.lab.model_dump(mode="json", by_alias=True),
@@ -64,6 +64,6 @@ def test_the_report_names_what_does_not_pass_and_nothing_secret(
         assert replica.exec("worker1", ["sysctl", "-qw", "net.ipv4.ip_forward=0"]).returncode == 0
         broken = run(monkeypatch, capsys, stack)
     assert "worker1/ip_forward/all" in [check["id"] for check in broken["checks"]]
-    assert all(check["status"] != "passed" and check["mend"] for check in broken["checks"])
+    assert all(check["status"] != "passed" and check["fix"] for check in broken["checks"])
     text = json.dumps(broken)
     assert "PRIVATE KEY" not in text and "client-key-data" not in text

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,27 +13,31 @@ from unittest.mock import patch
 
 import boto3
 import pytest
+from boto3 import Session
 from botocore.exceptions import ClientError
 
 import cli.live.faults
-import cli.live.walk
 from components.sandbox.objects import make_objects
 from components.sandbox.plan import make_plan
 from components.spec.models import Lab as LabSpec
-from components.verify import facts, faults, source_dest
-from components.verify.api import KINDS, Objects
-from components.verify.expectations import Lab
-from components.verify.facts import Scope
-from components.verify.faults import FAULTS, Fault, Target, aim, find, inject, symptoms
-from components.verify.read.connection import render
-from components.verify.reading import Live, read_cluster, read_lab, view
+from components.verify.faults import source_dest
+from components.verify.faults.inject import break_program, inject, mend, mend_program
+from components.verify.faults.model import Fault, Refused, Target, Undone
+from components.verify.faults.symptoms import aim, symptoms
+from components.verify.faults.table import FAULTS, find
+from components.verify.model import ObservedLab, Scope, Topic
+from components.verify.read import facts
+from components.verify.read.api import KINDS, Objects
+from components.verify.read.ec2 import NoEc2
+from components.verify.read.reading import LiveLab, observed, read_cluster, read_lab
+from components.verify.walk.live import walk_live
 from tests.support.cli import lab
 from tests.verify import replica_labs as labs
 from tests.verify.bed import REGION, bad, bed, read
 from tests.verify.replica import Replica
 
 STACK = "replica"
-Bed = tuple[Replica, Live]
+Bed = tuple[Replica, LiveLab]
 
 # Everything that a fault may touch, as text. The kernel lists forwarding entries in no order of ours.
 SNAPSHOT = r"""
@@ -92,10 +96,10 @@ def stack(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Be
     return found
 
 
-def stand_for(monkeypatch: pytest.MonkeyPatch, live: Live) -> None:
+def stand_for(monkeypatch: pytest.MonkeyPatch, live: LiveLab) -> None:
     monkeypatch.setattr(cli.live.faults, "chosen_live", lambda _, sandbox: live)
     monkeypatch.setattr(cli.live.faults, "stack_file", Path)
-    monkeypatch.setattr(cli.live.faults, "load_stack_file", lambda _: SimpleNamespace(lab=live.lab))
+    monkeypatch.setattr(cli.live.faults, "load_stack_file", lambda _: SimpleNamespace(lab=live.spec))
 
 
 def snapshot(replica: Replica, node: str) -> str:
@@ -108,22 +112,22 @@ def snapshots(replica: Replica) -> dict[str, str]:
     return {node.name: snapshot(replica, node.name) for node in replica.lab.nodes}
 
 
-def aimed(live: Live, name: str, node: str | None = None) -> tuple[Fault, Target, Lab]:
-    of = view(live, asyncio.run(read_cluster(live)))
-    fault = find(name, live.lab)
+def aimed(live: LiveLab, name: str, node: str | None = None) -> tuple[Fault, Target, ObservedLab]:
+    of = observed(live, asyncio.run(read_cluster(live)))
+    fault = find(name, live.spec)
     return fault, aim(fault, of, node), of
 
 
-def failed(live: Live) -> list[str]:
+def failed(live: LiveLab) -> list[str]:
     """What verify says is not so; nothing is unknown."""
     _, results = read(live)
     assert not [r for r in results if r.status == "unknown"], bad(results)
     return sorted(r.expectation.id for r in results if r.status == "failed")
 
 
-def stops_at(live: Live, ends: tuple[str, str]) -> tuple[str, str] | None:
+def stops_at(live: LiveLab, ends: tuple[str, str]) -> tuple[str, str] | None:
     """The hop and the node at which walk stops."""
-    found = asyncio.run(cli.live.walk._walk(live, *ends, False))[0].stopped
+    found = asyncio.run(walk_live(live, *ends)).walk.stopped
     return (found.kind, found.node) if found else None
 
 
@@ -171,7 +175,7 @@ def test_a_fault_shows_where_it_says_and_nowhere_else(
             assert wanted.hop is not None and f"{wanted.hop}, {target.node}" in said
             assert stops_at(live, wanted.walk) == (wanted.hop, target.node)
         if name in ("vxlan-dropped", "fdb-gone", "proxy-arp-off"):
-            assert any(e.topic == "probe" for e in wanted.failed), "a ping shows it where one can"
+            assert any(e.topic == Topic.PROBE for e in wanted.failed), "a ping shows it where one can"
     finally:
         assert lab("mend", STACK) == 0
     assert capsys.readouterr().out == f"{target.node}: {name}: put back\n"
@@ -207,7 +211,7 @@ def test_what_was_mended_meanwhile_is_left(stack: Bed, capsys: pytest.CaptureFix
         assert lab("break", STACK, name, "--node", node, "--yes") == 0
     fault, target, _ = aimed(live, "fdb-gone", node)
     assert fault.id == "fdb-gone"
-    peer = next(n for n in live.lab.nodes if n.name == target.peer)
+    peer = next(n for n in live.spec.nodes if n.name == target.peer)
     script = (
         f"bridge fdb add {target.variables['MAC']} dev vxlan.calico dst {peer.address} self permanent; "
         "cd /etc/cni/multus/net.d; cp -p default-calico.conf.bak default-calico.conf; "
@@ -234,17 +238,17 @@ def test_ipip_dropped_is_seen_as_protocol_4(vxlan: Bed) -> None:
     """The rule, on a kernel that may make no tunnel: aimed as in a lab that says IPIP."""
     replica, live = vxlan
     fault = find("ipip-dropped", labs.IPIP)
-    target = aim(fault, Lab.of(labs.IPIP, {}, Scope(), [], {}))
-    wanted = symptoms(fault, Lab.of(labs.IPIP, {}, Scope(), [], {}), target)
+    target = aim(fault, ObservedLab.of(labs.IPIP, {}, Scope(), [], {}))
+    wanted = symptoms(fault, ObservedLab.of(labs.IPIP, {}, Scope(), [], {}), target)
     assert [e.id for e in wanted.failed] == ["worker1/filter/4"]
     before = snapshot(replica, target.node)
     asyncio.run(inject(live, STACK, fault, target))
     try:
         reading = asyncio.run(read_lab(live))
-        (rule,) = reading.nodes[target.node].topics["filter"]["4"]
+        (rule,) = reading.nodes[target.node].topics[Topic.FILTER]["4"]
         assert rule.line.endswith("-j DROP") and "cni-lab fault" in rule.line
     finally:
-        assert asyncio.run(faults.mend(live, STACK)).done == ((target.node, "ipip-dropped", "put back"),)
+        assert asyncio.run(mend(live, STACK)).undone == (Undone(target.node, "ipip-dropped", "put back"),)
     assert snapshot(replica, target.node) == before
 
 
@@ -285,12 +289,7 @@ done
 def test_killed_before_any_command_all_is_put_back(small: Bed, name: str) -> None:
     _, live = small
     fault, target, _ = aimed(live, name)
-    owner = {"OWNER": faults.owner(STACK)}
-    programs = {
-        "LOOK": SNAPSHOT,
-        "BREAK": render(faults.SCRIPT, owner | {"DO": "break", "FAULT": name, "KIND": fault.kind, **target.variables}),
-        "MEND": render(faults.SCRIPT, owner | {"DO": "mend"}),
-    }
+    programs = {"LOOK": SNAPSHOT, "BREAK": break_program(STACK, fault, target), "MEND": mend_program(STACK)}
     lines = [f"{key}={base64.b64encode(text.encode()).decode()}" for key, text in programs.items()]
 
     async def whole() -> list[str]:
@@ -312,7 +311,7 @@ def test_killed_before_any_command_all_is_put_back(small: Bed, name: str) -> Non
     [
         (("fdb-lost",), 2, "there is no fault 'fdb-lost'; there are: source-dest-check, vxlan-dropped"),
         ((), 2, "name a fault"),
-        (("ipip-dropped",), 2, "ipip-dropped cannot be in this lab: calico.pools: no pool uses IPIP"),
+        (("ipip-dropped",), 2, "ipip-dropped cannot be made in this lab: calico.pools: no pool uses IPIP"),
         (
             ("vxlan-dropped", "--node", "node-9"),
             2,
@@ -349,7 +348,7 @@ def test_a_machine_that_is_not_the_lab_s_is_left_as_it_is(
     try:
         assert lab("break", STACK, "vxlan-dropped", "--node", node, "--yes") == 1
         said = capsys.readouterr().err
-        assert said.count("\n") == 1 and "is left as it is" in said
+        assert said.count("\n") == 1 and "is not changed" in said
         assert snapshot(replica, node) == before
         assert lab("mend", STACK) == 1
         assert f"lab mend: {node}: " in capsys.readouterr().err
@@ -399,7 +398,7 @@ def test_without_the_api_a_node_can_be_broken_and_a_pod_cannot(
 # --- EC2 --------------------------------------------------------------------------------------------------------------
 
 
-def checks(live: Live) -> dict[str, bool]:
+def checks(live: LiveLab) -> dict[str, bool]:
     ec2 = boto3.client("ec2", REGION)
     found = ec2.describe_instances(InstanceIds=list(live.instances.values()))["Reservations"]
     by_id = {i["InstanceId"]: i["SourceDestCheck"] for reservation in found for i in reservation["Instances"]}
@@ -415,36 +414,45 @@ def test_the_check_is_told_by_a_tag_before_it_is_on(plain: Bed) -> None:
     # Without encapsulation every packet of the node's pods is dropped; the replica has no EC2 that would.
     assert sorted(e.topic for e in wanted.failed) == ["probe", "probe", "source_dest"]
     assert wanted.walk is not None and wanted.hop == "arrival"
-    real = boto3.client
-    with patch.object(boto3, "client", lambda *a, **k: _Cut(real(*a, **k), "modify_instance_attribute")):
-        said = source_dest.switch_on(live.instances, target.node, STACK, REGION)
-    assert said.startswith("EC2 did not do it: ") and checks(live) == sound
-    assert "mend first" in source_dest.switch_on(live.instances, target.node, STACK, REGION)
-    assert source_dest.switch_back(live.instances, STACK, REGION) == {
-        target.node: "the check is off again, or was not on yet"
-    }
+    with patch.object(Session, "client", cut("modify_instance_attribute")), pytest.raises(NoEc2, match="EC2 did not"):
+        source_dest.switch_on(live.instances, target.node, STACK, REGION)
+    assert checks(live) == sound
+    with pytest.raises(Refused, match="mend first"):
+        source_dest.switch_on(live.instances, target.node, STACK, REGION)
+    assert source_dest.switch_back(live.instances, STACK, REGION) == [
+        Undone(target.node, "source-dest-check", "the check is off again, or was not on yet")
+    ]
     asyncio.run(inject(live, STACK, fault, target))
     assert checks(live) == sound | {target.node: True}
     assert failed(live) == [f"{target.node}/source_dest/{target.node}"]
     assert stops_at(live, wanted.walk) == ("arrival", target.node)
-    with patch.object(boto3, "client", lambda *a, **k: _Cut(real(*a, **k), "delete_tags")):
-        assert "EC2 did not do it" in str(source_dest.switch_back(live.instances, STACK, REGION))
-    mended = asyncio.run(faults.mend(live, STACK))
-    assert mended.failed == {} and [entry[:2] for entry in mended.done] == [(target.node, "source-dest-check")]
+    with patch.object(Session, "client", cut("delete_tags")), pytest.raises(NoEc2, match="EC2 did not do it"):
+        source_dest.switch_back(live.instances, STACK, REGION)
+    mended = asyncio.run(mend(live, STACK))
+    assert mended.failed == {}
+    assert [(entry.node, entry.fault) for entry in mended.undone] == [(target.node, "source-dest-check")]
     assert checks(live) == sound
-    assert asyncio.run(faults.mend(live, STACK)).done == ()
+    assert asyncio.run(mend(live, STACK)).undone == ()
 
 
 def test_another_s_instance_is_left_as_it_is(plain: Bed) -> None:
     _, live = plain
-    said = source_dest.switch_on(live.instances, "worker1", "another", REGION)
-    assert "it is not this lab's" in said and not any(checks(live).values())
+    with pytest.raises(Refused, match="it is not this lab's"):
+        source_dest.switch_on(live.instances, "worker1", "another", REGION)
+    assert not any(checks(live).values())
     gone = {**live.instances, "worker1": "i-0123456789abcdef0"}
-    assert "is gone" in source_dest.switch_on(gone, "worker1", STACK, REGION)
+    with pytest.raises(Refused, match="is gone"):
+        source_dest.switch_on(gone, "worker1", STACK, REGION)
 
 
-class _Cut:
-    """An EC2 client whose answer to one call is an error, as after a cut."""
+def cut(call: str) -> Callable[..., object]:
+    """boto3's Session.client, but one call of the client it makes is answered by an error."""
+    real = Session.client
+    return lambda self, *arguments, **options: Cut(real(self, *arguments, **options), call)
+
+
+class Cut:
+    """An EC2 client that answers one call with an error, as when the connection is cut."""
 
     def __init__(self, real: object, call: str) -> None:
         self._real, self._call = real, call
@@ -466,7 +474,7 @@ def test_wherever_a_fault_strikes_verify_has_a_word_for_it(lab: LabSpec) -> None
     """In every mode, on every node; and where a ping is lost, walk has two pods to show it."""
     objects = make_objects(make_plan(lab, system_pods=False))
     read = Objects({kind: tuple(objects.get(path, ())) for kind, path in KINDS.items()})
-    of = Lab.of(lab, make_plan(lab).blocks, facts.cluster(read), facts.pods(read), {})
+    of = ObservedLab.of(lab, make_plan(lab).blocks, facts.cluster(read), facts.pods(read), {})
     here = [fault for fault in FAULTS.values() if fault.refusal(lab) is None]
     assert here
     for fault in here:
@@ -475,10 +483,10 @@ def test_wherever_a_fault_strikes_verify_has_a_word_for_it(lab: LabSpec) -> None
         for target in targets:
             assert aim(fault, of, target.node).node == target.node
             wanted = symptoms(fault, of, target)
-            said = {(e.topic, e.key) for e in wanted.failed}
-            assert set(target.breaks) <= said
-            pings = [e for e in wanted.failed if e.topic == "probe"]
-            assert len(said - set(target.breaks)) == len(pings)
+            reported = {e.entry for e in wanted.failed}
+            assert set(target.breaks) <= reported
+            pings = [e for e in wanted.failed if e.topic == Topic.PROBE]
+            assert len(reported - set(target.breaks)) == len(pings)
             assert wanted.walk is not None or not pings
 
 

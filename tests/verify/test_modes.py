@@ -11,12 +11,15 @@ from rich.console import Console
 
 from cli.live.addresses import show, table
 from components.spec.models import Lab as LabSpec
-from components.verify import facts
-from components.verify.api import Objects
-from components.verify.expectations import Expectation, Lab, expectations
-from components.verify.facts import NodeFacts, host_interface
-from components.verify.reading import Live, Reading
-from components.verify.walk import Walk, points, walk
+from components.verify.expect import expectations
+from components.verify.model import Expectation, NodeFacts, ObservedLab, host_interface
+from components.verify.read import facts
+from components.verify.read.api import Objects
+from components.verify.read.reading import LiveLab, Reading
+from components.verify.walk.capture import points
+from components.verify.walk.ends import Ends
+from components.verify.walk.model import Walk
+from components.verify.walk.route import walk
 from tests.verify.replica_labs import IMAGE
 
 HERE, THERE = "one", "two"
@@ -56,7 +59,7 @@ def expected(spec: LabSpec, nodes: Sequence[dict[str, Any]], **objects: Sequence
         Objects({"nodes": tuple(nodes), **{kind: tuple(items) for kind, items in objects.items()}}),
         host_local=spec.calico.ipam == "HostLocal",
     )
-    return expectations(Lab.of(spec, BLOCKS, cluster, [], {}))
+    return expectations(ObservedLab.of(spec, BLOCKS, cluster, [], {}))
 
 
 def keys(found: Sequence[Expectation], node: str | None, topic: str) -> list[str]:
@@ -86,7 +89,7 @@ def test_with_host_local_the_table_of_addresses_has_its_own() -> None:
     files = "/var/lib/cni/networks/k8s-pod-network"
     there = facts.node_facts(section("host_local", f"{files}/10.244.0.10\n{files}/10.244.0.11\n{files}/lock"))
     reading = Reading(facts.cluster(objects, host_local=True), facts.pods(objects), {HERE: there})
-    one, two = table(Live(spec, BLOCKS, {}, ""), reading)
+    one, two = table(LiveLab(spec, BLOCKS, {}, ""), reading)
     assert one.host_local == {"10.244.0.10": f"default/w-{HERE}", "10.244.0.11": "k8s-pod-network"}
     assert (one.giver, one.free, two.free) == ("host-local", 64 - 3 - 2, 64 - 3)
     text = StringIO()
@@ -142,15 +145,15 @@ def node_facts(name: str, *, encrypted: bool) -> NodeFacts:
     )
     pod = [link(2, "eth0", "veth", f"10.244.0.{at}/32", link_index=5)]
     return facts.node_facts(
-        section("links", json.dumps(links))
-        + section("routes", routes)
+        section("link", json.dumps(links))
+        + section("route", routes)
         + section("encrypted", f"{BLOCKS[peer][0]} dev wireguard.cali table 1 scope link" if encrypted else "")
         + section("filter", "")
         + section("proxy_arp", f"/proc/sys/net/ipv4/conf/{host}/proxy_arp:1")
         + section(f"probe {host} 10.244.0.{other}", "64 bytes: ttl=62")
-        + section("pod p links", json.dumps(pod))
-        + section("pod p routes", "default via 169.254.1.1 dev eth0\n169.254.1.1 dev eth0 scope link")
-        + section("pod p neighbours", "169.254.1.1 dev eth0 lladdr ee:ee:ee:ee:ee:ee REACHABLE")
+        + section("pod p link", json.dumps(pod))
+        + section("pod p route", "default via 169.254.1.1 dev eth0\n169.254.1.1 dev eth0 scope link")
+        + section("pod p neighbour", "169.254.1.1 dev eth0 lladdr ee:ee:ee:ee:ee:ee REACHABLE")
     )
 
 
@@ -162,16 +165,16 @@ def pod_object(name: str, address: str) -> dict[str, Any]:
     }
 
 
-def wireguard(*, encrypted: bool) -> tuple[Walk, Lab]:
+def wireguard(*, encrypted: bool) -> tuple[Walk, ObservedLab]:
     spec = lab([pool("VXLAN")], wireguard=True)
     pods = (pod_object(HERE, "10.244.0.10"), pod_object(THERE, "10.244.0.70"))
     objects = Objects({"nodes": (node(HERE), node(THERE)), "blockaffinities": tuple(affinities()), "pods": pods})
     nodes = {name: node_facts(name, encrypted=encrypted) for name in BLOCKS}
     reading = Reading(facts.cluster(objects), facts.pods(objects), nodes)
-    live = Live(spec, BLOCKS, {}, "")
+    live = LiveLab(spec, BLOCKS, {}, "")
     source, target = reading.pods
-    found = walk(live, reading, source, target, target.address)
-    return found, Lab.of(spec, BLOCKS, reading.cluster, reading.pods, nodes)
+    found = walk(live, reading, Ends(source, target, target.address))
+    return found, ObservedLab.of(spec, BLOCKS, reading.cluster, reading.pods, nodes)
 
 
 def test_with_wireguard_a_packet_goes_by_its_table_and_not_by_vxlan() -> None:
@@ -183,7 +186,7 @@ def test_with_wireguard_a_packet_goes_by_its_table_and_not_by_vxlan() -> None:
     assert {hop.device for hop in found.hops}.isdisjoint({"vxlan.calico"})
     arrival = next(hop for hop in found.hops if hop.kind == "arrival")
     assert [check.expectation.key for check in arrival.checks] == ["udp 51820", "wireguard.cali"]
-    heard = [device for _, pod, device, _ in points(found, of) if not pod]
+    heard = [point.device for point in points(found, of) if not point.pod]
     assert "wireguard.cali" in heard and "eth0" not in heard, "on the wire one ping is not to be told from others"
 
 

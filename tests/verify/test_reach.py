@@ -11,13 +11,12 @@ import asyncssh
 import httpx
 import pytest
 
-from components.verify import api
-from components.verify.facts import Scope
-from components.verify.read import ssh
+from components.verify.model import Scope
+from components.verify.read import api, ssh
 from components.verify.read.access import access_of
 from components.verify.read.connection import Access, Completed, Process, Unreachable
+from components.verify.read.reading import LiveLab, Reading, read_nodes
 from components.verify.read.ssh import Jump, SshAccess, SshConnection
-from components.verify.reading import Live, Reading, read_nodes
 from tests.verify import replica_labs as labs
 
 KEY = asyncssh.generate_private_key("ssh-ed25519")
@@ -92,7 +91,7 @@ def test_an_api_that_takes_too_long_is_said_so_by_name() -> None:
 
     async def go() -> None:
         async with httpx.AsyncClient(transport=httpx.MockTransport(slow), base_url="https://api") as client:
-            await api._list(client, "/api/v1/nodes", None)
+            await api.list_objects(client, "/api/v1/nodes", {})
 
     with pytest.raises(api.NoApi, match=r"does not answer \(ReadTimeout\)"):
         asyncio.run(go())
@@ -133,12 +132,12 @@ class Recorded:
 
 def test_a_lab_is_read_over_any_transport() -> None:
     recorded = Recorded(Completed("\x1eip_forward\n1\n\x1f0\n", "", 0))
-    live = Live(labs.VXLAN, {}, {recorded.node: recorded}, "")
+    live = LiveLab(labs.VXLAN, {}, {recorded.node: recorded}, "")
     reading = Reading(Scope(), [])
     asyncio.run(read_nodes(live, reading, ["control1", "worker1"]))
     assert reading.nodes["control1"].get("ip_forward", "all")[0].line == "1"
     assert "`up` has not made it yet" in reading.unreachable["worker1"]
-    assert len(recorded.programs) == 1 and "section links" in recorded.programs[0]
+    assert len(recorded.programs) == 1 and "section link" in recorded.programs[0]
     recorded.answer = Completed("", "bash: not found", 127)
     asyncio.run(read_nodes(live, reading, ["control1"]))
     assert reading.unreachable["control1"] == "the node cannot be read (status 127): bash: not found"

@@ -8,29 +8,43 @@ from ipaddress import IPv4Address
 
 import pytest
 
-from components.verify.api import Objects
-from components.verify.expectations import Expectation, Lab, OneOf, Value, Within, expectations
-from components.verify.facts import NodeFacts, Scope, node_facts, pods
-from components.verify.iproute import Seen
-from components.verify.report import Result, compare, count, judge, junit
+from components.verify.expect import expectations
+from components.verify.model import (
+    Entry,
+    Expectation,
+    NodeFacts,
+    ObservedLab,
+    OneOf,
+    Repair,
+    Result,
+    Scope,
+    Topic,
+    Value,
+    Within,
+)
+from components.verify.read.api import Objects
+from components.verify.read.facts import node_facts, pods
+from components.verify.read.reading import Reading
+from components.verify.report import compare, count, judge, junit
 from tests.verify import replica_labs as labs
 
 
 def expectation(expected: dict[str, Value] | None, **where: str) -> Expectation:
-    words = {"topic": "route", "key": "10.0.0.0/8"} | where
     return Expectation(
-        **words,  # type: ignore[arg-type]
+        topic=Topic.ROUTE,
+        key=where.pop("key", "10.0.0.0/8"),
         expected=expected,
         sentence="a route",
         command="ip route",
         because="the file",
         cause="a hand",
-        mend="do it again",
+        advice="do it again",
+        **where,  # type: ignore[arg-type]
     )
 
 
-def seen(**fields: str) -> Seen:
-    return Seen(fields, " ".join(fields.values()))
+def seen(**fields: str) -> Entry:
+    return Entry(fields, " ".join(fields.values()))
 
 
 @pytest.mark.parametrize(
@@ -44,7 +58,7 @@ def seen(**fields: str) -> Seen:
         (None, [], "passed", ""),
         (None, [seen(dev="eth0")], "failed", "there must be none"),
         ({"received": "yes", "ttl": "62"}, [seen(received="no")], "failed", "no answer came"),
-        ({"type": "multus"}, [Seen({}, "(empty)")], "failed", "it has nothing of what is expected"),
+        ({"type": "multus"}, [Entry({}, "(empty)")], "failed", "none of the expected fields is there"),
         ({"proto": OneOf(("bird", "80"))}, [seen(proto="80")], "passed", ""),
         ({"proto": OneOf(("bird", "80"))}, [seen(proto="boot")], "failed", "proto is boot, expected bird or 80"),
         ({"ip": Within(IPv4Address("10.0.0.5"), IPv4Address("10.0.0.9"))}, [seen(ip="10.0.0.9")], "passed", ""),
@@ -62,15 +76,15 @@ def seen(**fields: str) -> Seen:
         ),
     ],
 )
-def test_a_judgement(expected: dict[str, Value] | None, entries: list[Seen], status: str, difference: str) -> None:
+def test_a_judgement(expected: dict[str, Value] | None, entries: list[Entry], status: str, difference: str) -> None:
     result = judge(expectation(expected), entries)
     assert (result.status, result.difference) == (status, difference)
 
 
 def test_what_was_not_read_is_unknown_and_says_why() -> None:
     nodes = {
-        "read": NodeFacts(topics={"route": {}, "link": {}}),
-        "half": NodeFacts(unread={"route": "ip: command not found"}),
+        "read": NodeFacts(topics={Topic.ROUTE: {}, Topic.LINK: {}}),
+        "half": NodeFacts(unread={Topic.ROUTE: "ip: command not found"}),
     }
     found = [
         expectation({}, node="read"),
@@ -79,12 +93,13 @@ def test_what_was_not_read_is_unknown_and_says_why() -> None:
         expectation({}, node="read", pod="cali1"),
         expectation({}),
     ]
-    results = compare(found, Scope(unread={"route": "the API does not answer"}), nodes, {"gone": "no answer on 22"})
+    cluster = Scope(unread={Topic.ROUTE: "the API does not answer"})
+    results = compare(found, Reading(cluster, [], nodes, {"gone": "no answer on 22"}))
     assert [(r.status, r.difference) for r in results] == [
         ("failed", "it is not there"),
         ("unknown", "ip: command not found"),
         ("unknown", "no answer on 22"),
-        ("failed", "no namespace behind cali1: the pod's sandbox is not there"),
+        ("failed", "there is no network namespace behind cali1: the pod's sandbox is gone"),
         ("unknown", "the API does not answer"),
     ]
     assert count(results) == {"passed": 0, "failed": 2, "unknown": 3}
@@ -101,7 +116,7 @@ def test_junit_has_a_case_for_every_check_and_a_suite_for_every_node() -> None:
     assert suites == {"lab.a": ("2", "1", "0"), "lab.cluster": ("1", "0", "1")}
     failure = root.find(".//failure")
     assert failure is not None and failure.get("message") == "dev is <b>"
-    assert "mend: do it again" in (failure.text or "")
+    assert "fix: do it again" in (failure.text or "")
 
 
 @pytest.mark.parametrize(
@@ -109,10 +124,10 @@ def test_junit_has_a_case_for_every_check_and_a_suite_for_every_node() -> None:
     [
         "",
         "garbage",
-        "\x1elinks\n[{",
-        "\x1elinks\n[{\n\x1f0\n",
-        "\x1elinks\n[1]\n\x1f0\n",
-        "\x1eroutes\nx y\n\x1f0\n",
+        "\x1elink\n[{",
+        "\x1elink\n[{\n\x1f0\n",
+        "\x1elink\n[1]\n\x1f0\n",
+        "\x1eroute\nx y\n\x1f0\n",
         "\x1e\x1f",
     ],
 )
@@ -184,7 +199,7 @@ table ip filter {
 
 
 def dropped(rules: str) -> dict[str, int]:
-    table = node_facts(f"\x1efilter\n{rules}\n\x1f0\n").topics["filter"]
+    table = node_facts(f"\x1efilter\n{rules}\n\x1f0\n").topics[Topic.FILTER]
     return {key: len(entries) for key, entries in sorted(table.items())}
 
 
@@ -204,14 +219,17 @@ def test_a_pod_whose_network_status_is_garbage_is_a_pod_without_one(status: str)
 
 
 def test_commands_in_the_json_name_the_stack() -> None:
-    wanted = replace(expectation({"dev": "eth0"}), command="./lab addresses STACK", mend="./lab up STACK")
+    wanted = replace(
+        expectation({"dev": "eth0"}), command="./lab addresses STACK", repair=Repair.FILES, advice="./lab up STACK"
+    )
     found = judge(wanted, []).to_json("blue")
-    assert (found["command"], found["mend"]) == ("./lab addresses blue", "./lab up blue")
+    assert found["command"] == "./lab addresses blue"
+    assert found["fix"] == "`./lab up blue --repair` writes the node's CNI files again; ./lab up blue"
 
 
 def test_blocks_that_up_has_not_read_are_missed() -> None:
     """Without them no delegate's file is expected anywhere: that alone would pass."""
-    live = Lab.of(labs.EGRESS, {"ip1001100": ["10.244.6.0/24"]}, Scope(), [], {})
+    live = ObservedLab.of(labs.EGRESS, {"ip1001100": ["10.244.6.0/24"]}, Scope(), [], {})
     missed = [e.key for e in expectations(live) if e.topic == "affinity" and " of " in e.key]
     assert missed == ["default-ipv4-ippool of ip-10-0-2-200", "default-ipv4-ippool of ip-10-0-2-201"]
-    assert not [e for e in expectations(Lab.of(labs.VXLAN, {}, Scope(), [], {})) if e.topic == "affinity"]
+    assert not [e for e in expectations(ObservedLab.of(labs.VXLAN, {}, Scope(), [], {})) if e.topic == "affinity"]

@@ -7,9 +7,8 @@ from dataclasses import replace
 
 import pytest
 
-from cli.live.stack import of_outputs
 from components.spec.models import Lab
-from components.verify.reading import Live
+from components.verify.read.reading import LiveLab
 from tests.verify import replica_labs as labs
 from tests.verify.bed import bad, bed, counted, give_bird, read
 from tests.verify.replica import Replica, standing
@@ -40,12 +39,12 @@ def test_a_sound_lab_passes_whole_over_one_connection_a_node(mode: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def vxlan() -> Iterator[tuple[Replica, Live]]:
+def vxlan() -> Iterator[tuple[Replica, LiveLab]]:
     with bed(labs.VXLAN, system_pods=False) as it:
         yield it
 
 
-def test_a_node_that_does_not_answer_leaves_the_others_reported(vxlan: tuple[Replica, Live]) -> None:
+def test_a_node_that_does_not_answer_leaves_the_others_reported(vxlan: tuple[Replica, LiveLab]) -> None:
     _, live = vxlan
     away = replace(live, access={**live.access, "worker1": replace(live.access["worker1"], port=1)})
     reading, results = read(away)
@@ -56,14 +55,14 @@ def test_a_node_that_does_not_answer_leaves_the_others_reported(vxlan: tuple[Rep
     assert not [r for r in results if r.status == "failed"]
 
 
-def test_a_node_whose_host_key_is_another_s_is_not_read(vxlan: tuple[Replica, Live]) -> None:
+def test_a_node_whose_host_key_is_another_s_is_not_read(vxlan: tuple[Replica, LiveLab]) -> None:
     _, live = vxlan
     other = replace(live.access["worker1"], host_key=live.access["worker2"].host_key)
     reading, _ = read(replace(live, access={**live.access, "worker1": other}))
     assert "shows another host key than the lab's" in reading.unreachable["worker1"]
 
 
-def test_a_node_that_up_has_not_made_is_named(vxlan: tuple[Replica, Live]) -> None:
+def test_a_node_that_up_has_not_made_is_named(vxlan: tuple[Replica, LiveLab]) -> None:
     _, live = vxlan
     access = {node: it for node, it in live.access.items() if node != "worker2"}
     reading, results = read(replace(live, access=access))
@@ -72,7 +71,7 @@ def test_a_node_that_up_has_not_made_is_named(vxlan: tuple[Replica, Live]) -> No
 
 
 @pytest.mark.parametrize("how", ["expired", "dead", "garbage"])
-def test_without_the_api_the_nodes_are_read_all_the_same(vxlan: tuple[Replica, Live], how: str) -> None:
+def test_without_the_api_the_nodes_are_read_all_the_same(vxlan: tuple[Replica, LiveLab], how: str) -> None:
     replica, live = vxlan
     config = {
         "expired": replica.expired_kubeconfig,
@@ -89,7 +88,7 @@ def test_without_the_api_the_nodes_are_read_all_the_same(vxlan: tuple[Replica, L
     assert not [r for r in results if r.status == "failed"], bad(results)
 
 
-def test_a_server_certificate_that_expired_is_said_so(vxlan: tuple[Replica, Live]) -> None:
+def test_a_server_certificate_that_expired_is_said_so(vxlan: tuple[Replica, LiveLab]) -> None:
     replica, live = vxlan
     replica.serve_certificate(days=-2)
     try:
@@ -109,7 +108,7 @@ def test_a_session_that_is_down_is_named() -> None:
 
 def test_a_node_s_sshd_that_stops_is_a_node_that_does_not_answer() -> None:
     with standing(labs.CROSS_SUBNET, system_pods=False) as replica:
-        live = replace(of_outputs(replica.lab, replica.outputs, None), instances={})
+        live = replace(LiveLab.of(replica.lab, replica.outputs, None), instances={})
         replica.stop_sshd("worker2")
         reading, results = read(live)
     assert set(reading.unreachable) == {"worker2"}

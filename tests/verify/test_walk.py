@@ -16,16 +16,20 @@ from rich.console import Console
 from cli.live import walk as command
 from cli.live.picture import picture
 from components.spec.models import Lab
-from components.verify.capture import Sighting, digest, packets, sightings
-from components.verify.facts import Pod, Scope, host_interface, tunnel_mac
-from components.verify.iproute import routes
-from components.verify.reading import Live
-from components.verify.walk import NoWalk, Walk, best_route, find_pod
+from components.spec.modes import VXLAN, VXLAN_VNI, tunnel_of
+from components.verify.model import Pod, host_interface, tunnel_mac
+from components.verify.read.iproute import routes
+from components.verify.read.reading import LiveLab
+from components.verify.routes import best_route
+from components.verify.walk.capture import digest, packets, sightings
+from components.verify.walk.ends import find_ends, find_pod
+from components.verify.walk.live import LiveWalk, walk_live
+from components.verify.walk.model import NoWalk, Walk
 from tests.verify import replica_labs as labs
 from tests.verify.bed import bed, counted
 from tests.verify.replica import Replica, has_ipip
 
-Bed = tuple[Replica, Live]
+Bed = tuple[Replica, LiveLab]
 
 ACROSS = ["pod route", "gateway arp", "host veth", "host route", "{}", "underlay", "arrival", "delivery"]
 LOCAL = ["pod route", "gateway arp", "host veth", "delivery"]
@@ -37,8 +41,8 @@ def egress() -> Iterator[Bed]:
         yield made
 
 
-def walked(live: Live, source: str, target: str, *, capture: bool = False) -> tuple[Walk, list[Sighting], list[str]]:
-    return asyncio.run(command._walk(live, source, target, capture))
+def walked(live: LiveLab, source: str, target: str, *, capture: bool = False) -> LiveWalk:
+    return asyncio.run(walk_live(live, source, target, captured=capture))
 
 
 def kinds(walk: Walk, direction: str) -> list[str]:
@@ -67,17 +71,17 @@ def holds(walk: Walk) -> None:
 )
 def test_the_way_in_each_mode(lab: Lab, source: str, target: str, middle: str) -> None:
     with bed(lab) as (_, live):
-        walk, seen, _ = walked(live, f"multitool@{source}", f"multitool@{target}", capture=True)
-        holds(walk)
-        assert kinds(walk, "out") == kinds(walk, "back") == across(middle)
-        agree(walk, seen)
+        found = walked(live, f"multitool@{source}", f"multitool@{target}", capture=True)
+        holds(found.walk)
+        assert kinds(found.walk, "out") == kinds(found.walk, "back") == across(middle)
+        agree(found)
 
 
 def test_out_by_one_pool_and_back_by_the_other() -> None:
     """Seed 001 after its change: the mode of the way is the mode of the pool that the destination lies in."""
     with bed(labs.MIXED) as (replica, live):
         first, second = replica.pod("multitool", "worker1", pool=1), replica.pod("multitool", "worker2", pool=0)
-        walk, _, _ = walked(live, first.key, second.key)
+        walk = walked(live, first.key, second.key).walk
         holds(walk)
         assert kinds(walk, "out") == across("tunnel")
         assert kinds(walk, "back") == across("plain")
@@ -86,14 +90,15 @@ def test_out_by_one_pool_and_back_by_the_other() -> None:
 @pytest.mark.skipif(not has_ipip(), reason="this kernel has no ipip")
 def test_ipip() -> None:
     with bed(labs.IPIP) as (_, live):
-        walk, seen, _ = walked(live, "multitool@control1", "multitool@worker1", capture=True)
-        holds(walk)
-        assert kinds(walk, "out") == across("tunnel")
-        agree(walk, seen)
+        found = walked(live, "multitool@control1", "multitool@worker1", capture=True)
+        holds(found.walk)
+        assert kinds(found.walk, "out") == across("tunnel")
+        agree(found)
 
 
-def agree(walk: Walk, seen: list[Sighting]) -> None:
-    """Packet by packet: what each hop claims is in the line that tcpdump printed there."""
+def agree(found: LiveWalk) -> None:
+    """Packet by packet: what each hop says is in the line that tcpdump printed there."""
+    walk, seen = found.walk, found.sightings
     if shutil.which("tcpdump") is None:
         pytest.skip("tcpdump is not installed: the walk is not held against packets")
     assert len(seen) >= 6
@@ -103,6 +108,7 @@ def agree(walk: Walk, seen: list[Sighting]) -> None:
     )
     times = [sighting.at for sighting in seen if sighting.at is not None]
     assert times == sorted(times), "the packet passes the places in the walk's order"
+    tunnel = next((tunnel_of(hop.device) for hop in walk.hops if hop.kind == "tunnel"), None)
     for hop in walk.hops:
         if hop.direction == "back" or hop.kind in ("host route", "arrival"):
             continue
@@ -116,15 +122,21 @@ def agree(walk: Walk, seen: list[Sighting]) -> None:
         if packet.source_mac and hop.kind != "underlay":
             assert f"{packet.source_mac} > {packet.destination_mac}" in line, hop
         if packet.outer_source and hop.kind == "underlay":
-            outer = line.partition("VXLAN")[0]
+            assert tunnel is not None
+            outer, name, inner = line.partition(tunnel.name)
+            assert name, f"no outer header of {tunnel.name}: {line}"
             assert packet.outer_source in outer and packet.outer_destination in outer, hop
-            assert "vni 4096" in line
-            # Inside the tunnel the frame goes from one vxlan.calico to the other.
-            assert f"{tunnel_mac(walk.source.node)} > {tunnel_mac(walk.target.node if walk.target else '')}" in line
+            assert packet.source in inner and packet.source not in outer, hop
+            if tunnel == VXLAN:
+                assert inner.startswith(f" vni {VXLAN_VNI} ")
+                # Inside the tunnel the frame goes from one vxlan.calico to the other.
+                macs = f"{tunnel_mac(walk.source.node)} > {tunnel_mac(walk.target.node if walk.target else '')}"
+                assert macs in inner
 
 
 def test_on_one_node(egress: Bed) -> None:
-    walk, seen, _ = walked(egress[1], "normal@ip-10-0-2-200", "egress@ip-10-0-2-200", capture=True)
+    found = walked(egress[1], "normal@ip-10-0-2-200", "egress@ip-10-0-2-200", capture=True)
+    walk, seen = found.walk, found.sightings
     holds(walk)
     assert kinds(walk, "out") == kinds(walk, "back") == LOCAL
     assert walk.ping.seen.count("ttl=63") == 1
@@ -133,19 +145,19 @@ def test_on_one_node(egress: Bed) -> None:
 
 def test_the_default_route_through_the_bridge(egress: Bed) -> None:
     """Seed 000's egress: 10.0.0.0/8 by eth0, all else by net1, whose gateway is the bridge and not the pod itself."""
-    out, _, _ = walked(egress[1], "egress@ip-10-0-2-200", "192.0.2.1")
+    out = walked(egress[1], "egress@ip-10-0-2-200", "192.0.2.1").walk
     assert kinds(out, "out") == ["pod route", "bridge", "host route", "outside"]
     assert kinds(out, "back") == []
     assert out.hops[0].packet.source.startswith("10.1.128.")
     assert out.hops[1].device == "cni5"
-    inside, _, _ = walked(egress[1], "egress@ip-10-0-2-200", "normal@ip-10-0-2-201")
+    inside = walked(egress[1], "egress@ip-10-0-2-200", "normal@ip-10-0-2-201").walk
     assert inside.hops[0].device == "eth0"
 
 
 def test_an_address_of_a_pod_is_that_pod(egress: Bed) -> None:
     replica, live = egress
     pod = replica.pod("normal", "ip-10-0-2-201")
-    walk, _, _ = walked(live, "normal@ip1001100", str(pod.address))
+    walk = walked(live, "normal@ip1001100", str(pod.address)).walk
     assert walk.target is not None and walk.target.id == pod.key
 
 
@@ -161,9 +173,10 @@ def test_two_connections_and_one_on_one_node(egress: Bed) -> None:
 def test_a_node_that_does_not_answer_leaves_the_other(egress: Bed) -> None:
     _, live = egress
     far = live.access["ip-10-0-2-201"]
-    gone = Live(live.lab, live.blocks, {n: a for n, a in live.access.items() if a != far}, live.kubeconfig)
-    walk, _, notes = walked(gone, "normal@ip-10-0-2-200", "normal@ip-10-0-2-201")
-    assert "ip-10-0-2-201" in notes[0]
+    gone = LiveLab(live.spec, live.blocks, {n: a for n, a in live.access.items() if a != far}, live.kubeconfig)
+    found = walked(gone, "normal@ip-10-0-2-200", "normal@ip-10-0-2-201")
+    walk = found.walk
+    assert "ip-10-0-2-201" in found.notes[0]
     of_far = {hop.status for hop in walk.hops if hop.node == "ip-10-0-2-201"}
     assert "unknown" in of_far
     assert {hop.status for hop in walk.hops if hop.node == "ip-10-0-2-200" and hop.direction == "out"} == {"passed"}
@@ -171,19 +184,21 @@ def test_a_node_that_does_not_answer_leaves_the_other(egress: Bed) -> None:
 
 def test_a_lost_ping_is_captured_unasked(egress: Bed) -> None:
     """Where every hop holds and no answer comes, the walk listens by itself."""
-    walk, seen, _ = walked(egress[1], "egress@ip-10-0-2-200", "192.0.2.1")
+    found = walked(egress[1], "egress@ip-10-0-2-200", "192.0.2.1")
+    walk, seen = found.walk, found.sightings
     assert walk.ping.status == "failed"
     assert walk.stopped is None
     if shutil.which("tcpdump"):
         assert seen[0].request
         assert not any(sighting.reply for sighting in seen)
-        assert command._last_seen(seen) == f"the request came as far as {seen[-1].point.where}, and no reply did"
+        assert command.last_seen(seen) == f"the request came as far as {seen[-1].point.where}, and no reply did"
 
 
 def test_page_json_and_picture(egress: Bed) -> None:
-    walk, seen, notes = walked(egress[1], "normal@ip-10-0-2-200", "egress@ip-10-0-2-201")
+    found = walked(egress[1], "normal@ip-10-0-2-200", "egress@ip-10-0-2-201")
+    walk = found.walk
     page = StringIO()
-    command.show("lab", walk, seen, notes, Console(file=page, width=120))
+    command.show("lab", walk, found.sightings, found.notes, Console(file=page, width=120))
     text = page.getvalue()
     for words in ("The way out", "The way back", "vxlan.calico", "bridge fdb show dev vxlan.calico", "ttl=62"):
         assert words in text
@@ -230,10 +245,10 @@ def test_pods_are_found_by_name_workload_and_node() -> None:
 @pytest.mark.parametrize("end", ["web@a", "web@b", "web-1", "web"])
 def test_a_workload_and_a_pod_of_it_are_two_pods(end: str) -> None:
     """Whichever of the workload's pods comes first."""
-    start, target, _ = command._ends(PODS, "web", end)
+    start, target, _ = find_ends(PODS, "web", end)
     assert target is not None and {start.name, target.name} == {"web-1", "web-2"}
     with pytest.raises(NoWalk, match="name two"):
-        command._ends(PODS, "web-1", "web@a")
+        find_ends(PODS, "web-1", "web@a")
 
 
 @pytest.mark.parametrize(
@@ -252,28 +267,24 @@ def test_pods_that_cannot_be_walked_are_named(name: str, words: str) -> None:
 
 
 def test_the_kernels_choice_of_route() -> None:
-    scope = Scope(
-        {
-            "route": routes(
-                "default via 10.0.2.1 dev eth0 metric 100\n"
-                "default via 10.0.2.9 dev eth1 metric 50\n"
-                "10.0.0.0/8 via 169.254.1.1 dev eth0\n"
-                "10.96.0.0/12 via 10.1.128.1 dev net1\n"
-                "10.96.0.0/12 via 169.254.1.1 dev eth0\n"
-                "10.244.97.50 dev cali1 scope link\n"
-            )
-        }
+    table = routes(
+        "default via 10.0.2.1 dev eth0 metric 100\n"
+        "default via 10.0.2.9 dev eth1 metric 50\n"
+        "10.0.0.0/8 via 169.254.1.1 dev eth0\n"
+        "10.96.0.0/12 via 10.1.128.1 dev net1\n"
+        "10.96.0.0/12 via 169.254.1.1 dev eth0\n"
+        "10.244.97.50 dev cali1 scope link\n"
     )
 
     def chosen(address: str) -> str:
-        found = best_route(scope, address)
-        return found[1].line if found else ""
+        found = best_route(table, address)
+        return found.entry.line if found else ""
 
     assert chosen("10.244.97.50").startswith("10.244.97.50 dev cali1")
     assert chosen("10.97.1.1") == "10.96.0.0/12 via 10.1.128.1 dev net1"
     assert chosen("10.1.2.3").startswith("10.0.0.0/8")
     assert chosen("8.8.8.8") == "default via 10.0.2.9 dev eth1 metric 50"
-    assert best_route(Scope({"route": {}}), "8.8.8.8") is None
+    assert best_route({}, "8.8.8.8") is None
 
 
 def test_names_that_calico_makes() -> None:

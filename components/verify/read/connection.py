@@ -7,7 +7,7 @@ transport (ssh.py); access.py tells from a stack's output which one a node has.
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +15,10 @@ from typing import Protocol
 
 TIMED_OUT = 124
 """Exit status of timeout(1) where the program did not end in time."""
+
+
+NETNS = Path(__file__).with_name("netns.sh")
+"""Shell functions that find the pods' network namespaces, for scripts that need them."""
 
 
 class Unreachable(Exception):
@@ -79,9 +83,9 @@ def bash(timeout_seconds: float) -> list[str]:
     return ["timeout", "--kill-after=5", f"{timeout_seconds:.0f}", "bash", "-s"]
 
 
-def render(script: Path, variables: Mapping[str, str], *, stdin: str = "</dev/null") -> str:
-    """A script with its variables as one program, which bash reads whole before any of it runs: a connection that
-    breaks halfway runs nothing. `stdin`: a redirection for the script; empty: it reads what follows the program."""
-    text = script.read_text(encoding="utf-8")
+def render(scripts: Sequence[Path], variables: Mapping[str, str], *, stdin: str = "</dev/null") -> str:
+    """Scripts with their variables as one program, which bash reads whole before any of it runs: a connection that
+    breaks halfway runs nothing. `stdin`: a redirection for the scripts; empty: they read what follows the program."""
+    texts = [script.read_text(encoding="utf-8") for script in scripts]
     lines = [f"{name}={shlex.quote(value)}" for name, value in variables.items()]
-    return "\n".join(["set -euo pipefail", "{", *lines, text, "exit 0", f"}} {stdin}", ""])
+    return "\n".join(["set -euo pipefail", "{", *lines, *texts, "exit 0", f"}} {stdin}", ""])

@@ -10,8 +10,7 @@ import pytest
 
 from cli.errors import USAGE, CommandError
 from cli.lifecycle import repair
-from components.verify.expectations import Expectation
-from components.verify.report import Result
+from components.verify.model import Expectation, Repair, Result, Topic
 from tests.verify import replica_labs as labs
 from tests.verify.bed import bed
 from tests.verify.replica import Replica
@@ -20,25 +19,37 @@ STACK = "cfos-egress"
 AFFINITIES = "/apis/crd.projectcalico.org/v1/blockaffinities"
 
 
-def failed(topic: str, key: str = "x", node: str | None = "worker1") -> Result:
-    return Result(Expectation(topic, key, {}, "s", "c", "b", "c", "m", node=node), "failed", "", "gone")
+def failed(topic: Topic, key: str = "x", node: str | None = "worker1", repair: Repair | None = None) -> Result:
+    expectation = Expectation(
+        topic=topic,
+        key=key,
+        expected={},
+        sentence="s",
+        command="c",
+        because="b",
+        cause="c",
+        repair=repair,
+        advice="a",
+        node=node,
+    )
+    return Result(expectation, "failed", "", "gone")
 
 
 def test_each_finding_has_its_step_once() -> None:
     found = [
-        failed("file", "a"),
-        failed("file", "b"),
-        failed("crio"),
-        failed("affinity", node=None),
-        failed("pool", node=None),
-        failed("reservation", node=None),
-        failed("fdb"),
+        failed(Topic.FILE, "a", repair=Repair.FILES),
+        failed(Topic.FILE, "b", repair=Repair.FILES),
+        failed(Topic.CRIO, repair=Repair.FILES),
+        failed(Topic.AFFINITY, node=None, repair=Repair.BLOCKS),
+        failed(Topic.POOL, node=None, repair=Repair.REFRESH),
+        failed(Topic.RESERVATION, node=None, repair=Repair.REFRESH),
+        failed(Topic.FDB),
     ]
-    options, left = repair.sort(found)
+    options, left = repair.steps_for(found)
     files, blocks = "**::lab-node-files-worker1", "**::lab-calico-blocks"
     assert options == ["--replace", files, "--replace", blocks, "--refresh"]
-    assert [result.expectation.topic for result in left] == ["fdb"]
-    assert repair.sort([]) == ([], [])
+    assert [result.expectation.topic for result in left] == [Topic.FDB]
+    assert repair.steps_for([]) == ([], [])
 
 
 @pytest.fixture(scope="module")

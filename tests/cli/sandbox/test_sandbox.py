@@ -17,7 +17,7 @@ from cli.main import app
 from cli.sandbox.choice import home
 from components.sandbox import life
 from components.sandbox.requirements import examine
-from components.verify import api
+from components.verify.read import api
 
 STACK = "cross-node"
 
@@ -100,7 +100,7 @@ def test_a_node_is_entered_and_the_kubeconfig_leads_to_the_api(capfd: pytest.Cap
 async def discover(kubeconfig: str, path: str) -> dict[str, list[dict[str, str]]]:
     import httpx
 
-    server, context = api._client(kubeconfig)
+    server, context = api.server_of(kubeconfig)
     async with httpx.AsyncClient(base_url=server, verify=context, trust_env=False) as client:
         return (await client.get(path)).json()  # type: ignore[no-any-return]
 

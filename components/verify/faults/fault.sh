@@ -1,69 +1,55 @@
 # shellcheck shell=bash
-# Break one thing of a node on purpose, or put back whatever was broken. What putting back needs is written down first,
-# whole or not at all, in JOURNAL/NUMBER-FAULT/; so both may be cut anywhere, and run again.
+# Break one thing of a node on purpose, or undo everything that was broken. What is needed to undo it is recorded first,
+# whole or not at all, in JOURNAL/NUMBER-FAULT/. So both may be cut anywhere, and run again. Comes after netns.sh.
 #
-# DO: break, mend. OWNER: what the node's owner file must say. STATE: the lab's directory on the node.
-# break: FAULT, its id; KIND, and what that kind wants:
+# DO: break, mend. OWNER: what the node's owner file must contain. STATE: the lab's directory on the node.
+# VXLAN_DEVICE: Felix's device.
+# break: FAULT, its id; KIND, and what that kind needs:
 #   filter   RULE: words of iptables that match the packets
-#   fdb      MAC: the entry of vxlan.calico
+#   fdb      MAC: the entry in the forwarding table of VXLAN_DEVICE
 #   sysctl   INTERFACE: the host side of the pod
 #   emptied  FILE
 #   renamed  FILE
 #   route    INTERFACE, and GATEWAY, DEVICE of the wrong default route
 # Prints a line "NUMBER-FAULT TAB WHAT" for each thing done.
-: "${DO:?}" "${OWNER:?}" "${STATE:=/var/lib/cni-lab}"
+: "${DO:?}" "${OWNER:?}" "${VXLAN_DEVICE:?}" "${STATE:=/var/lib/cni-lab}"
 : "${FAULT=}" "${KIND=}" "${RULE=}" "${MAC=}" "${INTERFACE=}" "${FILE=}" "${GATEWAY=}" "${DEVICE=}"
 umask 077
 journal=$STATE/faults
-said=$(mktemp)
-trap 'rm -f -- "$said"' EXIT
+errors=$(mktemp)
+trap 'rm -f -- "$errors"' EXIT
 
 fail() {
   printf '%s\n' "$*" >&2
   exit 1
 }
 
-[[ -s $STATE/owner ]] || fail "$STATE/owner is not there: this machine is not a lab's, and is left as it is"
+[[ -s $STATE/owner ]] || fail "$STATE/owner is not there: this machine does not belong to a lab, and is not changed"
 [[ $(<"$STATE/owner") == "$OWNER" ]] ||
-  fail "this machine belongs to '$(<"$STATE/owner")', not to '$OWNER': it is left as it is"
+  fail "this machine belongs to '$(<"$STATE/owner")', not to '$OWNER': it is not changed"
 mkdir -p -- "$journal"
 exec 9>"$STATE/faults.lock"
-flock -w 20 9 || fail "another break or mend goes on here since 20 s: wait for it, then repeat"
-# What a run that was cut had not yet written down whole, or had already put back.
+flock -w 20 9 || fail "another break or mend has been running here for 20 s: wait for it, then repeat"
+# Entries that a run that was cut had not finished writing, or had already undone.
 find "$journal" -mindepth 1 -maxdepth 1 -name '.*' -exec rm -rf -- {} +
 
-iptables_() { iptables -w 10 -t raw "$@"; }
+iptables_raw() { iptables -w 10 -t raw "$@"; }
 drop=(-m comment --comment "cni-lab fault" -j DROP)
 
-# rule_stands MATCH…
-rule_stands() {
+# has_rule MATCH…
+has_rule() {
   local status=0
-  iptables_ -C PREROUTING "$@" "${drop[@]}" >"$said" 2>&1 || status=$?
-  # 1 says that there is no such rule.
-  ((status <= 1)) || fail "iptables cannot be asked: $(<"$said")"
+  iptables_raw -C PREROUTING "$@" "${drop[@]}" >"$errors" 2>&1 || status=$?
+  # 1 means that there is no such rule.
+  ((status <= 1)) || fail "iptables does not answer: $(<"$errors")"
   ((status == 0))
 }
 
 proxy_arp_of() { printf '/proc/sys/net/ipv4/conf/%s/proxy_arp' "$1"; }
-fdb_entry() { bridge fdb show dev vxlan.calico | grep -i -- "^$1 " || true; }
+fdb_entry() { bridge fdb show dev "$VXLAN_DEVICE" | grep -i -- "^$1 " || true; }
 default_route() { ip -n "$1" -4 route show default; }
 
-# namespace_of INTERFACE: the name of the network namespace at the other end.
-namespace_of() {
-  local path name peer index
-  [[ -e /sys/class/net/$1 ]] || fail "there is no interface $1: the pod is not here any more"
-  index=$(<"/sys/class/net/$1/ifindex")
-  for path in /run/netns/*; do
-    [[ -e $path && ! $path -ef /proc/self/ns/net ]] || continue
-    name=${path##*/}
-    peer=$(ip -n "$name" -o link show eth0 2>"$said") || continue
-    peer=${peer#*@if}
-    [[ ${peer%%:*} != "$index" ]] || { printf '%s' "$name" && return; }
-  done
-  fail "no network namespace is behind $1: the pod's sandbox is gone"
-}
-
-# The name under which a file is written before it moves to its own; nothing that reads CNI files takes it.
+# The name under which a file is written before it gets its own; programs that read CNI files ignore it.
 temporary_of() { printf '%s/.cni-lab.%s.fault' "${1%/*}" "${1##*/}"; }
 
 # put FILE COPY: COPY's content, mode, owner and times at FILE, at once or not at all.
@@ -83,20 +69,20 @@ entries() { find "$journal" -mindepth 1 -maxdepth 1 -name '[0-9]*' -printf '%f\n
 # note NAME VALUE: into the entry that is being written.
 note() { printf '%s\n' "$2" >"$entry/$1"; }
 
-# Look whether the thing is whole, and write down how it is.
-write_down() {
+# Check that the thing is intact, and record how it is.
+record() {
   local line
   local -a words
   case $KIND in
     filter)
       read -ra words <<<"$RULE"
-      if rule_stands "${words[@]}"; then fail "a rule of an earlier fault drops this already: remove it first"; fi
+      if has_rule "${words[@]}"; then fail "a rule of an earlier fault drops this already: remove it first"; fi
       note rule "$RULE"
       ;;
     fdb)
       line=$(fdb_entry "$MAC")
       [[ $line =~ ^[0-9a-f:]+\ dst\ [0-9.]+\ self\ permanent\ *$ ]] ||
-        fail "the entry of $MAC in vxlan.calico's forwarding table is not as Felix writes it: ${line:-it is not there}"
+        fail "the entry of $MAC in the forwarding table of $VXLAN_DEVICE is not as Felix writes it: ${line:-it is not there}"
       note line "$line"
       ;;
     sysctl)
@@ -105,7 +91,7 @@ write_down() {
       note interface "$INTERFACE"
       ;;
     emptied | renamed)
-      [[ -s $FILE && -f $FILE && ! -L $FILE ]] || fail "$FILE is not there, is empty or is no plain file"
+      [[ -s $FILE && -f $FILE && ! -L $FILE ]] || fail "$FILE is not there, is empty or is not a regular file"
       [[ $KIND == emptied || ! -e $FILE.bak ]] || fail "$FILE.bak is there already: remove it first"
       note file "$FILE"
       cp -p -- "$FILE" "$entry/content"
@@ -114,30 +100,31 @@ write_down() {
       namespace_of "$INTERFACE" >"$entry/namespace"
       line=$(default_route "$(<"$entry/namespace")")
       [[ $line =~ ^default\ via\ [0-9.]+\ dev\ [^\ ]+(\ proto\ [^\ ]+|\ onlink)*\ *$ ]] ||
-        fail "the pod has not one plain default route but: ${line:-none}"
+        fail "the pod's default route is not one plain route but: ${line:-none}"
       [[ $line != *" via $GATEWAY "* ]] || fail "the pod's default route leads to $GATEWAY already"
       note line "$line"
       note wrong "default via $GATEWAY dev $DEVICE"
       ;;
-    *) fail "no fault of kind $KIND" ;;
+    *) fail "there is no fault of kind $KIND" ;;
   esac
 }
 
+# act ENTRY
 act() {
   local -a words
   case $KIND in
     filter)
-      # Before Felix' own chain or behind it: there, nothing accepts a packet of a tunnel.
+      # Before or after Felix' own chain: in this table nothing accepts a packet of a tunnel.
       read -ra words <"$1/rule"
-      iptables_ -I PREROUTING "${words[@]}" "${drop[@]}"
+      iptables_raw -I PREROUTING "${words[@]}" "${drop[@]}"
       ;;
     fdb)
       read -ra words <"$1/line"
-      bridge fdb del "${words[@]}" dev vxlan.calico
+      bridge fdb del "${words[@]}" dev "$VXLAN_DEVICE"
       ;;
     sysctl)
       echo 0 >"$(proxy_arp_of "$INTERFACE")"
-      # The pod remembers the gateway a while; it shall ask again now. It may not have asked yet.
+      # The pod keeps its ARP entry for a while; without it, it must ask again now. It may not have one yet.
       ip -n "$(<"$1/namespace")" neigh flush dev eth0
       ;;
     emptied)
@@ -166,7 +153,7 @@ break_() {
   entry=$(mktemp -d -- "$journal/.XXXXXX")
   note kind "$KIND"
   note at "$(date -u +%FT%TZ)"
-  write_down
+  record
   sync -- "$entry"/* "$entry"
   mv -T -- "$entry" "$journal/$number-$FAULT"
   sync -- "$journal"
@@ -176,22 +163,22 @@ break_() {
 
 # --- mend -------------------------------------------------------------------------------------------------------------
 
-# undo ENTRY: put back what it tells of; say how it went. Nothing is done to what was mended since, by whomever.
+# undo ENTRY: undo what it records, and print the result. What somebody else has repaired since is left alone.
 undo() {
   local file interface namespace mac line wrong
   local -a words
   case $(<"$1/kind") in
     filter)
       read -ra words <"$1/rule"
-      rule_stands "${words[@]}" || { echo "the rule is gone, or was not there yet" && return; }
-      iptables_ -D PREROUTING "${words[@]}" "${drop[@]}"
+      has_rule "${words[@]}" || { echo "the rule is gone, or was not there yet" && return; }
+      iptables_raw -D PREROUTING "${words[@]}" "${drop[@]}"
       ;;
     fdb)
       read -ra words <"$1/line"
       mac=${words[0]}
-      [[ -e /sys/class/net/vxlan.calico ]] || { echo "vxlan.calico is gone: nothing to put back" && return; }
+      [[ -e /sys/class/net/$VXLAN_DEVICE ]] || { echo "$VXLAN_DEVICE is gone: there is nothing to put back" && return; }
       [[ -z $(fdb_entry "$mac") ]] || { echo "$mac is there again: Felix wrote it" && return; }
-      bridge fdb add "${words[@]}" dev vxlan.calico
+      bridge fdb add "${words[@]}" dev "$VXLAN_DEVICE"
       ;;
     sysctl)
       interface=$(<"$1/interface")
@@ -213,7 +200,7 @@ undo() {
         mkdir -p -- "${file%/*}"
         put "$file" "$1/content"
       else
-        # Before it broke there was no .bak: this one is ours.
+        # Before the fault there was no .bak: this one is the fault's.
         rm -f -- "$file.bak"
         echo "$file has been written again, or was not renamed" && return
       fi
@@ -222,40 +209,40 @@ undo() {
       namespace=$(<"$1/namespace") line=$(<"$1/line") wrong=$(<"$1/wrong")
       [[ -e /run/netns/$namespace ]] || { echo "the pod is gone, and its routes with it" && return; }
       [[ "$(default_route "$namespace") " == "$wrong "* ]] ||
-        { echo "the pod's default route has been changed since, or was not yet" && return; }
+        { echo "the pod's default route has been changed since, or was not changed yet" && return; }
       read -ra words <<<"$line"
       ip -n "$namespace" route replace "${words[@]}"
       ;;
-    *) fail "$1 is of a kind this program does not know: $(<"$1/kind")" ;;
+    *) fail "$1 is of a kind that this program does not know: $(<"$1/kind")" ;;
   esac
   echo "put back"
 }
 
 mend() {
-  local name how failed='' status=0
-  how=$(mktemp -- "$journal/.XXXXXX")
+  local name result failed='' status=0
+  result=$(mktemp -- "$journal/.XXXXXX")
   for name in $(entries | sort -r); do
-    # A subshell that is no condition: there, bash would go on behind what fails.
+    # Not in a condition: there, bash would continue after a command that fails.
     set +e
-    (set -e && undo "$journal/$name" >"$how")
+    (set -e && undo "$journal/$name" >"$result")
     status=$?
     set -e
     if ((status)); then
-      printf '%s could not be put back: see above\n' "$name" >&2
+      printf '%s could not be undone: see above\n' "$name" >&2
       failed=yes
       continue
     fi
-    # Away at once, wherever its removal is cut.
+    # The entry is gone at once, wherever its removal is cut.
     mv -T -- "$journal/$name" "$journal/.$name"
     rm -rf -- "${journal:?}/.$name"
-    printf '%s\t%s\n' "$name" "$(<"$how")"
+    printf '%s\t%s\n' "$name" "$(<"$result")"
   done
-  rm -f -- "$how"
+  rm -f -- "$result"
   [[ -z $failed ]]
 }
 
 case $DO in
   break) break_ ;;
   mend) mend ;;
-  *) fail "break or mend, not $DO" ;;
+  *) fail "DO must be break or mend, not $DO" ;;
 esac

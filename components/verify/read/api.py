@@ -1,4 +1,4 @@
-"""One read per kind from the lab's Kubernetes API, with the kubeconfig the stack gave out."""
+"""One read per kind from the lab's Kubernetes API, with the kubeconfig that the stack gives out."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import httpx
 import yaml
 
-TIMEOUT = 15.0
+_TIMEOUT_SECONDS = 15.0
 
 KINDS = {
     "nodes": "/api/v1/nodes",
@@ -25,68 +25,76 @@ KINDS = {
     "ipamblocks": "/apis/crd.projectcalico.org/v1/ipamblocks",
     "ipreservations": "/apis/crd.projectcalico.org/v1/ipreservations",
 }
-# The API's own watch cache is good enough for all but what changed a moment ago, and cheap.
 _QUERY = {"events": {"fieldSelector": "reason=AddedInterface"}}
 
 Item = Mapping[str, Any]
 
 
 class NoApi(Exception):
-    """The API cannot be read; str() says why and what to do."""
+    """The API cannot be read at all; str() says why and what to do."""
+
+
+class NotListed(Exception):
+    """The API answers, but does not list one kind; str() says why."""
 
 
 @dataclass(frozen=True)
 class Objects:
-    """What the API holds, by kind (keys of KINDS); a kind that could not be read is in `missing` with the reason."""
+    """What the API has, by kind (keys of KINDS). A kind that could not be read is in `missing`, with the reason."""
 
     items: Mapping[str, tuple[Item, ...]] = field(default_factory=dict)
     missing: Mapping[str, str] = field(default_factory=dict)
 
     def of(self, kind: str) -> tuple[Item, ...]:
-        """The kind's objects; none where they could not be read."""
+        """The objects of a kind; none where they could not be read."""
         return self.items.get(kind, ())
 
 
-async def read(kubeconfig: str, kinds: Mapping[str, str] | None = None) -> Objects:
-    """Every kind, at once. Raises NoApi where the API as a whole does not answer or does not know us."""
-    server, context = _client(kubeconfig)
+async def read(kubeconfig: str, kinds: Mapping[str, str] = KINDS) -> Objects:
+    """Every kind, all at once. `kinds`: kind → path. Raises NoApi."""
+    server = server_of(kubeconfig)
     items: dict[str, tuple[Item, ...]] = {}
     missing: dict[str, str] = {}
-    async with httpx.AsyncClient(base_url=server, verify=context, timeout=TIMEOUT, trust_env=False) as client:
-        wanted = kinds or KINDS
-        answers = await asyncio.gather(*(_list(client, path, _QUERY.get(kind)) for kind, path in wanted.items()))
-    for kind, answer in zip(wanted, answers, strict=True):
-        if isinstance(answer, str):
-            missing[kind] = answer
-        else:
-            items[kind] = answer
+
+    async def read_kind(kind: str, path: str) -> None:
+        try:
+            items[kind] = await list_objects(client, path, _QUERY.get(kind, {}))
+        except NotListed as error:
+            missing[kind] = str(error)
+
+    async with httpx.AsyncClient(
+        base_url=server.address, verify=server.tls, timeout=_TIMEOUT_SECONDS, trust_env=False
+    ) as client:
+        await asyncio.gather(*(read_kind(kind, path) for kind, path in kinds.items()))
     return Objects(items, missing)
 
 
-async def _list(client: httpx.AsyncClient, path: str, query: Mapping[str, str] | None) -> tuple[Item, ...] | str:
+async def list_objects(client: httpx.AsyncClient, path: str, query: Mapping[str, str]) -> tuple[Item, ...]:
+    """The objects of a path. Raises NoApi where the API does not answer or does not accept the kubeconfig; NotListed
+    where it has no such list."""
     try:
-        response = await client.get(path, params=dict(query or {}))
+        response = await client.get(path, params=dict(query))
     except httpx.ConnectError as error:
-        raise NoApi(_why(str(client.base_url), error)) from None
+        raise NoApi(_reason(str(client.base_url), error)) from None
     except httpx.HTTPError as error:
         raise NoApi(f"the API at {client.base_url} does not answer ({str(error) or type(error).__name__})") from None
     if response.status_code == 401:
         raise NoApi(
-            f"the API at {client.base_url} does not know the kubeconfig's certificate (401): it has expired or is "
-            "another cluster's. `up` makes a new one"
+            f"the API at {client.base_url} does not accept the kubeconfig's certificate (401): it has expired, or it "
+            "is another cluster's. `up` makes a new one"
         )
     if response.status_code == 404:
-        return f"{path}: not there (404); is Calico installed?"
+        raise NotListed(f"{path}: not found (404); is Calico installed?")
     if response.status_code != 200:
-        return f"{path}: HTTP {response.status_code}"
+        raise NotListed(f"{path}: HTTP {response.status_code}")
     try:
         found = response.json()["items"]
     except (ValueError, KeyError, TypeError):
-        return f"{path}: no list of objects"
+        raise NotListed(f"{path}: the answer is not a list of objects") from None
     return tuple(item for item in found or () if isinstance(item, dict))
 
 
-def _why(server: str, error: Exception) -> str:
+def _reason(server: str, error: Exception) -> str:
     text = str(error)
     if "certificate has expired" in text or "CERTIFICATE_EXPIRED" in text or "certificate expired" in text:
         return f"the API at {server}: a certificate has expired; `up` renews the kubeconfig, kubeadm the server's"
@@ -95,10 +103,17 @@ def _why(server: str, error: Exception) -> str:
     return f"the API at {server} does not answer ({text or type(error).__name__}): is the control plane up?"
 
 
-def _client(kubeconfig: str) -> tuple[str, ssl.SSLContext]:
-    """Server and TLS of a kubeconfig with one cluster and one user, as the stack's output has. Raises NoApi."""
+class Server(NamedTuple):
+    """An API server and how it is reached."""
+
+    address: str
+    tls: ssl.SSLContext
+
+
+def server_of(kubeconfig: str) -> Server:
+    """The server of a kubeconfig with one cluster and one user, as the stack's output has. Raises NoApi."""
     if not kubeconfig:
-        raise NoApi("the stack gives out no kubeconfig: its `up` did not come that far. Run `up` again")
+        raise NoApi("the stack has no output `kubeconfig`: its `up` ended too early. Run `up` again")
     try:
         config = yaml.safe_load(kubeconfig)
         cluster, user = config["clusters"][0]["cluster"], config["users"][0]["user"]
@@ -106,13 +121,13 @@ def _client(kubeconfig: str) -> tuple[str, ssl.SSLContext]:
         certificate = base64.b64decode(user["client-certificate-data"])
         key = base64.b64decode(user["client-key-data"])
         context = ssl.create_default_context(cadata=authority)
-        # ssl takes a key from a file only.
+        # ssl takes a key only from a file.
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder, "client.pem")
             path.touch(mode=0o600)
             path.write_bytes(certificate + b"\n" + key)
             context.load_cert_chain(path)
-        return str(cluster["server"]), context
+        return Server(str(cluster["server"]), context)
     except (KeyError, IndexError, TypeError, ValueError, yaml.YAMLError, ssl.SSLError) as error:
         raise NoApi(
             f"the stack's kubeconfig cannot be used ({type(error).__name__}: {' '.join(str(error).split())}): "

@@ -1,0 +1,40 @@
+"""What must be true of a live lab, as data. Nothing here reads a machine.
+
+Everything follows from the stack file, from the blocks that the nodes hold, and from what the API says of tunnel
+addresses and pods. Even the MAC address of vxlan.calico follows from its node's name, so no node has to be asked about
+another.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from components.spec import models
+from components.verify.expect.cluster import cluster
+from components.verify.expect.datapath import datapath
+from components.verify.expect.multus import files
+from components.verify.expect.node import node as node_itself
+from components.verify.expect.node import source_dest_check
+from components.verify.expect.pod import pod as pod_of
+from components.verify.expect.probes import probes
+from components.verify.model import EntryKey, Expectation, ObservedLab
+
+
+def expectations(observed: ObservedLab) -> list[Expectation]:
+    """All of a lab's, in the order in which they are best read: the cluster's, then node by node and pod by pod."""
+    spec = observed.spec
+    found = [*cluster(observed)]
+    for node in spec.nodes:
+        found += [*node_itself(observed, node), *datapath(observed, node)]
+        if spec.multus:
+            found += files(observed, node, spec.multus)
+        for pod in observed.running(node.name):
+            found += pod_of(observed, pod)
+        if isinstance(spec.machines, models.AwsMachines):
+            found.append(source_dest_check(node))
+    return [*found, *probes(observed)]
+
+
+def by_entry(found: Iterable[Expectation]) -> Mapping[EntryKey, Expectation]:
+    """Expectations by the entry that they are about."""
+    return {expectation.entry: expectation for expectation in found}

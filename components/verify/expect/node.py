@@ -1,0 +1,99 @@
+"""What must be true of a node itself: Ready, known to Calico by the right address, forwarding, no packet filter in the
+way."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from components.spec import models
+from components.spec.modes import Tunnel
+from components.verify.model import Expectation, ObservedLab, Repair, Topic
+
+
+def node(observed: ObservedLab, node: models.Node) -> Iterator[Expectation]:
+    """A node's own, in the order in which they are best read."""
+    name = node.name
+    yield Expectation(
+        topic=Topic.NODE,
+        key=name,
+        expected={"Ready": "True"},
+        sentence=f"node {name} is Ready",
+        command=f"kubectl get node {name}",
+        because="kubelet, CRI-O and CNI all work",
+        cause="kubelet or CRI-O has stopped, or CRI-O has no CNI configuration that it can use",
+        advice=f"kubectl describe node {name}; on the node: journalctl -u kubelet -u crio --since -10min",
+        about=name,
+    )
+    prefix = observed.spec.network.subnets[node.subnet].prefixlen
+    yield Expectation(
+        topic=Topic.ANNOTATION,
+        key=name,
+        expected={"IPv4Address": f"{node.address}/{prefix}"},
+        sentence=f"Calico has {node.address}/{prefix} as {name}'s address",
+        command=f"kubectl get node {name} -o yaml | grep projectcalico.org",
+        because="the node's address in the stack file, with its subnet's prefix length, which CrossSubnet goes by",
+        cause="Calico chose another of the node's addresses (calico.nodeAddressAutodetection, calico.interface)",
+        advice="set calico.interface to the right interface and run `./lab up STACK`",
+        about=name,
+    )
+    yield Expectation(
+        topic=Topic.IP_FORWARD,
+        key="all",
+        expected={"value": "1"},
+        sentence=f"{name} forwards packets",
+        command="sysctl net.ipv4.ip_forward",
+        because="a node routes its pods' packets",
+        cause="another file of sysctl's was loaded after the lab's",
+        advice="find net.ipv4.ip_forward in /etc/sysctl.d, correct it, and run sysctl --system",
+        node=name,
+    )
+    for tunnel in observed.spec.tunnels:
+        yield _not_filtered(name, tunnel)
+
+
+def _not_filtered(node: str, tunnel: Tunnel) -> Expectation:
+    what = tunnel.packet_title
+    matching = f"grep -- '--dport {tunnel.ports[0]}'" if tunnel.ports else "grep -E -- '-p (4|ipencap|ipv4) '"
+    return Expectation(
+        topic=Topic.FILTER,
+        key=tunnel.packet,
+        expected=None,
+        sentence=f"no packet filter of {node} drops {what}",
+        command=f"iptables-save | {matching} | grep -E 'DROP|REJECT'",
+        because=f"{tunnel.name} packets between nodes travel as {what}",
+        cause=f"a firewall rule of the host drops {what}: pods of other nodes cannot be reached",
+        advice="remove the rule that is shown (`./lab mend STACK` if `./lab break` made it)",
+        node=node,
+    )
+
+
+def source_dest_check(node: models.Node) -> Expectation:
+    """EC2's check is off on the node's instance."""
+    return Expectation(
+        topic=Topic.SOURCE_DEST,
+        key=node.name,
+        expected={"check": "off"},
+        sentence=f"EC2 lets {node.name} send and receive packets that carry pods' addresses",
+        command=f"aws ec2 describe-instances --filters Name=private-ip-address,Values={node.address} "
+        "--query 'Reservations[].Instances[].SourceDestCheck'",
+        because="with the source/destination check on, EC2 drops packets between pods that travel without a tunnel",
+        cause="somebody switched the check on",
+        repair=Repair.REFRESH,
+        advice="if `./lab break` did it: `./lab mend STACK`",
+        about=node.name,
+    )
+
+
+def interface_up(node: str, interface: str) -> Expectation:
+    """For walks: the interface that a packet arrives at or leaves by."""
+    return Expectation(
+        topic=Topic.LINK,
+        key=interface,
+        expected={"up": "yes"},
+        sentence=f"{interface} of {node} is up",
+        command=f"ip link show {interface}",
+        because="the node is on the network by this interface",
+        cause="the interface was taken down",
+        advice=f"ip link set {interface} up",
+        node=node,
+    )

@@ -1,0 +1,92 @@
+"""Pings between pods of different nodes: who pings whom, and what the answer must be."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import pairwise
+from typing import NamedTuple
+
+from components.verify.model import Expectation, ObservedLab, OneOf, Pod, Topic, Value
+
+
+class Ping(NamedTuple):
+    """A pod, by the host side of its eth0, and the address that it pings."""
+
+    interface: str
+    address: str
+
+    @property
+    def key(self) -> str:
+        """Its key in the topic PROBE."""
+        return f"{self.interface} {self.address}"
+
+
+class Pair(NamedTuple):
+    """Who pings whom."""
+
+    source: Pod
+    destination: Pod
+
+
+def pairs(observed: ObservedLab) -> list[Pair]:
+    """A ring over the nodes that have pods: the number of pings grows with the nodes, and each node is a source and a
+    destination."""
+    chosen = []
+    for node in observed.spec.nodes:
+        # Only the lab's own pods: others may be behind a network policy.
+        own = [pod for pod in observed.running(node.name) if pod.workload is not None]
+        if own:
+            chosen.append(min(own, key=lambda pod: (pod.namespace, pod.name)))
+    return [Pair(*pair) for pair in (*pairwise(chosen), (chosen[-1], chosen[0]))] if len(chosen) > 1 else []
+
+
+def pings(observed: ObservedLab) -> Mapping[str, Sequence[Ping]]:
+    """The pings that each node's pods send, by node."""
+    return {pair.source.node: [Ping(pair.source.interface, pair.destination.address)] for pair in pairs(observed)}
+
+
+def probes(observed: ObservedLab) -> Iterator[Expectation]:
+    """An answer to every ping of the ring."""
+    for source, destination in pairs(observed):
+        yield answered(observed, source, destination, destination.address)
+
+
+def answered(observed: ObservedLab, source: Pod, destination: Pod | None, address: str) -> Expectation:
+    """A pod's ping is answered. `destination`: the pod with the address; None: it is outside of the lab."""
+    ping = f"kubectl -n {source.namespace} exec {source.name} -- ping -c 1 {address}"
+    expected: dict[str, Value] = {"received": "yes"}
+    if destination is None:
+        return Expectation(
+            topic=Topic.PROBE,
+            key=Ping(source.interface, address).key,
+            expected=expected,
+            sentence=f"{source.id} on {source.node} reaches {address}",
+            command=ping,
+            because="the node forwards what its pods send to the outside",
+            cause="one of the hops does not hold, or the network outside of the lab drops the packet",
+            advice=f"`./lab walk STACK {source.id} {address}` shows the hop at which it ends",
+            node=source.node,
+            about=source.id,
+        )
+    return Expectation(
+        topic=Topic.PROBE,
+        key=Ping(source.interface, address).key,
+        expected=expected | {"ttl": ttl(observed, source, destination)},
+        sentence=f"{source.id} on {source.node} reaches {destination.id} ({address}) on {destination.node}",
+        command=ping,
+        because="each node on the way lowers the TTL of 64 by one",
+        cause=f"a packet filter between {source.node} and {destination.node}, or what another failed check names",
+        advice=f"`./lab walk STACK {source.id} {destination.id}` shows the hop at which it ends",
+        node=source.node,
+        about=f"{source.id}->{destination.node}",
+    )
+
+
+def ttl(observed: ObservedLab, source: Pod, destination: Pod) -> Value:
+    """The TTL with which the answer to a ping arrives: 64, less one for each node. Where the answer travels without a
+    tunnel, a router between the nodes lowers it too; a VPC's router does not."""
+    if source.node == destination.node:
+        return "63"
+    tunnel = observed.tunnel_between(destination.node, source.node, source.address)
+    routed = not observed.same_subnet(source.node, destination.node)
+    return OneOf(("62", "61")) if routed and tunnel is None else "62"

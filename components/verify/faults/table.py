@@ -1,0 +1,151 @@
+"""Every fault that `./lab break` can make. docs/faults.md has the same table for people."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from components.spec import addresses, models
+from components.spec.modes import IPIP, VXLAN, Tunnel
+from components.verify.expect.pod import route_for
+from components.verify.faults import targets
+from components.verify.faults.model import Cuts, Fault, Refused, Target
+from components.verify.model import ObservedLab, Pod
+
+_STAYS = "nothing, it stays until mend"
+_FILTER_STAYS = f"{_STAYS}; Felix manages its own chains only. A restart of the node clears it"
+
+
+# --- what is lost ----------------------------------------------------------------------------------------------------
+
+
+def _cuts_plain(lab: ObservedLab, target: Target, source: Pod, destination: Pod) -> bool:
+    """EC2 drops what a node sends or receives without a tunnel."""
+    here = target.node in (source.node, destination.node)
+    return here and lab.tunnel_between(source.node, destination.node, destination.address) is None
+
+
+def _cuts_arriving(tunnel: Tunnel) -> Cuts:
+    def cuts(lab: ObservedLab, target: Target, source: Pod, destination: Pod) -> bool:
+        """The node drops what arrives in the tunnel."""
+        here = target.node == destination.node
+        return here and lab.tunnel_between(source.node, destination.node, destination.address) == tunnel
+
+    return cuts
+
+
+def _cuts_towards_peer(lab: ObservedLab, target: Target, source: Pod, destination: Pod) -> bool:
+    """VXLAN on the node does not know where the peer is."""
+    here = (target.node, target.peer) == (source.node, destination.node)
+    return here and lab.tunnel_between(source.node, destination.node, destination.address) == VXLAN
+
+
+def _cuts_eth0(lab: ObservedLab, target: Target, source: Pod, destination: Pod) -> bool:
+    """The pod cannot send by eth0."""
+    return source == target.pod and _field(lab, source, destination, "dev") == "eth0"
+
+
+def _cuts_default_route(lab: ObservedLab, target: Target, source: Pod, destination: Pod) -> bool:
+    """The pod cannot send by its default route."""
+    return source == target.pod and route_for(lab, source, destination.address).key == "default"
+
+
+def _field(lab: ObservedLab, source: Pod, destination: Pod, name: str) -> str:
+    return str((route_for(lab, source, destination.address).expected or {}).get(name, ""))
+
+
+# --- the table -------------------------------------------------------------------------------------------------------
+
+FAULTS: Mapping[str, Fault] = {
+    fault.id: fault
+    for fault in (
+        Fault(
+            id="source-dest-check",
+            title="EC2's source/destination check is on: a node may send and receive with its own address only",
+            heals="`up --refresh`, which switches it off again",
+            kind="",
+            hop="arrival",
+            refusal=targets.only_on_ec2,
+            targets=targets.source_dest,
+            cuts=_cuts_plain,
+        ),
+        Fault(
+            id="vxlan-dropped",
+            title=f"a packet filter drops {VXLAN.packet_title}: what arrives at the node by VXLAN",
+            heals=_FILTER_STAYS,
+            kind="filter",
+            hop="arrival",
+            refusal=targets.only_with(VXLAN),
+            targets=targets.dropped(VXLAN),
+            cuts=_cuts_arriving(VXLAN),
+        ),
+        Fault(
+            id="ipip-dropped",
+            title=f"a packet filter drops {IPIP.packet_title}: what arrives at the node by IPIP",
+            heals=_FILTER_STAYS,
+            kind="filter",
+            hop="arrival",
+            refusal=targets.only_with(IPIP),
+            targets=targets.dropped(IPIP),
+            cuts=_cuts_arriving(IPIP),
+        ),
+        Fault(
+            id="fdb-gone",
+            title=f"an entry of {VXLAN.device}'s forwarding table is gone: the node has no outer address for a peer",
+            heals="Felix, when it next compares its entries with the kernel's: within 90 s (routeRefreshInterval)",
+            kind="fdb",
+            hop="tunnel",
+            refusal=targets.only_with(VXLAN),
+            targets=targets.forwarding_entry,
+            cuts=_cuts_towards_peer,
+        ),
+        Fault(
+            id="proxy-arp-off",
+            title=f"the host side of a pod answers no ARP for {addresses.GATEWAY}: the pod finds no gateway",
+            heals="Felix, but only when the pod or its interface changes, or calico-node restarts",
+            kind="sysctl",
+            hop="gateway arp",
+            refusal=targets.only_with_pods,
+            targets=targets.proxy_arp,
+            cuts=_cuts_eth0,
+        ),
+        Fault(
+            id="multus-emptied",
+            title="00-multus.conf is empty: CRI-O takes the next file, and new pods get Calico's network only",
+            heals=_STAYS,
+            kind="emptied",
+            hop=None,
+            refusal=targets.only_with_multus,
+            targets=targets.multus_file,
+        ),
+        Fault(
+            id="delegate-renamed",
+            title="a delegate's file is called .conf.bak, which Multus does not read: new pods for it do not start",
+            heals=_STAYS,
+            kind="renamed",
+            hop=None,
+            refusal=targets.only_with_multus,
+            targets=targets.delegate,
+        ),
+        Fault(
+            id="wrong-default-route",
+            title="a pod's default route leads to the pod's own address on its attached network: packets go nowhere",
+            heals="nothing, but it goes away with the pod: its successor is set up from the start",
+            kind="route",
+            hop="pod route",
+            refusal=targets.only_with_default_route,
+            targets=targets.default_route,
+            cuts=_cuts_default_route,
+        ),
+    )
+}
+
+
+def find(name: str, lab: models.Lab) -> Fault:
+    """A fault that this lab can have. Raises Refused."""
+    fault = FAULTS.get(name)
+    if fault is None:
+        raise Refused(f"there is no fault {name!r}; there are: {', '.join(FAULTS)}")
+    reason = fault.refusal(lab)
+    if reason is not None:
+        raise Refused(f"{name} cannot be made in this lab: {reason}")
+    return fault

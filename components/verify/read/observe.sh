@@ -1,0 +1,85 @@
+# shellcheck shell=bash
+# Read a node's data path and print it in sections: RS NAME newline, what the command printed, US STATUS newline.
+# NAME is a topic (components/verify/model.py), "pod NAMESPACE TOPIC", or "probe INTERFACE ADDRESS". Changes nothing.
+# Comes after netns.sh.
+#
+# PROBES: lines "INTERFACE ADDRESS": the pod behind this host-side interface pings this address.
+# BGP: yes where BIRD's sessions are wanted. WIREGUARD_DEVICE: the device, where the routes into it are wanted.
+: "${PROBES=}" "${BGP=no}" "${WIREGUARD_DEVICE=}"
+errors=$(mktemp)
+trap 'rm -f -- "$errors"' EXIT
+
+section() { # NAME COMMAND…
+  local status=0
+  printf '\036%s\n' "$1"
+  shift
+  "$@" 2>"$errors" || status=$?
+  ((status == 0)) || cat -- "$errors"
+  printf '\n\037%s\n' "$status"
+}
+
+cni_files() {
+  local file
+  shopt -s nullglob
+  for file in /etc/cni/net.d/*.conf /etc/cni/net.d/*.conflist /etc/cni/net.d/*.json /etc/cni/multus/net.d/*; do
+    [[ -f $file ]] && printf '%s %s\n' "$file" "$(head -c 65536 -- "$file" | base64 -w 0)"
+  done
+  return 0
+}
+
+crio_default_network() {
+  journalctl --quiet --no-pager --output cat --boot --unit crio |
+    { grep -F 'Updated default CNI network name to' || true; } | tail -n 1
+}
+
+host_local() {
+  [[ ! -d /var/lib/cni/networks ]] || find /var/lib/cni/networks -mindepth 2 -type f -name '*.*.*.*'
+}
+
+bird() {
+  local container
+  container=$(crictl ps --quiet --name '^calico-node$' | head -n 1)
+  [[ -n $container ]] || { echo "calico-node does not run here" >&2 && return 1; }
+  crictl exec "$container" birdcl -s /var/run/calico/bird.ctl show protocols
+}
+
+# iptables-save does not show nft's own tables, such as those of /etc/nftables.conf or firewalld.
+filter() {
+  iptables-save || return
+  ! command -v nft >/dev/null || nft -nn list ruleset
+}
+
+# Felix takes the first routing table that is free, and a rule that names it. So all tables are searched.
+encrypted() {
+  ip -4 route show table all type unicast | { grep -F " dev $WIREGUARD_DEVICE " || true; }
+}
+
+probe() { # INTERFACE ADDRESS
+  local namespace
+  namespace=$(namespace_of "$1") || return
+  # A packet every 0.3 s until the first answer, for three seconds at most.
+  ip netns exec "$namespace" ping -n -c 1 -i 0.3 -W 1 -w 3 "$2"
+}
+# Before all else, so that the pods' ARP entries are fresh when they are read.
+while read -r interface address; do
+  [[ -z $interface ]] || section "probe $interface $address" probe "$interface" "$address"
+done <<<"$PROBES"
+
+section link ip -j -d addr show
+section route ip -4 route show
+section neighbour ip -4 neigh show
+section fdb bridge fdb show
+section proxy_arp grep -H . /proc/sys/net/ipv4/conf/*/proxy_arp
+section ip_forward cat /proc/sys/net/ipv4/ip_forward
+section file cni_files
+section crio crio_default_network
+section host_local host_local
+section filter filter
+if [[ $BGP == yes ]]; then section bgp bird; fi
+if [[ -n $WIREGUARD_DEVICE ]]; then section encrypted encrypted; fi
+
+while read -r name; do
+  section "pod $name link" ip -n "$name" -j -d addr show
+  section "pod $name route" ip -n "$name" -4 route show
+  section "pod $name neighbour" ip -n "$name" -4 neigh show
+done < <(namespaces)

@@ -1,0 +1,191 @@
+"""Reading a whole live lab: the API once per kind, each node over one connection, all nodes at once."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
+from ipaddress import IPv4Address
+from pathlib import Path
+from typing import Any
+
+from components.spec import addresses, models
+from components.spec.modes import WIREGUARD
+from components.verify.expect.probes import Ping, pings
+from components.verify.model import Entry, NodeFacts, ObservedLab, Pod, Scope, Topic
+from components.verify.read import api, ec2, facts
+from components.verify.read.access import access_of
+from components.verify.read.connection import NETNS, Access, Connection, Unreachable, render
+from components.verify.read.namespace import NamespaceAccess
+
+# A hundred nodes at once would be a hundred key exchanges at once.
+CONNECTIONS_AT_ONCE = 16
+_NODE_TIMEOUT_SECONDS = 60.0
+_OBSERVE = Path(__file__).with_name("observe.sh")
+
+
+@dataclass(frozen=True)
+class LiveLab:
+    """A lab that was brought up: its stack file, and the stack's outputs.
+
+    `blocks`: node → CIDRs. `access`: node → how it is reached. `instances`: node → machine id (on EC2, the
+    instance's). `region`: the stack's, where it has one.
+    """
+
+    spec: models.Lab
+    blocks: Mapping[str, Sequence[str]]
+    access: Mapping[str, Access]
+    kubeconfig: str
+    instances: Mapping[str, str] = field(default_factory=dict)
+    region: str | None = None
+
+    @classmethod
+    def of(cls, spec: models.Lab, outputs: Mapping[str, Any], region: str | None) -> LiveLab:
+        """From the stack's outputs blocks, access, kubeconfig and nodes. Those that `up` has not made yet are empty."""
+        return cls(
+            spec,
+            blocks=outputs.get("blocks") or {},
+            access={node: access_of(node, entry) for node, entry in (outputs.get("access") or {}).items()},
+            kubeconfig=str(outputs.get("kubeconfig") or ""),
+            instances={node: str(machine) for node, machine in (outputs.get("nodes") or {}).items()},
+            region=region,
+        )
+
+    @property
+    def sandbox(self) -> bool:
+        """Whether its nodes are namespaces of this computer, where nothing repairs itself."""
+        return any(isinstance(access, NamespaceAccess) for access in self.access.values())
+
+    @asynccontextmanager
+    async def connect(self, node: str) -> AsyncIterator[Connection]:
+        """An open connection to a node. Raises Unreachable, also where the stack does not say how to reach it."""
+        if node not in self.access:
+            raise Unreachable("the stack's output `access` does not name it: `up` has not made it yet")
+        async with self.access[node].connect() as connection:
+            yield connection
+
+    @property
+    def on_ec2(self) -> bool:
+        """Whether its machines are EC2 instances that exist."""
+        return bool(self.instances) and isinstance(self.spec.machines, models.AwsMachines)
+
+
+@dataclass
+class Reading:
+    """What was read. `unreachable`: node → why it could not be read. `no_api`: why the API could not be read, or
+    empty."""
+
+    cluster: Scope
+    pods: list[Pod]
+    nodes: dict[str, NodeFacts] = field(default_factory=dict)
+    unreachable: dict[str, str] = field(default_factory=dict)
+    no_api: str = ""
+
+    @cached_property
+    def allocations(self) -> Mapping[IPv4Address, str]:
+        """The addresses that calico-ipam gave: address → who has it."""
+        given = self.cluster.topics.get(Topic.ALLOCATION, {})
+        return {IPv4Address(address): entries[0].fields["holder"] for address, entries in given.items()}
+
+
+async def read_cluster(live: LiveLab) -> Reading:
+    """What the API has. Where it does not answer, every topic is unread, with the reason."""
+    try:
+        objects = await api.read(live.kubeconfig)
+    except api.NoApi as error:
+        return Reading(Scope(unread=dict.fromkeys(facts.CLUSTER_TOPICS, str(error))), [], no_api=str(error))
+    host_local = live.spec.calico.ipam == "HostLocal"
+    return Reading(facts.cluster(objects, host_local=host_local), facts.pods(objects))
+
+
+async def read_lab(live: LiveLab) -> Reading:
+    """The whole lab. A node that does not answer is in `unreachable`; the others are read all the same."""
+    reading = await read_cluster(live)
+    await read_ec2(live, reading)
+    await read_nodes(live, reading, [node.name for node in live.spec.nodes])
+    return reading
+
+
+async def read_ec2(live: LiveLab, reading: Reading) -> None:
+    """Add the instances' source/destination checks, where the lab is on EC2."""
+    if live.on_ec2:
+        try:
+            checks = await asyncio.to_thread(ec2.source_dest_checks, live.instances, live.region)
+        except ec2.NoEc2 as error:
+            reading.cluster.unread[Topic.SOURCE_DEST] = str(error)
+        else:
+            reading.cluster.topics[Topic.SOURCE_DEST] = checks
+
+
+async def read_nodes(live: LiveLab, reading: Reading, names: Sequence[str], *, ping: bool = True) -> None:
+    """Add these nodes, each read over one connection. `ping`: with the pings that `verify` looks at."""
+    wanted = pings(observed(live, reading)) if ping else {}
+    gate = asyncio.Semaphore(CONNECTIONS_AT_ONCE)
+
+    async def read(name: str) -> None:
+        async with gate:
+            try:
+                async with live.connect(name) as connection:
+                    await read_node(live, reading, name, connection, wanted.get(name, ()))
+            except Unreachable as error:
+                reading.unreachable[name] = str(error)
+
+    await asyncio.gather(*(read(name) for name in names))
+
+
+async def read_node(
+    live: LiveLab, reading: Reading, name: str, connection: Connection, wanted: Sequence[Ping] = ()
+) -> None:
+    """Add one node, over a connection to it. `wanted`: the pings that its pods send. Raises Unreachable."""
+    variables = {
+        "PROBES": "".join(f"{ping.interface} {ping.address}\n" for ping in wanted),
+        "BGP": "yes" if live.spec.calico.bgp == "Enabled" else "no",
+        "WIREGUARD_DEVICE": WIREGUARD.device if live.spec.calico.wireguard else "",
+    }
+    done = await connection.run(render([NETNS, _OBSERVE], variables), timeout_seconds=_NODE_TIMEOUT_SECONDS)
+    if "\x1e" not in done.stdout:
+        printed = (done.stderr or done.stdout).strip().splitlines()
+        raise Unreachable(
+            f"the node cannot be read (status {done.status}): {printed[-1] if printed else 'it printed nothing'}"
+        )
+    node = facts.node_facts(done.stdout)
+    for pod in node.pods.values():
+        _add_addresses(pod)
+    if live.spec.multus is not None:
+        _add_free_ranges(live, live.spec.multus, reading, name, node)
+    reading.nodes[name] = node
+
+
+def _add_addresses(pod: Scope) -> None:
+    """The topic ADDRESS: each interface's address by itself, without its prefix length."""
+    if Topic.LINK not in pod.topics:
+        pod.unread[Topic.ADDRESS] = pod.unread.get(Topic.LINK, "not read")
+        return
+    pod.topics[Topic.ADDRESS] = {
+        interface: tuple(
+            Entry({"address": entry.fields["addresses"].partition("/")[0]}, entry.line) for entry in entries
+        )
+        for interface, entries in pod.topics[Topic.LINK].items()
+    }
+
+
+def _add_free_ranges(live: LiveLab, multus: models.Multus, reading: Reading, name: str, node: NodeFacts) -> None:
+    """The topic FREE, by delegate: who has an address of its range on this node from calico-ipam."""
+    if Topic.ALLOCATION not in reading.cluster.topics:
+        node.unread[Topic.FREE] = reading.cluster.unread.get(Topic.ALLOCATION, "not read")
+        return
+    node.topics[Topic.FREE] = {}
+    for delegate in multus.delegates:
+        block = addresses.block_in_pool(live.blocks.get(name, ()), live.spec.pool_of(delegate))
+        if block is not None:
+            first, last = addresses.delegate_range(block, delegate)
+            taken = [f"{at} ({holder})" for at, holder in reading.allocations.items() if first <= at <= last]
+            line = ", ".join(taken) or f"nothing of {first}-{last}"
+            node.topics[Topic.FREE][delegate.name] = (Entry({"taken": " ".join(taken)}, line),)
+
+
+def observed(live: LiveLab, reading: Reading) -> ObservedLab:
+    """The lab as its expectations need it."""
+    return ObservedLab.of(live.spec, live.blocks, reading.cluster, reading.pods, reading.nodes)

@@ -1,0 +1,37 @@
+"""Which route the kernel takes for an address: the longest prefix, then the lowest metric."""
+
+from __future__ import annotations
+
+from ipaddress import IPv4Address
+from typing import NamedTuple
+
+from components.verify.model import Entry, Table, network
+
+
+class Route(NamedTuple):
+    """A route as it was read, with the destination as `ip route` prints it."""
+
+    destination: str
+    entry: Entry
+
+
+def prefix_length(destination: str, address: str) -> int | None:
+    """How long a destination's prefix is; None where it does not cover the address, or is no destination of IPv4."""
+    try:
+        covered = network("0.0.0.0/0" if destination == "default" else destination)
+    except ValueError:
+        return None
+    return covered.prefixlen if IPv4Address(address) in covered else None
+
+
+def best_route(table: Table, address: str) -> Route | None:
+    """The route that the kernel takes for an address; of equal ones the first in the table."""
+    found: list[tuple[int, int, Route]] = []
+    for destination, entries in table.items():
+        length = prefix_length(destination, address)
+        if length is not None:
+            for entry in entries:
+                metric = entry.fields.get("metric", "0")
+                if metric.isdigit():
+                    found.append((-length, int(metric), Route(destination, entry)))
+    return min(found, key=lambda candidate: candidate[:2])[2] if found else None

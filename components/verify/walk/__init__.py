@@ -1,0 +1,1 @@
+"""A packet's way between two pods, hop by hop."""
