@@ -1,7 +1,7 @@
-"""What link an attached network's pods stand on: one inside their node, or one that they share with other nodes' pods.
+"""Whether an attached network's link ends at the node or is shared with the pods of other nodes.
 
-The same address may stand once on every node where the link ends at the node, and once in all on a shared one. So this
-decides which IPAM can work: host-local keeps its list on each node and knows nothing of the others.
+On a link that ends at the node, each node may use the same address once. On a shared link an address must be unique in
+the cluster. This decides which IPAM plugin works: host-local has a list on each node and does not know the others.
 """
 
 from __future__ import annotations
@@ -13,28 +13,28 @@ from typing import Any, Final
 from components.spec.models import AddressedNetwork, AttachedNetwork, CustomNetwork, StaticAddresses
 
 _SHARED: Final = {"macvlan", "ipvlan", "host-device", "vlan", "sriov", "ib-sriov"}
-"""Plugins that put pods on a link of the node's own. Of a plugin that is not known here nothing is assumed."""
+"""Plugins that put pods on a link of the node itself. All other plugins count as ending at the node."""
 
 
 def plugin_of(network: AttachedNetwork) -> str:
-    """The CNI plugin that makes the pod's interface; empty where a custom configuration names none."""
+    """The CNI plugin that makes the pod's interface. Empty if a custom configuration names none."""
     return str(_first_plugin(network).get("type", "")) if isinstance(network, CustomNetwork) else network.type
 
 
 def is_shared(network: AttachedNetwork) -> bool:
-    """Whether pods of different nodes stand on one link. A bridge ends at its node, whatever its name elsewhere."""
+    """Whether pods of different nodes share one link. A bridge ends at its node, also if others have the same name."""
     return plugin_of(network) in _SHARED
 
 
 def ipam_of(network: AttachedNetwork) -> str:
-    """The IPAM plugin; empty where there is none."""
+    """The IPAM plugin. Empty if there is none."""
     if isinstance(network, AddressedNetwork):
         return network.ipam.type
     return str(_ipam(network).get("type", ""))
 
 
 def static_addresses(network: AttachedNetwork) -> tuple[IPv4Address, ...]:
-    """The addresses that every pod of the network gets, none where its IPAM is not static."""
+    """The addresses that every pod of the network gets. Empty if its IPAM plugin is not static."""
     if isinstance(network, AddressedNetwork):
         return tuple(a.ip for a in network.ipam.addresses) if isinstance(network.ipam, StaticAddresses) else ()
     listed = _ipam(network).get("addresses") if ipam_of(network) == "static" else None

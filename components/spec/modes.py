@@ -1,8 +1,8 @@
-"""How pod packets cross between nodes: the tunnels, and the words of `calico.pools[].encapsulation`.
+"""How packets travel between nodes: the tunnels, and the values of `calico.pools[].encapsulation`.
 
-Everything that depends on a mode reads this table. A new word is a row in MODES and in `Encapsulation`; a new tunnel is
-a `Tunnel`. Sources: Calico's documentation ("Determine the best MTU", "Overlay networking", "System requirements") and
-Felix's defaults.
+Everything that depends on the encapsulation reads these tables. A new encapsulation is a row in MODES and a word in
+`Encapsulation`; a new tunnel is a `Tunnel`. Sources: Calico's documentation ("Determine the best MTU", "Overlay
+networking", "System requirements") and Felix's defaults.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ Encapsulation = Literal["IPIP", "IPIPCrossSubnet", "VXLAN", "VXLANCrossSubnet", 
 
 @dataclass(frozen=True)
 class Tunnel:
-    """One kind of tunnel between nodes.
+    """A kind of tunnel between nodes.
 
-    `device`: its interface on every node, of the link kind `kind` (as `ip -d link` prints it), from the kernel module
-    `module`. `overhead`: bytes of outer headers. `protocol` and `ports` (first, last): what travels between the nodes,
-    by its name or IANA number; no ports where the protocol has none. `annotation`: where a Node names the tunnel's
-    address, without the prefix projectcalico.org/. `link_options`: what `ip link add` needs besides the kind to make
-    such a link; scripts make one to find out whether a kernel can.
+    `device`: the name of its interface on every node. `kind`: the kind of link, as `ip -d link` prints it. `module`:
+    the kernel module. `overhead`: the length of the outer headers in bytes. `protocol`: the outer protocol, by name or
+    IANA number. `ports`: its first and last destination port, None if the protocol has no ports. `annotation`: the
+    annotation of a Node that has the tunnel's address, without the prefix projectcalico.org/. `link_options`: what
+    `ip link add` needs besides the kind; scripts make such a link to find out whether the kernel can.
     """
 
     name: Literal["VXLAN", "IPIP", "WireGuard"]
@@ -37,7 +37,7 @@ class Tunnel:
 
     @property
     def packet(self) -> str:
-        """Its packets in a few words: "udp 4789", or "4" where there is no port."""
+        """Its packets in short: "udp 4789", or "4" for a protocol without ports."""
         return f"{self.protocol} {self.ports[0]}" if self.ports else self.protocol
 
     @property
@@ -47,7 +47,7 @@ class Tunnel:
 
 
 VXLAN_VNI = 4096
-"""The network identifier of Felix's VXLAN."""
+"""The VXLAN network identifier (VNI) that Felix uses."""
 VXLAN = Tunnel(
     "VXLAN",
     "vxlan.calico",
@@ -60,7 +60,7 @@ VXLAN = Tunnel(
     f"id {VXLAN_VNI} dstport 4789 local 127.0.0.1",
 )
 IPIP = Tunnel("IPIP", "tunl0", "ipip", "ipip", 20, "4", None, "IPv4IPIPTunnelAddr", "local 127.0.0.1 remote 127.0.0.2")
-# 51821 is IPv6's.
+# 51821 is the port for IPv6.
 WIREGUARD = Tunnel(
     "WireGuard", "wireguard.cali", "wireguard", "wireguard", 60, "udp", (51820, 51821), "IPv4WireguardInterfaceAddr"
 )
@@ -74,11 +74,11 @@ def links_for_shell(tunnels: Iterable[Tunnel]) -> str:
 
 @dataclass(frozen=True)
 class Mode:
-    """What a word of `encapsulation` means.
+    """What a value of `encapsulation` means.
 
-    `tunnel`: what wraps packets between nodes, None where they travel as they are; `across_subnets_only`: nodes of one
-    subnet do without it. `routes_by`: who writes the routes to the other nodes' blocks. `ipip_mode`, `vxlan_mode`: the
-    same word in an IPPool.
+    `tunnel`: the tunnel for packets between nodes, None if there is none. `across_subnets_only`: whether nodes in the
+    same subnet do not use the tunnel. `routes_by`: the program that writes the routes to other nodes' blocks.
+    `ipip_mode`, `vxlan_mode`: the same in the terms of an IPPool.
     """
 
     tunnel: Tunnel | None
@@ -88,12 +88,12 @@ class Mode:
     vxlan_mode: Literal["Always", "CrossSubnet", "Never"]
 
     def tunnel_between(self, *, same_subnet: bool) -> Tunnel | None:
-        """What wraps a packet between two nodes; None where it travels as it is."""
+        """The tunnel for packets between two nodes. None if there is none."""
         return None if same_subnet and self.across_subnets_only else self.tunnel
 
     @property
     def sends_plain(self) -> bool:
-        """Whether some packets between nodes carry pods' addresses on the outside."""
+        """Whether some packets travel between nodes without the tunnel, with pod addresses in their outer header."""
         return self.tunnel is None or self.across_subnets_only
 
 

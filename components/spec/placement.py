@@ -1,7 +1,7 @@
-"""Which nodes a selector selects and which nodes take a pod: labels, taints and tolerations of a lab, evaluated.
+"""The nodes that a selector selects, and the nodes that accept a pod, by the lab's labels, taints and tolerations.
 
-A node's labels are those of the stack file and those that every node gets from kubelet and kubeadm. What only the live
-node knows (its processor, labels of the lab's own) cannot be told here.
+A node's labels are those in the stack file and those that every node gets from kubelet and kubeadm. The labels that
+depend on the live node, e.g. its processor architecture, are unknown here.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from components.spec.grammar import selector
 from components.spec.models import Lab, Node, Taint, Workload
 
 CONTROL_PLANE: Final = "node-role.kubernetes.io/control-plane"
-"""Label of a control plane, and key of its taint (kubeadm)."""
+"""The label of a control plane, and the key of its taint (kubeadm)."""
 
 _UNKNOWN: Final = {"kubernetes.io/arch", "beta.kubernetes.io/arch", "node.kubernetes.io/instance-type"}
 _OWN_PREFIX: Final = "cni-lab/"
 
 
 def node_labels(node: Node) -> Mapping[str, str]:
-    """The Node's labels, as far as the stack file decides them."""
+    """The labels of the Node that are known from the stack file."""
     found = {"kubernetes.io/hostname": node.name, "kubernetes.io/os": "linux", "beta.kubernetes.io/os": "linux"}
     if node.role == "control-plane":
         found |= {CONTROL_PLANE: "", "node.kubernetes.io/exclude-from-external-load-balancers": ""}
@@ -28,16 +28,16 @@ def node_labels(node: Node) -> Mapping[str, str]:
 
 
 def node_taints(node: Node) -> tuple[Taint, ...]:
-    """The Node's taints. Without `taints`, kubeadm taints a control plane; an empty list leaves it without any."""
+    """The taints of the Node. Without `taints`, kubeadm taints a control plane; with an empty list it does not."""
     if node.taints is not None:
         return node.taints
     return (Taint(key=CONTROL_PLANE, effect="NoSchedule"),) if node.role == "control-plane" else ()
 
 
 def selected(lab: Lab, text: str) -> tuple[Node, ...] | None:
-    """The nodes that a selector in Calico's language selects; None where that cannot be told before the lab is live.
+    """The nodes that a selector of Calico selects. None if that depends on labels that are unknown here.
 
-    A text that is no selector is refused by its own rule, so None for it, too.
+    Also None for an invalid selector, which has a rule of its own.
     """
     try:
         parsed = selector.parse(text)
@@ -49,12 +49,12 @@ def selected(lab: Lab, text: str) -> tuple[Node, ...] | None:
 
 
 def nodes_for(lab: Lab, workload: Workload) -> tuple[Node, ...]:
-    """The nodes that take the workload's pods. A label that cannot be told counts as one that the node has."""
+    """The nodes that accept the workload's pods. Every node counts as having an unknown label."""
     return tuple(node for node in nodes_selected_by(lab, workload) if not repelling(node, workload))
 
 
 def nodes_selected_by(lab: Lab, workload: Workload) -> tuple[Node, ...]:
-    """The nodes that have every label of the workload's nodeSelector, whatever their taints."""
+    """The nodes that have every label of the workload's nodeSelector, regardless of their taints."""
     wanted = {key: value for key, value in workload.node_selector.items() if not _is_unknown(key)}
     return tuple(node for node in lab.nodes if wanted.items() <= node_labels(node).items())
 

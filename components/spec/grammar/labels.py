@@ -1,4 +1,4 @@
-"""Kubernetes' labels: syntax of keys and values, and what kubelet may say of its own node.
+"""Labels of Kubernetes: the syntax of keys and values, and the labels that kubelet may set on its own node.
 
 Taints have keys and values of the same syntax. Sources: kubernetes.io "Labels and Selectors"; k8s.io/kubernetes
 staging/src/k8s.io/apimachinery/pkg/util/validation and staging/src/k8s.io/kubelet/pkg/apis/well_known_labels.go.
@@ -12,7 +12,7 @@ from typing import Final
 _NAME = re.compile(r"[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?")
 _DOMAIN = re.compile(r"(?=.{1,253}$)[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
 
-# What kubelet lets a node say of itself in Kubernetes' own domains.
+# The labels in Kubernetes' own domains that kubelet may set on its own node.
 _KUBELET_LABELS: Final = {
     "kubernetes.io/hostname",
     "topology.kubernetes.io/zone",
@@ -42,12 +42,12 @@ def is_key(text: str) -> bool:
 
 
 def is_value(text: str) -> bool:
-    """Whether the text is a label's value; it may be empty."""
+    """Whether the text is a label's value. A value may be empty."""
     return not text or _NAME.fullmatch(text) is not None
 
 
 def kubelet_may_set(key: str) -> bool:
-    """Whether kubelet may give its own node this label (the NodeRestriction admission plugin)."""
+    """Whether kubelet may set this label on its own node (the NodeRestriction admission plugin)."""
     domain = key.partition("/")[0] if "/" in key else ""
     if not _inside(domain, _KUBERNETES_DOMAINS):
         return True

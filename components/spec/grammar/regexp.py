@@ -1,7 +1,7 @@
-"""Go's regular expressions (RE2 syntax), which Calico matches interface names with.
+"""Regular expressions of Go (RE2 syntax), with which Calico matches interface names.
 
-They know no lookaround and no backreferences, unlike Python's. google-re2 is the library that Go's package follows;
-one word of it, `\\C`, Go does not know (pkg.go.dev/regexp/syntax).
+Unlike Python's, they have no lookaround and no backreferences. google-re2 has the same syntax as Go, except for `\\C`,
+which Go does not have (pkg.go.dev/regexp/syntax).
 """
 
 from __future__ import annotations
@@ -10,20 +10,20 @@ import re
 
 import re2
 
-# Where a backslash means no escape sequence: \Q…\E, and the second of two.
+# Text in which a backslash starts no escape sequence: \Q…\E, and an escaped backslash.
 _QUOTED = re.compile(r"\\Q.*?(\\E|$)|\\\\", re.DOTALL)
 
 _QUIET = re2.Options()
-# It would write every mistake to stderr, too.
+# Otherwise it writes every mistake to stderr.
 _QUIET.log_errors = False
 
 
 class RegexpError(ValueError):
-    """The text is not a regular expression of Go's; the message says what is wrong with it."""
+    """The text is not a regular expression of Go. The message says what is wrong with it."""
 
 
 def check(pattern: str) -> None:
-    """Raises RegexpError where Go would not compile the pattern."""
+    """Raises RegexpError if Go would not compile the pattern."""
     try:
         re2.compile(pattern, _QUIET)
     except re2.error as error:

@@ -1,7 +1,7 @@
-"""Calico's selector language: what `nodeSelector` of pools and peers is written in.
+"""Calico's selector language, in which `nodeSelector` of pools and peers is written.
 
-Source: projectcalico/calico libcalico-go/lib/selector (tokenizer and parser); the documentation has the same under
-"Selectors" of each resource. The language is not Kubernetes': values stand in quotes, sets in braces, equality is `==`.
+Source: projectcalico/calico libcalico-go/lib/selector (tokenizer and parser); the documentation describes it under
+"Selectors" of each resource. Unlike in Kubernetes' language, values are in quotes, sets in braces, equality is `==`.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Final
 
 MAX_DEPTH: Final = 100
-"""Levels of parentheses. Calico sets no limit; nobody writes as many."""
+"""Levels of parentheses. Calico has no limit, but nobody needs more."""
 
 Labels = Mapping[str, str]
 _Test = Callable[[Labels], bool]
@@ -29,7 +29,7 @@ class SelectorError(ValueError):
 
 @dataclass(frozen=True)
 class Selector:
-    """A parsed selector. `labels`: the keys that it looks at."""
+    """A parsed selector. `labels`: the keys that it reads."""
 
     text: str
     labels: frozenset[str]
@@ -40,7 +40,7 @@ class Selector:
 
 
 def parse(text: str) -> Selector:
-    """The selector in `text`; empty text selects everything, as in Calico. Raises SelectorError."""
+    """The selector in `text`. An empty text selects everything, as in Calico. Raises SelectorError."""
     try:
         parser = _Parser(_tokens(text))
         test = parser.whole()
@@ -61,14 +61,14 @@ class _Token:
     position: int
 
 
-# Only spaces and tabs separate; a line break does not.
+# Spaces and tabs separate tokens. A line break does not.
 _SPACES = " \t"
 _LABEL = re.compile(r"[a-zA-Z0-9_./-]+")
 _SYMBOL = re.compile(r"==|!=|&&|\|\||[(){},!]")
 _STRING = re.compile(r"\"([^\"]*)\"|'([^']*)'")
 _CALL = re.compile(r"(all|global)\([ \t]*\)|has\([ \t]*([a-zA-Z0-9_./-]+)[ \t]*\)")
 _OPEN_CALL = re.compile(r"(all|global|has)\(")
-# Looked for right behind a label only, where Calico needs no space after them.
+# Expected only after a label, where Calico needs no space after them.
 _OPERATOR = re.compile(r"contains|starts[ \t]*with|ends[ \t]*with|not[ \t]*in|in")
 
 
@@ -84,7 +84,7 @@ def _tokens(text: str) -> list[_Token]:
 
 
 def _next_token(text: str, at: int, before: str) -> tuple[_Token, int]:
-    """The token at `at`, and where the next may start. `before`: the kind of the token in front, "" for none."""
+    """The token at `at`, and the position after it. `before`: the kind of the token before it, "" for none."""
     if match := _SYMBOL.match(text, at):
         return _Token(match[0], match[0], at), match.end()
     if match := _STRING.match(text, at):
@@ -92,7 +92,7 @@ def _next_token(text: str, at: int, before: str) -> tuple[_Token, int]:
     if text[at] in "\"'":
         raise _error("a quote that is opened here is never closed", at)
     if text[at] in "=&|":
-        raise _error(f"{text[at]} stands alone; the operator is {text[at] * 2}", at)
+        raise _error(f"{text[at]} is not an operator; write {text[at] * 2}", at)
     if before == "label":
         if match := _OPERATOR.match(text, at):
             return _Token(re.sub(r"[ \t]+", "", match[0]), match[0], at), match.end()
@@ -103,11 +103,11 @@ def _next_token(text: str, at: int, before: str) -> tuple[_Token, int]:
     if match := _OPEN_CALL.match(text, at):
         raise _error(f"{match[0]} is not closed", at)
     match = _LABEL.match(text, at)
-    # A label at the very end has no operator; Calico's tokenizer refuses it there already.
+    # A label at the end has no operator. Calico's tokenizer refuses it as well.
     if match and match.end() < len(text):
         return _Token("label", match[0], at), match.end()
     if match and before in _COMPARISONS:
-        raise _error("the value must stand in quotes", at)
+        raise _error("the value must be in quotes", at)
     raise _error("a label needs an operator, e.g. has(label)" if match else f"{text[at]!r} does not belong here", at)
 
 
@@ -148,7 +148,7 @@ def _everything(_: Labels) -> bool:
 
 _COMPARISONS: Mapping[str, Callable[[str, str], _Test]] = {
     "==": _equals,
-    # True, too, where the label is absent.
+    # Also true if the label is absent.
     "!=": lambda key, value: _negation(_equals(key, value)),
     "contains": _contains,
     "startswith": _starts_with,
@@ -170,7 +170,9 @@ class _Parser:
             return _everything
         test = self._either()
         if self._next.kind != "end":
-            raise _error("&& or || must stand before it" if self._next.kind != ")" else "nothing opens this", self._at)
+            raise _error(
+                "&& or || is missing before this" if self._next.kind != ")" else "no parenthesis is open here", self._at
+            )
         return test
 
     @property
@@ -182,7 +184,7 @@ class _Parser:
         return self._next.position
 
     def _take(self, *kinds: str) -> _Token | None:
-        """The next token where it is of one of the kinds, else None."""
+        """The next token if it is of one of the kinds, else None."""
         if self._next.kind not in kinds:
             return None
         self._index += 1
@@ -226,7 +228,7 @@ class _Parser:
             if not self._take(")"):
                 raise _error("a closing parenthesis is missing", self._at)
             return test
-        raise _error("a label, has(), all(), ! or ( must stand here", self._at)
+        raise _error("a label, has(), all(), ! or ( is missing here", self._at)
 
     def _comparison(self, key: str) -> _Test:
         if token := self._take("in", "notin"):
@@ -235,31 +237,31 @@ class _Parser:
         if token := self._take(*_COMPARISONS):
             value = self._take("value")
             if value is None:
-                raise _error("the value must stand in quotes", self._at)
+                raise _error("the value must be in quotes", self._at)
             return _COMPARISONS[token.kind](key, value.text)
         raise _error("an operator must follow the label", self._at)
 
     def _set(self) -> frozenset[str]:
-        """`{'a', 'b'}`. Calico takes an empty set and a comma behind the last value."""
+        """`{'a', 'b'}`. Calico accepts an empty set, and a comma after the last value."""
         if not self._take("{"):
-            raise _error("the values must stand in braces, e.g. {'a', 'b'}", self._at)
+            raise _error("the values must be in braces, e.g. {'a', 'b'}", self._at)
         values: list[str] = []
         while value := self._take("value"):
             values.append(value.text)
             if not self._take(","):
                 break
         if not self._take("}"):
-            raise _error("a quoted value or a closing brace must stand here", self._at)
+            raise _error("a quoted value or a closing brace is missing here", self._at)
         return frozenset(values)
 
 
-# --- what was probably meant ------------------------------------------------------------------------------------------
+# --- suggestions ------------------------------------------------------------------------------------------------------
 
 _WORD = r"[a-zA-Z0-9_./-]+"
 
 
 def _suggestion(text: str) -> str | None:
-    """The text as a selector where it is in Kubernetes' own syntax (`a=b`, `a in (b, c)`), or lacks quotes."""
+    """A selector for a text that has the syntax of Kubernetes (`a=b`, `a in (b, c)`) or lacks quotes; else None."""
     found = re.sub(rf"({_WORD})\s+(not\s*in|in)\s*[({{]([^)}}]*)[)}}]", _braces, text)
     found = re.sub(r"\s*(?<![=!])=(?!=)\s*", " == ", found)
     found = re.sub(rf"(==|!=|\bcontains|\bstarts with|\bends with)\s*({_WORD})", r"\1 '\2'", found)

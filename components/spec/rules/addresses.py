@@ -1,4 +1,4 @@
-"""Ranges of addresses apart from one another and large enough, nodes inside their subnets."""
+"""Address ranges that are large enough and do not overlap, and nodes whose addresses are in their subnets."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from components.spec.findings import Finding, nearest
 from components.spec.models import CustomNetwork, Lab
 from components.spec.rules.core import listed, overlaps, repeated, rule
 
-# Ranges that cannot carry a network of one's own (RFC 6890), and the link-local one, where Calico's gateway is.
+# Ranges that cannot be used for a private network (RFC 6890). Calico's gateway is in the link-local one.
 SPECIAL = {
     IPv4Network("0.0.0.0/8"): "this network",
     IPv4Network("127.0.0.0/8"): "loopback",
@@ -17,10 +17,10 @@ SPECIAL = {
     IPv4Network("224.0.0.0/3"): "multicast or reserved",
 }
 NODE_MASK = 24
-"""kube-controller-manager's --node-cidr-mask-size: every node gets a /24 of podCidr, beside Calico's own blocks."""
+"""kube-controller-manager's --node-cidr-mask-size: every node gets a /24 of podCidr, in addition to Calico's blocks."""
 
 LARGEST_PREFIX = 29
-"""Of a subnet that has room for a gateway and some machines."""
+"""The longest prefix of a subnet that has room for a gateway and some machines."""
 
 
 def machine_ranges(lab: Lab) -> list[tuple[str, IPv4Network]]:
@@ -60,7 +60,7 @@ def subnets_in_vpc(lab: Lab) -> Iterator[Finding]:
         if not cidr.subnet_of(vpc):
             yield Finding(key, str(cidr), f"lies outside network.vpcCidr {vpc}", f"choose a range inside {vpc}")
         elif not 16 <= cidr.prefixlen <= 28:
-            problem = "is of a size that AWS does not take"
+            problem = "has a size that AWS does not accept"
             yield Finding(key, str(cidr), problem, "choose a prefix length from /16 to /28")
 
 
@@ -84,20 +84,20 @@ def ranges_usable(lab: Lab) -> Iterator[Finding]:
 
 
 def unusable(key: str, cidr: IPv4Network) -> Iterator[Finding]:
-    """A finding where the range holds addresses that mean something else everywhere."""
+    """A finding if the range contains addresses with a special meaning."""
     for special, what in SPECIAL.items():
         if cidr.overlaps(special):
-            problem = f"holds {what} addresses ({special})"
+            problem = f"contains {what} addresses ({special})"
             yield Finding(key, str(cidr), problem, "choose a private range, e.g. in 10.0.0.0/8")
             return
 
 
 @rule("kubernetes.serviceCidr")
 def service_range_size(lab: Lab) -> Iterator[Finding]:
-    """kubeadm: at most 20 bits and at least ten addresses, for the DNS Service is the tenth."""
+    """kubeadm accepts at most 20 host bits and needs ten addresses, because the DNS Service has the tenth."""
     cidr = lab.kubernetes.service_cidr
     if not 12 <= cidr.prefixlen <= 28:
-        problem = "is larger than kube-apiserver takes" if cidr.prefixlen < 12 else "has no room for the DNS Service"
+        problem = "is larger than kube-apiserver accepts" if cidr.prefixlen < 12 else "has no room for the DNS Service"
         yield Finding("kubernetes.serviceCidr", str(cidr), problem, "choose a prefix length from /12 to /28")
 
 
@@ -107,11 +107,11 @@ def pod_range_size(lab: Lab) -> Iterator[Finding]:
     room = 1 << max(0, NODE_MASK - cidr.prefixlen)
     needed = max(1, len(lab.nodes))
     if not 8 <= cidr.prefixlen <= NODE_MASK:
-        problem = f"kubeadm wants a prefix length from /8 to /{NODE_MASK}"
+        problem = f"kubeadm needs a prefix length from /8 to /{NODE_MASK}"
         yield Finding(key, str(cidr), problem, "choose a range of such a size, e.g. 10.244.0.0/16")
     elif room < needed:
         fitting = NODE_MASK - (needed - 1).bit_length()
-        problem = f"holds {room} ranges of /{NODE_MASK}, one for each node, and there are {needed} nodes"
+        problem = f"has room for {room} ranges of /{NODE_MASK}, one for each node, and there are {needed} nodes"
         yield Finding(key, str(cidr), problem, f"choose a prefix length of at most /{fitting}")
 
 
@@ -146,7 +146,7 @@ def node_addresses(lab: Lab) -> Iterator[Finding]:
         elif node.address == cidr.broadcast_address:
             problem = f"is the broadcast address of {cidr}"
         elif int(node.address) - int(cidr.network_address) < first:
-            problem = f"is kept by {lab.machines.subnet_owner} in {cidr}"
+            problem = f"is reserved for {lab.machines.subnet_owner} in {cidr}"
         if problem is not None:
             yield Finding(
                 f"nodes[{index}].address", str(node.address), problem, f"choose from {cidr[first]} to {cidr[-2]}"
@@ -172,7 +172,7 @@ def node_addresses_unique(lab: Lab) -> Iterator[Finding]:
     each="networks[]",
 )
 def attached_ranges_apart(lab: Lab) -> Iterator[Finding]:
-    """A bridge's range belongs to it alone; macvlan and its like may stand in the machines' own range."""
+    """A bridge needs a range of its own. A network on an interface of the node may use the machines' range."""
     cluster = [
         ("kubernetes.podCidr", lab.kubernetes.pod_cidr),
         ("kubernetes.serviceCidr", lab.kubernetes.service_cidr),

@@ -1,5 +1,8 @@
-"""Calico: pools and blocks, encapsulation and routing, BGP, MTU. What tigera/operator and Calico refuse themselves
-(pkg/controller/installation/validation.go, pkg/controller/ippool) is refused here before anything is made."""
+"""Calico: pools and blocks, encapsulation and routing, BGP, MTU.
+
+What tigera/operator and Calico would refuse (pkg/controller/installation/validation.go, pkg/controller/ippool) is
+refused here, before anything is made.
+"""
 
 from __future__ import annotations
 
@@ -58,7 +61,7 @@ def blocks_fit(lab: Lab) -> Iterator[Finding]:
         nodes = len(selected(lab, pool.node_selector) or ())
         if blocks < nodes:
             smaller = pool.cidr.prefixlen + (nodes - 1).bit_length()
-            problem = f"{pool.cidr} holds {blocks} blocks of /{pool.block_size}, and the pool selects {nodes} nodes"
+            problem = f"{pool.cidr} has {blocks} blocks of /{pool.block_size}, and the pool selects {nodes} nodes"
             fix = "widen the pool" + (f", or make blockSize {smaller} or more" if smaller <= 32 else "")
             yield Finding(key, str(pool.block_size), problem, fix)
 
@@ -76,7 +79,7 @@ def peer_selectors(lab: Lab) -> Iterator[Finding]:
 
 
 def selector_findings(key: str, text: str) -> Iterator[Finding]:
-    """What is wrong with a text that must be a selector. The operator refuses an empty one, too."""
+    """What is wrong with a selector of Calico. The operator refuses an empty one as well."""
     if not text.strip():
         yield Finding(key, shown(text), "is empty", "write all(), or e.g. rack == 'a'")
         return
@@ -93,7 +96,7 @@ def selector_findings(key: str, text: str) -> Iterator[Finding]:
 
 @rule("calico.pools[].encapsulation", "calico.bgp", each="calico.pools[]")
 def encapsulation_needs_bgp(lab: Lab) -> Iterator[Finding]:
-    """Routes of IPIP and of plain pools are BIRD's to program; those of VXLAN are Felix's."""
+    """BIRD writes the routes of pools with IPIP or without a tunnel, Felix those of VXLAN."""
     if lab.calico.bgp == "Enabled":
         return
     for index, pool in enumerate(lab.calico.pools):
@@ -109,7 +112,7 @@ def encapsulation_needs_calico_ipam(lab: Lab) -> Iterator[Finding]:
         return
     for index, pool in enumerate(lab.calico.pools):
         if pool.mode.routes_by == "Felix":
-            problem = "routes by Calico's blocks, and with calico.ipam HostLocal there are none"
+            problem = "needs Calico's blocks for its routes, and with calico.ipam HostLocal there are none"
             fix = "set calico.ipam: Calico, or encapsulation: None or IPIP with BGP"
             yield Finding(f"calico.pools[{index}].encapsulation", pool.encapsulation, problem, fix)
 
@@ -125,7 +128,7 @@ def encapsulation_needs_calico_ipam(lab: Lab) -> Iterator[Finding]:
     each="calico.pools[]",
 )
 def plain_packets_stay_in_subnet(lab: Lab) -> Iterator[Finding]:
-    """Between subnets stands a router that knows no pod addresses, unless it is a BGP peer."""
+    """The router between subnets does not know pod addresses, unless it is a BGP peer."""
     subnets = sorted({node.subnet for node in lab.nodes})
     peered = {node.name for peer in lab.calico.peers for node in selected(lab, peer.node_selector) or lab.nodes}
     routed = lab.machines.router_may_peer and len(peered) == len(lab.nodes)
@@ -134,7 +137,7 @@ def plain_packets_stay_in_subnet(lab: Lab) -> Iterator[Finding]:
     for index, pool in enumerate(lab.calico.pools):
         if pool.mode.tunnel is None:
             router = lab.machines.subnet_router
-            problem = f"nodes stand in {len(subnets)} subnets, and {router} drops packets with pod addresses"
+            problem = f"the nodes are in {len(subnets)} subnets, and {router} drops packets with pod addresses"
             fix = "set IPIPCrossSubnet or VXLANCrossSubnet, or put all nodes into one subnet"
             yield Finding(f"calico.pools[{index}].encapsulation", pool.encapsulation, problem, fix)
 
@@ -186,10 +189,12 @@ def pod_mtu_fits(lab: Lab) -> Iterator[Finding]:
 def link_mtu(lab: Lab) -> Iterator[Finding]:
     given, largest = lab.network.mtu, lab.machines.largest_link_mtu
     if given is not None and given > largest:
-        yield Finding("network.mtu", str(given), "is more than the machines' links carry", f"make it at most {largest}")
+        yield Finding(
+            "network.mtu", str(given), "is more than the machines' links can carry", f"make it at most {largest}"
+        )
 
 
-# How Calico's environment variable names its other methods; calico.interface holds a name alone.
+# Methods that Calico's environment variable may name. calico.interface has the name of an interface alone.
 _METHODS = ("interface=", "skip-interface=", "can-reach=", "cidr=", "first-found", "kubernetes-internal-ip")
 
 
@@ -202,7 +207,7 @@ def interface(lab: Lab) -> Iterator[Finding]:
     if given.startswith(_METHODS):
         name = given.removeprefix("interface=")
         fix = f"write {name}" if name != given else "write the interface's name, e.g. eth1, or leave it out"
-        yield Finding(key, shown(given), "names a method, and stands for an interface's name alone", fix)
+        yield Finding(key, shown(given), "is a method, and this key takes the name of an interface alone", fix)
         return
     if not given.strip():
         yield Finding(key, shown(given), "names no interface", "write e.g. eth1, or leave it out")
@@ -211,7 +216,7 @@ def interface(lab: Lab) -> Iterator[Finding]:
         try:
             regexp.check(pattern)
         except regexp.RegexpError as error:
-            problem = f"is not a regular expression that Go takes: {error}"
+            problem = f"is not a regular expression of Go: {error}"
             yield Finding(key, shown(given), problem, "write e.g. eth1 or eth.*, without lookaround")
 
 

@@ -1,4 +1,4 @@
-"""Kubernetes: versions that go together, control planes, labels and taints that kubelet takes."""
+"""Kubernetes: versions that work together, control planes, and labels and taints that kubelet accepts."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ def kubernetes_version(lab: Lab) -> Iterator[Finding]:
     newest = pins.KUBERNETES.get(minor)
     if newest is None:
         known = listed([f"{m}.{p}" for m, p in pins.KUBERNETES.items()])
-        # Same major, and beside the known minors in number: one released too late or too early for the pins.
+        # The nearest known minor: the one that is given may be too new or too old for the pins.
         near = min(pins.KUBERNETES, key=lambda m: abs(_number(m) - _number(minor)))
-        fix = f"write {near}.{pins.KUBERNETES[near]}; known minors up to {known}"
-        yield Finding(key, version, "is of a minor that is not known to work with the rest", fix)
+        fix = f"write {near}.{pins.KUBERNETES[near]}; known are the minor versions up to {known}"
+        yield Finding(key, version, "has a minor version that is not known to work with the rest", fix)
     elif int(patch) > newest or str(int(patch)) != patch:
-        problem = f"is not a known patch of {minor}"
+        problem = f"is not a known patch version of {minor}"
         yield Finding(key, version, problem, f"write {minor}.{newest} or an earlier patch")
 
 
@@ -47,8 +47,8 @@ def multus_version(lab: Lab) -> Iterator[Finding]:
 
 def _pinned(key: str, version: str, known: list[str], default: str) -> Iterator[Finding]:
     if version not in known:
-        problem = "is not a version whose checksums are known here"
-        yield Finding(key, version, problem, f"write {nearest(version, known) or default}; known: {listed(known)}")
+        problem = "is not a version with known checksums"
+        yield Finding(key, version, problem, f"write {nearest(version, known) or default}; known is {listed(known)}")
 
 
 @rule("nodes[].role", "kubernetes.allowEvenControlPlanes")
@@ -71,7 +71,7 @@ def endpoint(lab: Lab) -> Iterator[Finding]:
     host, _, port = given.rpartition(":")
     key = "kubernetes.controlPlaneEndpoint"
     if not 1 <= int(port) <= 65535:
-        yield Finding(key, shown(given), "has a port that does not exist", "choose one from 1 to 65535, e.g. 6443")
+        yield Finding(key, shown(given), "has an impossible port", "choose one from 1 to 65535, e.g. 6443")
     elif not _is_host(host):
         problem = "has no host name or IPv4 address before the port"
         yield Finding(key, shown(given), problem, "write e.g. 10.0.1.10:6443")
@@ -102,26 +102,26 @@ def labels_and_taints(lab: Lab) -> Iterator[Finding]:
         yield from label_findings(f"{key}.labels", node.labels)
         for name in node.labels:
             if not kubelet_may_set(name):
-                place, problem = f"{key}.labels.{shown_key(name)}", "kubelet may not give its own node this label"
+                place, problem = f"{key}.labels.{shown_key(name)}", "kubelet may not set this label on its own node"
                 yield Finding(place, shown(node.labels[name]), problem, "use a prefix of your own, e.g. example.com/")
         taints = node.taints or ()
         for number, taint in enumerate(taints):
             yield from label_findings(f"{key}.taints[{number}]", {taint.key: taint.value})
         for number, first in repeated([(taint.key, taint.effect) for taint in taints]):
-            problem = f"has the key and the effect of taints[{first}], which the API refuses"
+            problem = f"has the same key and effect as taints[{first}], which the API refuses"
             yield Finding(f"{key}.taints[{number}].key", taints[number].key, problem, "remove one of the two")
 
 
 def label_findings(key: str, labels: Mapping[str, str]) -> Iterator[Finding]:
-    """What is wrong with the syntax of labels."""
+    """What is wrong with the keys and values of labels."""
     for name, value in labels.items():
         if not is_key(name):
-            problem = "is not a label's key"
-            fix = "write [prefix/]name, the name of at most 63 letters, digits, - _ and ."
+            problem = "is not a valid label key"
+            fix = "write [prefix/]name; the name has at most 63 letters, digits, - _ and ."
             yield Finding(f"{key}.{shown_key(name)}", shown(value), problem, fix)
         if not is_value(value):
             fix = "write at most 63 letters, digits, - _ and . with a letter or digit at both ends"
-            yield Finding(f"{key}.{shown_key(name)}", shown(value), "is not a label's value", fix)
+            yield Finding(f"{key}.{shown_key(name)}", shown(value), "is not a valid label value", fix)
 
 
 RULES = (

@@ -1,4 +1,4 @@
-"""Machines: who may reach them, how they are reached, and whether a control plane fits on one."""
+"""Machines: who may reach them, how they are reached, and whether a control plane fits on them."""
 
 from __future__ import annotations
 
@@ -12,16 +12,17 @@ from components.spec.models import AwsMachines, ExistingMachines, Lab, LocalMach
 from components.spec.rules.core import repeated, rule
 
 WIDEST_OPERATOR = 8
+"""The shortest prefix that machines.operatorCidrs may have."""
 AWS_KEEPS = 5
-"""Addresses of every subnet that AWS keeps for itself."""
+"""The number of addresses that AWS reserves in every subnet."""
 KEY_TYPES = ("ssh-ed25519", "ecdsa-sha2-nistp256", "ecdsa-sha2-nistp384", "ecdsa-sha2-nistp521")
-# Length of an ed25519 public key in its wire form (RFC 8709): the type's name and 32 bytes, each with its length.
+# Length in bytes of an ed25519 public key in its wire format (RFC 8709): the type and 32 bytes, each after its length.
 ED25519_LENGTH = 4 + 11 + 4 + 32
 REGION = re.compile(r"[a-z]{2}(-[a-z]+)+-\d")
 
 
 def region(lab: Lab, config: Mapping[str, str]) -> Iterator[Finding]:
-    """`aws:region` where machines are EC2's."""
+    """`aws:region`, which EC2 machines need."""
     if lab.machines.provider != "aws":
         return
     given = config.get("aws:region")
@@ -29,7 +30,7 @@ def region(lab: Lab, config: Mapping[str, str]) -> Iterator[Finding]:
         fix = "add aws:region beside cni-lab:lab, e.g. aws:region: us-west-2"
         yield Finding("aws:region", "missing", "EC2 machines need a region", fix)
     elif not REGION.fullmatch(given):
-        yield Finding("aws:region", shown(given), "is not in the form of a region", "write e.g. us-west-2")
+        yield Finding("aws:region", shown(given), "does not have the form of a region", "write e.g. us-west-2")
 
 
 @rule("machines.provider", "machines.operatorCidrs")
@@ -45,7 +46,7 @@ def operators(lab: Lab) -> Iterator[Finding]:
 
 @rule("machines.provider", "machines.instanceType", "machines.image")
 def instance_type(lab: Lab) -> Iterator[Finding]:
-    """kubeadm's preflight wants 2 CPU and 1700 MB; the default image is for x86."""
+    """kubeadm's preflight checks need 2 CPUs and 1700 MB. The default image is for x86."""
     if not isinstance(lab.machines, AwsMachines):
         return
     given = lab.machines.instance_type
@@ -54,13 +55,13 @@ def instance_type(lab: Lab) -> Iterator[Finding]:
         problem = "has less than the 2 CPUs and 1700 MB that a control plane needs"
         yield Finding("machines.instanceType", given, problem, "write t3.small or larger")
     elif lab.machines.image is None and (family == "a1" or re.match(r"[a-z]+\d+g", family)):
-        problem = "has an Arm processor, and the image that is looked up is for x86"
+        problem = "has an Arm processor, and the default image is for x86"
         yield Finding("machines.instanceType", given, problem, "write e.g. t3.large, or give an Arm machines.image")
 
 
 @rule("machines.provider", "machines.workerAccess", "nodes[].role", "nodes[].subnet", "network.subnets")
 def worker_access(lab: Lab) -> Iterator[Finding]:
-    """A subnet has one way out: the internet gateway beside public addresses, else the NAT gateway."""
+    """A subnet has one default route: to the internet gateway, for public addresses, or to the NAT gateway."""
     if not lab.private_workers:
         return
     if not lab.workers:
@@ -69,16 +70,16 @@ def worker_access(lab: Lab) -> Iterator[Finding]:
     public = {node.subnet for node in lab.control_planes}
     for index, node in enumerate(lab.nodes):
         if node.role == "worker" and node.subnet in public:
-            problem = "is a control plane's, where public addresses are the way out; this worker has none"
+            problem = "is a control plane's subnet, from which only public addresses reach the internet"
             fix = "give the workers a subnet of their own, or write machines.workerAccess: Public"
             yield Finding(f"nodes[{index}].subnet", node.subnet, problem, fix)
-    standing = {node.subnet: "endpoint" for node in lab.workers[:1]}
-    standing |= {node.subnet: "NAT gateway" for node in lab.control_planes[:1]}
-    for name, thing in standing.items():
+    tenants = {node.subnet: "endpoint" for node in lab.workers[:1]}
+    tenants |= {node.subnet: "NAT gateway" for node in lab.control_planes[:1]}
+    for name, tenant in tenants.items():
         cidr = lab.network.subnets.get(name)
         if cidr and sum(node.subnet == name for node in lab.nodes) + AWS_KEEPS >= cidr.num_addresses:
-            problem = f"has no address left for the {thing} of machines.workerAccess: InstanceConnect"
-            yield Finding(f"network.subnets.{name}", str(cidr), problem, "choose a larger range, or take a node away")
+            problem = f"has no address left for the {tenant} of machines.workerAccess: InstanceConnect"
+            yield Finding(f"network.subnets.{name}", str(cidr), problem, "choose a larger range, or remove a node")
 
 
 @rule("machines.provider", "nodes[].ssh", each="nodes[]")
@@ -88,7 +89,7 @@ def existing_hosts(lab: Lab) -> Iterator[Finding]:
         key = f"nodes[{index}].ssh"
         if existing and node.ssh is None:
             fix = "add ssh: {hostKey: …}; on the host, cat /etc/ssh/ssh_host_ed25519_key.pub"
-            yield Finding(key, "missing", "an existing host's key must be known before the first contact", fix)
+            yield Finding(key, "missing", "the key of an existing host must be known before the first connection", fix)
         elif not existing and node.ssh is not None:
             problem = f"is for existing hosts, and machines.provider is {lab.machines.provider}"
             yield Finding(key, shown(node.ssh.host_key), problem, "remove it")
@@ -119,22 +120,22 @@ def _host_key_fix(line: str, file: str) -> str:
 
 
 def _known_hosts_name(line: str) -> str | None:
-    """The host name in front of the key, as ssh-keyscan and known_hosts have it; None where there is none."""
+    """The host name before the key, as ssh-keyscan and known_hosts have it; None if there is none."""
     words = line.split()
     return words[0] if len(words) > 2 and words[0] not in KEY_TYPES and words[1] in KEY_TYPES else None
 
 
 def host_key_problem(line: str) -> str | None:
-    """What is wrong with an SSH public key in one line (`type base64 [comment]`), None where nothing is."""
+    """What is wrong with an SSH public key in one line (`type base64 [comment]`); None if nothing is."""
     words = line.split()
     if "\n" in line.strip():
         return "is more than one line"
     if "PRIVATE KEY" in line:
         return "is a private key"
     if _known_hosts_name(line):
-        return "has a host name in front, as ssh-keyscan prints it"
+        return "has a host name before the key, as ssh-keyscan prints it"
     if len(words) < 2 or words[0] not in KEY_TYPES:
-        # RSA keys: the SSH client offers only ssh-rsa with SHA-1 for them, which OpenSSH refuses since 8.8.
+        # No RSA keys: the SSH client uses them only with SHA-1 (ssh-rsa), which OpenSSH refuses since 8.8.
         return "is not a public key of type ssh-ed25519 or ecdsa-sha2-nistp256"
     try:
         wire = base64.b64decode(words[1], validate=True)
@@ -142,7 +143,7 @@ def host_key_problem(line: str) -> str | None:
         return "is not base64 after the type; part of it is missing"
     named = wire[4 : 4 + int.from_bytes(wire[:4], "big")]
     if named != words[0].encode():
-        return f"says {words[0]}, but the key after it is another type's or cut"
+        return f"says {words[0]}, but the key after it has another type or is cut off"
     if words[0] == "ssh-ed25519" and len(wire) != ED25519_LENGTH:
         return "is not as long as an ed25519 key; part of it is missing"
     return None
@@ -164,7 +165,7 @@ def node_private_keys(lab: Lab) -> Iterator[Finding]:
 
 def _private_key_file(key: str, path: str) -> Iterator[Finding]:
     if path.endswith(".pub"):
-        yield Finding(key, shown(path), "is the public half", f"write {path.removesuffix('.pub')}")
+        yield Finding(key, shown(path), "is the public key", f"write {path.removesuffix('.pub')}")
     elif "PRIVATE KEY" in path:
         problem = "must be the path of a file, not the key itself"
         yield Finding(key, "a private key", problem, "write e.g. ~/.ssh/id_ed25519")
@@ -177,14 +178,14 @@ def mounts(lab: Lab) -> Iterator[Finding]:
     places = [mount.container_path for mount in lab.machines.extra_mounts]
     for index, first in repeated(places):
         key = f"machines.extraMounts[{index}].containerPath"
-        yield Finding(key, shown(places[index]), f"is extraMounts[{first}]'s already", "mount it elsewhere")
+        yield Finding(key, shown(places[index]), f"is the same as that of extraMounts[{first}]", "mount it elsewhere")
 
 
 @rule("mirrors.images")
 def image_mirrors(lab: Lab) -> Iterator[Finding]:
     pairs = [(mirror.registry, mirror.mirror) for mirror in lab.mirrors.images]
     for index, first in repeated(pairs):
-        problem = f"stands in mirrors.images[{first}] already"
+        problem = f"is the same as mirrors.images[{first}]"
         yield Finding(f"mirrors.images[{index}]", shown(pairs[index][0]), problem, "remove one of the two")
 
 

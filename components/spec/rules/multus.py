@@ -1,4 +1,4 @@
-"""Multus and its delegates: ranges inside the nodes' blocks, apart from one another, and room left for Calico."""
+"""Multus and its delegates: ranges inside the nodes' blocks that do not overlap and leave room for Calico."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from components.spec.placement import selected
 from components.spec.rules.core import listed, repeated, rule
 
 LEFT_FOR_CALICO = 8
-"""Addresses of a block that calico-ipam must keep: tunnel addresses, cluster DNS, Calico's own pods."""
+"""The number of addresses of a block that calico-ipam needs: for tunnels, cluster DNS and Calico's own pods."""
 
 RANGES = ("multus.delegates[].rangeStart", "multus.delegates[].rangeEnd", "multus.delegates[].pool")
 POOLS = ("calico.pools[].name", "calico.pools[].blockSize")
 
 
 def _placed(lab: Lab) -> Iterator[tuple[int, Delegate, Pool]]:
-    """Each delegate whose pool is known, with its index."""
+    """The index, the delegate and its pool, for each delegate whose pool exists."""
     pools = {pool.name: pool for pool in lab.calico.pools}
     for index, delegate in enumerate(lab.multus.delegates if lab.multus else ()):
         pool = lab.calico.pools[0] if delegate.pool is None else pools.get(delegate.pool)
@@ -47,7 +47,9 @@ def not_a_delegate(key: str, name: str, multus: Multus) -> Iterator[Finding]:
     names = [delegate.name for delegate in multus.delegates]
     if name not in names:
         meant = nearest(name, names)
-        yield Finding(key, name, "is not one of multus.delegates", f"did you mean {meant}?" if meant else listed(names))
+        yield Finding(
+            key, name, "is not one of multus.delegates", f"did you mean {meant}?" if meant else f"write {listed(names)}"
+        )
 
 
 @rule("multus.delegates[].pool", "calico.pools[].name", each="multus.delegates[]")
@@ -71,12 +73,14 @@ def ranges_in_block(lab: Lab) -> Iterator[Finding]:
         elif end >= size:
             problem = f"lies outside the block: a /{pool.block_size} of pool {pool.name} has addresses 0 to {size - 1}"
             fix = f"make it at most {size - 1}" if start < size else "choose a range inside the block"
-            yield Finding(f"{key}.rangeEnd", str(end), problem, f"{fix}, or lower the pool's blockSize: larger blocks")
+            yield Finding(
+                f"{key}.rangeEnd", str(end), problem, f"{fix}, or lower the pool's blockSize, which makes larger blocks"
+            )
 
 
 @rule(*RANGES, *POOLS, each="multus.delegates[]")
 def ranges_apart(lab: Lab) -> Iterator[Finding]:
-    """host-local keeps its books by network name: two names with a common address would both hand it out."""
+    """host-local has a list of addresses for each network name: two networks would both hand out a common address."""
     widest: dict[str, tuple[int, int]] = {}
     placed = {index: (pool.name, delegate) for index, delegate, pool in _placed(lab) if _inside(delegate, pool)}
     for index in sorted(placed, key=lambda i: (placed[i][0], placed[i][1].range_start)):
@@ -84,8 +88,8 @@ def ranges_apart(lab: Lab) -> Iterator[Finding]:
         before = widest.get(pool_name)
         if before is not None and start <= before[0]:
             earlier, later = sorted((index, before[1]))
-            problem = f"its range overlaps that of delegates[{earlier}] in the same blocks"
-            fix = "choose ranges with no common address"
+            problem = f"its range overlaps the range of delegates[{earlier}] in the same blocks"
+            fix = "choose ranges without a common address"
             value = str(placed[later][1].range_start)
             yield Finding(f"multus.delegates[{later}].rangeStart", value, problem, fix)
         if before is None or end > before[0]:
@@ -109,7 +113,7 @@ def room_for_calico(lab: Lab) -> Iterator[Finding]:
             problem = (
                 f"the ranges leave calico-ipam {size - reserved} of the {size} addresses of a block of pool {pool.name}"
             )
-            fix = f"leave at least {LEFT_FOR_CALICO}, or lower the pool's blockSize: larger blocks"
+            fix = f"leave at least {LEFT_FOR_CALICO}, or lower the pool's blockSize, which makes larger blocks"
             yield Finding("multus.delegates", f"{reserved} addresses", problem, fix)
 
 
@@ -117,7 +121,7 @@ def room_for_calico(lab: Lab) -> Iterator[Finding]:
 def delegates_need_blocks(lab: Lab) -> Iterator[Finding]:
     if lab.multus is not None and lab.calico.ipam == "HostLocal":
         given = shown([delegate.name for delegate in lab.multus.delegates])
-        problem = "lie in Calico's blocks, and with calico.ipam HostLocal there are none"
+        problem = "need Calico's blocks, and with calico.ipam HostLocal there are none"
         yield Finding("multus.delegates", given, problem, "set calico.ipam: Calico")
 
 
@@ -135,7 +139,7 @@ def delegates_need_block_everywhere(lab: Lab) -> Iterator[Finding]:
         nodes = selected(lab, pool.node_selector)
         if nodes is None or len(nodes) < len(lab.nodes):
             problem = f"nodes outside the nodeSelector of pool {pool.name} have no block for the delegate's range"
-            fix = "choose a pool that selects every node, e.g. by all()"
+            fix = "choose a pool that selects every node, e.g. with all()"
             yield Finding(f"multus.delegates[{index}].pool", pool.name, problem, fix)
 
 

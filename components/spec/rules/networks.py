@@ -1,4 +1,4 @@
-"""Attached networks: names, interfaces, address ranges, gateways, hand-written configurations."""
+"""Attached networks: names, interfaces, address ranges, gateways, and custom configurations."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ from components.spec.rules.core import overlaps, repeated, rule
 
 DELEGATES_NAMESPACE = "kube-system"
 TAKEN_INTERFACES = (*(tunnel.device for tunnel in TUNNELS), "lo", "eth0", "docker0", "podman0", "cni0", ".", "..")
-"""Interfaces that are there already or are Calico's; a bridge of that name would be taken for it."""
+"""Names of interfaces that exist already or that Calico makes. The bridge plugin would use such an interface."""
 
 
 def handed_out(network: AddressedNetwork) -> tuple[IPv4Address, IPv4Address]:
-    """First and last address that the network's pods may get (host-local: the gateway between them is left out)."""
+    """The first and last address that the network's pods may get. host-local leaves out the gateway between them."""
     subnet, ipam = network.subnet, network.ipam
     if isinstance(ipam, StaticAddresses):
         return min(a.ip for a in ipam.addresses), max(a.ip for a in ipam.addresses)
@@ -37,11 +37,12 @@ def handed_out(network: AddressedNetwork) -> tuple[IPv4Address, IPv4Address]:
 
 
 def gateway(network: AddressedNetwork) -> IPv4Address:
-    """The gateway that the IPAM leaves out of what it hands out; without a word the subnet's first address."""
+    """The gateway, which the IPAM plugin does not hand out. Default: the first address of the subnet."""
     return network.ipam.gateway or network.subnet[min(1, network.subnet.num_addresses - 1)]
 
 
 def last_host(subnet: IPv4Network) -> IPv4Address:
+    """The last address of the subnet that a host may have."""
     return subnet[max(0, subnet.num_addresses - 2)]
 
 
@@ -50,7 +51,7 @@ def networks_need_multus(lab: Lab) -> Iterator[Finding]:
     if lab.networks and lab.multus is None:
         given = shown([network.name for network in lab.networks])
         fix = "add multus: with clusterNetwork and delegates, or remove the networks"
-        yield Finding("networks", given, "only Multus attaches further networks, and there is no multus", fix)
+        yield Finding("networks", given, "need Multus, and there is no multus", fix)
 
 
 @rule("networks[].name", "networks[].namespace", each="networks[]")
@@ -63,11 +64,11 @@ def network_names(lab: Lab) -> Iterator[Finding]:
 
 @rule("networks[].name", "networks[].namespace", "multus.delegates[].name", each="networks[]")
 def names_of_delegates(lab: Lab) -> Iterator[Finding]:
-    """A delegate's definition stands in kube-system under its own name."""
+    """The definition of a delegate is in kube-system and has the delegate's name."""
     taken = {delegate.name for delegate in lab.multus.delegates} if lab.multus else set()
     for index, network in enumerate(lab.networks):
         if network.namespace == DELEGATES_NAMESPACE and network.name in taken:
-            problem = f"is a delegate's name, and its definition stands in {DELEGATES_NAMESPACE} too"
+            problem = f"is the name of a delegate, whose definition is in {DELEGATES_NAMESPACE} too"
             yield Finding(f"networks[{index}].name", network.name, problem, "give it its own name")
 
 
@@ -77,27 +78,27 @@ def bridge_names(lab: Lab) -> Iterator[Finding]:
         if isinstance(network, BridgeNetwork) and (
             network.bridge in TAKEN_INTERFACES or network.bridge.startswith("cali")
         ):
-            problem = "is the name of an interface that is there already or is Calico's"
+            problem = "is the name of an interface that exists already or that Calico makes"
             yield Finding(f"networks[{index}].bridge", network.bridge, problem, "choose another name, e.g. cni5")
 
 
 @rule("networks[].bridge", "networks[].subnet", "networks[].type", each="networks[]")
 def bridges_have_one_subnet(lab: Lab) -> Iterator[Finding]:
-    """The bridge plugin refuses a bridge that carries another network's gateway."""
+    """The bridge plugin refuses a bridge that has the gateway of another network."""
     first: dict[str, tuple[int, IPv4Network]] = {}
     for index, network in enumerate(lab.networks):
         if not isinstance(network, BridgeNetwork):
             continue
         before, subnet = first.setdefault(network.bridge, (index, network.subnet))
         if subnet != network.subnet:
-            problem = f"is networks[{before}]'s bridge too, whose subnet is {subnet}"
+            problem = f"is the bridge of networks[{before}] too, which has the subnet {subnet}"
             fix = "give each subnet a bridge of its own"
             yield Finding(f"networks[{index}].bridge", network.bridge, problem, fix)
 
 
 @rule("networks[].subnet", "networks[].type", "networks[].bridge", each="networks[]")
 def subnets_apart(lab: Lab) -> Iterator[Finding]:
-    """Different subnets share no address. Those on one bridge are told of by the bridge."""
+    """Different subnets share no address. For two subnets on one bridge, bridges_have_one_subnet has the finding."""
     first: dict[IPv4Network, int] = {}
     for index, network in enumerate(lab.networks):
         if isinstance(network, AddressedNetwork):
@@ -119,9 +120,9 @@ def subnets_apart(lab: Lab) -> Iterator[Finding]:
     each="networks[]",
 )
 def addresses_handed_out_once(lab: Lab) -> Iterator[Finding]:
-    """Networks may share one subnet on one interface when their ranges are apart.
+    """Networks may share a subnet on one interface if their ranges do not overlap.
 
-    host-local keeps its books by network name: two names with a common address would both hand it out.
+    host-local has a list of addresses for each network name: two networks would both hand out a common address.
     """
     sharing: dict[IPv4Network, list[tuple[int, AddressedNetwork]]] = {}
     for index, network in enumerate(lab.networks):
@@ -131,38 +132,38 @@ def addresses_handed_out_once(lab: Lab) -> Iterator[Finding]:
         first, leader = members[0]
         for index, member in members[1:]:
             if _link(member) != _link(leader):
-                problem = f"is networks[{first}].subnet too, on another interface"
+                problem = f"is the subnet of networks[{first}] too, on another interface"
                 yield Finding(f"networks[{index}].subnet", str(subnet), problem, "choose a range apart from it")
         mine = [member for member in members if _link(member[1]) == _link(leader)]
         for index, before in _shared(mine):
-            problem = f"is networks[{before}].subnet too, and both hand out the same addresses"
-            fix = "give both an ipam range, apart from one another"
+            problem = f"is the subnet of networks[{before}] too, and both hand out the same addresses"
+            fix = "give both an ipam range, without a common address"
             yield Finding(f"networks[{index}].subnet", str(subnet), problem, fix)
 
 
 def _shared(networks: Sequence[tuple[int, AddressedNetwork]]) -> Iterator[tuple[int, int]]:
-    """(index, earlier index) of networks that hand out common addresses, once for each index."""
+    """The index of each network that hands out addresses of an earlier one, and the index of that one."""
     reached: tuple[IPv4Address, int] | None = None
-    # Whereabouts keeps one book for all its networks: they may share addresses among themselves.
+    # whereabouts has one list of addresses for all its networks, so these may share a range among themselves.
     reached_by_others = reached
-    told: set[int] = set()
+    reported: set[int] = set()
     for index, network in sorted(networks, key=lambda item: (handed_out(item[1]), item[0])):
         start, end = handed_out(network)
-        booked = isinstance(network.ipam, Whereabouts)
-        rival = reached_by_others if booked else reached
+        one_list = isinstance(network.ipam, Whereabouts)
+        rival = reached_by_others if one_list else reached
         if rival is not None and start <= rival[0]:
             earlier, later = sorted((index, rival[1]))
-            if later not in told:
-                told.add(later)
+            if later not in reported:
+                reported.add(later)
                 yield later, earlier
         if reached is None or end > reached[0]:
             reached = (end, index)
-        if not booked and (reached_by_others is None or end > reached_by_others[0]):
+        if not one_list and (reached_by_others is None or end > reached_by_others[0]):
             reached_by_others = (end, index)
 
 
 def _link(network: AddressedNetwork) -> tuple[str, str]:
-    """The interface on the node that the network goes through."""
+    """The interface of the node that the network uses, and the key that names it."""
     match network:
         case BridgeNetwork():
             return "bridge", network.bridge
@@ -236,11 +237,13 @@ def mtu_fits(lab: Lab) -> Iterator[Finding]:
 
 @rule("networks[].type", "networks[].config", "machines.provider", each="networks[]")
 def links_that_a_vpc_carries(lab: Lab) -> Iterator[Finding]:
-    """A VPC switches nothing: it delivers to addresses and MAC addresses that it gave to an interface (AWS, "Elastic
-    network interfaces"; k8snetworkplumbingwg/multus-cni#767)."""
+    """A VPC delivers only to the IP and MAC addresses that it assigned to an interface.
+
+    Sources: AWS, "Elastic network interfaces"; k8snetworkplumbingwg/multus-cni#767.
+    """
     problems = {
-        "macvlan": "a VPC drops frames from MAC addresses that it did not give out",
-        "ipvlan": "a VPC drops packets to addresses that it did not give out: pods reach those of their own node alone",
+        "macvlan": "a VPC drops frames from MAC addresses that it did not assign",
+        "ipvlan": "a VPC drops packets to addresses that it did not assign, so pods reach only pods of their own node",
     }
     if lab.machines.provider != "aws":
         return
@@ -255,9 +258,9 @@ def links_that_a_vpc_carries(lab: Lab) -> Iterator[Finding]:
 def custom_configs(lab: Lab) -> Iterator[Finding]:
     for index, network in enumerate(lab.networks):
         if isinstance(network, CustomNetwork):
-            for fault in cni.faults(network.config):
-                seen = "missing" if fault.value is None else shown(fault.value)
-                yield Finding(f"networks[{index}].config.{fault.key}", seen, fault.problem, fault.fix)
+            for found in cni.problems(network.config):
+                seen = "missing" if found.value is None else shown(found.value)
+                yield Finding(f"networks[{index}].config.{found.key}", seen, found.problem, found.fix)
 
 
 RULES = (

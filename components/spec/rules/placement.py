@@ -1,4 +1,4 @@
-"""Labels, taints and selectors against one another: every node gets addresses, every workload a node."""
+"""Labels, taints and selectors: every node has a pool, and every workload has a node."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from components.spec.rules.core import listed, rule
 
 @rule("calico.pools[].nodeSelector", "calico.ipam", "nodes[].name", "nodes[].role", "nodes[].labels", each="nodes[]")
 def every_node_has_a_pool(lab: Lab) -> Iterator[Finding]:
-    """A node without a pool gets neither tunnel address nor block: no pod starts there (projectcalico/calico#7440)."""
+    """A node without a pool gets no block and no tunnel address, and starts no pod (projectcalico/calico#7440)."""
     if lab.calico.ipam == "HostLocal":
         return
     chosen = [selected(lab, pool.node_selector) for pool in lab.calico.pools]
@@ -24,7 +24,7 @@ def every_node_has_a_pool(lab: Lab) -> Iterator[Finding]:
             selectors = listed([pool.node_selector for pool in lab.calico.pools if pool.node_selector != "!all()"])
             fix = f"give it labels that one of them selects ({selectors}), or add a pool for it"
             yield Finding(
-                f"nodes[{index}]", node.name, "is selected by none of calico.pools, so its pods get no address", fix
+                f"nodes[{index}]", node.name, "is not selected by any of calico.pools, so its pods get no address", fix
             )
 
 
@@ -47,24 +47,24 @@ def every_workload_has_a_node(lab: Lab) -> Iterator[Finding]:
             wanted = ", ".join(f"{key}: {value}" for key, value in workload.node_selector.items())
             fix = "give a node these labels under nodes[].labels, or remove nodeSelector"
             key = f"workloads[{index}].nodeSelector"
-            yield Finding(key, shown(wanted), "selects none of the nodes, so its pods never start", fix)
+            yield Finding(key, shown(wanted), "selects no node, so its pods never start", fix)
             continue
         taints = {taint: node for node in candidates for taint in repelling(node, workload)}
-        words = listed([f"{node.name} has the taint {_written(taint)}" for taint, node in taints.items()])
+        words = listed([f"{node.name} has the taint {_as_text(taint)}" for taint, node in taints.items()])
         key = f"workloads[{index}].onControlPlane"
-        problem = f"no node takes its pods: {words}"
+        problem = f"no node accepts its pods: {words}"
         yield Finding(key, shown(workload.on_control_plane), problem, _untaint(workload, candidates))
 
 
 def _untaint(workload: Workload, candidates: tuple[Node, ...]) -> str:
-    """What lets one of the candidates take the workload's pods."""
+    """What to change so that one of the candidates accepts the workload's pods."""
     if any({taint.key for taint in repelling(node, workload)} == {CONTROL_PLANE} for node in candidates):
-        return "set onControlPlane: true, or taints: [] at the control plane, or add a worker"
-    return "take the taint from one of them, or add a node without it"
+        return "set onControlPlane: true, set taints: [] on the control plane, or add a worker"
+    return "remove the taint from one of them, or add a node without it"
 
 
-def _written(taint: Taint) -> str:
-    """As kubectl writes it: key=value:effect."""
+def _as_text(taint: Taint) -> str:
+    """The taint as kubectl writes it: key=value:effect."""
     return f"{taint.key}{'=' if taint.value else ''}{taint.value}:{taint.effect}"
 
 

@@ -1,4 +1,4 @@
-"""Workloads: the networks they name, the gateways they choose, and addresses enough for their pods."""
+"""Workloads: the networks that they name, the gateways that they choose, and enough addresses for their pods."""
 
 from __future__ import annotations
 
@@ -46,14 +46,14 @@ def default_networks(lab: Lab) -> Iterator[Finding]:
         if name is None:
             continue
         if lab.multus is None:
-            yield Finding(key, name, "only Multus knows delegates, and there is no multus", "add multus:, or remove it")
+            yield Finding(key, name, "is a delegate of Multus, and there is no multus", "add multus:, or remove it")
         else:
             yield from not_a_delegate(key, name, lab.multus)
 
 
 @rule("workloads[].networks", "networks[].name", each="workloads[]")
 def attached_networks(lab: Lab) -> Iterator[Finding]:
-    """Names are looked up over all namespaces: one that stands in several could mean any of them."""
+    """A name is looked up in all namespaces, so it must not be used in two of them."""
     spaces = Counter(network.name for network in lab.networks)
     for index, workload in enumerate(lab.workloads):
         for number, attachment in enumerate(workload.networks):
@@ -77,7 +77,7 @@ def attached_networks(lab: Lab) -> Iterator[Finding]:
     each="workloads[]",
 )
 def default_routes(lab: Lab) -> Iterator[Finding]:
-    """A gateway that a pod may get as its own address is a black hole for that pod."""
+    """If a pod gets the gateway's address as its own, its packets go nowhere."""
     networks = {network.name: network for network in lab.networks}
     for index, workload in enumerate(lab.workloads):
         chosen = [n for n, attachment in enumerate(workload.networks) if attachment.default_route is not None]
@@ -93,7 +93,7 @@ def default_routes(lab: Lab) -> Iterator[Finding]:
 
 
 def _gateway_fault(network: AttachedNetwork, route: IPv4Address) -> tuple[str, str] | None:
-    """Problem and fix of a gateway that pods of the network cannot use; None where nothing speaks against it."""
+    """Problem and fix of a gateway that pods of the network cannot use; None if they can use it."""
     if not isinstance(network, AddressedNetwork) or network.subnet.prefixlen > 30:
         return None
     subnet, (first, last) = network.subnet, handed_out(network)
@@ -102,12 +102,16 @@ def _gateway_fault(network: AttachedNetwork, route: IPv4Address) -> tuple[str, s
     if not subnet[1] <= route <= last_host(subnet):
         return f"is not a host of the network's subnet {subnet}", fix
     if isinstance(network.ipam, StaticAddresses):
-        return ("is the pod's own address: a black hole", fix) if route in static_addresses(network) else None
-    # host-local hands out everything in its range but the gateway; whereabouts hands out that, too.
+        return (
+            ("is the pod's own address, so the packets would go nowhere", fix)
+            if route in static_addresses(network)
+            else None
+        )
+    # host-local hands out its range except for the gateway. whereabouts also hands out the gateway.
     if not first <= route <= last or (isinstance(network.ipam, HostLocal) and route == gateway(network)):
         return None
     wider = f", or let the network's ipam.rangeStart be {route + 1}" if route < last else ""
-    return f"may be a pod's own address, for pods get {first} to {last}: a black hole", fix + wider
+    return f"may become a pod's own address, because pods get {first} to {last}", fix + wider
 
 
 @rule(
@@ -119,8 +123,10 @@ def _gateway_fault(network: AttachedNetwork, route: IPv4Address) -> tuple[str, s
     "kubernetes.serviceCidr",
 )
 def default_routes_keep_the_cluster(lab: Lab) -> Iterator[Finding]:
-    """Multus deletes the default route of eth0, by which pods and Services are reached, where another network gives one
-    (k8snetworkplumbingwg/multus-cni#584, #847)."""
+    """If another network has the default route, Multus deletes eth0's, which leads to pods and Services.
+
+    Source: k8snetworkplumbingwg/multus-cni#584 and #847.
+    """
     delegates = {delegate.name: delegate for delegate in lab.multus.delegates} if lab.multus else {}
     networks = {network.name: network for network in lab.networks}
     for index, workload in enumerate(lab.workloads):
@@ -142,20 +148,20 @@ def default_routes_keep_the_cluster(lab: Lab) -> Iterator[Finding]:
             if _gateway_fault(network, route) or _leads_back(lab, network, route):
                 continue
             key = f"workloads[{index}].networks[{number}].defaultRoute"
-            problem = f"takes eth0's default route away, and no other route leads to {' and '.join(lost)}"
+            problem = f"replaces the default route of eth0, and no other route leads to {' and '.join(lost)}"
             wanted = f"routes: [{lab.kubernetes.pod_cidr}, {lab.kubernetes.service_cidr}]"
             fix = f"give a delegate {wanted} and name it as the workload's defaultNetwork"
             if isinstance(network, BridgeNetwork) and network.is_gateway and route == gateway(network):
-                fix += ", or set ipMasq: true at the network, so that answers find back"
+                fix += ", or set ipMasq: true on the network, so that replies come back"
             yield Finding(key, str(route), problem, fix)
 
 
 def _leads_back(lab: Lab, network: AttachedNetwork, route: IPv4Address) -> bool:
-    """Whether packets by this gateway reach the cluster, and their answers the pod.
+    """Whether packets through this gateway reach the cluster, and the replies reach the pod.
 
-    The node's own bridge forwards them, and must masquerade: every node's bridge has the same range, so an answer to
-    the pod's own address would end on another node. A firewall forwards them, too: a pod of the lab with a static
-    address on the same bridge. What it lets through is its own affair.
+    The node's bridge forwards packets but must masquerade: every node's bridge has the same range, so a reply to the
+    pod's own address would end up on another node. A firewall, which is a pod with a static address on the same bridge,
+    also forwards packets; what it lets through is not checked.
     """
     if not isinstance(network, BridgeNetwork):
         return False
@@ -189,7 +195,7 @@ _PLACES = (
 
 @rule(*_PLACES, each="networks[]")
 def host_local_stays_on_its_node(lab: Lab) -> Iterator[Finding]:
-    """On a shared link the first pods of two nodes get the same address (k8snetworkplumbingwg/multus-cni#1150)."""
+    """On a shared link, the first pods of two nodes get the same address (k8snetworkplumbingwg/multus-cni#1150)."""
     for index, network in enumerate(lab.networks):
         if not is_shared(network) or ipam_of(network) != "host-local":
             continue
@@ -199,7 +205,7 @@ def host_local_stays_on_its_node(lab: Lab) -> Iterator[Finding]:
             continue
         names = " and ".join(list(dict.fromkeys(workload.name for workload in users))[:3])
         problem = (
-            f"keeps a list of its own on each node, and {plugin_of(network)} puts pods of all nodes on one link: "
+            f"has a list of addresses on each node, and {plugin_of(network)} puts the pods of all nodes on one link: "
             f"pods of {names} on different nodes get the same address"
         )
         fix = (
@@ -212,7 +218,7 @@ def host_local_stays_on_its_node(lab: Lab) -> Iterator[Finding]:
 
 @rule(*_PLACES, each="workloads[]")
 def static_addresses_once(lab: Lab) -> Iterator[Finding]:
-    """A static address stands once on a shared link, and once on each node where the link ends at the node."""
+    """A static address can be used once on a shared link, or once on each node if the link ends at the node."""
     networks = {network.name: network for network in lab.networks if static_addresses(network)}
     users: dict[str, list[int]] = {}
     for index, workload in enumerate(lab.workloads):
@@ -234,7 +240,7 @@ def static_addresses_once(lab: Lab) -> Iterator[Finding]:
                 yield Finding(key, attachment.name, problem, fix)
             for other in users.get(attachment.name, ()):
                 if is_shared(network) or _meet(nodes, nodes_for(lab, lab.workloads[other])):
-                    problem = f"gives the static address that workloads[{other}] has already"
+                    problem = f"gives the static address that workloads[{other}] uses already"
                     yield Finding(key, attachment.name, problem, "give each workload a network of its own")
                     break
             users.setdefault(attachment.name, []).append(index)
@@ -258,7 +264,7 @@ def _meet(some: Sequence[Node], others: Sequence[Node]) -> bool:
     each="workloads[]",
 )
 def addresses_enough(lab: Lab) -> Iterator[Finding]:
-    """A delegate's range has so many addresses on each node that takes the pods."""
+    """A delegate has the addresses of its range on each node that accepts the pods."""
     if lab.multus is None:
         return
     sizes = {d.name: d.range_end - d.range_start + 1 for d in lab.multus.delegates if d.range_start <= d.range_end}
@@ -268,10 +274,12 @@ def addresses_enough(lab: Lab) -> Iterator[Finding]:
         if name not in sizes:
             continue
         wanted[name] += workload.replicas
-        # Where no node takes its pods, another rule says so.
+        # If no node accepts its pods, another rule has the finding.
         nodes = len(nodes_for(lab, workload)) or len(lab.nodes)
         if workload.replicas and wanted[name] > sizes[name] * nodes:
-            problem = f"with it {wanted[name]} pods want addresses of {name}: {sizes[name]} on each of {nodes} nodes"
+            problem = (
+                f"{wanted[name]} pods in all need addresses of {name}, which has {sizes[name]} on each of {nodes} nodes"
+            )
             fix = "lower it, or widen the delegate's range"
             yield Finding(f"workloads[{index}].replicas", shown(workload.replicas), problem, fix)
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from components.spec.grammar.cni import faults, spoken_versions
+from components.spec.grammar.cni import problems, supported_versions
 
 
 @pytest.mark.parametrize(
@@ -22,7 +22,7 @@ from components.spec.grammar.cni import faults, spoken_versions
     ],
 )
 def test_good(config: dict[str, Any]) -> None:
-    assert not list(faults(config))
+    assert not list(problems(config))
 
 
 @pytest.mark.parametrize(
@@ -33,17 +33,17 @@ def test_good(config: dict[str, Any]) -> None:
         ({"cniVersion": 1.0, "type": "bridge"}, "cniVersion", "not a known version", "1.0.0"),
         ({"cniVersion": ["0.3.1"], "type": "bridge"}, "cniVersion", "not a known version", "0.3.1"),
         ({"cniVersion": "0.2.0", "type": "bridge"}, "cniVersion", "not a known version", "0.3.0"),
-        ({"cniVersion": "1.1.0", "type": "calico"}, "cniVersion", "calico speaks 0.3.0 to 1.0.0", "write 0.3.1"),
+        ({"cniVersion": "1.1.0", "type": "calico"}, "cniVersion", "calico supports 0.3.0 to 1.0.0", "write 0.3.1"),
         (
             {"cniVersion": "1.1.0", "type": "bridge", "ipam": {"type": "calico-ipam"}},
-            *("cniVersion", "calico-ipam speaks", "write 0.3.1"),
+            *("cniVersion", "calico-ipam supports", "write 0.3.1"),
         ),
         (
             {"cniVersion": "0.3.1", "plugins": [{"type": "bridge"}, {"type": "firewall"}]},
-            *("cniVersion", "firewall speaks 0.4.0 to 1.1.0", "write 0.4.0"),
+            *("cniVersion", "firewall supports 0.4.0 to 1.1.0", "write 0.4.0"),
         ),
-        ({"cniVersion": "0.3.1"}, "type", "names its plugin", "add type"),
-        ({"cniVersion": "0.3.1", "type": "/opt/cni/bin/bridge"}, "type", "names its plugin", "add type"),
+        ({"cniVersion": "0.3.1"}, "type", "must name its plugin", "add type"),
+        ({"cniVersion": "0.3.1", "type": "/opt/cni/bin/bridge"}, "type", "must name its plugin", "add type"),
         ({"cniVersion": "0.3.1", "plugins": []}, "plugins", "must be a list", "plugins: ["),
         ({"cniVersion": "0.3.1", "plugins": [1]}, "plugins", "must be a list", "plugins: ["),
         ({"cniVersion": "0.3.1", "type": "bridge", "name": "a b"}, "name", "not the name", "leave it out"),
@@ -51,13 +51,13 @@ def test_good(config: dict[str, Any]) -> None:
     ],
 )
 def test_bad(config: dict[str, Any], key: str, problem: str, fix: str) -> None:
-    (found,) = faults(config)
+    (found,) = problems(config)
     assert found.key == key
     assert problem in found.problem
     assert fix in found.fix
 
 
 def test_versions_of_a_plugin() -> None:
-    assert spoken_versions("firewall") == ("0.4.0", "1.0.0", "1.1.0")
-    assert spoken_versions("calico")[-1] == "1.0.0"
-    assert spoken_versions("of my own") == ("0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0")
+    assert supported_versions("firewall") == ("0.4.0", "1.0.0", "1.1.0")
+    assert supported_versions("calico")[-1] == "1.0.0"
+    assert supported_versions("of my own") == ("0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0")
