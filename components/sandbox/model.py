@@ -146,8 +146,10 @@ class Plan:
             block = IPv4Network(self.blocks[node][0])
             return block[1 if block[0] in {self.tunnel_address(node, other) for other in ("VXLAN", "IPIP")} else 0]
         for pool in self.lab.calico.pools:
-            if pool.encapsulation.startswith(kind):
-                return next((IPv4Network(b)[0] for b in self.blocks[node] if IPv4Network(b).subnet_of(pool.cidr)), None)
+            for block in map(IPv4Network, self.blocks[node]):
+                # Not every pool selects the node: it may hold a block of a later one alone.
+                if pool.encapsulation.startswith(kind) and block.subnet_of(pool.cidr):
+                    return block[0]
         return None
 
     def tunnel_addresses(self, node: str) -> set[IPv4Address]:

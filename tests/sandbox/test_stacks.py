@@ -15,7 +15,7 @@ import pytest
 
 from components.sandbox import life
 from components.sandbox.requirements import examine
-from components.spec.load import load_stack_file
+from components.spec.load import load_stack_file, parse_lab
 from components.spec.models import Lab
 from components.verify.read.namespace import NamespaceAccess
 from components.verify.read.reading import LiveLab, read_lab
@@ -101,6 +101,35 @@ def networked(networks: list[dict[str, Any]], attach: list[dict[str, Any]], repl
     document = labs.EGRESS.model_dump(mode="json", by_alias=True, exclude_defaults=True)
     workload = {"name": "multi", "image": labs.IMAGE, "replicas": replicas, "networks": attach}
     return Lab.model_validate(document | {"networks": networks, "workloads": [workload]})
+
+
+def test_a_narrow_network_and_a_pool_for_each_role_pass_verify(tmp_path: Path) -> None:
+    """network.mtu reaches pods, tunnels and bridges; each node has its block and its tunnel from the pool it is in."""
+    control_plane = "has(node-role.kubernetes.io/control-plane)"
+    pools = [
+        {"name": "cp", "cidr": "10.244.0.0/17", "nodeSelector": control_plane},
+        {"name": "workers", "cidr": "10.244.128.0/17", "nodeSelector": f"!{control_plane}"},
+    ]
+    lab = parse_lab(
+        {
+            "machines": {"provider": "local"},
+            "network": {"mtu": 1400},
+            "calico": {"pools": pools},
+            "workloads": [{"name": "all", "image": labs.IMAGE, "replicas": 3, "onControlPlane": True}],
+        }
+    )
+    with sandbox(lab, tmp_path / "home") as (live, _):
+        assert check(live) == {}
+        for node in lab.nodes:
+            assert " mtu 1350 " in on(live, node.name, "ip", "link", "show", "vxlan.calico").stdout
+    bridged = networked(
+        [{"name": "br", "type": "bridge", "bridge": "cni5", "subnet": "10.1.128.0/24"}], [{"name": "br"}]
+    )
+    bridged = bridged.model_copy(update={"network": bridged.network.model_copy(update={"mtu": 1400})})
+    with sandbox(bridged, tmp_path / "bridged") as (live, _):
+        assert check(live) == {}
+        links = [on(live, node.name, "ip", "link", "show", "cni5").stdout for node in bridged.nodes]
+        assert any(" mtu 1400 " in link for link in links), links
 
 
 MACVLAN = {"name": "wire", "type": "macvlan", "master": "eth1", "subnet": "192.168.77.0/24"}
