@@ -1,4 +1,4 @@
-"""The Pulumi program: stack file → Lab → outputs."""
+"""The Pulumi program: reads the stack's configuration, makes the lab, and exports its outputs."""
 
 import pulumi
 from pulumi.runtime.settings import get_monitor
@@ -7,7 +7,8 @@ from components.lab import Lab, LabArgs
 from components.spec import names
 from components.spec.load import SpecError, parse_lab
 
-if get_monitor() is None:  # no program, but the plugin of PulumiPlugin.yaml: the lab as a package for other programs
+if get_monitor() is None:
+    # Not run as a program, but as the plugin of PulumiPlugin.yaml: it serves the lab to other programs.
     from components.package import serve
 
     serve()

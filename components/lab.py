@@ -1,7 +1,7 @@
-"""The lab as a whole: the only place that knows the order of the rooms.
+"""The lab as a whole. Only this file knows the order of its parts.
 
-Machines → cluster → Calico → Multus → reservation → node files → workloads. Each room gets what the one before it
-returned; waits are on named leaves, so what does not depend on one another runs at the same time.
+Machines → cluster → Calico → Multus → reservation → node files → workloads. Each part gets what the part before it
+returned. A part waits for single resources, never for a component, so that independent things run in parallel.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from components.workloads.component import Workloads, WorkloadsArgs
 
 @dataclass(frozen=True)
 class LabArgs:
-    """`stack` names the lab's stack: part of every name in a cloud, so that two stacks never touch each other's things.
-    `region`: the AWS region, which the checks at the end of `up` need on EC2."""
+    """`stack` names the lab's stack. It is part of every name in a cloud or on this computer, so that two stacks never
+    touch each other's things. `region`: the AWS region, which the checks at the end of `up` need on EC2."""
 
     lab: models.Lab
     stack: str
@@ -34,9 +34,9 @@ class LabArgs:
 
 
 class Lab(pulumi.ComponentResource):
-    """One lab. `kubeconfig` is secret; `blocks` maps each node to the pod CIDRs it holds once the lab stands,
-    `nodes` to its machine's id; `access`, secret, says how SSH reaches each.
-    `verification` is the report of the lab's checks, where the stack file asks for it."""
+    """One lab. By node name: `blocks` has the pod CIDRs that the node holds in the end, `nodes` its machine's id, and
+    `access`, secret, how SSH reaches it. `kubeconfig`: secret. `verification`: the report of the lab's checks, where the
+    stack file asks for it."""
 
     kubeconfig: pulumi.Output[str]
     blocks: pulumi.Output[dict[str, list[str]]]
@@ -45,9 +45,9 @@ class Lab(pulumi.ComponentResource):
     verification: pulumi.Output[dict[str, Any]] | None
 
     def __init__(self, name: str, args: LabArgs, opts: pulumi.ResourceOptions | None = None) -> None:
-        # The mark by which `reap` knows an ephemeral stack: in the state as soon as anything is.
-        mark = {} if args.lab.ttl_hours is None else {"ttlHours": args.lab.ttl_hours, "owner": args.lab.owner}
-        super().__init__(names.LAB, name, mark, opts)
+        # By these inputs `reap` recognises an ephemeral stack. They are in the state before anything else is.
+        ephemeral = {} if args.lab.ttl_hours is None else {"ttlHours": args.lab.ttl_hours, "owner": args.lab.owner}
+        super().__init__(names.LAB, name, ephemeral, opts)
         lab, own = args.lab, pulumi.ResourceOptions(parent=self)
 
         tags = {"cni-lab:stack": args.stack, "cni-lab:owner": lab.owner}
@@ -58,7 +58,7 @@ class Lab(pulumi.ComponentResource):
         cluster = Cluster(f"{name}-cluster", ClusterArgs(lab, machines, args.stack, made.api_endpoint), own)
         first = machines[lab.control_planes[0].name]
         calico = Calico(names.calico(name), CalicoArgs(lab, first, cluster.api, cluster.joined), own)
-        # Pods started before the node files stand would get addresses that the delegates hand out.
+        # A pod that starts before the node files are written would get an address of the delegates' ranges.
         ready: list[pulumi.Resource] = [calico.ready]
         if lab.multus:
             multus = Multus(f"{name}-multus", MultusArgs(lab, cluster.api), own)

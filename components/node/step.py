@@ -33,7 +33,7 @@ class StepArgs:
     the engine runs the deletes before it replaces a machine, and a machine that is lost never answers. `deleted_with`:
     the resource whose deletion makes that needless, if it is not the machine.
 
-    `lock`: the name of the lock of which one step on the machine can be the holder, if it is not the phase.
+    `lock`: the name of the lock that one step on the machine can hold at a time, if it is not the phase.
     `for_changes`: the step does not run, and needs no connection, when it is created; it runs at the first change of
     its inputs.
     """
