@@ -35,7 +35,7 @@ class LabArgs:
 
 class Lab(pulumi.ComponentResource):
     """One lab. By node name: `blocks` has the pod CIDRs that the node holds in the end, `nodes` its machine's id, and
-    `access`, secret, how SSH reaches it. `kubeconfig`: secret. `verification`: the report of the lab's checks, where the
+    `access`, secret, how SSH reaches it. `kubeconfig`: secret. `verification`: the report of the lab's checks, if the
     stack file asks for it."""
 
     kubeconfig: pulumi.Output[str]

@@ -1,4 +1,4 @@
-"""The whole graph: what every lab must keep, and what each shipped lab must show."""
+"""The whole graph: properties of every lab, and of each shipped lab."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def source(stack: str) -> dict[str, Any]:
 
 
 def check_every_graph(preview: Graph, up: Graph) -> None:
-    """The properties no lab may lose."""
+    """Check the properties that every lab must have."""
     resources = preview.deployment.resources
     assert len(preview.by_urn) == len(resources)
     edges = [(r.urn, d) for r in resources for d in r.dependencies]
@@ -38,7 +38,7 @@ def check_every_graph(preview: Graph, up: Graph) -> None:
     for command in preview.of_type(COMMAND):
         known = up.plain[command.urn]
         assert known["connection"]["hostKey"].startswith(("ssh-ed25519 ", "ecdsa-sha2-")), command.name
-        # A step with a delete runs again because its connection is another: see Step.
+        # A step with a delete runs again because its connection changes: see Step.
         assert known["triggers"] or known["delete"]
         assert known["addPreviousOutputInEnv"] is False
         assert (command.inputs.get("create") or command.inputs["update"]).endswith("bash -s"), "scripts travel on stdin"
@@ -52,12 +52,12 @@ def check_every_graph(preview: Graph, up: Graph) -> None:
 
 
 @pytest.mark.parametrize("stack", STACKS)
-def test_every_stack_keeps_the_properties(stack: str) -> None:
+def test_every_stack_has_the_properties(stack: str) -> None:
     check_every_graph(run_stack(stack), simulated(stack))
 
 
 @pytest.mark.parametrize("stack", [s for s in STACKS if s != "components"])
-def test_what_runs_on_a_machine_goes_with_it(stack: str) -> None:
+def test_what_runs_on_a_machine_is_deleted_with_it(stack: str) -> None:
     graph = run_stack(stack)
     machines = {r.urn for r in graph.of_type("aws:ec2/instance:Instance") + graph.of_type("command:local:Command")}
     init = graph.command(next(s for s in graph.of_type(STEP) if s.inputs["phase"] == "init"))
@@ -65,7 +65,7 @@ def test_what_runs_on_a_machine_goes_with_it(stack: str) -> None:
         assert command.deleted_with in machines | {init.urn}, command.name
 
 
-def test_existing_hosts_are_reset_and_nothing_else_is_deleted_by_hand() -> None:
+def test_only_existing_hosts_are_reset() -> None:
     graph = run_stack("components")
     undone = {
         s.inputs["node"] for s in graph.of_type(STEP) if "reset.sh" in (graph.command(s).inputs.get("delete") or "")
@@ -74,16 +74,16 @@ def test_existing_hosts_are_reset_and_nothing_else_is_deleted_by_hand() -> None:
 
 
 @pytest.mark.parametrize("stack", [s for s in STACKS if s != "components"])
-def test_no_delete_dials_a_machine_that_may_be_lost(stack: str) -> None:
-    """The engine runs the deletes of what waits for a machine before it replaces that machine."""
+def test_no_delete_connects_to_a_machine_that_may_be_lost(stack: str) -> None:
+    """Before the engine replaces a machine, it runs the deletes of everything that waits for it."""
     graph = run_stack(stack)
     for step in graph.of_type(STEP):
         if graph.command(step).inputs.get("delete"):
             assert step.inputs["phase"] == "admit", step.name
 
 
-def test_secrets_show_nowhere_in_a_plan() -> None:
-    """Every secret value of a simulated up, looked for in everything that the preview or the up would print."""
+def test_a_plan_shows_no_secret() -> None:
+    """Looks for every secret value of a simulated up in everything that the preview or the up would print."""
     for stack in STACKS:
         up = simulated(stack)
         shown = yaml.safe_dump([r.inputs for r in up.deployment.resources]) + yaml.safe_dump(up.deployment.outputs)
@@ -97,14 +97,14 @@ def test_secrets_show_nowhere_in_a_plan() -> None:
 
 @pytest.mark.parametrize("stack", STACKS)
 def test_no_id_is_a_secret(stack: str) -> None:
-    """Ids stand in clear in state and logs; these resources' ids are the random value itself."""
+    """Ids are in clear text in state and logs, and these resources' id is the random value itself."""
     telling = {"randomBytes:RandomBytes", "randomString:RandomString", "randomId:RandomId", "randomUuid:RandomUuid"}
     assert not [
         r.name for r in run_stack(stack).deployment.resources if r.type.removeprefix("random:index/") in telling
     ]
 
 
-def test_cfos_egress_shows_what_the_seed_describes() -> None:
+def test_resources_of_cfos_egress() -> None:
     graph = run_stack("cfos-egress")
     (vpc,) = graph.of_type("aws:ec2/vpc:Vpc")
     assert vpc.inputs["cidrBlock"] == "10.0.0.0/16"
@@ -191,15 +191,15 @@ def test_order_of_cfos_egress() -> None:
 
 
 def test_connections_of_the_first_up() -> None:
-    """At most four SSH connections a node; what admits a node counts as that node's."""
+    """At most four SSH connections for each node. Its admission counts as its own."""
     for stack in STACKS:
         graph = run_stack(stack)
         nodes = source(stack).get("nodes") or [None] * 3
         assert len(connections(graph)) <= 4 * len(nodes), stack
 
 
-def test_nodes_are_admitted_side_by_side() -> None:
-    """All admissions run on the first control plane; one lock for all would make twelve nodes wait in a row."""
+def test_nodes_are_admitted_in_parallel() -> None:
+    """All admissions run on the first control plane. With one lock for all, twelve nodes would wait in a row."""
     up = simulated("components")
     admits = [s for s in up.of_type(STEP) if s.inputs["phase"] == "admit"]
     locks = {
@@ -210,18 +210,18 @@ def test_nodes_are_admitted_side_by_side() -> None:
     assert all("CNI_LAB_LOCK=/run/lock/cni-lab-prepare\n" in up.plain[c.urn]["stdin"] for c in others)
 
 
-def test_a_mode_switch_differs_only_where_it_must() -> None:
+def test_a_switch_of_mode_changes_only_what_it_must() -> None:
     lab = source("cross-node")
     before = run_lab(lab)
     lab["calico"]["pools"][0]["encapsulation"] = "VXLAN"
     added, removed, changed = differences(before, run_lab(lab))
     assert added == {"lab-network-vxlan"}
-    assert removed == {"lab-network-pods-default-ipv4-ippool"}, "the second pool's packets still go out as they are"
+    assert removed == {"lab-network-pods-default-ipv4-ippool"}, "the second pool's packets still travel plain"
     steps = {f"lab-cluster-{n}-{'init' if n == 'control1' else 'prepare'}" for n in ("control1", "worker1", "worker2")}
-    assert changed == {"lab-calico-installation", *steps}, "the kernel module, and the pool's own word"
+    assert changed == {"lab-calico-installation", *steps}, "the kernel module, and the pool's mode"
 
 
-def test_an_added_worker_touches_no_other_node() -> None:
+def test_an_added_worker_changes_no_other_node() -> None:
     lab = source("cfos-egress")
     before = run_lab(lab)
     lab["nodes"].append({"name": "ip-10-0-2-202", "role": "worker", "subnet": "workers", "address": "10.0.2.202"})
@@ -234,7 +234,7 @@ def test_an_added_worker_touches_no_other_node() -> None:
     assert not commands
 
 
-def test_packet_life_installs_by_manifest() -> None:
+def test_packet_life_installs_calico_by_manifest() -> None:
     graph = run_stack("packet-life")
     assert not graph.objects("Installation")
     (pool,) = graph.objects("IPPool")
@@ -242,10 +242,10 @@ def test_packet_life_installs_by_manifest() -> None:
     assert (pool.inputs["spec"]["ipipMode"], pool.inputs["spec"]["vxlanMode"]) == ("Always", "Never")
 
 
-def test_components_has_several_control_planes_and_wireguard_as_a_switch() -> None:
+def test_components_has_several_control_planes_and_can_have_wireguard() -> None:
     graph = run_stack("components")
     assert graph.waits(graph.step("master2", "join"), graph.step("master1", "init"))
-    assert graph.waits(graph.step("master3", "join"), graph.step("master2", "join")), "etcd takes one learner at a time"
+    assert graph.waits(graph.step("master3", "join"), graph.step("master2", "join")), "etcd accepts one learner"
     lab = source("components")
     before = run_lab(lab)
     lab["calico"]["wireguard"] = True
@@ -254,7 +254,7 @@ def test_components_has_several_control_planes_and_wireguard_as_a_switch() -> No
     assert any("felix" in name for name in changed) or any("felix" in n for n in differences(before, run_lab(lab))[0])
 
 
-def test_private_workers_keep_the_properties() -> None:
+def test_private_workers_have_the_properties() -> None:
     lab = source("cfos-egress")
     lab["machines"]["workerAccess"] = "InstanceConnect"
     graph = run_lab(lab)
@@ -263,12 +263,12 @@ def test_private_workers_keep_the_properties() -> None:
     endpoint = graph.one("aws:ec2transitgateway/instanceConnectEndpoint:InstanceConnectEndpoint")
     for node in ("ip-10-0-2-200", "ip-10-0-2-201"):
         prepare = graph.step(node, "prepare")
-        assert graph.waits(prepare, nat), "packages come through it"
-        assert not graph.waits(prepare, endpoint), "nothing but a person goes through it"
+        assert graph.waits(prepare, nat), "packages come through the NAT gateway"
+        assert not graph.waits(prepare, endpoint), "only people use the endpoint"
     assert not graph.waits(graph.step("ip1001100", "init"), nat)
 
 
-def test_several_control_planes_on_aws_stand_behind_a_balancer() -> None:
+def test_several_control_planes_on_aws_have_a_load_balancer() -> None:
     lab = source("cfos-egress")
     for host in (101, 102):
         lab["nodes"].append(
@@ -279,12 +279,15 @@ def test_several_control_planes_on_aws_stand_behind_a_balancer() -> None:
     files = files_of(up, "ip1001100")
     endpoint = files["/etc/kubernetes/cni-lab/init.yaml"][1]["controlPlaneEndpoint"]
     assert endpoint.startswith(balancer.name) and endpoint.endswith(":6443")
-    assert files_of(up, "cp101")  # joins name it too
+    assert (
+        files_of(up, "cp101")["/etc/kubernetes/cni-lab/join.yaml"]["discovery"]["bootstrapToken"]["apiServerEndpoint"]
+        == endpoint
+    )
     assert endpoint.rpartition(":")[0] in files["/etc/kubernetes/cni-lab/init.yaml"][1]["apiServer"]["certSANs"]
 
 
-def test_the_plan_says_when_nothing_is_known_yet() -> None:
-    """The first preview has every Kubernetes object's row, with the cluster unknown."""
+def test_a_first_preview_shows_every_kubernetes_object() -> None:
+    """Although the cluster is not known yet."""
     graph = run_stack("cfos-egress")
     kinds = {o.inputs["kind"] for o in graph.objects() if "kind" in o.inputs}
     assert {"Installation", "APIServer", "IPReservation", "DaemonSet", "NetworkAttachmentDefinition"} <= kinds

@@ -19,7 +19,7 @@ SCRIPTS = sorted(
 )
 
 
-# The pinned one beside this Python before any other: versions find different things.
+# Prefer the pinned version beside this Python, because versions find different things.
 SHELLCHECK = shutil.which("shellcheck", path=str(Path(sys.executable).parent)) or shutil.which("shellcheck")
 
 

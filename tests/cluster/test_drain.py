@@ -1,4 +1,4 @@
-"""Draining, and letting pods come back, against a real kube-apiserver with its Node authorizer and NodeRestriction."""
+"""Draining and uncordoning, with a real kube-apiserver that has its Node authorizer and NodeRestriction."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
 
 
 def report(cluster: Cluster, kubelet: str, crio: str = "1.36.3") -> None:
-    """What the kubelet of NODE says of itself."""
+    """Report these versions as the kubelet of NODE would."""
     info = {"kubeletVersion": f"v{kubelet}", "containerRuntimeVersion": f"cri-o://{crio}"}
     patch = {"status": {"nodeInfo": info, "conditions": [{"type": "Ready", "status": "True"}]}}
     cluster.kubectl("patch", "node", NODE, "--subresource", "status", "--type", "merge", "-p", json.dumps(patch))
@@ -48,7 +48,7 @@ def drain(cluster: Cluster, folder: Path, node: str = NODE) -> str:
 
 
 def as_the_node(cluster: Cluster, folder: Path, command: str) -> subprocess.CompletedProcess[str]:
-    """A function of upgrade-kubelet.sh, with the credentials that a worker has."""
+    """Run a function of upgrade-kubelet.sh with a worker's credentials."""
     functions = read_script("upgrade-kubelet.sh").partition("\nif ! joined")[0]
     program = compose("upgrade", {"NODE_NAME": NODE, "KUBERNETES_VERSION": "1.36.3"}, [], [])
     program = program.replace(
@@ -63,7 +63,7 @@ def as_the_node(cluster: Cluster, folder: Path, command: str) -> subprocess.Comp
 
 
 def cordoned(cluster: Cluster) -> tuple[bool, bool]:
-    """Whether NODE takes no pods, and whether that is our doing."""
+    """Whether NODE is cordoned, and whether our annotation says that the lab did it."""
     node = cluster.read("node", NODE)
     annotations = node["metadata"].get("annotations") or {}
     return node["spec"].get("unschedulable", False), annotations.get("cni-lab/cordoned") == "yes"
@@ -77,8 +77,8 @@ def test_a_node_with_the_wanted_versions_is_left_alone(cluster: Cluster, tmp_pat
 
 
 @pytest.mark.parametrize(("kubelet", "crio"), [("1.35.4", "1.35.4"), ("1.36.3", "1.36.2")])
-def test_drained_and_back(cluster: Cluster, tmp_path: Path, kubelet: str, crio: str) -> None:
-    """Twice drained is as good as once; a worker's own credentials take it back."""
+def test_drain_and_uncordon(cluster: Cluster, tmp_path: Path, kubelet: str, crio: str) -> None:
+    """A second drain changes nothing, and a worker's own credentials suffice to uncordon it."""
     report(cluster, kubelet, crio)
     for _ in range(2):
         drain(cluster, tmp_path)
@@ -91,7 +91,7 @@ def test_drained_and_back(cluster: Cluster, tmp_path: Path, kubelet: str, crio: 
         assert cordoned(cluster) == (False, False)
 
 
-def test_a_node_that_somebody_cordoned_stays_so(cluster: Cluster, tmp_path: Path) -> None:
+def test_a_node_that_somebody_cordoned_stays_cordoned(cluster: Cluster, tmp_path: Path) -> None:
     report(cluster, "1.35.4")
     cluster.kubectl("cordon", NODE)
     drain(cluster, tmp_path)
@@ -102,7 +102,7 @@ def test_a_node_that_somebody_cordoned_stays_so(cluster: Cluster, tmp_path: Path
 
 
 def test_a_worker_cannot_drain_itself(cluster: Cluster) -> None:
-    """Why its drain is a step on the control plane."""
+    """That is why its drain is a step on the control plane."""
     asked = [
         "auth",
         "can-i",

@@ -1,4 +1,4 @@
-"""What we hand to kubeadm, held against exact values and against kubeadm itself where it is at hand."""
+"""The configuration for kubeadm: compared with exact values, and checked by kubeadm itself where it is installed."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ HASH = "sha256:" + "0" * 64
 
 
 def find_kubeadm() -> str:
-    """The real kubeadm (CNILAB_KUBE_BIN names its folder), or a skip that says so."""
+    """The real kubeadm, from PATH or the folder CNILAB_KUBE_BIN. Skips the test if there is none."""
     found = shutil.which("kubeadm", path=os.environ.get("CNILAB_KUBE_BIN") or os.environ["PATH"])
     if found is None:
         pytest.skip("kubeadm is not at hand (on PATH, or in the folder CNILAB_KUBE_BIN names)")
@@ -69,27 +69,27 @@ def join(lab: Lab, node: Node) -> dict[str, Any]:
     )
 
 
-def test_init_says_what_the_stack_file_says() -> None:
+def test_init_follows_the_stack_file() -> None:
     first, cluster, kubelet, proxy = init(make_lab(kubernetes={"podCidr": "10.48.0.0/16", "version": "1.36.1"}))
     assert first["nodeRegistration"]["name"] == "ip1001100"
     assert first["localAPIEndpoint"] == {"advertiseAddress": "10.0.1.100", "bindPort": 6443}
     assert first["bootstrapTokens"][0]["token"] == TOKEN
-    assert "taints" not in first["nodeRegistration"], "an empty list would take the control plane's taint away"
+    assert "taints" not in first["nodeRegistration"], "an empty list would remove the control plane's taint"
     assert cluster["kubernetesVersion"] == "v1.36.1"
     assert cluster["controlPlaneEndpoint"] == "10.0.1.100:6443"
     assert cluster["networking"]["podSubnet"] == "10.48.0.0/16"
     assert kubelet["failSwapOn"] is False and proxy["conntrack"]["maxPerCore"] == 0
-    assert kubelet["evictionHard"]["imagefs.available"] == "0%", "a computer's disk is not kubelet's to clear"
+    assert kubelet["evictionHard"]["imagefs.available"] == "0%", "kubelet must not clear the computer's disk"
     assert kubelet["evictionHard"]["memory.available"] == "100Mi"
 
 
-def test_an_empty_list_of_taints_is_kubeadms_own_word() -> None:
+def test_an_empty_list_of_taints_reaches_kubeadm() -> None:
     node = {"name": "one", "role": "control-plane", "subnet": "control", "address": "10.0.1.10", "taints": []}
     first, *_ = init(make_lab(nodes=[node]))
     assert first["nodeRegistration"]["taints"] == []
 
 
-def test_kube_proxy_goes_by_calicos_data_plane() -> None:
+def test_kube_proxy_follows_calicos_data_plane() -> None:
     *_, iptables = init(make_lab())
     assert "mode" not in iptables
     nftables = make_lab(calico={"linuxDataplane": "Nftables"})
@@ -97,7 +97,7 @@ def test_kube_proxy_goes_by_calicos_data_plane() -> None:
     assert "nf_tables" in kernel_modules(nftables)
 
 
-def test_only_a_shared_kernel_gets_the_local_settings() -> None:
+def test_only_containers_get_the_settings_for_a_shared_kernel() -> None:
     lab = make_lab(machines={"provider": "aws", "operatorCidrs": ["203.0.113.7/32"]})
     *_, kubelet, proxy = init(lab)
     assert kubelet["failSwapOn"] is True and "conntrack" not in proxy
@@ -135,7 +135,7 @@ def test_kubeadm_accepts_every_document(tmp_path: Path, changes: dict[str, Any])
 
 
 def test_kubeadm_refuses_a_wrong_field(tmp_path: Path) -> None:
-    """The check above can fail."""
+    """Shows that the check above can fail."""
     documents = init(make_lab())
     documents[1]["networking"]["podSubnets"] = "10.0.0.0/8"
     file = tmp_path / "init.yaml"
@@ -144,7 +144,7 @@ def test_kubeadm_refuses_a_wrong_field(tmp_path: Path) -> None:
     assert "podSubnets" in done.stderr
 
 
-def test_join_hash_is_that_of_the_certificate() -> None:
+def test_the_join_checksum_is_that_of_the_certificate() -> None:
     pem, _, public = certificate_authority()
     der = (
         x509.load_pem_x509_certificate(pem.encode())
@@ -154,8 +154,8 @@ def test_join_hash_is_that_of_the_certificate() -> None:
     assert kubeadm.ca_cert_hash(public) == "sha256:" + hashlib.sha256(der).hexdigest()
 
 
-def test_kubeadm_takes_our_ca(tmp_path: Path) -> None:
-    """`init phase certs` keeps the CA it finds, and every certificate it makes is signed by it."""
+def test_kubeadm_uses_our_ca(tmp_path: Path) -> None:
+    """`init phase certs` keeps the CA that it finds, and signs every certificate with it."""
     pem, private, _ = certificate_authority()
     pki = tmp_path / "pki"
     pki.mkdir()

@@ -1,4 +1,4 @@
-"""A changed `kubernetes.version`: what it changes in the graph, and in which order that happens."""
+"""A change of `kubernetes.version`: what changes in the graph, and in which order."""
 
 from __future__ import annotations
 
@@ -34,25 +34,25 @@ def graph(version: str, provider: str = "local") -> Graph:
 
 
 def steps_of(names: set[str]) -> set[str]:
-    """`NODE PHASE` of the cluster's steps among the changed resources: a preview's rows a step are two, of one name."""
+    """`NODE PHASE` of the cluster's steps among these resources. A step and its command have the same name."""
     return {" ".join(name.removeprefix("lab-cluster-").rsplit("-", 1)) for name in names if "-cluster-" in name}
 
 
 @pytest.mark.parametrize("provider", ["local", "aws"])
 @pytest.mark.parametrize("change", [("1.36.2", "1.36.3"), ("1.35.4", "1.36.3")])
-def test_only_what_has_to_do_with_the_version_changes(provider: str, change: tuple[str, str]) -> None:
+def test_only_what_depends_on_the_version_changes(provider: str, change: tuple[str, str]) -> None:
     before, after = (graph(version, provider) for version in change)
     added, removed, changed = differences(before, after)
     assert not added and not removed
     prepared = {f"{node} prepare" for node in NODES[1:]}
     upgraded = {f"{node} upgrade" for node in NODES[1:]} | {"w1 drain", "w2 drain"}
     assert steps_of(changed) == {"cp1 init"} | prepared | upgraded
-    assert len(changed) == len(steps_of(changed)), "no machine, no object"
+    assert len(changed) == len(steps_of(changed)), "no machine and no object changes"
 
 
 @pytest.mark.parametrize("change", [("1.36.2", "1.36.3"), ("1.35.4", "1.36.3")])
 def test_nothing_is_replaced(change: tuple[str, str]) -> None:
-    """What makes a command another one, instead of a changed one, stays; so do all edges."""
+    """Nothing that would replace a command changes, and no dependency changes."""
     before, after = map(graph, change)
     for command in before.of_type(COMMAND):
         same = after.by_urn[command.urn]
@@ -63,8 +63,8 @@ def test_nothing_is_replaced(change: tuple[str, str]) -> None:
     }
 
 
-def test_nodes_follow_one_another() -> None:
-    """First control plane, further ones, then each worker: drained from the first control plane, then upgraded."""
+def test_nodes_are_upgraded_one_after_the_other() -> None:
+    """The first control plane, the further ones, then each worker, which the first control plane drains before."""
     plan = graph("1.36.3")
     drains = {s.inputs["variables"]["DRAINED"]: s for s in plan.of_type(STEP) if s.inputs["phase"] == "drain"}
     assert set(drains) == {"w1", "w2"} and {s.inputs["node"] for s in drains.values()} == {"cp1"}
@@ -96,15 +96,15 @@ def test_order_on_a_node() -> None:
     assert "PART=node" in programs["cp2", "upgrade"] and "DRAINED=cp2" in programs["cp2", "upgrade"]
 
 
-def test_no_node_joins_before_its_upgrade_is_known() -> None:
-    """So no node is in a cluster that a changed version would not reach, nor has one a kubelet newer than the API."""
+def test_no_node_joins_before_its_upgrade_step() -> None:
+    """So a changed version reaches every node of the cluster, and no kubelet joins that is newer than the API."""
     plan = graph("1.36.3")
     for node in NODES[1:]:
         assert plan.waits(plan.step(node, "join"), plan.step(node, "upgrade"))
         assert not plan.waits(plan.step(node, "upgrade"), plan.step(node, "prepare"))
 
 
-def test_a_first_up_takes_no_connection_for_it() -> None:
+def test_a_first_up_needs_no_connection_for_upgrades() -> None:
     plan = graph("1.36.3")
     phases = {s.inputs["phase"] for s in plan.of_type(STEP) if plan.command(s) in connections(plan)}
     assert not phases & {"upgrade", "drain"}

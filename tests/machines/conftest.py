@@ -1,4 +1,4 @@
-"""The local machines' scripts: run against a stand-in for the engine, and against the real podman.
+"""Runs the scripts of local machines, with a stand-in for the container engine and with the real podman.
 
 CNILAB_HOST_IMAGE is an image with systemd, sshd and sudo; CNILAB_RUN_ARGS are what podman's `run` needs on this
 computer besides (separated by spaces). Where podman, root or the image is missing the tests on real machines skip.
@@ -29,7 +29,7 @@ OWNER = "SHA256:0123456789abcdef/+"
 
 @dataclass(frozen=True)
 class Done:
-    """How a script ended; `refusal` is its last line when that is one of ours."""
+    """How a script ended. `refusal`: the last line of its own messages, without the prefix; empty if there is none."""
 
     status: int
     stdout: str
@@ -43,7 +43,7 @@ class Done:
 
 @dataclass
 class Scripts:
-    """Runs the scripts as the program's commands do: from the project's folder, values in the environment."""
+    """Runs the scripts as the program's commands do: in the project's folder, with their values in the environment."""
 
     stack: str
     environment: dict[str, str]
@@ -51,7 +51,7 @@ class Scripts:
     keys: dict[str, Path] = field(default_factory=dict)
 
     def key(self, name: str) -> Path:
-        """An ed25519 key pair; the file with the private half."""
+        """The file of a private ed25519 key, which is made at the first call."""
         if name not in self.keys:
             self.keys[name] = self.folder / name
             make = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "", "-f", str(self.keys[name])]
@@ -62,7 +62,7 @@ class Scripts:
         return self.key(name).with_suffix(".pub").read_text().strip()
 
     def start(self, script: str, word: str, stdin: str = "", **environment: str) -> subprocess.Popen[str]:
-        """In a process group of its own, so that a test can kill all of it or only its head."""
+        """Start a script in a process group of its own, so that a test can kill the group or the script alone."""
         process = subprocess.Popen(
             ["bash", f"components/machines/{script}", word],
             cwd=ROOT,
@@ -129,10 +129,10 @@ class Scripts:
 
 @dataclass
 class Stub(Scripts):
-    """The scripts with the stand-in in place of every engine and network tool."""
+    """The scripts, with a stand-in for every engine and network tool."""
 
     def calls(self, *words: str) -> list[list[str]]:
-        """Calls whose first words are these."""
+        """The calls that begin with these words."""
         file = self.folder / "calls"
         lines = [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
         return [line for line in lines if tuple(line[: len(words)]) == words]
@@ -185,7 +185,7 @@ def podman(*arguments: str) -> str:
 
 
 def require_podman() -> None:
-    """Skip where this computer cannot carry local machines, or nobody asked for privileged containers."""
+    """Skip the test if this computer cannot run local machines, or if CNILAB_HOST_IMAGE permits no privileged ones."""
     if not HOST_IMAGE:
         pytest.skip("no image for machines: set CNILAB_HOST_IMAGE")
     for tool in ("podman", "nft", "ip", "unshare", "ssh", "ssh-keygen", "ssh-keyscan"):
@@ -209,7 +209,7 @@ def leftovers(stack: str) -> list[str]:
 
 @pytest.fixture
 def lab(tmp_path: Path) -> Iterator[Scripts]:
-    """A stack of its own on the real podman; whatever a test leaves is swept."""
+    """A stack of its own on the real podman. What a test leaves there is removed."""
     require_podman()
     stack = f"test-local-{uuid.uuid4().hex[:8]}"
     made = Scripts(stack, {"ENGINE": "podman", "STACK": stack, "OWNER": OWNER}, tmp_path)

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""A stand-in for podman, docker and what else the local scripts call: as much of each as the scripts use.
+"""A stand-in for podman, docker and the other programs that the local scripts call, as far as the scripts use them.
 
 Called by the name of the tool it stands in for. STUB is a folder: `calls` gets one JSON array a call, `state.json`
 holds what exists, and a file `fail-<words joined by ->`, e.g. `fail-podman-start`, makes such a call fail with that
@@ -20,7 +20,7 @@ FLAGS = {"--all", "--detach", "--force", "--volumes", "--interactive", "--privil
 
 
 def parse(words: list[str]) -> tuple[list[str], dict[str, list[str]]]:
-    """Positional words and options; `--key=value`, `--key value` and known flags."""
+    """The positional arguments, and the options by name. Knows `--key=value`, `--key value` and the flags above."""
     plain: list[str] = []
     options: dict[str, list[str]] = {}
     rest = iter(words)

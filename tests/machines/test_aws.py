@@ -1,4 +1,4 @@
-"""EC2 machines: the graph executed against moto, then what EC2, IAM and Parameter Store really hold."""
+"""EC2 machines: the graph is executed against moto, then EC2, IAM and Parameter Store are read."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ NAMES = {"10.0.1.100": "ip1001100", "10.0.2.200": "ip-10-0-2-200", "10.0.2.201":
 
 @pytest.fixture
 def standing() -> Iterator[tuple[Cloud, Deployment]]:
-    """The default lab after an up, for tests that only look."""
+    """The default lab after an up, for tests that change nothing."""
     with cloud() as aws:
         yield aws, deploy(aws_lab(), aws)[0]
 
 
 def instances(aws: Cloud) -> dict[str, Any]:
-    """By private address."""
+    """The instances by private address."""
     reservations = aws.ec2.describe_instances()["Reservations"]
     return {i["PrivateIpAddress"]: i for r in reservations for i in r["Instances"]}
 
@@ -42,7 +42,7 @@ def private_keys(aws: Cloud) -> list[str]:
     return [made[1]["privateKeyOpenssh"] for urn, made in aws.made.items() if "tls:index/privateKey" in urn]
 
 
-def test_three_machines_as_the_stack_file_says() -> None:
+def test_three_machines_match_the_stack_file() -> None:
     with cloud() as aws:
         deploy(aws_lab({"volumeSize": 44}), aws)
         found = instances(aws)
@@ -89,7 +89,7 @@ def test_the_fixed_address_leads_to_the_first_control_plane(standing: tuple[Clou
         assert connections[worker]["proxy"]["host_key"] == connections["ip1001100"]["host_key"]
 
 
-def test_every_connection_knows_its_host_key_and_waits_for_a_boot(standing: tuple[Cloud, Deployment]) -> None:
+def test_every_connection_pins_a_host_key_and_waits_for_the_boot(standing: tuple[Cloud, Deployment]) -> None:
     aws, made = standing
     keys = set()
     for name, connection in made.outputs["connections"].items():
@@ -101,7 +101,7 @@ def test_every_connection_knows_its_host_key_and_waits_for_a_boot(standing: tupl
     assert len(keys) == 3
 
 
-def test_a_private_key_is_in_parameter_store_and_nowhere_else(standing: tuple[Cloud, Deployment]) -> None:
+def test_private_host_keys_are_in_parameter_store_only(standing: tuple[Cloud, Deployment]) -> None:
     aws, made = standing
     keys = private_keys(aws)
     assert len(keys) == 4
@@ -114,7 +114,7 @@ def test_a_private_key_is_in_parameter_store_and_nowhere_else(standing: tuple[Cl
     for instance in instances(aws).values():
         text = text_of_user_data(aws, instance)
         assert "PRIVATE KEY" not in text
-        assert len(text.encode()) < 16384, "EC2 takes no more"
+        assert len(text.encode()) < 16384, "the limit of EC2"
     for name in NAMES.values():
         path = f"/cni-lab/test/{name}/ssh-host-key"
         held = aws.ssm.get_parameter(Name=path, WithDecryption=True)["Parameter"]
@@ -122,7 +122,7 @@ def test_a_private_key_is_in_parameter_store_and_nowhere_else(standing: tuple[Cl
         assert json.dumps(path) in text_of_user_data(aws, instances(aws)[{v: k for k, v in NAMES.items()}[name]])
 
 
-def test_a_machine_may_read_its_own_parameter_only(standing: tuple[Cloud, Deployment]) -> None:
+def test_a_machine_may_read_only_its_own_parameter(standing: tuple[Cloud, Deployment]) -> None:
     aws, _ = standing
     seen = set()
     for address, instance in instances(aws).items():
@@ -140,7 +140,7 @@ def test_a_machine_may_read_its_own_parameter_only(standing: tuple[Cloud, Deploy
     assert len(seen) == 3
 
 
-def test_a_machine_starts_when_it_can_fetch_its_key() -> None:
+def test_a_machine_starts_only_when_it_can_fetch_its_key() -> None:
     made, _ = deploy(aws_lab())
     for instance in of_type(made, INSTANCE):
         node = instance.name.removeprefix("machines-")
@@ -148,7 +148,7 @@ def test_a_machine_starts_when_it_can_fetch_its_key() -> None:
         urns = {urn.split("::")[-2].split("$")[-1] + " " + urn.split("::")[-1] for urn in instance.dependencies}
         assert f"aws:iam/rolePolicy:RolePolicy {instance.name}" in urns
         assert f"aws:ec2/routeTableAssociation:RouteTableAssociation network-{subnet}" in urns
-        # Machines start side by side, and none waits for the fixed address.
+        # Machines start in parallel, and none waits for the fixed address.
         assert not any("aws:ec2/instance" in urn or "aws:ec2/eip" in urn for urn in urns)
 
 
@@ -159,13 +159,13 @@ def test_a_machine_starts_when_it_can_fetch_its_key() -> None:
         ("ami-0123456789abcdef0", {"associatePublicIpAddress", "userData"}),
     ],
 )
-def test_an_image_that_was_looked_up_stays_for_the_machines_life(image: str | None, ignored: set[str]) -> None:
+def test_a_newer_default_image_replaces_no_machine(image: str | None, ignored: set[str]) -> None:
     for instance in of_type(deploy(aws_lab({"image": image}))[0], INSTANCE):
         assert set(instance.ignore_changes) == ignored
         assert instance.inputs["ami"] == (image or "<known after up>")
 
 
-def test_the_image_is_canonicals_current_one() -> None:
+def test_the_default_image_is_canonicals_current_one() -> None:
     asked: list[str] = []
     with cloud() as aws:
         answer = aws.invoke
@@ -181,7 +181,7 @@ def test_the_image_is_canonicals_current_one() -> None:
     assert [a for a in asked if a] == [name]
 
 
-def test_a_replacement_frees_its_address_first_and_a_new_host_key_makes_a_new_machine() -> None:
+def test_a_new_host_key_replaces_its_machine_after_deleting_the_old_one() -> None:
     made, _ = deploy(aws_lab())
     by_urn = {r.urn: r for r in made.resources}
     for instance in of_type(made, INSTANCE):
@@ -212,18 +212,18 @@ def test_spot_is_an_option() -> None:
             assert (options or {}).get("marketType") == ("spot" if spot else None)
 
 
-def test_only_the_first_control_plane_has_no_address_of_chance() -> None:
+def test_only_the_first_control_plane_gets_no_automatic_public_address() -> None:
     found = {i.name: i.inputs.get("associatePublicIpAddress") for i in of_type(deploy(aws_lab())[0], INSTANCE)}
     assert found == {"machines-ip1001100": None, "machines-ip-10-0-2-200": True, "machines-ip-10-0-2-201": True}
 
 
-def test_private_workers_have_no_public_address_and_are_reached_as_the_others_are() -> None:
+def test_private_workers_have_no_public_address_and_the_same_jump_host() -> None:
     with cloud() as aws:
         made, _ = deploy(aws_lab({"workerAccess": "InstanceConnect"}), aws)
         workers = {i.name: i for i in of_type(made, INSTANCE) if i.name != "machines-ip1001100"}
         for name, worker in workers.items():
             assert worker.inputs["associatePublicIpAddress"] is False
-            # A machine needs its way out for its first boot already.
+            # Its first boot already needs a route to the internet.
             routed = [urn for urn in worker.dependencies if urn.endswith("::network-workers")]
             assert any("routeTableAssociation" in urn for urn in routed), name
         found = instances(aws)
@@ -234,7 +234,7 @@ def test_private_workers_have_no_public_address_and_are_reached_as_the_others_ar
             assert connections[worker]["proxy"]["host_key"] == connections["ip1001100"]["host_key"]
 
 
-def test_workers_that_come_before_the_control_plane_in_the_file_still_go_through_it() -> None:
+def test_workers_listed_before_the_control_plane_use_it_as_jump_host() -> None:
     nodes = [
         {"name": "w" * 63, "subnet": "workers", "address": "10.0.2.7"},
         {"name": "cp2", "role": "control-plane", "subnet": "control", "address": "10.0.1.8"},
@@ -249,7 +249,7 @@ def test_workers_that_come_before_the_control_plane_in_the_file_still_go_through
         assert proxies == {"cp2": None, **dict.fromkeys(["w" * 63, "cp1", "cp0"], address["PublicIp"])}
 
 
-def test_everything_that_takes_tags_has_them() -> None:
+def test_every_resource_that_can_have_tags_has_them() -> None:
     made, _ = deploy(aws_lab())
     for resource in made.resources:
         if resource.type.startswith("aws:") and not resource.type.endswith(("Association", ":RolePolicy")):
@@ -257,14 +257,14 @@ def test_everything_that_takes_tags_has_them() -> None:
             assert "Name" in resource.inputs["tags"], resource.urn
 
 
-def test_preview_and_up_have_one_graph() -> None:
+def test_preview_and_up_have_the_same_graph() -> None:
     with cloud() as aws:
         up, _ = deploy(aws_lab(), aws)
     preview, _ = deploy(aws_lab())
     assert {r.urn: r.dependencies for r in up.resources} == {r.urn: r.dependencies for r in preview.resources}
 
 
-def test_user_data_is_a_cloud_config_that_makes_no_key_of_its_own() -> None:
+def test_user_data_is_a_cloud_config_that_generates_no_host_keys() -> None:
     config = yaml.safe_load(user_data("123", "/cni-lab/test/123/ssh-host-key"))
     assert config["hostname"] == "123"
     assert config["ssh_deletekeys"] is False and config["ssh_keys"] == {}

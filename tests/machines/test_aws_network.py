@@ -1,4 +1,4 @@
-"""The VPC: what stands on moto after an up, and which rows each mode makes."""
+"""The VPC: what exists on moto after an up, and which ingress rules each mode makes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ ALWAYS = {"ssh-203.0.113.7-32", "api-203.0.113.7-32", "node-ssh", "node-api", "k
 
 @pytest.fixture
 def standing() -> Iterator[tuple[Cloud, Deployment]]:
-    """The default lab after an up, for tests that only look."""
+    """The default lab after an up, for tests that change nothing."""
     with cloud() as aws:
         yield aws, deploy(aws_lab(), aws)[0]
 
@@ -41,7 +41,7 @@ def only(items: list[Any]) -> Any:
     return items[0]
 
 
-def test_vpc_subnets_and_the_way_out(standing: tuple[Cloud, Deployment]) -> None:
+def test_vpc_subnets_and_routes(standing: tuple[Cloud, Deployment]) -> None:
     aws, _ = standing
     mine = [{"Name": "tag:cni-lab:stack", "Values": ["test"]}]
     vpc = only(aws.ec2.describe_vpcs(Filters=mine)["Vpcs"])
@@ -85,14 +85,14 @@ def test_nothing_is_open_to_the_world() -> None:
         assert (out["IpProtocol"], out["CidrIpv4"]) == ("-1", "0.0.0.0/0")
 
 
-def test_the_group_that_aws_gives_a_vpc_lets_nothing_through(standing: tuple[Cloud, Deployment]) -> None:
+def test_the_default_security_group_is_empty(standing: tuple[Cloud, Deployment]) -> None:
     aws, _ = standing
     default = [g for g in aws.ec2.describe_security_groups()["SecurityGroups"] if g["GroupName"] == "default"]
     mine = only([g for g in default if any(t["Key"] == "cni-lab:stack" for t in g.get("Tags", []))])
     assert mine["IpPermissions"] == [] and mine["IpPermissionsEgress"] == []
 
 
-def test_the_api_opens_on_control_planes_only(standing: tuple[Cloud, Deployment]) -> None:
+def test_the_api_is_open_on_control_planes_only(standing: tuple[Cloud, Deployment]) -> None:
     aws, _ = standing
     groups = {
         tag["Value"]: g["GroupId"]
@@ -118,11 +118,11 @@ def test_the_api_opens_on_control_planes_only(standing: tuple[Cloud, Deployment]
         (calico("VXLAN", bgp="Enabled"), {"vxlan", "bgp"}),
     ],
 )
-def test_rows_by_mode(keys: dict[str, Any], more: set[str]) -> None:
+def test_ingress_rules_by_mode(keys: dict[str, Any], more: set[str]) -> None:
     assert set(rows(aws_lab(calico=keys))) == ALWAYS | more
 
 
-def test_the_rows_themselves() -> None:
+def test_fields_of_ingress_rules() -> None:
     found = rows(aws_lab(calico=calico("IPIPCrossSubnet", wireguard=True, linuxDataplane="Iptables")))
     unknown = "<known after up>"
     nodes = {"referencedSecurityGroupId": unknown, "securityGroupId": unknown}
@@ -133,14 +133,14 @@ def test_the_rows_themselves() -> None:
     assert found["pods-pool"] == {"ipProtocol": "-1", "cidrIpv4": "10.244.0.0/16", "securityGroupId": unknown}
 
 
-def test_a_switch_of_mode_changes_its_own_rows_only() -> None:
+def test_a_switch_of_mode_changes_only_its_own_rules() -> None:
     vxlan = rows(aws_lab(calico=calico("VXLAN", bgp="Enabled")))
     ipip = rows(aws_lab(calico=calico("IPIP")))
     assert set(vxlan) - set(ipip) == {"vxlan"} and set(ipip) - set(vxlan) == {"ipip"}
     assert all(vxlan[name] == ipip[name] for name in set(vxlan) & set(ipip))
 
 
-def test_pods_rows_are_for_the_pools_that_need_them() -> None:
+def test_pod_addresses_are_let_in_only_for_pools_that_send_them() -> None:
     pools = [
         {"name": "plain", "cidr": "10.244.0.0/17", "encapsulation": "None"},
         {"name": "tunnel", "cidr": "10.244.128.0/17", "encapsulation": "VXLAN"},
@@ -168,13 +168,13 @@ def test_a_type_that_no_zone_offers_is_named() -> None:
 PRIVATE = {"workerAccess": "InstanceConnect"}
 
 
-def test_private_workers_go_out_through_a_nat_gateway() -> None:
+def test_private_workers_reach_the_internet_through_a_nat_gateway() -> None:
     with cloud() as aws:
         deploy(aws_lab(PRIVATE), aws)
         mine = [{"Name": "tag:cni-lab:stack", "Values": ["test"]}]
         subnets = {s["CidrBlock"]: s["SubnetId"] for s in aws.ec2.describe_subnets(Filters=mine)["Subnets"]}
         nat = only(aws.ec2.describe_nat_gateways()["NatGateways"])
-        assert nat["SubnetId"] == subnets["10.0.1.0/24"], "its own way out is the internet gateway"
+        assert nat["SubnetId"] == subnets["10.0.1.0/24"], "its own route leads to the internet gateway"
         out = {}
         for table in aws.ec2.describe_route_tables(Filters=mine)["RouteTables"]:
             route = only([r for r in table["Routes"] if r["DestinationCidrBlock"] == "0.0.0.0/0"])
@@ -182,12 +182,12 @@ def test_private_workers_go_out_through_a_nat_gateway() -> None:
         assert out[subnets["10.0.2.0/24"]]["NatGatewayId"] == nat["NatGatewayId"]
         assert out[subnets["10.0.1.0/24"]]["GatewayId"].startswith("igw-")
         assert len(aws.ec2.describe_addresses()["Addresses"]) == 2
-        # Instance and gateway addresses are asked for, so none is another's by chance.
+        # The addresses of instances and of the gateway are requested, so that none can take another's.
         gateway = only(of_type(deploy(aws_lab(PRIVATE))[0], "aws:ec2/natGateway:NatGateway"))
         assert gateway.inputs["privateIp"] == "10.0.1.254"
 
 
-def test_the_nat_gateway_leaves_the_nodes_their_addresses() -> None:
+def test_the_nat_gateways_address_is_no_nodes() -> None:
     nodes = [
         {"name": "cp", "role": "control-plane", "subnet": "control", "address": "10.0.1.254"},
         {"name": "w", "subnet": "workers", "address": "10.0.2.254"},
@@ -196,7 +196,7 @@ def test_the_nat_gateway_leaves_the_nodes_their_addresses() -> None:
     assert gateway.inputs["privateIp"] == "10.0.1.253"
 
 
-def test_ssh_to_private_workers_comes_from_the_endpoint_and_the_nodes_only() -> None:
+def test_ssh_to_private_workers_is_open_to_the_endpoint_and_the_nodes_only() -> None:
     with cloud() as aws:
         made, _ = deploy(aws_lab(PRIVATE), aws)
         names = {
@@ -225,7 +225,7 @@ def test_public_workers_have_neither_endpoint_nor_nat_gateway() -> None:
     assert not {kind for kind in kinds if "natGateway" in kind or "nstanceConnect" in kind}
 
 
-def test_balancer_in_front_of_several_control_planes() -> None:
+def test_several_control_planes_have_a_load_balancer() -> None:
     nodes = [
         {"name": f"cp{i}", "role": "control-plane", "subnet": "control", "address": f"10.0.1.10{i}"} for i in range(3)
     ]
@@ -243,7 +243,7 @@ def test_balancer_in_front_of_several_control_planes() -> None:
         targets = aws.elb.describe_target_health(TargetGroupArn=group["TargetGroupArn"])["TargetHealthDescriptions"]
         instances = {i["InstanceId"] for r in aws.ec2.describe_instances()["Reservations"] for i in r["Instances"]}
         assert {t["Target"]["Id"] for t in targets} == instances and len(instances) == 3
-        # The endpoint's name waits for no machine: it goes into the certificate that the first one is made with.
+        # The balancer's name must not depend on a machine, as it goes into the first control plane's certificate.
         by_urn = {r.urn: r for r in made.resources}
         load_balancer = only(of_type(made, "aws:lb/loadBalancer:LoadBalancer"))
         behind, stack = set(), [load_balancer.urn]

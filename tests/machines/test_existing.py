@@ -1,4 +1,4 @@
-"""Existing hosts: connections as the stack file says, and key files that cannot be used said all at once."""
+"""Existing hosts: their connections follow the stack file, and all unusable key files are reported at once."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def key(tmp_path: Path) -> Path:
 
 
 def existing_lab(machines: dict[str, Any] | None = None, *ssh: dict[str, Any]) -> Lab:
-    """Three hosts; `ssh` has what differs for each, in turn."""
+    """Three hosts. `ssh`: what is different for the first, the second and the third."""
     nodes = [
         {
             "name": f"host{i}",
@@ -82,13 +82,13 @@ def test_connections_follow_the_stack_file(key: Path) -> None:
     assert [r.type for r in made.resources] == ["pulumi:pulumi:Stack", "cnilab:machines:ExistingMachines"]
 
 
-def test_api_host_is_where_a_person_reaches_the_host(key: Path) -> None:
+def test_api_host_is_an_address_that_people_can_reach(key: Path) -> None:
     forwarded = [{"address": "127.0.0.1", "port": 2222}, {"address": "localhost"}, {"address": "198.51.100.4"}]
     made, _ = deploy(existing_lab({"privateKeyFile": str(key)}, *forwarded))
     assert made.outputs["apiHosts"] == {"host0": "192.168.56.10", "host1": "192.168.56.11", "host2": "198.51.100.4"}
 
 
-def test_id_changes_with_the_host_and_with_nothing_else(key: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_id_changes_only_with_the_host(key: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def ids(*ssh: dict[str, Any]) -> dict[str, str]:
         found: dict[str, str] = deploy(existing_lab({"privateKeyFile": str(key)}, *ssh))[0].outputs["ids"]
         return found
@@ -110,7 +110,7 @@ def test_jump_host(key: Path) -> None:
         }  # fmt: skip
 
 
-def test_agent_when_no_key_file_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_agent_is_used_when_no_key_file_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SSH_AUTH_SOCK", "/run/agent")
     made, _ = deploy(existing_lab())
     assert all("private_key" not in c for c in made.outputs["connections"].values())
@@ -129,7 +129,7 @@ def test_home_is_expanded(key: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert made.outputs["connections"]["host0"]["private_key"] == "<secret>"
 
 
-def test_all_key_files_that_cannot_be_used_are_named_at_once(tmp_path: Path, key: Path) -> None:
+def test_all_unusable_key_files_are_reported_at_once(tmp_path: Path, key: Path) -> None:
     open_to_all, public = tmp_path / "open", tmp_path / "key.pub"
     open_to_all.write_text(KEY)
     open_to_all.chmod(0o644)
@@ -147,10 +147,10 @@ def test_all_key_files_that_cannot_be_used_are_named_at_once(tmp_path: Path, key
     assert f"{tmp_path}/absent" in absent and "Fix: create it" in absent and "(for host0)" in absent
     assert "mode 0644" in world and f"Fix: chmod 600 {open_to_all}" in world and "(for host1)" in world
     assert "not a private key" in half and "(for host2)" in half
-    assert HOST_KEYS[0] not in str(caught.value), "a file's content is nobody's message"
+    assert HOST_KEYS[0] not in str(caught.value), "a message must not contain a file's content"
 
 
-def test_a_folder_is_no_key(tmp_path: Path) -> None:
+def test_a_folder_is_not_a_key(tmp_path: Path) -> None:
     with pytest.raises(ProgramError, match=r"cannot be read.*Fix"):
         deploy(existing_lab({"privateKeyFile": str(tmp_path)}))
 
@@ -169,7 +169,7 @@ def test_a_preview_refuses_a_key_that_others_can_read(key: Path) -> None:
 
 
 @pytest.mark.parametrize("form", [[], ["-m", "PEM", "-t", "rsa"]])
-def test_a_key_with_a_passphrase_is_for_the_agent(tmp_path: Path, form: list[str]) -> None:
+def test_a_key_with_a_passphrase_needs_the_agent(tmp_path: Path, form: list[str]) -> None:
     if shutil.which("ssh-keygen") is None:
         pytest.skip("needs ssh-keygen")
     for name, passphrase in [("open", ""), ("locked", "passphrase")]:
@@ -188,6 +188,6 @@ def test_content_that_is_not_a_key(key: Path, content: bytes) -> None:
         deploy(existing_lab({"privateKeyFile": str(key)}))
 
 
-def test_a_home_that_nobody_has() -> None:
+def test_a_home_of_an_unknown_user() -> None:
     with pytest.raises(ProgramError, match="Fix: write the path in full"):
         deploy(existing_lab({"privateKeyFile": "~nobody-of-that-name/key"}))

@@ -1,6 +1,5 @@
-"""The first boot for real: the program out of the user data, against a server that plays the machine's surroundings.
-
-The server checks every signature with botocore, the code that AWS itself publishes for making them.
+"""Runs the first-boot program out of the user data, against a server that stands in for the machine's metadata service
+and for Parameter Store. The server checks every signature with botocore, AWS's own code.
 """
 
 from __future__ import annotations
@@ -33,7 +32,7 @@ pytestmark = pytest.mark.skipif(shutil.which("ssh-keygen") is None, reason="need
 
 
 class Surroundings:
-    """IMDS and Parameter Store on one port. `faults` are answers given, one each, before the right one."""
+    """IMDS and Parameter Store on one port. `faults`: wrong answers, each given once, before the right one."""
 
     def __init__(self, value: str) -> None:
         self.value = value
@@ -106,7 +105,7 @@ class Surroundings:
 
 
 class Host:
-    """A machine's folders, and its bootcmd run the way cloud-init runs it: one shell line, every boot."""
+    """A machine's folders, and its bootcmd, which cloud-init runs as one shell line at every boot."""
 
     def __init__(self, path: Path, surroundings: Surroundings) -> None:
         self.ssh, self.instance, self.tools = path / "ssh", path / "instance", path / "bin"
@@ -166,7 +165,7 @@ def assert_secrets_kept(host: Host, done: subprocess.CompletedProcess[str], surr
         assert secret not in told
 
 
-def test_the_key_is_installed_as_the_only_one(host: Host, surroundings: Surroundings, tmp_path: Path) -> None:
+def test_the_key_becomes_the_only_host_key(host: Host, surroundings: Surroundings, tmp_path: Path) -> None:
     done = host.boot()
     assert done.returncode == 0, done.stderr
     assert surroundings.wrong == []
@@ -180,7 +179,7 @@ def test_the_key_is_installed_as_the_only_one(host: Host, surroundings: Surround
     assert_secrets_kept(host, done, surroundings)
 
 
-def test_a_second_boot_asks_nothing(host: Host, surroundings: Surroundings) -> None:
+def test_a_second_boot_sends_no_request(host: Host, surroundings: Surroundings) -> None:
     assert host.boot().returncode == 0
     before, asked = (host.ssh / "ssh_host_ed25519_key").stat(), len(surroundings.asked)
     done = host.boot()
@@ -188,7 +187,7 @@ def test_a_second_boot_asks_nothing(host: Host, surroundings: Surroundings) -> N
     assert (host.ssh / "ssh_host_ed25519_key").stat().st_mtime_ns == before.st_mtime_ns
 
 
-def test_a_machine_from_this_ones_image_takes_its_own_key(
+def test_a_machine_made_from_an_image_of_another_gets_its_own_key(
     host: Host, surroundings: Surroundings, tmp_path: Path
 ) -> None:
     assert host.boot().returncode == 0
@@ -209,7 +208,7 @@ def test_a_machine_from_this_ones_image_takes_its_own_key(
         (200, {}),
     ],
 )
-def test_an_answer_that_is_not_the_key_is_asked_for_again(
+def test_a_wrong_answer_is_followed_by_another_request(
     host: Host, surroundings: Surroundings, fault: tuple[int, dict[str, str]]
 ) -> None:
     surroundings.faults = [fault, fault]
@@ -247,7 +246,7 @@ def break_it(surroundings: Surroundings, tmp_path: Path, how: str) -> None:
         ("no role", "security-credentials/: HTTP 404"),
     ],
 )
-def test_without_the_right_key_there_is_none(
+def test_without_the_right_key_there_is_no_host_key(
     host: Host, surroundings: Surroundings, tmp_path: Path, how: str, said: str
 ) -> None:
     break_it(surroundings, tmp_path, how)
@@ -258,7 +257,7 @@ def test_without_the_right_key_there_is_none(
     assert_secrets_kept(host, done, surroundings)
 
 
-def test_nobody_answers(host: Host, surroundings: Surroundings) -> None:
+def test_no_service_answers(host: Host, surroundings: Surroundings) -> None:
     start = time.monotonic()
     done = host.boot(CNI_LAB_IMDS="http://127.0.0.1:9")
     assert done.returncode == 1 and host.keys() == set()
@@ -267,9 +266,7 @@ def test_nobody_answers(host: Host, surroundings: Surroundings) -> None:
     assert surroundings.asked == []
 
 
-def test_a_boot_that_is_cut_leaves_no_key_and_the_next_one_makes_it_good(
-    host: Host, surroundings: Surroundings
-) -> None:
+def test_an_interrupted_boot_leaves_no_key_and_the_next_one_installs_it(host: Host, surroundings: Surroundings) -> None:
     surroundings.slow = 30
     running = subprocess.Popen(["/bin/sh", "-c", "exec " + host.line], env=host.env, stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 20

@@ -1,4 +1,4 @@
-"""Machines on this computer: the graph, the scripts against a stand-in, and real machines in podman."""
+"""Machines on this computer: the graph, the scripts with a stand-in for the engine, and real machines in podman."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from engine.model import Resource
 from tests.machines.conftest import HOST_IMAGE, ROOT, RUN_ARGS, Scripts, Stub, leftovers, podman, require_podman
 from tests.support.graphs import STEP, Graph, run_lab
 
-# One worker for all tests on real machines: they share addresses.
+# All tests on real machines run in one pytest worker, because they share addresses.
 pytestmark = pytest.mark.xdist_group("hosts")
 
 LOCAL = "command:local:Command"
@@ -58,19 +58,19 @@ def test_one_command_for_each_machine_and_each_subnet(graph: Graph) -> None:
         assert machine.delete_before_replace
 
 
-def test_the_sweep_is_made_first_so_that_destroy_does_it_last(graph: Graph) -> None:
+def test_the_engine_is_created_first_so_that_its_delete_runs_last(graph: Graph) -> None:
     (engine,) = of_script(graph, ENGINE)
     assert engine.inputs["delete"].endswith("local-engine.sh delete")
     for later in [*of_script(graph, MACHINE), *of_script(graph, NETWORK)]:
         assert graph.waits(later, engine)
 
 
-def test_whatever_defines_a_machine_replaces_it(graph: Graph) -> None:
+def test_every_variable_of_a_machine_replaces_it(graph: Graph) -> None:
     for machine in of_script(graph, MACHINE):
         assert sorted(machine.inputs["triggers"]) == sorted(machine.inputs["environment"].values())
 
 
-def test_host_keys_travel_on_stdin_only_and_as_secrets(graph: Graph) -> None:
+def test_host_keys_go_through_stdin_only_and_are_secret(graph: Graph) -> None:
     for machine in of_script(graph, MACHINE):
         assert machine.inputs["stdin"] == "<secret>"
         plain = graph.plain[machine.urn]
@@ -78,7 +78,7 @@ def test_host_keys_travel_on_stdin_only_and_as_secrets(graph: Graph) -> None:
         assert "PRIVATE KEY" not in json.dumps(plain)
 
 
-def test_steps_go_with_their_machine(graph: Graph) -> None:
+def test_steps_are_deleted_with_their_machine(graph: Graph) -> None:
     machines = {r.inputs["environment"]["NODE"]: r for r in of_script(graph, MACHINE)}
     assert set(machines) == {"ip1001100", "ip-10-0-2-200", "ip-10-0-2-201"}
     for node, machine in machines.items():
@@ -86,7 +86,7 @@ def test_steps_go_with_their_machine(graph: Graph) -> None:
         assert graph.command(first).deleted_with == machine.urn
 
 
-def test_another_encapsulation_is_another_check_of_the_kernel_and_nothing_else_here(graph: Graph) -> None:
+def test_another_encapsulation_changes_only_the_check_of_the_kernel(graph: Graph) -> None:
     pool = {"name": "default-ipv4-ippool", "cidr": "10.244.0.0/16", "blockSize": 24, "encapsulation": "IPIP"}
     other = run_lab(spec(calico={"bgp": "Enabled", "pools": [pool]}), dry_run=False)
     changed = [r.name for r, s in zip(graph.of_type(LOCAL), other.of_type(LOCAL), strict=True) if r.inputs != s.inputs]
@@ -115,11 +115,11 @@ def test_names_of_nodes_and_subnets_cannot_collide() -> None:
         ),
     ],
 )
-def test_what_the_kernel_must_have(changes: dict[str, Any], needs: list[str]) -> None:
+def test_kernel_modules_of_a_lab(changes: dict[str, Any], needs: list[str]) -> None:
     assert kernel_modules(Lab.model_validate(spec(**changes))) == needs
 
 
-def test_memory_cpus_and_mounts_reach_the_engine_in_its_words() -> None:
+def test_memory_cpus_and_mounts_are_written_as_the_engine_takes_them() -> None:
     mount = {"hostPath": "/srv", "containerPath": "/mnt", "readOnly": True}
     machines = {"provider": "local", "memory": "4Gi", "cpus": 1.5, "extraMounts": [mount], "runArgs": ["--a", "b c"]}
     environment = of_script(run_lab(spec(machines=machines)), MACHINE)[0].inputs["environment"]
@@ -131,7 +131,7 @@ def test_memory_cpus_and_mounts_reach_the_engine_in_its_words() -> None:
     ]
 
 
-def test_a_docker_hub_mirror_is_where_the_base_image_comes_from() -> None:
+def test_the_base_image_comes_from_a_mirror_of_docker_hub() -> None:
     mirrors = {"images": [{"registry": "docker.io", "mirror": "mirror.example/hub"}]}
     (image,) = of_script(run_lab(spec(mirrors=mirrors)), "local-image.sh")
     assert image.inputs["environment"]["BASE_IMAGE"].startswith("mirror.example/hub/library/debian@sha256:")
@@ -161,13 +161,13 @@ def test_a_machine_is_made(stub: Stub, engine: str) -> None:
         assert words in text
     assert call[-3:] == ["--tz", "Europe/Vienna x", stub.of_machine("n1", "a", 10)["IMAGE"]]
     assert ("--systemd=always" in call) == (engine == "podman")
-    # The host key went through stdin, and through nothing else.
+    # The host key went through stdin only.
     secret = stub.key("host-n1").read_text()
     assert (stub.folder / "stdin").read_text() == secret
     assert not any(line in json.dumps(stub.calls()) for line in secret.splitlines()[1:-1])
 
 
-def test_an_engine_that_does_not_answer_is_not_taken_for_an_absent_machine(stub: Stub) -> None:
+def test_a_failing_engine_does_not_mean_that_the_machine_is_gone(stub: Stub) -> None:
     stub.put("container", stub.container(), stub.mine)
     stub.fail("podman", "container", "ls", saying="Error: database is locked")
     done = stub.machine("delete")
@@ -188,13 +188,13 @@ def test_a_foreign_container_is_refused(stub: Stub, word: str, labels: dict[str,
     assert stub.calls("podman", "create") == []
 
 
-def test_deleting_what_is_gone_succeeds(stub: Stub) -> None:
+def test_deleting_something_that_is_gone_succeeds(stub: Stub) -> None:
     assert stub.machine("delete").status == 0
     assert stub.network("delete").status == 0
     assert stub.engine("delete").status == 0
 
 
-def test_a_half_made_machine_is_removed_before_it_is_made_again(stub: Stub) -> None:
+def test_create_removes_a_half_made_machine_first(stub: Stub) -> None:
     stub.put("network", f"cni-lab-{stub.stack}-a", stub.mine)
     stub.put("container", stub.container(), stub.mine)
     stub.put("volume", stub.container(), stub.mine)
@@ -212,7 +212,7 @@ def test_a_half_made_machine_is_removed_before_it_is_made_again(stub: Stub) -> N
         (("podman", "image", "inspect"), "the machine image"),
     ],
 )
-def test_a_create_that_fails_leaves_nothing(stub: Stub, failing: tuple[str, ...], says: str) -> None:
+def test_a_failed_create_leaves_nothing(stub: Stub, failing: tuple[str, ...], says: str) -> None:
     stub.put("network", f"cni-lab-{stub.stack}-a", stub.mine)
     stub.fail(*failing, saying="trace\nError: no such runtime")
     done = stub.machine("create")
@@ -221,7 +221,7 @@ def test_a_create_that_fails_leaves_nothing(stub: Stub, failing: tuple[str, ...]
     assert stub.there("container") == stub.there("volume") == []
 
 
-def test_an_address_that_is_taken_names_who_has_it(stub: Stub) -> None:
+def test_the_holder_of_a_taken_address_is_named(stub: Stub) -> None:
     network = f"cni-lab-{stub.stack}-a"
     stub.put("network", network, stub.mine)
     stub.put("container", "somebody", {}, network=network, address="10.78.1.10")
@@ -232,7 +232,7 @@ def test_an_address_that_is_taken_names_who_has_it(stub: Stub) -> None:
     )
 
 
-def test_the_sweep_takes_this_labs_things_only(stub: Stub) -> None:
+def test_the_final_cleanup_removes_only_this_labs_things(stub: Stub) -> None:
     network = f"cni-lab-{stub.stack}-a"
     for owner in (stub.mine, {"cni-lab.stack": stub.stack, "cni-lab.owner": "another clone"}, {}):
         suffix = str(len(stub.there("container")))
@@ -254,9 +254,7 @@ def test_the_sweep_takes_this_labs_things_only(stub: Stub) -> None:
         ("docker", {"ENGINE": "docker"}, "machines.engine: docker does not work here"),
     ],
 )
-def test_an_engine_that_does_not_work_is_named(
-    stub: Stub, failing: str, environment: dict[str, str], says: str
-) -> None:
+def test_a_broken_engine_is_named(stub: Stub, failing: str, environment: dict[str, str], says: str) -> None:
     if os.geteuid() != 0:
         pytest.skip("the engine is looked at by root only")
     stub.fail(failing, "ps", saying="Error: cannot connect")
@@ -304,7 +302,7 @@ def test_a_kernel_that_has_a_thing_built_in(stub: Stub) -> None:
     ]
 
 
-def test_a_computer_too_narrow_is_refused_with_the_mend(stub: Stub) -> None:
+def test_a_limit_that_is_too_low_is_refused_with_the_fix(stub: Stub) -> None:
     done = stub.run("local-kernel.sh", "create", KERNEL="overlay", TUNNEL_LINKS="", MACHINES="10000000")
     assert done.refusal.startswith("fs.inotify.max_user_instances is ")
     assert done.refusal.endswith("sysctl -w fs.inotify.max_user_instances=640000000")
@@ -314,7 +312,7 @@ def test_a_computer_too_narrow_is_refused_with_the_mend(stub: Stub) -> None:
 
 
 def ssh(lab: Scripts, command: str, node: str = "n1", address: str = "10.78.1.10", key: str = "") -> tuple[int, str]:
-    """Over sshd, with the host key that was pinned before the machine was there."""
+    """Run a command through sshd, with the host key that was pinned before the machine existed."""
     known = lab.folder / "known_hosts"
     known.write_text(f"{address} {lab.public(key or f'host-{node}')}\n")
     done = subprocess.run(
@@ -338,10 +336,10 @@ def test_create_again_update_and_delete(lab: Scripts) -> None:
     assert (status, "Host key verification failed" in said) == (255, True)
     assert make(lab.machine("update")) == first
 
-    # Nothing secret where an inspection of the container shows it.
+    # An inspection of the container shows no secret.
     secret = lab.key("host-n1").read_text().splitlines()[1:-1]
     assert not any(line in podman("inspect", lab.container()) for line in secret)
-    # Images and pods' file systems need overlay on something that is none.
+    # Images and pods' file systems need overlay, on a file system that is not an overlay itself.
     assert ssh(lab, "stat -fc %T /var /var/lib")[1].split() != ["overlayfs"] * 2
     assert "nodev" not in ssh(lab, "grep ' /var ' /proc/mounts")[1]
 
@@ -366,14 +364,14 @@ def test_this_computer_routes_between_the_subnets_as_a_vpc_does(lab: Scripts) ->
     assert watch.stderr is not None
     while "listening on" not in (line := watch.stderr.readline()):
         assert line, "tcpdump ended early"
-    # The MTU holds across the subnets: 8973 bytes and 28 of headers make 9001, unfragmented.
+    # The MTU is the same across subnets: 8973 bytes and 28 bytes of headers make 9001, without fragments.
     status, said = ssh(lab, "ping -c 2 -W 2 -M do -s 8973 10.78.2.10", "na")
     assert (status, "ttl=63" in said) == (0, True), said
     seen, _ = watch.communicate(timeout=30)
     assert "10.78.1.10 > 10.78.2.10" in seen, "addresses are not kept between subnets"
-    # An untranslated Service address is refused at the gateway, at once.
+    # The gateway rejects a Service address that was not translated.
     assert "From 10.78.1.1 icmp_seq=1 Destination Port Unreachable" in ssh(lab, "ping -c 1 -W 2 10.96.0.1", "na")[1]
-    # A pod's address does not cross subnets, as no VPC's route table has it.
+    # A pod's address does not cross subnets, just as no route table of a VPC has it.
     ssh(lab, "sudo ip address add 10.244.6.9/32 dev lo", "na")
     assert ssh(lab, "ping -c 1 -W 1 -I 10.244.6.9 10.78.2.10", "na")[0] == 1
 
@@ -390,7 +388,7 @@ def test_pods_addresses_pass_between_nodes_of_a_subnet(lab: Scripts) -> None:
     assert (status, "ttl=64" in said) == (0, True), said
 
 
-def test_killed_at_any_moment_the_next_create_stands_and_the_sweep_clears(lab: Scripts) -> None:
+def test_a_killed_create_can_be_repeated_and_cleaned_up(lab: Scripts) -> None:
     make(lab.network("create"))
     begun = time.monotonic()
     make(lab.machine("create"))
@@ -400,7 +398,7 @@ def test_killed_at_any_moment_the_next_create_stands_and_the_sweep_clears(lab: S
         secret = lab.key("host-n1").read_text()
         process = lab.start(MACHINE, "create", secret, **lab.of_machine("n1", "a", 10))
         time.sleep(choose.uniform(0.05, whole))
-        # Pulumi kills only the shell itself; a crash of the computer's user session kills all of it.
+        # Pulumi kills only the script; a crash of the user's session kills its whole process group.
         os.kill(process.pid, signal.SIGKILL) if number % 2 else os.killpg(process.pid, signal.SIGKILL)
         process.wait()
     make(lab.machine("create"))
@@ -414,8 +412,8 @@ def test_killed_at_any_moment_the_next_create_stands_and_the_sweep_clears(lab: S
     assert leftovers(lab.stack) == []
 
 
-def test_podman_itself_killed_in_mid_start(lab: Scripts) -> None:
-    """It then leaves a bridge, which goes with its network, and an address that it may hold until the next boot."""
+def test_podman_is_killed_while_it_starts_a_machine(lab: Scripts) -> None:
+    """It leaves a bridge, which is removed with its network, and an address that it may hold until the next boot."""
     choose = random.Random(7)
     secret = lab.key("host-n1").read_text()
     for _ in range(4):
@@ -438,7 +436,7 @@ def test_podman_itself_killed_in_mid_start(lab: Scripts) -> None:
 
 
 def running(command: str) -> list[int]:
-    """Processes whose command line, arguments ended by NUL, is this."""
+    """The ids of processes with this command line (each argument ends with NUL)."""
     found = []
     for entry in Path("/proc").glob("[0-9]*/cmdline"):
         with contextlib.suppress(OSError):
@@ -447,7 +445,7 @@ def running(command: str) -> list[int]:
     return found
 
 
-def test_a_terminated_create_clears_up_after_itself(lab: Scripts) -> None:
+def test_a_terminated_create_removes_what_it_made(lab: Scripts) -> None:
     make(lab.network("create"))
     process = lab.start(MACHINE, "create", lab.key("host-n1").read_text(), **lab.of_machine("n1", "a", 10))
     deadline = time.monotonic() + 60
@@ -461,7 +459,7 @@ def test_a_terminated_create_clears_up_after_itself(lab: Scripts) -> None:
     assert leftovers(lab.stack) == []
 
 
-def test_a_machine_that_cannot_boot_says_its_last_words_and_goes(lab: Scripts) -> None:
+def test_a_machine_that_cannot_boot_shows_its_last_output_and_is_removed(lab: Scripts) -> None:
     make(lab.network("create"))
     done = lab.machine("create", RUN_ARGS="\n".join([*RUN_ARGS, "--entrypoint", "/bin/false"]))
     assert done.status == 1
@@ -476,7 +474,7 @@ def test_a_machine_that_cannot_boot_says_its_last_words_and_goes(lab: Scripts) -
 
 @pytest.fixture
 def bare_image(tmp_path: Path) -> Any:
-    """An image that holds a shell's name and nothing that boots."""
+    """An image that contains a file named bash, and nothing that boots."""
     require_podman()
     (tmp_path / "usr" / "bin").mkdir(parents=True)
     shutil.copy("/bin/true", tmp_path / "usr" / "bin" / "bash")
@@ -512,7 +510,7 @@ def test_ranges_in_use_are_refused(lab: Scripts) -> None:
     )
 
 
-def test_foreign_things_stay(lab: Scripts) -> None:
+def test_things_of_others_stay(lab: Scripts) -> None:
     make(lab.network("create"))
     network, foreign = f"cni-lab-{lab.stack}-a", f"cni-lab-{lab.stack}-foreign"
     other = {"OWNER": "SHA256:another"}
@@ -529,7 +527,7 @@ def test_foreign_things_stay(lab: Scripts) -> None:
         podman("rm", "--force", foreign)
 
 
-def test_two_at_once_for_one_machine_wait_for_one_another(lab: Scripts) -> None:
+def test_two_creates_of_one_machine_run_one_after_the_other(lab: Scripts) -> None:
     make(lab.network("create"))
     secret = lab.key("host-n1").read_text()
     both = [lab.start(MACHINE, "create", secret, **lab.of_machine("n1", "a", 10)) for _ in range(2)]
@@ -537,7 +535,7 @@ def test_two_at_once_for_one_machine_wait_for_one_another(lab: Scripts) -> None:
     assert ssh(lab, "hostname") == (0, "n1\n")
 
 
-# --- through the real pulumi ------------------------------------------------------------------------------------------
+# --- with the real pulumi ---------------------------------------------------------------------------------------------
 
 PROGRAM = """
 import json, os, pulumi
@@ -554,7 +552,7 @@ for name, machine in Containers("m", ContainersArgs(lab, pulumi.get_stack())).ma
 
 
 class Project:
-    """A Pulumi project of its own with a local state; `run` gives the changes by kind."""
+    """A Pulumi project of its own with a local state. `up` returns the number of changes by kind."""
 
     def __init__(self, folder: Path, stack: str) -> None:
         self.folder, self.stack = folder, stack
@@ -610,7 +608,7 @@ def small(*workers: int, **machines: Any) -> dict[str, Any]:
 
 
 @pytest.mark.timeout(600)
-def test_up_again_a_worker_more_one_replaced_one_less_and_destroy(project: Project, lab: Scripts) -> None:
+def test_add_replace_and_remove_a_worker_and_destroy(project: Project, lab: Scripts) -> None:
     def machine(name: str) -> str:
         return podman("inspect", "--format", "{{.Id}}", lab.container(name))
 
@@ -624,7 +622,7 @@ def test_up_again_a_worker_more_one_replaced_one_less_and_destroy(project: Proje
     assert (changes["create"], set(changes)) == (3, {"create", "same"})  # its host key, itself, its step
     assert project.outputs()["cp"] == first["cp"]
 
-    # Another memory limit is another machine, at the same address, with the same keys; its step runs again.
+    # Another memory limit replaces the machine, with the same address and keys, and its step runs again.
     changes = project.up(small(10, 11, memory="1Gi"))
     assert changes["replace"] == 6
     assert project.outputs()["cp"]["id"] == machine("cp") != first["cp"]["id"]
@@ -635,7 +633,7 @@ def test_up_again_a_worker_more_one_replaced_one_less_and_destroy(project: Proje
 
 
 @pytest.mark.timeout(600)
-def test_a_lab_destroyed_in_the_middle_of_its_first_up_leaves_nothing(project: Project, lab: Scripts) -> None:
+def test_destroy_after_an_interrupted_first_up_leaves_nothing(project: Project, lab: Scripts) -> None:
     project.environment["TEST_LAB"] = json.dumps(small(10))
     process = subprocess.Popen(
         ["pulumi", "up", "--yes", "--skip-preview", "--non-interactive"], cwd=project.folder, env=project.environment,

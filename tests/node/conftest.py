@@ -1,8 +1,8 @@
-"""Hosts to run the node scripts on: podman containers with systemd, reached through their real sshd.
+"""Hosts that the node scripts run on: podman containers with systemd, reached through real sshd.
 
-CNILAB_HOST_IMAGE is a bare Debian 12 with systemd, sshd and a user `ubuntu` who may sudo; CNILAB_BAKED_IMAGE carries
-kubeadm, kubelet, kubectl, CRI-O and crictl as well, CNILAB_BAKED_MOUNTS is what its hosts mount (FROM:TO:ro …), such as
-a store of container images. Where podman, runc or an image is missing the tests skip.
+CNILAB_HOST_IMAGE names a bare Debian 12 with systemd, sshd and a user `ubuntu` who may sudo. CNILAB_BAKED_IMAGE names
+one that also has kubeadm, kubelet, kubectl, CRI-O and crictl. CNILAB_BAKED_MOUNTS is what its hosts mount (FROM:TO:ro
+…), such as a store of container images. Where podman, runc or an image is missing, the tests skip.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ BAKED_IMAGE = os.environ.get("CNILAB_BAKED_IMAGE", "")
 BAKED_MOUNTS = os.environ.get("CNILAB_BAKED_MOUNTS", "").split()
 NETWORK = "cni-lab-test-node"
 LABEL = "cni-lab-test=node"
-# Every process of the steps that run on a host now: timeout, bash and all they started.
+# Kills every process of the steps that run on a host: timeout, bash, and whatever they started.
 KILL_STEPS = (
     "for lock in /run/lock/cni-lab*; do flock -n $lock true ||"
     " kill -KILL -- -$(ps -o pgid= -p $(cat $lock) | tr -d ' '); done"
@@ -35,7 +35,7 @@ KILL_STEPS = (
 
 @dataclass(frozen=True)
 class Host:
-    """One container; `ssh` is the command line that reaches it."""
+    """One container. `ssh`: the command line that reaches it."""
 
     name: str
     container: str
@@ -50,13 +50,13 @@ class Host:
         )  # fmt: skip
 
     def read(self, command: str) -> str:
-        """What a command line that must succeed prints."""
+        """The output of a command line that must succeed."""
         done = self.shell(command)
         assert done.returncode == 0, f"{command} on {self.name}:\n{done.stderr}"
         return done.stdout.strip()
 
     def start(self, program: str, limit: int = 900) -> subprocess.Popen[str]:
-        """Send a program just as a Step does, and do not wait for it."""
+        """Send a program as a Step does, and do not wait for it."""
         process = subprocess.Popen(
             [*self.ssh, f"sudo -n timeout --kill-after=30 {limit} bash -s"],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
@@ -68,13 +68,13 @@ class Host:
         return process
 
     def run(self, program: str, limit: int = 900) -> subprocess.CompletedProcess[str]:
-        """Send a program just as a Step does."""
+        """Send a program as a Step does, and wait for its end."""
         process = self.start(program, limit)
         stdout, stderr = process.communicate(timeout=limit + 60)
         return subprocess.CompletedProcess(process.args, process.returncode, stdout, stderr)
 
     def kill(self) -> None:
-        """End the steps that run on the host now, as no step can prevent."""
+        """Kill the steps that run on the host, with a signal that no step can catch."""
         self.shell(KILL_STEPS)
 
     def step(
@@ -94,7 +94,7 @@ def _podman(*arguments: str) -> str:
 
 
 def require_image(image: str) -> None:
-    """Skip the test where this computer cannot run hosts from `image`, or nobody asked for privileged containers."""
+    """Skip the test if this computer cannot run hosts from `image`, or if no image was named for privileged hosts."""
     if not image:
         pytest.skip("no image for systemd hosts: set CNILAB_HOST_IMAGE and CNILAB_BAKED_IMAGE")
     for tool in ("podman", "runc", "ssh", "ssh-keygen"):
@@ -107,7 +107,7 @@ def require_image(image: str) -> None:
 
 
 class Hosts:
-    """Makes hosts on a network of their own, and takes all of it away again."""
+    """Makes hosts on a network of their own, and removes all of it."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -142,13 +142,13 @@ class Hosts:
         return host
 
     def address(self, octet: int) -> str:
-        """An address on the hosts' network, which is made when it is asked for first; 1 is this computer."""
+        """An address on the hosts' network, which is made at the first call. 1 is this computer."""
         if not self._subnet:
             self._subnet = self._make_network()
         return f"{self._subnet}.{octet}"
 
     def _make_network(self) -> str:
-        """The first of 10.77.0.0/24, 10.77.1.0/24, … that no other run has."""
+        """Make the network in the first free range of 10.77.0.0/24, 10.77.1.0/24, …; returns e.g. 10.77.0."""
         for third in range(50):
             subnet = ["--subnet", f"10.77.{third}.0/24"]
             create = ["podman", "network", "create", "--disable-dns", "--label", LABEL, *subnet, self._network]
@@ -158,12 +158,12 @@ class Hosts:
         raise RuntimeError(f"no free network among 10.77.0.0/24 … 10.77.49.0/24: {done.stderr.strip()}")
 
     def remove(self, host: Host) -> None:
-        """Take one host away."""
+        """Remove one host."""
         subprocess.run(["podman", "rm", "--force", "--time", "2", "--volumes", host.container], capture_output=True)
         self._made.remove(host.container)
 
     def close(self) -> None:
-        """Take all of them away."""
+        """Remove all hosts and their network."""
         for container in self._made:
             subprocess.run(["podman", "rm", "--force", "--time", "2", "--volumes", container], capture_output=True)
         subprocess.run(["podman", "network", "rm", self._network], capture_output=True)
@@ -171,7 +171,7 @@ class Hosts:
 
 @pytest.fixture(scope="module")
 def hosts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hosts]:
-    """A maker of hosts; what it made goes when the module's tests end."""
+    """Makes hosts, and removes them when the module's tests end."""
     maker = Hosts(tmp_path_factory.mktemp("ssh"))
     yield maker
     maker.close()

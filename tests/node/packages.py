@@ -1,8 +1,8 @@
-"""Package repositories of the form of pkgs.k8s.io and download.opensuse.org, signed, served to the test hosts.
+"""Signed package repositories like those of pkgs.k8s.io and download.opensuse.org, served to the test hosts.
 
-The packages are stand-ins with the real names and versions: programs that tell their version, and a CRI-O that is a
-unit which runs and can be reloaded. Where CNILAB_DEBS names a folder with the real packages, those are served; to each
-minor's repository its own versions, and CRI-O and what has no minor to all.
+The packages are stand-ins with the real names and versions: programs that print their version, and a CRI-O whose unit
+runs and can be reloaded. If CNILAB_DEBS names a folder of real packages, those are served: each minor's repository has
+its own versions, and all have CRI-O and the packages without a minor.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from functools import partial
 from pathlib import Path
 
 UNIT = "[Service]\nExecStart=/usr/bin/{0} --run\nExecReload=/bin/true\n[Install]\nWantedBy=multi-user.target\n"
-# Minor → versions that the stand-ins have.
+# By minor, the versions of the stand-ins.
 VERSIONS = {"1.34": ["1.34.4"], "1.35": ["1.35.4"], "1.36": ["1.36.2", "1.36.3"]}
 PROGRAM = """#!/bin/sh
 case $1 in
@@ -56,10 +56,10 @@ class Key:
 
 
 class Repositories:
-    """`kubernetes` and `crio` are base addresses as the stack file has them; both are signed by `key`."""
+    """`kubernetes` and `crio`: base URLs as in the stack file. Both repositories are signed by `key`."""
 
     def __init__(self, root: Path, address: str, programs: Mapping[str, str] | None = None) -> None:
-        """`programs`: stand-ins that do more, with @VERSION@ where theirs goes."""
+        """`programs`: by name, stand-ins that do more. They have @VERSION@ in place of their version."""
         self.root, self.programs = root, programs or {}
         self.key = Key.make(root / "gnupg")
         self.stranger = Key.make(root / "stranger")
@@ -140,4 +140,4 @@ class Repositories:
 
 class _Quiet(http.server.SimpleHTTPRequestHandler):
     def log_message(self, *_: object) -> None:
-        """pytest's output is no place for an access log."""
+        """Keep the access log out of pytest's output."""

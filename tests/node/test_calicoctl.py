@@ -1,4 +1,4 @@
-"""calicoctl.sh here, on paths of its own, with a file in place of the release; and who gets it."""
+"""calicoctl.sh on this computer, with other paths and a file in place of the release; and which nodes get it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SUMS = {"amd64": "a" * 64, "arm64": "b" * 64}
 
 
 class Place:
-    """Where one test's calicoctl comes from and goes to."""
+    """Where calicoctl comes from and goes to in one test."""
 
     def __init__(self, folder: Path) -> None:
         if shutil.which("dpkg") is None:
@@ -48,7 +48,7 @@ def place(tmp_path: Path) -> Place:
     return Place(tmp_path)
 
 
-def test_it_runs_is_told_its_cluster_and_follows_its_version(place: Place) -> None:
+def test_it_is_installed_configured_and_upgraded(place: Place) -> None:
     for content in ("one", "one", "two"):
         place.release(content)
         done = place.run()
@@ -61,7 +61,7 @@ def test_it_runs_is_told_its_cluster_and_follows_its_version(place: Place) -> No
     ]
 
 
-def test_another_file_than_the_pinned_is_refused_and_the_old_one_stays(place: Place) -> None:
+def test_a_file_with_another_checksum_is_refused_and_the_old_one_stays(place: Place) -> None:
     assert place.run().returncode == 0
     pinned = f"{place.architecture} {'0' * 64}\n"
     done = place.run(pinned)
@@ -70,7 +70,7 @@ def test_another_file_than_the_pinned_is_refused_and_the_old_one_stays(place: Pl
     assert subprocess.check_output([str(place.target)], text=True) == "one\n"
 
 
-def test_no_sum_for_this_architecture_installs_nothing_and_takes_ours_back(place: Place) -> None:
+def test_without_a_checksum_for_this_architecture_ours_is_removed(place: Place) -> None:
     other = f"s390x {'0' * 64}\n"
     done = place.run(other)
     assert done.returncode == 0 and "not installed" in done.stderr
@@ -80,7 +80,7 @@ def test_no_sum_for_this_architecture_installs_nothing_and_takes_ours_back(place
     assert not place.target.exists() and not place.config.exists()
 
 
-def test_one_that_was_there_before_is_left_alone(place: Place) -> None:
+def test_a_calicoctl_that_was_there_before_stays(place: Place) -> None:
     place.target.parent.mkdir()
     place.target.write_text("mine\n")
     done = place.run()
@@ -89,7 +89,7 @@ def test_one_that_was_there_before_is_left_alone(place: Place) -> None:
     assert not (place.folder / "state" / "files" / "calicoctl").exists()
 
 
-# --- who gets it ------------------------------------------------------------------------------------------------------
+# --- which nodes get it------------------------------------------------------------------------------------------------
 
 
 def lab(**mirrors: Any) -> dict[str, Any]:
@@ -105,7 +105,7 @@ def with_calicoctl(graph: Graph) -> dict[str, dict[str, Any]]:
     return {s.inputs["node"]: s.inputs for s in graph.of_type(STEP) if "calicoctl.sh" in s.inputs["scripts"]}
 
 
-def test_control_planes_get_it_over_a_connection_that_is_there_already() -> None:
+def test_control_planes_get_it_without_another_connection() -> None:
     without, having = run_lab(lab()), run_lab(lab(calicoctlSha256=SUMS, calicoctl="https://mirror.example/calico"))
     assert with_calicoctl(without) == {}
     found = with_calicoctl(having)
@@ -117,7 +117,7 @@ def test_control_planes_get_it_over_a_connection_that_is_there_already() -> None
     assert len(having.of_type(COMMAND)) == len(without.of_type(COMMAND)) <= 4 * 4
 
 
-def test_a_plan_says_that_it_is_not_installed_and_why() -> None:
+def test_a_plan_says_why_it_is_not_installed() -> None:
     said = [m.text for m in run_lab(lab()).deployment.messages if "calicoctl" in m.text]
     assert len(said) == 1
     assert pins.DEFAULT_CALICO in said[0] and "mirrors.calicoctlSha256" in said[0]

@@ -49,7 +49,7 @@ class Ca:
 
 @dataclass
 class Cluster:
-    """The programs of a stack's steps for three hosts."""
+    """Three hosts, and the programs of a stack's steps for them."""
 
     hosts: Hosts
     ca: Ca
@@ -76,7 +76,7 @@ class Cluster:
         }
 
     def prepare(self, host: Host) -> str:
-        return compose("prepare", self._prepare_variables(host), _host_files(), ["prepare.sh"])
+        return compose("prepare", self.prepare_variables(host), _host_files(), ["prepare.sh"])
 
     def init(self, ca: Ca | None = None) -> str:
         ca = ca or self.ca
@@ -112,7 +112,7 @@ class Cluster:
             File(f"{DIRECTORY}/init.yaml", documents, "0600"),
             File(f"{LIBRARY}/remove-node.sh", installed_script("remove-node.sh"), "0755"),
         ]
-        variables = self._prepare_variables(self.first) | {"API_ENDPOINT": self.endpoint}
+        variables = self.prepare_variables(self.first) | {"API_ENDPOINT": self.endpoint}
         return compose("init", variables, files, ["prepare.sh", "init.sh"])
 
     def admit(self, host: Host, role: str = "worker") -> str:
@@ -148,7 +148,7 @@ class Cluster:
         return compose("join", variables, [File(f"{DIRECTORY}/join.yaml", document, "0600")], ["join.sh"])
 
     def nodes(self) -> dict[str, str]:
-        """Node name → value of its label cni-lab/machine."""
+        """By node name, the value of the label cni-lab/machine."""
         lines = self.first.read("kubectl get nodes --no-headers -L cni-lab/machine").splitlines()
         return {line.split()[0]: line.split()[-1] for line in lines}
 
@@ -165,7 +165,7 @@ class Cluster:
         )
         return sorted(line.split(", ")[2] for line in text.splitlines())
 
-    def _prepare_variables(self, host: Host) -> dict[str, str]:
+    def prepare_variables(self, host: Host) -> dict[str, str]:
         return {
             "OWNER": "cni-lab/test",
             "NODE_NAME": host.name,
@@ -194,7 +194,7 @@ def _host_files() -> list[File]:
 
 
 def run(host: Host, program: str) -> str:
-    """A step that must succeed; what it logged."""
+    """The log of a step that must succeed."""
     done = host.run(program)
     assert done.returncode == 0, done.stderr
     return done.stderr
@@ -203,11 +203,11 @@ def run(host: Host, program: str) -> str:
 def cut(host: Host, program: str, after: float) -> None:
     """Start a step and kill all of it, kubeadm included, `after` seconds into kubeadm's work."""
     process = host.start(program)
-    # One command for both: on a busy computer another connection would come when all is done.
+    # In one command: on a busy computer, a second connection could come after the end.
     at_work = "timeout 90 bash -c 'until pgrep -x kubeadm; do sleep 0.02; done'"
     host.read(f"{at_work} && sleep {after} && {{ {KILL_STEPS}; true; }}")
     process.communicate(timeout=60)
-    assert process.returncode != 0, "it was done before it was killed"
+    assert process.returncode != 0, "it ended before it was killed"
 
 
 @pytest.fixture(scope="module")
@@ -220,7 +220,7 @@ def cluster(hosts: Hosts) -> Iterator[Cluster]:
     yield Cluster(hosts, Ca.make(), first, second, worker)
 
 
-def test_init_is_cut_and_resumed(cluster: Cluster) -> None:
+def test_init_is_interrupted_and_repeated(cluster: Cluster) -> None:
     dice = random.Random(3)
     for after in [dice.uniform(0, 8) for _ in range(5)]:
         cut(cluster.first, cluster.init(), after)
@@ -237,7 +237,7 @@ def test_init_again_changes_nothing(cluster: Cluster) -> None:
     log = run(cluster.first, cluster.init())
     assert "wrote" not in log and "kubeadm init runs" not in log
     assert cluster.first.read(files) == before
-    # kube-proxy may come up meanwhile; what ran goes on.
+    # kube-proxy may have started meanwhile, but whatever ran is still running.
     assert running and running <= set(cluster.first.read("crictl ps -q").split())
 
 
@@ -269,7 +269,7 @@ def test_join_to_another_ca_is_refused(cluster: Cluster) -> None:
 
 
 def test_secrets_are_in_no_process_list(cluster: Cluster) -> None:
-    """Sampled while admit renews the token and uploads certificates."""
+    """The process list is sampled while admit renews the token and uploads certificates."""
     cluster.first.read(f"kubectl -n kube-system delete secret bootstrap-token-{TOKEN[:6]}")
     sample = cluster.first.start(
         "for i in $(seq 300); do cat /proc/[0-9]*/cmdline; sleep 0.02; done 2>&1 | tr '\\0' ' '"
@@ -282,7 +282,7 @@ def test_secrets_are_in_no_process_list(cluster: Cluster) -> None:
     assert cluster.secret(f"bootstrap-token-{TOKEN[:6]}", "token-secret") == TOKEN[7:]
 
 
-def test_token_is_renewed_when_it_is_short(cluster: Cluster) -> None:
+def test_a_token_that_expires_soon_is_renewed(cluster: Cluster) -> None:
     name = f"bootstrap-token-{TOKEN[:6]}"
     kept = cluster.secret(name, "expiration")
     run(cluster.first, cluster.admit(cluster.worker))
@@ -302,7 +302,7 @@ def test_certificates_are_uploaded_once(cluster: Cluster) -> None:
     assert cluster.first.read(ask) == before
 
 
-def test_second_control_plane_is_cut_and_joins(cluster: Cluster) -> None:
+def test_second_control_plane_is_interrupted_and_joins(cluster: Cluster) -> None:
     for after in (0.0, 1.0, 4.0):
         cut(cluster.second, cluster.join(cluster.second, "control-plane"), after)
     run(cluster.first, cluster.admit(cluster.second, "control-plane"))
@@ -318,7 +318,7 @@ def test_second_control_plane_is_removed(cluster: Cluster) -> None:
     assert cluster.etcd_members() == ["cp1"]
     assert set(cluster.nodes()) == {"cp1", "w1"}
     done = cluster.first.shell(f"timeout 180 {LIBRARY}/remove-node.sh cp2")
-    assert done.returncode == 0, "a node that is not there is success"
+    assert done.returncode == 0, "the removal of a missing node succeeds"
     done = cluster.first.shell(f"timeout 180 {LIBRARY}/remove-node.sh cp1")
     assert done.returncode == 1 and "is this machine" in done.stderr
 
@@ -330,7 +330,7 @@ def test_node_that_somebody_deleted_comes_back(cluster: Cluster) -> None:
 
 
 def test_worker_is_replaced(cluster: Cluster) -> None:
-    """The machine dies, another of its name and address comes: the stale Node goes, the new one joins, cut twice."""
+    """The machine dies and another one takes its name and address. The stale Node is removed, and the new one joins."""
     cluster.hosts.remove(cluster.worker)
     cluster.worker = cluster.hosts.make("w1b", 61, BAKED_IMAGE)
     worker = Host("w1", cluster.worker.container, cluster.worker.address, cluster.worker.ssh)
@@ -346,8 +346,8 @@ def test_worker_is_replaced(cluster: Cluster) -> None:
     assert cluster.nodes()["w1"] == cluster.machine(worker)
 
 
-def test_api_out_of_reach_is_named(cluster: Cluster) -> None:
-    """A join to an address where nobody answers ends, and says which."""
+def test_an_unreachable_api_is_named(cluster: Cluster) -> None:
+    """A join to an address where nothing answers ends, and names the address."""
     program = cluster.join(cluster.second).replace(cluster.endpoint, "10.77.99.99:6443")
     program = program.replace("discovery:\n", "timeouts: {discovery: 3s}\ndiscovery:\n")
     program = program.replace("retry 4 join", "retry 1 join")

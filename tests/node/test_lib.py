@@ -1,4 +1,4 @@
-"""lib.sh, run by bash itself: what a cut at any command leaves, what the manifest keeps, the lock, downloads."""
+"""lib.sh, run by bash: what an interruption at any command leaves, the manifest, the lock, and downloads."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Bash:
         return self.run(f"{read_script('lib.sh')}\nPHASE=test\n{program}\n", **extra)
 
     def files(self, files: dict[str, str], cut: int = 0) -> subprocess.CompletedProcess[str]:
-        """A step's write_files; `cut`: killed before its n-th command."""
+        """Run a step's write_files. `cut`: kill it before its n-th command."""
         program = compose("test", {}, [File(str(self.etc / name), text) for name, text in files.items()], [])
         trap = f"commands=0; set -T; trap '((++commands != {cut})) || kill -9 $$' DEBUG\n" if cut else ""
         return self.run(program.replace("} </dev/null", f"{trap}write_files\n}} </dev/null"))
@@ -53,7 +53,7 @@ class Bash:
 
 @pytest.fixture
 def bash(tmp_path: Path) -> Iterator[Bash]:
-    """In memory where that is possible: the scripts sync every file they write."""
+    """In memory if possible, because the scripts sync every file that they write."""
     memory = Path("/dev/shm")
     if not os.access(memory, os.W_OK):
         yield Bash(tmp_path)
@@ -94,7 +94,7 @@ def test_write_file_replaces_a_link_and_refuses_a_directory(bash: Bash) -> None:
 
 
 def test_a_secret_is_never_readable_by_others(bash: Bash) -> None:
-    """Nor while it is written: the mode of what is about to be renamed is 0600 already."""
+    """Not even while it is written: the temporary file has mode 0600 before it is renamed."""
     program = f'mv() {{ stat -c %a -- "$3"; command mv "$@"; }}\nwrite_file {bash.etc}/key 0600 <<<hush-hush'
     done = bash.lib(program)
     assert done.returncode == 0, done.stderr
@@ -102,8 +102,8 @@ def test_a_secret_is_never_readable_by_others(bash: Bash) -> None:
     assert "hush-hush" not in done.stdout + done.stderr
 
 
-def test_cut_at_every_command(bash: Bash) -> None:
-    """Each file is old or new and never in between; the next run finishes, and knows every file that was written."""
+def test_interrupted_at_every_command(bash: Bash) -> None:
+    """Each file is old or new and never in between. The next run finishes, and knows every file that was written."""
     cut = 0
     while True:
         cut += 1
@@ -126,7 +126,7 @@ def test_cut_at_every_command(bash: Bash) -> None:
         noted = (bash.state / "changed").read_text() if written else ""
         assert all(name in noted for name in written), f"cut {cut} forgot a change"
 
-        # The next run wants one file less: what the first may have written goes, and no litter stays.
+        # The next run wants one file less. It removes what the first may have written, and leaves no temporary files.
         done = bash.files({"changing": NEW})
         assert done.returncode == 0, done.stderr
         assert {n: t for n, t in bash.there().items() if not n.startswith(".cni-lab.fresh")} == {"changing": NEW}
@@ -174,7 +174,7 @@ def test_changed_until_settled(bash: Bash) -> None:
     assert bash.lib(f"settled {a}").returncode == 0
     assert bash.lib(ask).stdout.split() == []
     assert bash.files({"b b": NEW}).returncode == 0
-    assert bash.lib(ask).stdout.split() == ["a"], "a file that went is a change too"
+    assert bash.lib(ask).stdout.split() == ["a"], "a removed file is a change, too"
 
 
 def test_steps_at_once_share_the_list_of_changes(bash: Bash) -> None:
@@ -226,7 +226,7 @@ def test_fetch(bash: Bash) -> None:
     assert dest.read_text() == NEW
 
     source.unlink()
-    assert bash.lib(f"fetch file://{source} {good} {dest}").returncode == 0, "what is there already is not fetched"
+    assert bash.lib(f"fetch file://{source} {good} {dest}").returncode == 0, "a file that is right is not fetched"
 
     source.write_text(OLD)
     done = bash.lib(f"fetch file://{source} {hashlib.sha256(b'?').hexdigest()} {dest}")
@@ -243,7 +243,7 @@ def test_fetch_is_bounded(bash: Bash) -> None:
 
 
 def test_lock(bash: Bash) -> None:
-    """The second waits for the first, and where it may not wait longer it names who has the lock."""
+    """The second waits for the first. When its wait is over, it names the process that has the lock."""
     bash.root.mkdir(exist_ok=True)
     with subprocess.Popen(
         ["bash", "-c", f"{read_script('lib.sh')}\necho ready; sleep 3"],
@@ -258,8 +258,8 @@ def test_lock(bash: Bash) -> None:
         assert time.monotonic() - begin > 1
 
 
-def test_lock_is_kept_by_what_a_cut_run_left(bash: Bash) -> None:
-    """The script is killed, its child goes on: the next step waits for the child."""
+def test_a_killed_runs_child_keeps_the_lock(bash: Bash) -> None:
+    """The script is killed and its child runs on: the next step waits for the child."""
     with subprocess.Popen(
         ["bash", "-c", f"{read_script('lib.sh')}\nsleep 4 & echo ready; wait"],
         env=bash.environment(), stdout=subprocess.PIPE, text=True,
@@ -303,8 +303,8 @@ def test_a_failure_shows_no_secret(bash: Bash) -> None:
     assert log.stat().st_mode & 0o777 == 0o600 and token in log.read_text()
 
 
-def test_a_program_that_arrives_in_part_does_nothing(bash: Bash) -> None:
-    """The connection is cut while the text is on its way: bash has not run one line of it."""
+def test_a_program_that_arrives_incomplete_does_nothing(bash: Bash) -> None:
+    """The connection is cut while the text is on its way: bash runs none of it."""
     program = compose("test", {}, [File(str(bash.etc / "a"), NEW)], ["reset.sh"])
     for end in range(0, len(program) - 5, 97):
         bash.run(program[:end])

@@ -21,7 +21,7 @@ from tests.node.packages import Repositories
 
 KILLS = int(os.environ.get("CNILAB_KILLS", "5"))
 NO_MIRRORS = "rm -rf /etc/apt/sources.list /etc/apt/sources.list.d/*"
-# One host is shared: its tests stay together, in the order of this file.
+# The tests share one host, so they run in one pytest worker and in the order of this file.
 pytestmark = pytest.mark.xdist_group("hosts")
 MODULES = "overlay br_netfilter vxlan"
 RESET = "/usr/local/lib/cni-lab/reset.sh"
@@ -29,16 +29,16 @@ RESET = "/usr/local/lib/cni-lab/reset.sh"
 
 @pytest.fixture(scope="module")
 def host(hosts: Hosts) -> Host:
-    # The real CRI-O cannot lay its overlay over the container's own.
+    # The real CRI-O cannot use overlay on the container's own overlay.
     made = hosts.make("one", 31, options=("--volume", "/var/lib/containers"))
-    # The distribution's own mirrors are out of reach from here, and every try to reach them takes its time.
+    # The distribution's own mirrors cannot be reached from here, and every attempt would take time.
     made.read(NO_MIRRORS)
     return made
 
 
 @pytest.fixture(scope="module")
 def repositories(host: Host, hosts: Hosts, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Repositories]:
-    """Served at the gateway of `host`, which is this computer; the address is there since `host` is."""
+    """Served on this computer, the gateway of `host`. That address exists once `host` does."""
     for tool in ("gpg", "gpgconf", "dpkg-deb"):
         if shutil.which(tool) is None:
             pytest.skip(f"{tool} is not installed")
@@ -86,7 +86,7 @@ def program(host: Host, repositories: Repositories, wanted: list[File] | None = 
 
 
 def prepare(host: Host, repositories: Repositories, wanted: list[File] | None = None, **changes: str) -> str:
-    """A run that must succeed; what it logged."""
+    """The log of a run that must succeed."""
     done = host.run(program(host, repositories, wanted, **changes), 300)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["node"] == host.name
@@ -94,7 +94,7 @@ def prepare(host: Host, repositories: Repositories, wanted: list[File] | None = 
 
 
 def refused(host: Host, repositories: Repositories, wanted: list[File] | None = None, **changes: str) -> str:
-    """A run that must fail with one message; the message."""
+    """The message of a run that must fail with one message."""
     done = host.run(program(host, repositories, wanted, **changes), 300)
     assert done.returncode == 1, done.stdout + done.stderr
     assert done.stdout == ""
@@ -104,7 +104,7 @@ def refused(host: Host, repositories: Repositories, wanted: list[File] | None = 
 
 
 def reset(host: Host) -> None:
-    """Take away what prepare made, packages and lists included."""
+    """Remove what prepare made, packages and lists included."""
     done = host.shell(f"[[ ! -e {RESET} ]] || bash {RESET}")
     assert done.returncode == 0, done.stderr
     host.read(
@@ -116,7 +116,7 @@ def reset(host: Host) -> None:
 
 
 def state(host: Host) -> str:
-    """All that prepare may touch, with times: equal before and after a run that changed nothing."""
+    """Everything that prepare may change, with times. Equal before and after a run that changed nothing."""
     return host.read(
         "find /etc /var/lib/cni-lab /usr/bin /usr/local /usr/lib/systemd -type f -printf '%p %T@ %m\\n' | sort;"
         " dpkg-query -W; apt-mark showhold; ls /etc/systemd/system/*.wants;"
@@ -125,7 +125,7 @@ def state(host: Host) -> str:
 
 
 def outcome(host: Host) -> str:
-    """What every completed prepare leaves, whatever happened on the way; without times."""
+    """What every completed prepare leaves, whatever happened on the way. Without times."""
     return host.read(
         "find /etc /usr/bin /usr/local /usr/lib/systemd -name '.cni-lab*';"
         " for f in $(cat /var/lib/cni-lab/files/* | sort); do echo $f; sha256sum <$f; done; cat /var/lib/cni-lab/owner;"
@@ -149,7 +149,7 @@ def test_twice(clean: Host, repositories: Repositories) -> None:
 
 @pytest.mark.timeout(1800)
 def test_killed_at_random_points(hosts: Hosts, clean: Host, repositories: Repositories) -> None:
-    """Every process of the run is killed, without a chance to tidy up; the next run completes all the same."""
+    """Every process of the run is killed with SIGKILL. The next run completes."""
     begin = time.monotonic()
     prepare(clean, repositories)
     whole, expected = time.monotonic() - begin, outcome(clean)
@@ -171,8 +171,8 @@ def test_killed_at_random_points(hosts: Hosts, clean: Host, repositories: Reposi
 
 
 @pytest.mark.timeout(600)
-def test_connection_cut(clean: Host, repositories: Repositories) -> None:
-    """The client goes; the next run waits for what is still running, and completes."""
+def test_the_connection_is_cut(clean: Host, repositories: Repositories) -> None:
+    """The client is gone. The next run waits for what is still running, and completes."""
     prepare(clean, repositories)
     expected = outcome(clean)
     for after in (0.5, 2.0):
@@ -244,7 +244,7 @@ def test_second_key_beside_the_pinned_one(clean: Host, repositories: Repositorie
 
 
 def test_forged_index(clean: Host, repositories: Repositories) -> None:
-    """The key is right and the index is signed by another: apt refuses, and so do we."""
+    """The key is right, but another key signed the index. apt refuses it, and so does prepare."""
     release = repositories.folder("core") / "Release"
     try:
         repositories.stranger.sign(release)
@@ -339,7 +339,7 @@ def test_crio_restarts_only_for_its_own_files(clean: Host, repositories: Reposit
     assert crio_since(clean) != since
     assert clean.shell("ls /etc/containers/registries.conf.d/50-cni-lab.conf").returncode != 0
 
-    # A run that was cut between the file and the restart: the next one, whose files are as they are, restarts.
+    # A run was interrupted between the file and the restart. The next one finds the files unchanged, and restarts.
     since = crio_since(clean)
     clean.read("echo /etc/crio/crio.conf.d/20-cni-lab.conf >>/var/lib/cni-lab/changed")
     prepare(clean, repositories, files(crio='[crio.image]\npause_image = "example.invalid/pause:1"\n'))
@@ -363,7 +363,7 @@ def test_sample_network(clean: Host, repositories: Repositories) -> None:
 
 @pytest.mark.timeout(600)
 def test_networks_of_other_runtimes(clean: Host, repositories: Repositories) -> None:
-    """Moved out of Calico's way and put back by reset; refused by name where a container lives by one."""
+    """prepare moves them aside and reset puts them back. One that a running container uses is refused by name."""
     podman = "/etc/cni/net.d/87-podman-bridge.conflist"
     flannel = "/etc/cni/net.d/10-flannel.conflist"
     config = '{"name": "podman", "plugins": [{"type": "bridge", "bridge" : "cni-podman0"}]}'
@@ -382,7 +382,7 @@ def test_networks_of_other_runtimes(clean: Host, repositories: Repositories) -> 
         assert there == ["10-calico.conflist", *sorted(aside)]
         prepare(clean, repositories)
         assert clean.read("ls /etc/cni/net.d").splitlines() == there
-        # A node of the cluster: what is there now came after Calico.
+        # On a node of the cluster, the files there came after Calico.
         clean.read(f"install -D /dev/null /etc/kubernetes/kubelet.conf; echo '{{}}' >{flannel}")
         prepare(clean, repositories)
         assert clean.read(f"cat {flannel}") == "{}"
@@ -397,7 +397,7 @@ def test_networks_of_other_runtimes(clean: Host, repositories: Repositories) -> 
 
 @pytest.mark.timeout(600)
 def test_interrupted_dpkg(clean: Host, repositories: Repositories) -> None:
-    """A package that is unpacked and not configured, as a cut apt leaves it."""
+    """A package is unpacked and not configured, as an interrupted apt leaves it."""
     prepare(clean, repositories)
     clean.read("cd /var/cache/apt/archives && apt-get download cri-tools=1.36.0-1.1 && dpkg --unpack cri-tools_*.deb")
     assert clean.read("dpkg --audit") != ""
@@ -407,7 +407,7 @@ def test_interrupted_dpkg(clean: Host, repositories: Repositories) -> None:
 
 @pytest.mark.timeout(600)
 def test_other_apt_is_waited_for(clean: Host, repositories: Repositories) -> None:
-    """What a first boot's own update holds: dpkg's lock, for some seconds."""
+    """Something holds dpkg's lock for some seconds, as the update of a first boot does."""
     hold = "import fcntl,time; f=open('/var/lib/dpkg/lock-frontend','w'); fcntl.lockf(f,fcntl.LOCK_EX); time.sleep(8)"
     holder = subprocess.Popen([*clean.ssh, f'sudo python3 -c "{hold}"'])
     time.sleep(2)
@@ -425,7 +425,7 @@ def test_mounts_are_shared_after_a_boot(clean: Host, repositories: Repositories)
 
 @pytest.mark.timeout(600)
 def test_reset(clean: Host, repositories: Repositories) -> None:
-    """All of ours goes, theirs stays, twice is as good as once, and a host that is not ours is not touched."""
+    """Everything of the lab is removed, everything else stays, and a host of another is not touched."""
     prepare(clean, repositories)
     theirs = "/etc/cni/net.d/99-theirs.conflist"
     clean.read(
@@ -464,7 +464,7 @@ def test_reset(clean: Host, repositories: Repositories) -> None:
 
 
 @pytest.mark.timeout(1200)
-def test_reset_is_cut(clean: Host, repositories: Repositories) -> None:
+def test_reset_is_interrupted(clean: Host, repositories: Repositories) -> None:
     dice = random.Random(5)
     for _ in range(5):
         prepare(clean, repositories)
@@ -479,8 +479,8 @@ def test_reset_is_cut(clean: Host, repositories: Repositories) -> None:
 
 
 @pytest.mark.timeout(600)
-def test_without_multus_its_files_go(clean: Host, repositories: Repositories) -> None:
-    """What the step `files` wrote on the node goes when Multus left the stack file, and nothing else."""
+def test_without_multus_its_files_are_removed(clean: Host, repositories: Repositories) -> None:
+    """When Multus leaves the stack file, what the step `files` wrote is removed, and nothing else."""
     ours, theirs = "/etc/cni/net.d/00-multus.conf", "/etc/cni/net.d/10-calico.conflist"
     clean.read(f"install -D /dev/null {theirs}")
     done = clean.run(compose("files", {}, [File(ours, "{}")], []).replace("} </dev/null", "write_files\n} </dev/null"))
@@ -492,8 +492,8 @@ def test_without_multus_its_files_go(clean: Host, repositories: Repositories) ->
 
 
 @pytest.mark.timeout(600)
-def test_without_a_checksum_calicoctl_goes(clean: Host, repositories: Repositories) -> None:
-    """What calicoctl.sh installed goes when the stack file has no checksum for it any more."""
+def test_without_a_checksum_calicoctl_is_removed(clean: Host, repositories: Repositories) -> None:
+    """When the stack file has no checksum for calicoctl any more, what calicoctl.sh installed is removed."""
     ours, theirs = "/usr/local/bin/calicoctl", "/usr/local/bin/other"
     clean.read(f"install -D /dev/null {theirs}; install -D /dev/null {ours}")
     clean.read(f"mkdir -p /var/lib/cni-lab/files && echo {ours} >/var/lib/cni-lab/files/calicoctl")

@@ -69,7 +69,7 @@ def variables(host: Host, repositories: Repositories, version: str, part: str) -
 
 
 def files(version: str) -> list[File]:
-    """CRI-O's drop-in follows the minor."""
+    """The files of a step. The content of CRI-O's depends on the minor."""
     return [
         File("/etc/sysctl.d/99-cni-lab.conf", "net.ipv4.ip_forward = 1\n"),
         File(DROP_IN, f'[crio.image]\npause_image = "registry.k8s.io/pause:of-{version.rpartition(".")[0]}"\n'),
@@ -81,13 +81,13 @@ def prepare(host: Host, repositories: Repositories, version: str) -> str:
 
 
 def init(host: Host, repositories: Repositories, version: str) -> str:
-    """What the first control plane runs."""
+    """The program of the first control plane."""
     scripts = ["prepare.sh", "init.sh", *UPGRADE]
     return compose("init", variables(host, repositories, version, "apply"), files(version), scripts)
 
 
 def upgrade(host: Host, repositories: Repositories, version: str, role: str = "worker") -> str:
-    """What every other node runs; a worker was drained by another."""
+    """The program of every other node. A worker was drained by the control plane before."""
     scripts = [script for script in UPGRADE if role == "control-plane" or script != "drain.sh"]
     return compose("upgrade", variables(host, repositories, version, "node"), [], scripts, "prepare")
 
@@ -125,7 +125,7 @@ def run(host: Host, program: str) -> str:
 
 
 def refused(host: Host, program: str) -> str:
-    """The one message of a program that changed nothing."""
+    """The message of a program that must fail and change nothing."""
     before = state(host)
     done = host.run(program, 300)
     assert done.returncode == 1, done.stderr
@@ -138,7 +138,7 @@ def calls(host: Host) -> list[str]:
 
 
 def state(host: Host) -> str:
-    """All that an upgrade may touch, with times."""
+    """Everything that an upgrade may change, with times."""
     return host.read(
         f"find /etc /var/lib/cni-lab {STATE} /usr/bin /usr/lib/systemd -type f -printf '%p %T@\\n' | sort;"
         " dpkg-query -W; systemctl show -P ActiveEnterTimestampMonotonic crio kubelet"
@@ -168,7 +168,7 @@ def test_first_control_plane(host: Host, repositories: Repositories, change: tup
         f"kubelet {new} starts",
         f"uncordon {host.name}",
     ]
-    assert "default/shell" in log, "a pod that goes for good is named"
+    assert "default/shell" in log, "a pod that is deleted for good is named"
     assert host.read("apt-mark showhold | xargs") == "cri-o kubeadm kubectl kubelet"
     assert host.read("dpkg-query -W -f '${Version} ' kubelet kubeadm kubectl cri-o").split() == [f"{new}-1.1"] * 4
     assert host.read(f"cat {STATE}/cluster") == new
@@ -187,7 +187,7 @@ def test_other_node(host: Host, repositories: Repositories, role: str) -> None:
     before = host.read(ask)
     log = run(host, prepare(host, repositories, "1.36.3"))
     assert "has Kubernetes 1.35.4 and CRI-O 1.35.4: its upgrade follows" in log
-    assert host.read(ask) == before and calls(host) == [], "all nodes prepare at once: nothing is replaced or restarted"
+    assert host.read(ask) == before and calls(host) == [], "nothing may restart while all nodes prepare"
     assert "of-1.36" in host.read(f"cat {DROP_IN}")
 
     run(host, upgrade(host, repositories, "1.36.3", role))
@@ -211,7 +211,7 @@ def test_worker_is_drained_by_the_control_plane(host: Host, repositories: Reposi
     assert calls(host) == ["drain w1"] and host.read(f"cat {STATE}/annotation-w1") == "yes"
 
 
-def test_node_that_somebody_cordoned_stays_so(host: Host, repositories: Repositories) -> None:
+def test_node_that_somebody_cordoned_stays_cordoned(host: Host, repositories: Repositories) -> None:
     node(host, repositories, "1.36.2", "control-plane")
     host.read(f"touch {STATE}/cordoned-{host.name}")
     run(host, init(host, repositories, "1.36.3"))
@@ -253,7 +253,7 @@ def test_downgrade(host: Host, repositories: Repositories, old: str) -> None:
 
 
 def test_back_after_the_control_plane_went_ahead(host: Host, repositories: Repositories) -> None:
-    """Cut between kubeadm and kubelet: what runs is the API server's version, and that does not go back either."""
+    """Interrupted between kubeadm and kubelet: the API server has the new version, and cannot go back either."""
     node(host, repositories, "1.35.4", "control-plane")
     host.read("sed -i s/1.35.4/1.36.3/ /etc/kubernetes/manifests/*.yaml")
     message = refused(host, init(host, repositories, "1.35.4"))
@@ -272,7 +272,7 @@ def test_kubelet_newer_than_the_api_server(host: Host, repositories: Repositorie
     [("1.36.3", "w1 runs kubelet 1.36.3 in a cluster"), ("1.34.4", "w1 runs kubelet 1.34.4 in a cluster")],
 )
 def test_another_node_that_does_not_fit(host: Host, repositories: Repositories, theirs: str, says: str) -> None:
-    """Somebody else's kubelet, or one that an earlier upgrade did not reach: seen before kubeadm changes anything."""
+    """Such as one that an earlier upgrade did not reach. It is seen before kubeadm changes anything."""
     node(host, repositories, "1.35.4", "control-plane")
     host.read(f"echo w1 v{theirs} >{STATE}/nodes/w1")
     wanted = "1.36.2"
@@ -282,7 +282,7 @@ def test_another_node_that_does_not_fit(host: Host, repositories: Repositories, 
     assert calls(host) == [] and host.read("dpkg-query -W -f '${Version}' kubeadm") == "1.35.4-1.1"
 
 
-def test_manifest_that_a_cut_upgrade_took_away(host: Host, repositories: Repositories) -> None:
+def test_manifest_that_an_interrupted_upgrade_moved_away(host: Host, repositories: Repositories) -> None:
     node(host, repositories, "1.36.2", "control-plane")
     host.read(
         "cd /etc/kubernetes; mkdir -p tmp/kubeadm-backup-manifests-2026-01-0{1,2};"
@@ -294,8 +294,8 @@ def test_manifest_that_a_cut_upgrade_took_away(host: Host, repositories: Reposit
     assert "v1.36.3" in host.read("cat /etc/kubernetes/manifests/kube-apiserver.yaml")
 
 
-def test_manifest_that_somebody_took_away(host: Host, repositories: Repositories) -> None:
-    """No upgrade is under way: it is theirs to put back."""
+def test_manifest_that_somebody_moved_away(host: Host, repositories: Repositories) -> None:
+    """No upgrade is in progress, so it is left to whoever moved it."""
     node(host, repositories, "1.36.3", "control-plane")
     host.read(
         "cd /etc/kubernetes; mkdir -p tmp/kubeadm-backup-manifests-2026-01-01;"
@@ -317,7 +317,7 @@ def test_machine_that_has_not_joined(host: Host, repositories: Repositories) -> 
 @pytest.mark.parametrize("role", ["control-plane", "worker"])
 @pytest.mark.timeout(2400)
 def test_killed_at_random_points(host: Host, repositories: Repositories, role: str) -> None:
-    """Every process of the run is killed, without a chance to tidy up; the next run completes all the same."""
+    """Every process of the run is killed with SIGKILL. The next run completes."""
     program = init if role == "control-plane" else upgrade
 
     def fresh() -> None:

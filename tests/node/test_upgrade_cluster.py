@@ -1,5 +1,5 @@
-"""A whole cluster from one minor to the next with the real kubeadm, kubelet and CRI-O on real systemd hosts, cut on the
-way. The tests are one story and run in the order of the file.
+"""A whole cluster from one minor to the next with the real kubeadm, kubelet and CRI-O on real systemd hosts, with
+interruptions. The tests are one story and run in the order of the file.
 
 Needs the baked image, a folder of real packages of both versions in CNILAB_DEBS (Debian file names), and in
 CNILAB_BAKED_MOUNTS a store with the control plane's images of both.
@@ -44,13 +44,13 @@ pytestmark = [pytest.mark.timeout(1800), pytest.mark.xdist_group("hosts")]
 
 @dataclass
 class Upgraded(Cluster):
-    """The steps as of `version`, with packages from `repositories`."""
+    """The steps of a cluster of version `version`, with packages from `repositories`."""
 
     repositories: Repositories
     version: str = OLD
 
-    def _prepare_variables(self, host: Host) -> dict[str, str]:
-        return super()._prepare_variables(host) | {
+    def prepare_variables(self, host: Host) -> dict[str, str]:
+        return super().prepare_variables(host) | {
             "KUBERNETES_VERSION": self.version,
             "KUBERNETES_MINOR": self.version.rpartition(".")[0],
             "KUBERNETES_PACKAGES": self.repositories.kubernetes,
@@ -61,14 +61,14 @@ class Upgraded(Cluster):
 
     def init(self, ca: Ca | None = None) -> str:
         program = super().init(ca).replace("kubernetesVersion: v1.36.3", f"kubernetesVersion: v{self.version}")
-        # The disk of this computer may be fuller than kubelet likes; its pods are to stay.
+        # This computer's disk may be fuller than kubelet accepts, and the pods must stay.
         return program.replace("failSwapOn: false\n", "failSwapOn: false\nevictionHard: {nodefs.available: 1%}\n")
 
     def drain(self, host: Host) -> str:
-        return compose("drain", self._prepare_variables(host) | {"DRAINED": host.name}, [], ["drain.sh"])
+        return compose("drain", self.prepare_variables(host) | {"DRAINED": host.name}, [], ["drain.sh"])
 
     def upgrade(self, host: Host) -> str:
-        variables = self._prepare_variables(host) | {
+        variables = self.prepare_variables(host) | {
             "PART": "apply" if host == self.first else "node",
             "DRAINED": host.name,
         }
@@ -76,7 +76,7 @@ class Upgraded(Cluster):
         return compose("upgrade", variables, [], scripts, "prepare")
 
     def kubelets(self) -> dict[str, str]:
-        """Node → its kubelet's version, `cordoned` where no pods may come."""
+        """By node, its kubelet's version, with `cordoned` where the node is."""
         path = '{range .items[*]}{.metadata.name} {.status.nodeInfo.kubeletVersion}{.spec.unschedulable}{"\\n"}{end}'
         lines = self.first.read(f"kubectl get nodes -o jsonpath='{path}'").splitlines()
         return dict(line.split() for line in lines)
@@ -86,14 +86,14 @@ class Upgraded(Cluster):
         assert done.returncode == 0, self.first.read("kubectl describe pods | tail -n 60; kubectl get pods -A -o wide")
 
     def images(self) -> set[str]:
-        """Versions of the static pods that run."""
+        """The versions of the running static pods."""
         path = '{range .items[*]}{.spec.containers[0].image}{"\\n"}{end}'
         text = self.first.read(f"kubectl -n kube-system get pods -l tier=control-plane -o jsonpath='{path}'")
         return {line.rpartition(":")[2] for line in text.splitlines() if "etcd" not in line}
 
 
 def running(host: Host) -> tuple[set[str], str]:
-    """Containers; since when the services run, and the packages."""
+    """The containers; the start times of the services; the packages."""
     services = "systemctl show -P ActiveEnterTimestampMonotonic crio kubelet; dpkg-query -W"
     return set(host.read("crictl ps").splitlines()[1:]), host.read(services)
 
@@ -101,7 +101,7 @@ def running(host: Host) -> tuple[set[str], str]:
 def check_unchanged(hosts: Sequence[Host], before: Sequence[tuple[set[str], str]]) -> None:
     for host, (containers, services) in zip(hosts, before, strict=True):
         now, then = ({line.split()[0]: line for line in lines} for lines in (running(host)[0], containers))
-        # One may come up meanwhile; what ran goes on.
+        # One may have started meanwhile, but whatever ran is still running.
         assert not [line for identity, line in then.items() if identity not in now], host.read("crictl ps -a")
         assert running(host)[1] == services
 
@@ -123,9 +123,9 @@ def cluster(hosts: Hosts, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
 
 
 def cut(host: Host, program: str, pattern: str, after: float) -> None:
-    """Start a step and kill all of it, `after` seconds after a command line with `pattern` is seen; it may be done."""
+    """Start a step and kill all of it `after` seconds after a process matches `pattern`. It may have ended by then."""
     started = host.start(program)
-    # The brackets keep the pattern from finding itself.
+    # With the brackets the pattern does not match its own process.
     seen = f"timeout 240 bash -c 'until pgrep -f \"[{pattern[0]}]{pattern[1:]}\"; do sleep 0.02; done'"
     done = host.shell(f"{seen} && sleep {after} && {{ {KILL_STEPS}; true; }}", timeout=300)
     _, log = started.communicate(timeout=400)
@@ -141,7 +141,7 @@ def test_a_cluster_of_the_old_version(cluster: Upgraded) -> None:
         )
     with ThreadPoolExecutor(3) as pool:
         list(pool.map(lambda host: run(host, cluster.prepare(host)), hosts))
-    assert cluster.first.read("kubeadm version -o short") == f"v{OLD}", "an unjoined host takes an older version"
+    assert cluster.first.read("kubeadm version -o short") == f"v{OLD}", "a host that has not joined goes back"
     run(cluster.first, cluster.init())
     for host, role in ((cluster.second, "control-plane"), (cluster.worker, "worker")):
         run(cluster.first, cluster.admit(host, role))
@@ -164,13 +164,13 @@ def test_preparing_for_the_new_version_replaces_nothing(cluster: Upgraded) -> No
     check_unchanged(hosts, before)
 
 
-def test_no_node_goes_before_the_control_plane(cluster: Upgraded) -> None:
+def test_no_node_is_upgraded_before_the_control_plane(cluster: Upgraded) -> None:
     done = cluster.worker.run(cluster.upgrade(cluster.worker))
     assert done.returncode == 1 and "must not be newer than the API server" in done.stderr
     assert cluster.kubelets()["w1"] == f"v{OLD}"
 
 
-def test_first_control_plane_is_cut_and_upgraded(cluster: Upgraded) -> None:
+def test_first_control_plane_is_interrupted_and_upgraded(cluster: Upgraded) -> None:
     dice = random.Random(7)
     for after in [dice.uniform(0, 20) for _ in range(KILLS)]:
         cut(cluster.first, cluster.upgrade(cluster.first), "kubeadm upgrade", after)
@@ -184,7 +184,7 @@ def test_first_control_plane_is_cut_and_upgraded(cluster: Upgraded) -> None:
     ]  # fmt: skip
 
 
-def test_second_control_plane_is_cut_and_upgraded(cluster: Upgraded) -> None:
+def test_second_control_plane_is_interrupted_and_upgraded(cluster: Upgraded) -> None:
     cut(cluster.second, cluster.upgrade(cluster.second), "kubeadm upgrade", random.Random(8).uniform(2, 20))
     run(cluster.second, cluster.upgrade(cluster.second))
     assert cluster.kubelets() == {"cp1": f"v{NEW}", "cp2": f"v{NEW}", "w1": f"v{OLD}"}
@@ -192,8 +192,8 @@ def test_second_control_plane_is_cut_and_upgraded(cluster: Upgraded) -> None:
     assert cluster.etcd_members() == ["cp1", "cp2"]
 
 
-def test_worker_is_drained_cut_and_upgraded(cluster: Upgraded) -> None:
-    """Its API answers all the time, and its own credentials let its pods come back."""
+def test_worker_is_drained_interrupted_and_upgraded(cluster: Upgraded) -> None:
+    """The API answers all the time, and the worker's own credentials suffice to uncordon it."""
     failures: list[str] = []
     end = threading.Event()
 
@@ -222,7 +222,7 @@ def test_worker_is_drained_cut_and_upgraded(cluster: Upgraded) -> None:
     assert "cordoned" not in cluster.first.read("kubectl get node w1 -o yaml")
 
 
-def test_again_changes_nothing(cluster: Upgraded) -> None:
+def test_a_second_run_changes_nothing(cluster: Upgraded) -> None:
     hosts = (cluster.first, cluster.second, cluster.worker)
     before = [running(host) for host in hosts]
     run(cluster.first, cluster.init())
@@ -232,7 +232,7 @@ def test_again_changes_nothing(cluster: Upgraded) -> None:
     check_unchanged(hosts, before)
 
 
-def test_back_is_refused(cluster: Upgraded) -> None:
+def test_a_downgrade_is_refused(cluster: Upgraded) -> None:
     cluster.version = OLD
     for host in (cluster.first, cluster.worker):
         done = host.run(cluster.prepare(host))
