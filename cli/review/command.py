@@ -1,4 +1,4 @@
-"""Plan both sides at once, each in a process of its own, and say what differs."""
+"""`./lab plan --against REV`: plans both sides at once, each in a process of its own, and reports what differs."""
 
 from __future__ import annotations
 
@@ -28,7 +28,8 @@ from cli.review.pages import Report, document, markdown, show
 GATE = 4
 """Exit code where a control plane would be replaced."""
 
-PATIENCE = 150  # seconds a stack, beyond which a side is cut; a run that hangs says so by itself before
+_STACK_TIMEOUT_SECONDS = 150
+"""A side is killed after this time for each stack. A program that hangs is reported before that, by engine.run."""
 
 Json = dict[str, Any]
 
@@ -55,7 +56,7 @@ def review(
         else:
             show(report, page(WIDTH))
         sys.stdout.flush()
-    except BrokenPipeError:  # `… | head`: the reader has seen enough
+    except BrokenPipeError:  # the reader of a pipe, such as `head`, has ended
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     if gate:
         for line in report.stopped:
@@ -87,7 +88,7 @@ def _report(stack: str | None, against: str) -> Report:
 
 
 def _compared(stack: str, before: Json, after: Json, against: str) -> Comparison:
-    """The comparison, or what there is to say where a side has no plan. The error None stands for no stack file."""
+    """The comparison, or a note where a side has no plan. An error of None means that there is no stack file."""
     file = f"stacks/Pulumi.{stack}.yaml"
     if "error" not in before and "error" not in after:
         return compare(stack, before, after)
@@ -98,11 +99,11 @@ def _compared(stack: str, before: Json, after: Json, against: str) -> Comparison
         notes.append(f"in the working tree: {after['error']}")
     new, gone = before.get("error", "") is None, after.get("error", "") is None
     if gone:
-        notes.append(f"{file} is gone: if the lab stands, ./lab destroy {stack} first")
+        notes.append(f"{file} was removed: if the lab is up, run ./lab destroy {stack} first")
     if new and "error" not in after:
         empty = {"resources": [], "outputs": after["outputs"], "controlPlanes": []}
         made = compare(stack, empty, after)
-        # Nobody reads two hundred new resources in a comparison: `plan` shows them.
+        # Hundreds of new resources have no place in a comparison; `plan` shows them.
         changes = tuple(replace(change, parts=()) for change in made.changes)
         return replace(made, changes=changes, notes=(f"a new stack: ./lab plan {stack} shows it", *made.notes))
     return Comparison(
@@ -144,14 +145,14 @@ def _git(*arguments: str) -> str:
 
 
 def _check_out(commit: str, tree: Path) -> None:
-    """The revision's files, in a folder of their own: the index and the working tree are not touched."""
+    """Write the revision's files into a folder of their own; the index and the working tree stay as they are."""
     done = subprocess.run(["git", "archive", "--format=tar", commit], cwd=ROOT, capture_output=True)
     if done.returncode:
         reason = " ".join(done.stderr.decode(errors="replace").split())
         raise CommandError(f"git archive {commit[:7]} fails: {reason}", MISSING)
     tree.mkdir()
     with tarfile.open(fileobj=io.BytesIO(done.stdout)) as archive:
-        # What the plan does not read, tests above all, is most of it.
+        # The plan does not read tests and docs, which are most of the files.
         wanted = [m for m in archive if not m.name.startswith(("tests/", "docs/"))]
         archive.extractall(tree, members=wanted, filter="data")
 
@@ -162,7 +163,7 @@ def _stacks(tree: Path) -> set[str]:
 
 
 def _plans(trees: Sequence[Path], stacks: Sequence[str], folder: Path) -> list[dict[str, Json]]:
-    """For each tree its plans by stack, as `side` writes them; the trees are planned at the same time."""
+    """For each tree its plans by stack, as `side` writes them. The trees are planned at the same time."""
     with _running(trees, stacks, folder) as processes:
         return [_collect(process, folder / str(index), stacks) for index, process in enumerate(processes)]
 
@@ -173,7 +174,7 @@ def _running(trees: Sequence[Path], stacks: Sequence[str], folder: Path) -> Iter
     processes = []
     try:
         for index, tree in enumerate(trees):
-            # -P: the modules beside side.py are not to be found by their short names.
+            # -P: without it the modules beside side.py would be importable by their short names.
             command = [sys.executable, "-P", side.__file__, str(tree), str(folder / str(index)), *stacks]
             with (folder / f"{index}.log").open("wb") as log:
                 processes.append(
@@ -191,10 +192,10 @@ def _running(trees: Sequence[Path], stacks: Sequence[str], folder: Path) -> Iter
 
 def _collect(process: subprocess.Popen[bytes], out: Path, stacks: Sequence[str]) -> dict[str, Json]:
     try:
-        ended = f"it ends with exit code {process.wait(PATIENCE * len(stacks))}"
+        ended = f"it ends with exit code {process.wait(_STACK_TIMEOUT_SECONDS * len(stacks))}"
     except subprocess.TimeoutExpired:
         process.kill()
-        ended = f"it is not done after {PATIENCE * len(stacks)} s"
+        ended = f"it is not done after {_STACK_TIMEOUT_SECONDS * len(stacks)} s"
     lines = _text(out).splitlines()
     plans = {plan.pop("stack"): plan for plan in map(json.loads, filter(_whole, lines))}
     last = (_text(out.with_name(f"{out.name}.log")).splitlines() or ["it says nothing"])[-1]
@@ -202,7 +203,7 @@ def _collect(process: subprocess.Popen[bytes], out: Path, stacks: Sequence[str])
 
 
 def _whole(line: str) -> bool:
-    """A process that was killed leaves half a line."""
+    """Whether it is a whole line; a process that was killed may leave half of one."""
     return line.startswith("{") and line.endswith("}")
 
 

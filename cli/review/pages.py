@@ -12,27 +12,31 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-from cli.review.changes import ACTIONS, Action, Change, Comparison, Part
+from cli.review.changes import ACTIONS, Action, Change, Comparison
+from cli.review.parts import Part
 
 MARKER = "<!-- cni-lab-plan -->"
-"""First line of the comment, by which it is found again."""
+"""First line of the comment, which identifies it."""
 
 LIMIT = 65_000
-"""Bytes. GitHub takes 65,536 characters in a comment; what posts it may add a line."""
+"""Bytes. GitHub accepts comments of up to 65,536 characters, and the workflow that posts it may add a line."""
 
 NAMED = 3
-"""This many of the resources that change alike are named in the headline."""
+"""A headline names this many of the resources with the same change."""
 
 LISTED = 5
-"""A longer list is folded."""
+"""A list with more entries is folded."""
 
 _COLOURS: Mapping[Action, str] = {"replaced": "magenta", "removed": "red", "changed": "yellow", "added": "green"}
 
 
 @dataclass(frozen=True)
 class Report:
-    """`against`: the revision as it was asked for; `commit`: its id. `uncommitted`: how many files of the working tree
-    are not as committed. `notes`: what the reader should know of both sides as a whole."""
+    """All stacks on both sides.
+
+    `against`: the revision as the user wrote it. `commit`: its id. `uncommitted`: the number of files of the working
+    tree with uncommitted changes. `notes`: what the reader should know about both sides as a whole.
+    """
 
     against: str
     commit: str
@@ -54,10 +58,10 @@ class Report:
 
     @property
     def stopped(self) -> tuple[str, ...]:
-        """Why the gate is closed: control planes that do not survive, and stacks of which that is not known."""
+        """Why the gate is closed: control planes that do not survive, and stacks for which that is not known."""
         lines = [f"{c.stack}: the control plane {line}" for c in self.comparisons for line in c.control_planes]
         lines += [
-            f"{c.stack}: what becomes of its control plane cannot be told" for c in self.comparisons if not c.judged
+            f"{c.stack}: what happens to its control plane is not known" for c in self.comparisons if not c.judged
         ]
         return tuple(lines)
 
@@ -66,19 +70,19 @@ class Report:
         dirty = ""
         if self.uncommitted:
             files = "1 file" if self.uncommitted == 1 else f"{self.uncommitted} files"
-            dirty = f", as it is with {files} not committed,"
+            dirty = f" (with uncommitted changes in {files})"
         name = self.against if self.against == self.commit[:7] else f"{self.against} ({self.commit[:7]})"
         return f"The working tree{dirty} against {name}"
 
 
 WITHOUT_CREDENTIALS = (
-    "Planned without credentials: <known after up> stands for what only the cloud or the cluster knows, a changed "
-    "secret is not seen, and the blocks of each node are assumed from its address."
+    "Planned without credentials: <known after up> stands for what only the cloud or the cluster knows, changes of "
+    "secrets are not visible, and each node's blocks are derived from its address."
 )
 
 
 def _groups(changes: Sequence[Change]) -> Iterator[list[Change]]:
-    """Changes that read the same are told once. What is only a consequence, or has nothing to show, is one list."""
+    """Groups equal changes. Those that only follow from others, or have nothing to show, are in one group."""
     groups: dict[tuple[object, ...], list[Change]] = defaultdict(list)
     for change in changes:
         if change.parts:
@@ -97,7 +101,7 @@ def _headline(group: Sequence[Change]) -> str:
 
 
 def _why(change: Change) -> str:
-    """The reasons of a replacement; else what differs."""
+    """The reasons for a replacement, else what differs."""
     words = "; ".join(change.reasons) or change.detail
     return f": {words}" if words else ""
 
@@ -105,8 +109,8 @@ def _why(change: Change) -> str:
 def _counts(comparison: Comparison) -> str:
     if comparison.failed or not comparison.judged:
         return "cannot be compared"
-    told = [f"{comparison.count(action)} {action}" for action in ACTIONS if comparison.count(action)]
-    return f"{', '.join(told) or 'nothing to do'}; {comparison.same} as before"
+    counts = [f"{comparison.count(action)} {action}" for action in ACTIONS if comparison.count(action)]
+    return f"{', '.join(counts) or 'nothing to do'}; {comparison.same} as before"
 
 
 # --- text ------------------------------------------------------------------------------------------------------------
@@ -144,7 +148,7 @@ def show(report: Report, console: Console) -> None:
 
 
 def _clean(text: str) -> str:
-    """Without control characters: a script's text is not to command the reader's terminal."""
+    """Without control characters, because a script's text must not control the reader's terminal."""
     return re.sub(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]", "·", text)
 
 
@@ -152,7 +156,7 @@ def _clean(text: str) -> str:
 
 
 def markdown(report: Report, limit: int = LIMIT) -> str:
-    """The comment, at most `limit` bytes: each stack has an equal share of what is left, cut at whole resources."""
+    """The comment, at most `limit` bytes. Stacks share what is left equally; only whole resources are left out."""
     head = [MARKER, "## What this change does to the labs", "", *_table(report)]
     if report.untouched and report.touched:
         head += [f"Not touched: {report.untouched}.", ""]
@@ -187,7 +191,7 @@ def _table(report: Report) -> list[str]:
 
 
 def _section(comparison: Comparison, room: int, seen: dict[Part, str]) -> list[str]:
-    """A stack's part in at most `room` bytes. `seen`: where each part was shown before."""
+    """The section of a stack, in at most `room` bytes. `seen`: where each part was shown before."""
     notes = [f"- {_code(note)}" for note in comparison.notes]
     lines = [f"### {comparison.stack}", "", *notes, *([""] if notes else [])]
     rest = 0
@@ -241,7 +245,7 @@ def _html(text: str) -> str:
 
 
 def _code(text: str) -> str:
-    """Inline code that holds whatever the text holds: it is a stranger's where the change is."""
+    """Inline code that is safe for any text: the text comes from whoever wrote the change."""
     text = _clean(" ".join(text.split()))
     fence = "`" * (_longest_run(text) + 1)
     pad = " " if "`" in text[:1] + text[-1:] else ""
@@ -256,7 +260,7 @@ def _longest_run(text: str) -> int:
 
 
 def document(report: Report) -> dict[str, Any]:
-    """All of it. `gate`: why a replacement of a control plane would stop the change; empty where it does not."""
+    """The whole report. `gate`: why the gate is closed, one line each; empty where it is open."""
     return {
         "against": {"revision": report.against, "commit": report.commit},
         "uncommitted": report.uncommitted,

@@ -3,8 +3,8 @@
 Sources: `ForceNew` and `RequiresReplace` in hashicorp/terraform-provider-aws (internal/service/ec2/ec2_instance.go,
 vpc_*.go, ec2_eip*.go, ec2_key_pair.go; iam/role.go, role_policy.go, instance_profile.go; ssm/parameter.go;
 elbv2/*.go), terraform-provider-tls and terraform-provider-random; in pulumi-kubernetes `forceNew` of
-provider/pkg/provider/diff.go and DiffConfig of provider.go. Commands say themselves that `triggers` replace them.
-That a replaced resource takes along what is deletedWith it: pulumi/pulumi#23818, engines from 3.260 on.
+provider/pkg/provider/diff.go and DiffConfig of provider.go. Commands set `replaceOnChanges` for their `triggers`
+themselves. Resources that are deletedWith a replaced one are replaced too: pulumi/pulumi#23818, engines from 3.260 on.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ _RULES: dict[str, tuple[str, ...]] = {
     "kubernetes:apps/v1:DaemonSet": ("spec.selector",),
     "kubernetes:apps/v1:Deployment": ("spec.selector",),
     "kubernetes:apps/v1:StatefulSet": ("spec.selector", "spec.serviceName", "spec.volumeClaimTemplates"),
-    # The provider takes both for immutable unless it is told otherwise, which ours is not.
+    # The provider treats both as immutable unless it is configured otherwise, which ours is not.
     "kubernetes:core/v1:ConfigMap": ("binaryData", "data"),
     "kubernetes:core/v1:Secret": ("data", "stringData", "type"),
     "kubernetes:core/v1:Service": ("spec.clusterIP",),
@@ -62,7 +62,7 @@ _RULES: dict[str, tuple[str, ...]] = {
 }  # fmt: skip
 
 _IN_PLACE = ("earlyRenewalHours", "tags")
-"""Changed in place also where every input replaces."""
+"""Inputs that are updated in place even where every other input replaces."""
 
 
 def replacing(resource: Mapping[str, Any]) -> tuple[str, ...]:
@@ -77,7 +77,7 @@ def replacing(resource: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def matching(paths: Iterable[str], rules: Iterable[str]) -> list[str]:
-    """Those of `paths` (`spec.pools[0].cidr`) that are, or lie below, one of `rules`."""
+    """Those of `paths` (such as `spec.pools[0].cidr`) that are one of `rules` or below one."""
     rules = tuple(rules)
     return [
         path

@@ -1,8 +1,8 @@
-"""One side of a comparison, in a process of its own: plans stacks of one tree with that tree's program.
+"""One side of a comparison, in a process of its own: plans stacks of a tree with that tree's program.
 
-`python side.py TREE OUT STACK…` appends to OUT a line of JSON for each stack, as soon as it has it: its resources,
-outputs and control planes, or `error`, one line. The engine is this tree's for both sides, so that only what the
-labs are made of can differ; `components` and `__main__.py` are the other tree's own.
+`python side.py TREE OUT STACK…` writes a line of JSON to OUT for each stack, as soon as it has it: its resources,
+outputs and control planes, or `error`, one line. Both sides run on this tree's engine, so that only the labs
+themselves can differ; `components` and `__main__.py` are those of TREE.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def plan(tree: Path, stack: str) -> dict[str, Any]:
         return {"error": f"{file.name} is not valid{more}: {' '.join(str(error.findings[0]).split())}"}
     except ProgramError as error:
         return {"error": f"its program fails: {_line(error)}"}
-    # An old tree's code may raise what it likes: that side is told, and the rest is done all the same.
+    # The code of an old tree may raise anything. That stack gets the error, and the others are planned all the same.
     except Exception as error:
         return {"error": f"it cannot be planned: {type(error).__name__}: {_line(error)}"}
     if errors := [message.text for message in deployment.messages if message.severity == "error"]:
@@ -55,8 +55,11 @@ def _line(error: BaseException) -> str:
 
 
 def _known(lab: Any) -> Callable[[Any], dict[str, Any]] | None:
-    """Blocks for every node, so that both sides show the files that follow from them; None where the tree has no such
-    keys. The block follows from the node's address alone: one more node moves nobody else's."""
+    """Blocks for every node, so that both sides show the files that are computed from them.
+
+    None where the models of the tree have no such keys. A block depends only on its node's address, so that another
+    node does not change the blocks of the rest.
+    """
     try:
         blocks: dict[str, list[str]] = {node.name: [] for node in lab.nodes}
         for pool in lab.calico.pools:
@@ -77,7 +80,7 @@ def _known(lab: Any) -> Callable[[Any], dict[str, Any]] | None:
 
 def main() -> None:
     tree, out, stacks = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3:]
-    # `cli` is this tree's; `components` must not be, unless this is the tree.
+    # `engine` comes from this tree, `components` from TREE.
     sys.path.insert(0, str(ROOT))
     import engine.run
 
@@ -86,7 +89,6 @@ def main() -> None:
     os.chdir(tree)
     with out.open("w", encoding="utf-8") as lines:
         for stack in stacks:
-            # What a program prints is not our answer, nor is it anybody's news here.
             lines.write(json.dumps({"stack": stack} | plan(tree, stack)) + "\n")
             lines.flush()
 

@@ -93,14 +93,14 @@ def test_all_stacks_of_which_some_fail(project: Scratch, tmp_path: Path) -> None
     assert notes["nightly"][0].startswith("in the working tree: Pulumi.nightly.yaml is not valid")
     assert notes["broken"][0].startswith("in the working tree: Pulumi.broken.yaml is not valid")
     assert notes["new"] == ["a new stack: ./lab plan new shows it"]
-    assert notes["components"][0].startswith("stacks/Pulumi.components.yaml is gone: ")
+    assert notes["components"][0].startswith("stacks/Pulumi.components.yaml was removed: ")
     assert by_name["new"]["counts"]["added"] > 50
     changed = by_name["packet-life"]["changes"]
     assert [(c["action"], c["title"], c["detail"]) for c in changed] == [
         ("changed", "Deployment busybox-deployment", "spec.replicas: 2 → 3")
     ]
     # Of a stack that had no valid plan nobody can tell what becomes of it: the gate is closed, not open.
-    assert found["gate"] == ["mended: what becomes of its control plane cannot be told"]
+    assert found["gate"] == ["mended: what happens to its control plane is not known"]
     assert found["uncommitted"] == 6 and "6 files not committed" in done.stdout
     assert (out / "stacks.txt").read_text().split() == sorted(notes.keys() | {"packet-life"})
     comment = (out / "comment.md").read_text()
@@ -258,7 +258,7 @@ def test_consequences_are_followed_and_the_control_plane_is_named() -> None:
     found = compare("s", lab("10.0.0.1"), lab("10.0.0.2"))
     assert rows(found) == [
         ("replaced", "Instance one", ("change of privateIp",)),
-        ("replaced", "init on one", ("Instance one is replaced, and this lives and dies with it",)),
+        ("replaced", "init on one", ("Instance one is replaced, which deletes this too",)),
         ("replaced", "join on two", ("triggers comes from init on one, which is replaced",)),
         ("replaced", "kubernetes api", ("clusterIdentifier comes from Instance one, which is replaced",)),
         ("replaced", "Namespace thing", ("its provider api is replaced",)),

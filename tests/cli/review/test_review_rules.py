@@ -95,7 +95,7 @@ def test_the_engine_replaces_what_the_comparison_says(tmp_path: Path) -> None:
         action: {change.urn.rpartition("::")[2] for change in changes if change.action == action}
         for action in ("replaced", "changed", "added", "removed")
     }
-    # Before 3.260 the engine left alone what only lives and dies with a replaced resource (pulumi/pulumi#23818).
+    # Before 3.260 the engine kept what is only deletedWith a replaced resource (pulumi/pulumi#23818).
     later = {"deleted-with", "deleted-with-gone"}
     version = tuple(int(part) for part in call("version").strip().removeprefix("v").split(".")[:2])
     assert ours["replaced"] - (later if version < (3, 260) else set()) == names("replace", "create-replacement")

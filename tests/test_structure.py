@@ -1,0 +1,144 @@
+"""The tree's own rules: no import cycles, what may import what, and how long a file may be."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator, Mapping
+from functools import cache
+from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+from tests.support.graphs import ROOT
+
+PACKAGES = ("cli", "cnilab", "components", "engine", "policy")
+MAX_LINES = 450
+
+
+def scripts() -> list[Path]:
+    return sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.sh"))
+
+
+def modules(root: Path) -> dict[str, Path]:
+    """Every product module by its dotted name; a package stands for its __init__.py."""
+    found = {}
+    for path in [root / "__main__.py", *(p for package in PACKAGES for p in sorted((root / package).rglob("*.py")))]:
+        parts = path.relative_to(root).with_suffix("").parts
+        found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    return found
+
+
+def imported(path: Path) -> Iterator[str]:
+    """The absolute names that a module imports: at its top, in functions, and for type checking."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}:{node.lineno}: a relative import, which this test does not follow"
+            # Each name may be a module, or an attribute of the one before it.
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def imports(root: Path) -> dict[str, set[str]]:
+    """The product modules that each product module imports, with the packages that Python loads before them."""
+    known = modules(root)
+    graph: dict[str, set[str]] = {}
+    for module, path in known.items():
+        graph[module] = set()
+        for name in imported(path):
+            parts = name.split(".")
+            graph[module] |= {".".join(parts[:end]) for end in range(1, len(parts) + 1)} & known.keys()
+        # A module's own packages are loaded before it; they are no import of its own.
+        graph[module] -= {module, *(".".join(module.split(".")[:end]) for end in range(1, module.count(".") + 1))}
+    return graph
+
+
+@cache
+def product() -> Mapping[str, set[str]]:
+    return imports(ROOT)
+
+
+def reaches(graph: Mapping[str, set[str]], start: str) -> set[str]:
+    """Every module that importing `start` may load."""
+    seen: set[str] = set()
+    waiting = [start]
+    while waiting:
+        for module in graph[waiting.pop()] - seen:
+            seen.add(module)
+            waiting.append(module)
+    return seen
+
+
+def cycle(graph: Mapping[str, set[str]]) -> str | None:
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        return " -> ".join(reversed(error.args[1]))
+    return None
+
+
+# Imports that still close a cycle and are to go.
+STILL_CLOSING = {("components.verify.report", "components.verify.reading")}
+
+
+def test_no_module_imports_itself_through_others() -> None:
+    graph = {module: {to for to in found if (module, to) not in STILL_CLOSING} for module, found in product().items()}
+    found = cycle(graph)
+    assert found is None, f"{found}: move what both sides need into a module that imports neither"
+
+
+def test_an_import_in_a_function_counts_for_a_cycle(tmp_path: Path) -> None:
+    for package in PACKAGES:
+        (tmp_path / package).mkdir()
+        (tmp_path / package / "__init__.py").touch()
+    (tmp_path / "__main__.py").touch()
+    (tmp_path / "cli/a.py").write_text("from cli import b\n")
+    (tmp_path / "cli/b.py").write_text("from engine.c import name\n")
+    (tmp_path / "engine/c.py").write_text("import json\n")
+    assert cycle(imports(tmp_path)) is None
+    (tmp_path / "engine/c.py").write_text("def late():\n    import cli.a\n")
+    assert cycle(imports(tmp_path)) in (
+        "cli.a -> cli.b -> engine.c -> cli.a",
+        "cli.b -> engine.c -> cli.a -> cli.b",
+        "engine.c -> cli.a -> cli.b -> engine.c",
+    )
+
+
+def test_the_engine_imports_nothing_of_the_lab() -> None:
+    """A review runs the program of another revision on this revision's engine, in one process."""
+    for module in product():
+        if module.split(".")[0] == "engine":
+            assert {found.split(".")[0] for found in reaches(product(), module)} <= {"engine"}, module
+
+
+def test_components_import_no_command() -> None:
+    for module in product():
+        if module.split(".")[0] in ("cnilab", "components", "policy"):
+            found = {name for name in reaches(product(), module) if name.split(".")[0] in ("cli", "engine")}
+            # The policy pack is loaded by pulumi, and the package by programs that have no `cli`.
+            assert not found, f"{module} imports {', '.join(sorted(found))}"
+
+
+def test_the_specification_needs_no_pulumi() -> None:
+    known = modules(ROOT)
+    for module in known:
+        if module.startswith("components.spec"):
+            for name in {module, *reaches(product(), module)}:
+                assert not [found for found in imported(known[name]) if found.split(".")[0].startswith("pulumi")], (
+                    f"{module} needs {name}, which imports pulumi"
+                )
+
+
+# Files that are still too long, with their greatest length: they may only get shorter.
+TOO_LONG = {
+    "components/verify/expectations.py": 917,
+    "components/verify/faults.py": 455,
+    "components/verify/walk.py": 669,
+}
+
+
+@pytest.mark.parametrize("path", [*modules(ROOT).values(), *scripts()], ids=lambda path: str(path.relative_to(ROOT)))
+def test_no_file_is_too_long(path: Path) -> None:
+    count = len(path.read_text(encoding="utf-8").splitlines())
+    assert count <= TOO_LONG.get(str(path.relative_to(ROOT)), MAX_LINES), "split it by what its parts are for"
