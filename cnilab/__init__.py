@@ -1,12 +1,12 @@
-"""What other Pulumi programs in Python import of this repository.
+"""The names that other Pulumi programs in Python import from this repository.
 
     from cnilab import Lab, LabArgs, parse_lab
 
     lab = Lab("blue", LabArgs(parse_lab({"machines": {"provider": "local"}}), stack="blue"))
     pulumi.export("kubeconfig", lab.kubeconfig)
 
-Install with `pip install <this repository>`; examples/classroom is a whole program. The rooms of a lab (network,
-machines, cluster, …) are components too, in `components`.
+Install it with `pip install <this repository>`. examples/classroom is a complete program. The parts of a lab (machines,
+cluster, …) are components as well, in the package `components`.
 """
 
 from components.lab import Lab, LabArgs

@@ -32,15 +32,15 @@ LOCAL: dict[str, Any] = {
 }
 
 
-def test_its_arguments_are_the_keys_of_a_stack_file() -> None:
+def test_the_arguments_are_the_keys_of_a_stack_file() -> None:
     given = {to_camel(name) for name in package.LabArgs.__annotations__}
-    # `verify` runs this repository's own Python on the computer that runs `up`; a package's user need not have it.
+    # `verify` runs this repository's Python on the computer that runs `up`, and a user of the package may not have it.
     assert given == {to_camel(name) for name in Lab.model_fields} - {"verify"} | {"stack"}
     assert package.LabArgs.__required_keys__ == {"machines"}
 
 
-def test_the_plugin_that_the_repository_is_answers_with_its_schema() -> None:
-    """As the engine starts it: the folder, the engine's address; the port comes on stdout."""
+def test_the_plugin_answers_with_its_schema() -> None:
+    """The engine starts it with a folder and its own address, and reads the port from stdout."""
     command = [sys.executable, str(ROOT), "127.0.0.1:1"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as plugin:
         try:
@@ -61,7 +61,7 @@ def test_the_plugin_that_the_repository_is_answers_with_its_schema() -> None:
     assert lab["inputProperties"]["ttlHours"]["type"] == "integer"
 
 
-def test_it_makes_the_lab_that_an_import_makes() -> None:
+def test_the_package_makes_the_same_lab_as_an_import() -> None:
     made = run_program(lambda: package.Lab("blue", LOCAL) and None)  # type: ignore[typeddict-item]
     outer, inner = [r for r in made.resources if r.type == "cnilab:index:Lab"]
     assert inner.parent == outer.urn and inner.inputs["ttlHours"] == 3
@@ -78,19 +78,19 @@ def test_it_makes_the_lab_that_an_import_makes() -> None:
 
 
 @pytest.mark.parametrize("value", [pulumi.Output.from_input("x"), Unknown()], ids=["output", "unknown"])
-def test_what_is_not_plain_is_named(value: Any) -> None:
+def test_an_input_that_is_not_plain_is_named(value: Any) -> None:
     with pytest.raises(pulumi.InputPropertyError) as error:
         package.plain({"nodes": [{"address": value}]}, "lab")
     assert error.value.property_path == "lab.nodes[0].address"
     assert "known before `up`" in error.value.reason
 
 
-def test_the_version_is_said_once_for_python_and_for_the_engine() -> None:
+def test_python_and_the_engine_have_the_same_version() -> None:
     assert tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"] == package.VERSION
 
 
 def test_an_installed_copy_has_all_its_files(tmp_path: Path) -> None:
-    """What pip would install, built by setuptools alone: it works away from the repository."""
+    """The package that pip would install, built by setuptools alone, works outside the repository."""
     source, built = tmp_path / "source", tmp_path / "built"
     for folder in ("cnilab", "components"):
         shutil.copytree(ROOT / folder, source / folder, ignore=shutil.ignore_patterns("__pycache__", ".*"))
@@ -130,10 +130,10 @@ pulumi.export("kubeconfig", Lab("blue", props).kubeconfig)
 
 
 def consumer(folder: Path, props: dict[str, Any]) -> subprocess.CompletedProcess[str]:
-    """`pulumi preview` of a program that knows the lab as a package only, and runs this repository as its plugin."""
+    """`pulumi preview` of a program that uses the lab as a package, with this repository as the plugin."""
     cli = shutil.which("pulumi")
     if cli is None:
-        pytest.skip("the pulumi CLI is not at hand")
+        pytest.skip("pulumi is not on the PATH")
     if not (ROOT / ".venv").exists():
         pytest.skip("the program's own .venv is not there: run ./lab once")
     runtime = {"name": "python", "options": {"toolchain": "pip", "virtualenv": str(ROOT / ".venv")}}
@@ -153,11 +153,11 @@ def consumer(folder: Path, props: dict[str, Any]) -> subprocess.CompletedProcess
     assert run("stack", "init").returncode == 0
     done = run("preview")
     if "no resource plugin" in done.stderr + done.stdout:
-        pytest.skip("a provider plugin of the pulumi CLI is not at hand")
+        pytest.skip("a provider plugin of pulumi is not on the PATH")
     return done
 
 
-def test_the_real_engine_makes_the_lab_for_a_program_that_does_not_know_python(tmp_path: Path) -> None:
+def test_the_real_engine_makes_the_lab_for_a_program_in_another_language(tmp_path: Path) -> None:
     done = consumer(tmp_path, {"machines": {"provider": "local"}, "stack": "blue"})
     assert done.returncode == 0, done.stdout + done.stderr
     for part in ("cnilab:index:Lab blue", "cnilab:cluster:Cluster blue-cluster", "operator.tigera.io/v1:Installation"):
@@ -176,7 +176,7 @@ def test_the_real_engine_makes_the_lab_for_a_program_that_does_not_know_python(t
     ],
     ids=["findings", "secret"],
 )
-def test_the_real_engine_says_what_is_wrong_with_a_lab(tmp_path: Path, props: dict[str, Any], says: list[str]) -> None:
+def test_the_real_engine_reports_the_mistakes_of_a_lab(tmp_path: Path, props: dict[str, Any], says: list[str]) -> None:
     done = consumer(tmp_path, props)
     assert done.returncode != 0
     for part in says:

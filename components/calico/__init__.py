@@ -1,1 +1,1 @@
-"""Calico: its operator or manifest, every pool and setting as a row of its own, and the blocks nodes have claimed."""
+"""Calico: its operator or manifest, a resource for every pool and setting, and the blocks that nodes have claimed."""

@@ -1,4 +1,4 @@
-"""The blocks that nodes have claimed, as `blocks.sh` prints them."""
+"""The blocks that nodes have claimed, as `components/node/blocks.sh` prints them."""
 
 from __future__ import annotations
 
@@ -11,31 +11,35 @@ from components.spec.models import Delegate, Lab, Pool
 from components.spec.placement import selected
 
 Blocks = Mapping[str, Sequence[str]]
-"""Node name → CIDRs of its blocks, the oldest first."""
+"""The CIDRs of each node's blocks by the node's name, the oldest block first."""
 
 
 def parse_blocks(text: str, nodes: Collection[str]) -> dict[str, list[str]]:
-    """The printed JSON as a dict. Raises ValueError when it is none, or a node of the lab is missing in it."""
+    """The blocks in the printed JSON. Raises ValueError if it has another form or lacks one of `nodes`."""
     try:
         found = json.loads(text)
     except ValueError:
         found = None
     if not isinstance(found, dict):
-        raise ValueError(f'the blocks step printed no JSON of the form {{"node": ["CIDR"]}} but {text[:200]!r}')
+        raise ValueError(
+            f'the blocks step must print JSON of the form {{"node": ["CIDR"]}}, and it printed {text[:200]!r}'
+        )
     for node, cidrs in found.items():
         if not isinstance(cidrs, list):
-            raise ValueError(f"blocks of node {node}: want a list of CIDRs, got {cidrs!r}")
+            raise ValueError(f"the blocks of node {node} must be a list of CIDRs, and they are {cidrs!r}")
         for cidr in cidrs:
             IPv4Network(cidr)
     if missing := sorted(set(nodes) - set(found)):
         raise ValueError(
-            f"no blocks were read for {', '.join(missing)}: see `kubectl get nodes` and repeat `up` once they are Ready"
+            f"no blocks were read for {', '.join(missing)}. "
+            "Fix: see `kubectl get nodes`, and repeat `up` when they are Ready"
         )
     return {str(node): [str(cidr) for cidr in cidrs] for node, cidrs in found.items()}
 
 
 def claimed_pools(lab: Lab) -> list[Pool]:
-    """Pools in which every node must hold a block: the delegates', else the first where it is for every node."""
+    """The pools in which every node must have a block: those of the delegates. Without delegates, the first pool, if it
+    selects every node."""
     if lab.multus is not None:
         used = {lab.pool_of(delegate).name for delegate in lab.multus.delegates}
         return [pool for pool in lab.calico.pools if pool.name in used]
@@ -43,31 +47,31 @@ def claimed_pools(lab: Lab) -> list[Pool]:
 
 
 def block_of(lab: Lab, blocks: Blocks, node: str, delegate: Delegate) -> IPv4Network:
-    """The block the delegate's addresses on this node come from. Raises ValueError where there is none."""
+    """The block that has the delegate's addresses on this node. Raises ValueError if there is none."""
     pool = lab.pool_of(delegate)
     block = block_in_pool(blocks[node], pool)
     if block is None:
         raise ValueError(
-            f"delegate {delegate.name}: node {node} holds no block of pool {pool.name} ({pool.cidr}), only "
-            f"{', '.join(blocks[node]) or 'none'}: see `kubectl get blockaffinities.crd.projectcalico.org`"
+            f"delegate {delegate.name}: node {node} has no block of pool {pool.name} ({pool.cidr}). Its blocks are: "
+            f"{', '.join(blocks[node]) or 'none'}. Fix: see `kubectl get blockaffinities.crd.projectcalico.org`"
         )
     return block
 
 
 def range_of(lab: Lab, blocks: Blocks, node: str, delegate: Delegate) -> tuple[IPv4Address, IPv4Address]:
-    """First and last address of the delegate on this node. Raises ValueError where its block is too small."""
+    """First and last address of the delegate on this node. Raises ValueError if the node's block is too small."""
     block = block_of(lab, blocks, node, delegate)
     try:
         return delegate_range(block, delegate)
     except IndexError:
         raise ValueError(
             f"delegate {delegate.name}: range {delegate.range_start}-{delegate.range_end} does not fit in {block} of "
-            f"node {node}: a pool's blockSize cannot change while it lives, so make a new pool for the new size"
+            f"node {node}. Fix: make a new pool for the new size, because the blockSize of a live pool cannot change"
         ) from None
 
 
 def reserved(lab: Lab, blocks: Blocks) -> list[str]:
-    """CIDRs that calico-ipam must leave to the delegates. Raises ValueError as `range_of` does."""
+    """The CIDRs of the delegates, which calico-ipam must not hand out. Raises ValueError as `range_of` does."""
     for node in lab.nodes:
         for delegate in lab.multus.delegates if lab.multus else ():
             range_of(lab, blocks, node.name, delegate)

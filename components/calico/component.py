@@ -1,4 +1,4 @@
-"""Calico on a cluster whose API answers: install it, say what it shall be, wait for it, read the nodes' blocks."""
+"""Calico on a running cluster: install it, configure it, wait for it, and read the nodes' blocks."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ DIRECTORY = "/var/lib/cni-lab/calico"
 T = TypeVar("T")
 
 
-def refused(compute: Callable[[], T]) -> T:
-    """A ValueError as one clear line of Pulumi's instead of a traceback."""
+def or_run_error(compute: Callable[[], T]) -> T:
+    """The result of `compute`. A ValueError becomes a RunError, which Pulumi shows without a traceback."""
     try:
         return compute()
     except ValueError as error:
@@ -32,7 +32,7 @@ def refused(compute: Callable[[], T]) -> T:
 
 @dataclass(frozen=True)
 class CalicoArgs:
-    """`machine`: the first control plane. `joined`: one leaf per further node, done when it has joined."""
+    """`machine`: the first control plane. `joined`: a resource for each further node, done when the node has joined."""
 
     lab: Lab
     machine: Machine
@@ -41,8 +41,11 @@ class CalicoArgs:
 
 
 class Calico(pulumi.ComponentResource):
-    """`installed`: the CRDs are there and what reads them runs. `ready`: pods get addresses on every node.
-    `blocks`: node name → CIDRs of the blocks it has claimed, as read from the live cluster."""
+    """Calico of one cluster.
+
+    `installed` is done when Calico's CRDs exist and the programs that read them run, `ready` when pods get addresses on
+    every node. `blocks` has the CIDRs of the blocks that each node has claimed, by the node's name.
+    """
 
     installed: pulumi.CustomResource
     ready: pulumi.CustomResource
@@ -55,7 +58,8 @@ class Calico(pulumi.ComponentResource):
 
         self.installed = self._install()
         wanted = self._by_operator() if by_operator else self._by_manifest()
-        # Calico's API server serves the settings only once it runs; as stored objects they can stand from the start.
+        # Without the operator, the settings are stored objects and can exist before Calico runs. With the operator,
+        # Calico's API server serves them, so they must wait for it.
         if not by_operator:
             wanted += self._settings([self.installed])
         read = self._read_blocks(wanted)
@@ -64,7 +68,7 @@ class Calico(pulumi.ComponentResource):
             self._settings([self.ready])
 
         nodes = [node.name for node in args.lab.nodes]
-        self.blocks = read.stdout.apply(lambda text: refused(lambda: parse_blocks(text, nodes)))
+        self.blocks = read.stdout.apply(lambda text: or_run_error(lambda: parse_blocks(text, nodes)))
         self.register_outputs({"blocks": self.blocks})
 
     def _install(self) -> pulumi.CustomResource:
@@ -76,7 +80,7 @@ class Calico(pulumi.ComponentResource):
             else [manifests.upstream_manifest(lab)]
         )
         sums = pins.CALICO[lab.calico.version].sha256
-        # Beside the manifests that calico.sh fetches: kustomize reads nothing outside its own directory.
+        # In the directory to which calico.sh downloads the manifests: kustomize reads no files outside it.
         files = [
             File(f"{DIRECTORY}/kustomization.yaml", manifests.kustomization(lab)),
             File(f"{DIRECTORY}/calico-node.yaml", manifests.node_patch(lab)),
@@ -113,7 +117,10 @@ class Calico(pulumi.ComponentResource):
         return [self._object(f"pool-{name}", pool, [self.installed]) for name, pool in pools.items()]
 
     def _settings(self, after: list[pulumi.CustomResource]) -> list[KubeObject]:
-        """Felix, BGP and IPAM where the lab says more than Calico's defaults. The mesh goes last: routes stay."""
+        """The settings of Felix, BGP and IPAM that differ from Calico's defaults.
+
+        The BGP configuration, which may switch off the mesh, comes after the peers, so that routes are never lost.
+        """
         lab = self._lab
         made: list[KubeObject] = []
         if felix := manifests.felix_configuration(lab):
@@ -147,7 +154,7 @@ class Calico(pulumi.ComponentResource):
                 "TIMEOUT_SECONDS": "900",
             },
             after=[*wanted, *self._args.joined],
-            # Another set of machines, or other pools: the blocks are others too.
+            # With other machines or other pools the blocks are different.
             triggers=[
                 *(leaf.id for leaf in self._args.joined),
                 *(f"{pool.name} {pool.cidr} /{pool.block_size}" for pool in lab.calico.pools),

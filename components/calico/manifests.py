@@ -1,8 +1,8 @@
-"""Calico's objects for a lab, as plain dicts.
+"""Calico's Kubernetes objects for a lab, as plain dicts.
 
-By the operator, objects of `projectcalico.org/v3` (served by Calico's own API server); by manifest there is none, and
-the same objects are written as they are stored, in `crd.projectcalico.org/v1`. Field names are those of the CRDs in
-Calico's manifests `v1_crd_projectcalico_org.yaml` and of tigera/operator `api/v1`.
+The operator also installs Calico's API server, which serves the objects in `projectcalico.org/v3`. An installation by
+manifest has no such server, so the objects are written as they are stored, in `crd.projectcalico.org/v1`. The field
+names are those of the CRDs in Calico's manifest `v1_crd_projectcalico_org.yaml` and of tigera/operator's `api/v1`.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def _object(lab: Lab, kind: str, name: str, spec: Manifest) -> Manifest:
 
 
 def installation(lab: Lab) -> Manifest:
-    """What the operator makes and keeps so, pools included: it undoes changes made to an IPPool by hand."""
+    """What the operator installs and maintains. That includes the pools: it undoes manual changes to an IPPool."""
     calico = lab.calico
     network: Manifest = {
         "bgp": calico.bgp,
@@ -55,12 +55,12 @@ def installation(lab: Lab) -> Manifest:
         network["mtu"] = mtu
     spec: Manifest = {"calicoNetwork": network, "cni": {"type": "Calico", "ipam": {"type": calico.ipam}}}
     if len(lab.control_planes) == 1:
-        # A second copy of each controller cannot save what falls with the one control plane.
+        # With one control plane, a second replica of each controller would not make the cluster more available.
         spec["controlPlaneReplicas"] = 1
     return {
         "apiVersion": "operator.tigera.io/v1",
         "kind": "Installation",
-        # The operator writes defaults into what we wrote, the list of pools among it, and so becomes its owner too.
+        # The operator fills in defaults, also in the list of pools, and becomes a second owner of these fields.
         "metadata": {"name": "default", "annotations": {"pulumi.com/patchForce": "true"}},
         "spec": spec,
     }
@@ -82,12 +82,12 @@ def api_server() -> Manifest:
 
 
 def upstream_manifest(lab: Lab) -> str:
-    """File name of the release's manifest: with BIRD, or with VXLAN alone."""
+    """The file name of the release's manifest: the one with BIRD, or the one with VXLAN alone."""
     return "calico.yaml" if lab.calico.bgp == "Enabled" else "calico-vxlan.yaml"
 
 
 def kustomization(lab: Lab) -> Manifest:
-    """What the lab changes in the upstream manifest before anything of it starts; to be written beside it."""
+    """The lab's changes to the upstream manifest, applied before it is installed. The file is written beside it."""
     return {
         "apiVersion": "kustomize.config.k8s.io/v1beta1",
         "kind": "Kustomization",
@@ -97,7 +97,7 @@ def kustomization(lab: Lab) -> Manifest:
 
 
 def node_patch(lab: Lab) -> Manifest:
-    """Strategic merge patch of the DaemonSet: no pool but the lab's own, and how a node finds its address."""
+    """Strategic merge patch of the DaemonSet: no default pool, and how Calico finds a node's address."""
     calico = lab.calico
     if calico.interface is not None:
         method = f"interface={calico.interface}"
@@ -107,7 +107,7 @@ def node_patch(lab: Lab) -> Manifest:
         method = "first-found"
     env = {"NO_DEFAULT_POOLS": "true", "IP_AUTODETECTION_METHOD": method}
     if calico.ipam == "HostLocal":
-        # Else BIRD looks for Calico's own blocks, finds none and tells no peer of the node's pods.
+        # Without it, BIRD looks for Calico's blocks, finds none, and announces no route to the node's pods.
         env["USE_POD_CIDR"] = "true"
     return {
         "apiVersion": "apps/v1",
@@ -115,7 +115,7 @@ def node_patch(lab: Lab) -> Manifest:
         "metadata": {"name": "calico-node", "namespace": "kube-system"},
         "spec": {
             "template": {
-                # Pods read the ConfigMap only when they start: a change of it has to show in their template.
+                # Pods read the ConfigMap when they start, so a change of it must also change their template.
                 "metadata": {"annotations": {"cni-lab/calico-config": json.dumps(_config(lab), sort_keys=True)}},
                 "spec": {
                     "containers": [
@@ -128,7 +128,7 @@ def node_patch(lab: Lab) -> Manifest:
 
 
 def config_patch(lab: Lab) -> Manifest:
-    """Strategic merge patch of the ConfigMap: MTU and the CNI configuration that every node gets."""
+    """Strategic merge patch of the ConfigMap: the MTU, and the CNI configuration for every node."""
     return {
         "apiVersion": "v1",
         "kind": "ConfigMap",
@@ -186,7 +186,7 @@ def ip_pools(lab: Lab) -> dict[str, Manifest]:
 
 
 def felix_configuration(lab: Lab) -> Manifest | None:
-    """Patch of FelixConfiguration `default`, which Calico makes itself: only what the lab sets."""
+    """Patch of FelixConfiguration `default`, which Calico makes. None if the lab sets none of its fields."""
     spec: Manifest = {}
     if lab.calico.wireguard:
         spec["wireguardEnabled"] = True
@@ -196,7 +196,7 @@ def felix_configuration(lab: Lab) -> Manifest | None:
 
 
 def bgp_configuration(lab: Lab) -> Manifest | None:
-    """Patch of BGPConfiguration `default`; None where Calico's own defaults hold or there is no BGP."""
+    """Patch of BGPConfiguration `default`. None if there is no BGP or the lab changes no default."""
     calico = lab.calico
     if calico.bgp == "Disabled" or (calico.as_number == 64512 and not calico.route_reflectors):
         return None
@@ -205,7 +205,7 @@ def bgp_configuration(lab: Lab) -> Manifest | None:
 
 
 def bgp_peers(lab: Lab) -> dict[str, Manifest]:
-    """One BGPPeer for each of the lab's peers, and one that joins every node to the route reflectors, by name."""
+    """A BGPPeer for each of the lab's peers, and one that connects every node to the route reflectors, by name."""
     calico = lab.calico
     peers = {
         peer.name: _object(
@@ -224,7 +224,7 @@ def bgp_peers(lab: Lab) -> dict[str, Manifest]:
 
 
 def route_reflectors(lab: Lab) -> dict[str, Manifest]:
-    """Patches that turn Nodes into route reflectors, by node name. One cluster id: they stand in for one another."""
+    """The patches that turn Nodes into route reflectors, by node name. They share one cluster id and are redundant."""
     return {
         node: {
             "apiVersion": "v1",
@@ -240,7 +240,7 @@ def route_reflectors(lab: Lab) -> dict[str, Manifest]:
 
 
 def ipam_configuration(lab: Lab) -> Manifest | None:
-    """Patch of calico-ipam's settings: None where the lab leaves them alone."""
+    """Patch of calico-ipam's settings. None if the lab changes none."""
     if not lab.calico.strict_affinity:
         return None
     kind = "IPAMConfiguration" if lab.calico.install == "operator" else "IPAMConfig"
@@ -248,5 +248,5 @@ def ipam_configuration(lab: Lab) -> Manifest | None:
 
 
 def ip_reservation(lab: Lab, cidrs: Any) -> Manifest:
-    """`cidrs`: list of CIDR strings, or an output of one."""
+    """The IPReservation of the delegates' addresses. `cidrs`: a list of CIDRs, or an output of one."""
     return _object(lab, "IPReservation", "cni-lab-delegates", {"reservedCIDRs": cidrs})

@@ -1,4 +1,4 @@
-"""Multus on a cluster whose API answers. It waits for no other CNI: its pods use the node's own network."""
+"""Multus on a running cluster. It needs no other CNI first, because its pods use the node's network."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class MultusArgs:
 
 
 class Multus(pulumi.ComponentResource):
-    """`ready`: leaves to wait for before a node is told to use Multus: its DaemonSet and every network."""
+    """`ready`: the resources that must exist before a node uses Multus: its DaemonSet and every network."""
 
     ready: list[pulumi.Resource]
 
@@ -29,7 +29,7 @@ class Multus(pulumi.ComponentResource):
         super().__init__(names.MULTUS, name, {}, opts)
         multus = args.lab.multus
         if multus is None:
-            raise pulumi.RunError("cni-lab:lab: multus is not set; add it, or leave this component out")
+            raise pulumi.RunError("cni-lab:lab: multus is missing. Fix: add it, or leave this component out")
 
         def make(suffix: str, manifest: manifests.Manifest, *after: pulumi.Resource) -> pulumi.Resource:
             return args.api.object(f"{name}-{suffix}", manifest, parent=self, after=after)

@@ -1,7 +1,7 @@
-"""CNI configurations, as plain dicts: Multus' own, the delegates' on each node, and the attached networks'.
+"""CNI configurations, as plain dicts: those of Multus, of the delegates on each node, and of the attached networks.
 
-A delegate inherits nothing from Calico's Installation: MTU, forwarding and API address stand in each. Sources: Calico
-"Configure the Calico CNI plugins", Multus `docs/configuration.md`, containernetworking/plugins v1.9.1.
+A delegate inherits nothing from Calico's Installation, so each has the MTU, the forwarding and the API's address.
+Sources: Calico, "Configure the Calico CNI plugins"; Multus, `docs/configuration.md`; containernetworking/plugins 1.9.1.
 """
 
 from __future__ import annotations
@@ -28,21 +28,21 @@ from components.spec.models import (
 Config = dict[str, Any]
 
 CNI_VERSION: Final = "0.3.1"
-"""Calico's plugin speaks no later one, and Multus must not speak a later one than its delegates."""
+"""The version that Calico's own configuration has. Multus must not use a later one than its delegates."""
 
 DELEGATE_DIRECTORY: Final = "/etc/cni/multus/net.d"
 KUBECONFIG: Final = "/etc/cni/multus/multus.kubeconfig"
-"""Beside Multus' own `/etc/cni/net.d/multus.d`, whose token is written once and dies with its pod."""
+"""Not in Multus' own `/etc/cni/net.d/multus.d`: the token there is written once and becomes invalid with its pod."""
 DEFAULT_NETWORK: Final = "multus-cni-network"
 
 
 def api_server(lab: Lab) -> str:
-    """The API as every node reaches it, once kube-proxy runs: the `kubernetes` Service."""
+    """The URL of the API on every node where kube-proxy runs: the Service `kubernetes`."""
     return f"https://{api_service_address(lab.kubernetes.service_cidr)}:443"
 
 
 def delegate_config(lab: Lab, delegate: Delegate, *, subnet: Any, start: Any, end: Any) -> Config:
-    """Calico's plugin over host-local in a node's own block. `subnet` (CIDR), `start` and `end` may be outputs."""
+    """Calico's plugin with host-local addresses in a node's block. `subnet` (a CIDR), `start`, `end` may be outputs."""
     forwarding = delegate.allow_ip_forwarding
     if forwarding is None:
         forwarding = lab.calico.container_ip_forwarding == "Enabled"
@@ -57,7 +57,7 @@ def delegate_config(lab: Lab, delegate: Delegate, *, subnet: Any, start: Any, en
         "name": delegate.name,
         "type": "calico",
         "datastore_type": "kubernetes",
-        # 0: as Calico finds it on each node, in /var/lib/calico/mtu.
+        # With 0, the plugin reads the MTU that Calico finds on each node, from /var/lib/calico/mtu.
         "mtu": given_mtu(lab) or 0,
         "nodename_file_optional": False,
         "log_level": "Info",
@@ -70,7 +70,7 @@ def delegate_config(lab: Lab, delegate: Delegate, *, subnet: Any, start: Any, en
 
 
 def multus_config(multus: Multus, name: str = DEFAULT_NETWORK) -> Config:
-    """Multus as a CNI network: `clusterNetwork` gives eth0, and nothing is added unless a pod asks."""
+    """Multus as a CNI network: `clusterNetwork` gives eth0, and a pod gets no other network unless it asks for one."""
     return {
         "cniVersion": CNI_VERSION,
         "name": name,
@@ -81,8 +81,8 @@ def multus_config(multus: Multus, name: str = DEFAULT_NETWORK) -> Config:
         "logFile": "/var/log/multus.log",
         "logLevel": multus.log_level,
         "capabilities": {"portMappings": True},
-        # By the name of its NetworkAttachmentDefinition: read from a file's path, Multus 4.3.0 loses what Calico's
-        # plugin needs to give addresses back (k8snetworkplumbingwg/multus-cni#1449).
+        # The name of a NetworkAttachmentDefinition. With the path of a file, Multus 4.3.0 loses what Calico's plugin
+        # needs to release addresses (k8snetworkplumbingwg/multus-cni#1449).
         "clusterNetwork": multus.cluster_network,
         "defaultNetworks": [],
         "kubeconfig": KUBECONFIG,
@@ -90,7 +90,7 @@ def multus_config(multus: Multus, name: str = DEFAULT_NETWORK) -> Config:
 
 
 def network_config(lab: Lab, network: AttachedNetwork) -> Config:
-    """The CNI configuration of an attached network; `custom` as written, but for the two keys every one must have."""
+    """The CNI configuration of an attached network. A custom one gets defaults for the two required keys."""
     head: Config = {"cniVersion": CNI_VERSION, "name": network.name}
     if isinstance(network, CustomNetwork):
         return head | network.config
@@ -142,7 +142,7 @@ def _whereabouts(network: AddressedNetwork, ipam: Whereabouts) -> Config:
 
 
 def plugins(lab: Lab) -> list[str]:
-    """Executables that must stand in /opt/cni/bin on every node for the lab's networks, sorted."""
+    """The plugins that /opt/cni/bin must have on every node for the lab's networks, sorted."""
     found = {"multus", "calico", "host-local"}
     for network in lab.networks:
         found |= _types(network_config(lab, network))
@@ -150,7 +150,7 @@ def plugins(lab: Lab) -> list[str]:
 
 
 def _types(config: Any) -> set[str]:
-    """Plugin types of a configuration, of its chain's plugins and of their IPAM; a custom one may hold anything."""
+    """The plugins of a configuration, of its list, and of their IPAM. A custom configuration may hold anything."""
     if isinstance(config, list):
         return {found for item in config for found in _types(item)}
     if not isinstance(config, dict):

@@ -1,5 +1,8 @@
-"""Multus' objects, as plain dicts: after `deployments/multus-daemonset.yml` of its release, with a pinned image,
-narrow rights, and a configuration of ours instead of one made up on each node."""
+"""Multus' Kubernetes objects, as plain dicts.
+
+They follow `deployments/multus-daemonset.yml` of the release, with a pinned image, fewer permissions, and a fixed
+configuration instead of one that is generated on each node.
+"""
 
 from __future__ import annotations
 
@@ -14,9 +17,9 @@ Manifest = dict[str, Any]
 NAMESPACE: Final = "kube-system"
 BUILT_IN_NAMESPACES: Final = frozenset({"default", "kube-system", "kube-public", "kube-node-lease"})
 USER: Final = "cni-lab:multus"
-"""Whom the CNI plugin is to the API: the subject of its client certificate."""
+"""The user that the CNI plugin is to the API, the subject of its client certificate."""
 STANDBY: Final = "multus-standby"
-"""Inner name of 70-multus.conf: two files of one name and CRI-O would ignore the second."""
+"""The network's name in 70-multus.conf. CRI-O ignores a second file with the same name."""
 
 _LABELS: Final = {"tier": "node", "app": "multus", "name": "multus"}
 
@@ -26,13 +29,13 @@ def image(multus: Multus) -> str:
 
 
 def definition() -> Manifest:
-    """CRD of NetworkAttachmentDefinition (Network Plumbing Working Group, multi-net-spec)."""
+    """The CRD of NetworkAttachmentDefinition (Network Plumbing Working Group, multi-net-spec)."""
     return {
         "apiVersion": "apiextensions.k8s.io/v1",
         "kind": "CustomResourceDefinition",
         "metadata": {
             "name": "network-attachment-definitions.k8s.cni.cncf.io",
-            # Pulumi takes a CRD for ready as soon as it is made.
+            # Without this, Pulumi considers a CRD ready as soon as it is created.
             "annotations": {"pulumi.com/waitFor": "condition=Established"},
         },
         "spec": {
@@ -75,7 +78,7 @@ def service_account() -> Manifest:
 
 
 def cluster_role() -> Manifest:
-    """What the plugin does: read networks and pods, write a pod's network-status, record events."""
+    """The plugin's permissions: read networks and pods, write a pod's network-status, and record events."""
     return {
         "apiVersion": "rbac.authorization.k8s.io/v1",
         "kind": "ClusterRole",
@@ -104,7 +107,7 @@ def cluster_role_binding() -> Manifest:
 
 
 def config_map(multus: Multus) -> Manifest:
-    """70-multus.conf, which sorts after Calico's file: there, and not in use until 00-multus.conf is."""
+    """70-multus.conf. It sorts after Calico's file, so it is not used; 00-multus.conf is used once it exists."""
     text = json.dumps(multus_config(multus, STANDBY), indent=2)
     return {
         "apiVersion": "v1",
@@ -115,7 +118,7 @@ def config_map(multus: Multus) -> Manifest:
 
 
 def daemon_set(multus: Multus) -> Manifest:
-    """Thin Multus: the plugin's binary and 70-multus.conf on every node, also before any CNI works there."""
+    """Thin Multus: it puts the plugin and 70-multus.conf on every node, also before any CNI works there."""
     binaries = {"name": "cnibin", "mountPath": "/host/opt/cni/bin"}
     return {
         "apiVersion": "apps/v1",
@@ -152,7 +155,7 @@ def daemon_set(multus: Multus) -> Manifest:
                             "name": "kube-multus",
                             "image": image(multus),
                             "command": ["/thin_entrypoint"],
-                            # A named file, never `auto`: that would write 00-multus.conf itself.
+                            # With `auto` instead of a file it would write 00-multus.conf itself.
                             "args": [
                                 "--multus-conf-file=/tmp/multus-conf/70-multus.conf",
                                 "--cni-conf-dir=/host/etc/cni/net.d",
@@ -188,7 +191,7 @@ def daemon_set(multus: Multus) -> Manifest:
 
 
 def namespaces(lab: Lab) -> dict[str, Manifest]:
-    """Namespaces that the networks need and Kubernetes does not make itself, by name."""
+    """The namespaces of the networks, by name, without those that Kubernetes makes itself."""
     names = {network.namespace for network in lab.networks} - BUILT_IN_NAMESPACES
     return {name: namespace(name) for name in sorted(names)}
 
@@ -198,9 +201,10 @@ def namespace(name: str) -> Manifest:
 
 
 def attachments(lab: Lab) -> dict[str, Manifest]:
-    """NetworkAttachmentDefinitions by `namespace/name`.
+    """The NetworkAttachmentDefinitions, by `namespace/name`.
 
-    A delegate's has no spec: Multus then takes the file of that inner name in its confDir on the pod's node.
+    A delegate's definition has no spec: Multus then uses the file in its confDir, on the pod's node, that has this name
+    inside.
     """
     found: dict[str, Manifest] = {}
     for delegate in lab.multus.delegates if lab.multus else ():

@@ -1,4 +1,4 @@
-"""The files that make Multus a node's default network: one write per node, 00-multus.conf last."""
+"""The files that make Multus a node's default network. One step writes them on each node, 00-multus.conf last."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 import pulumi
 
 from components.calico.blocks import Blocks, block_of, range_of, reserved
-from components.calico.component import Calico, refused
+from components.calico.component import Calico, or_run_error
 from components.calico.manifests import ip_reservation
 from components.cluster.api import Api
 from components.cluster.pki import Client
@@ -28,7 +28,7 @@ MULTUS_FILE = "/etc/cni/net.d/00-multus.conf"
 
 @dataclass(frozen=True)
 class NodeFilesArgs:
-    """`machines` by node name. `credentials`: whom Multus' plugin is to the API; see manifests.USER."""
+    """`machines`: by node name. `credentials`: the certificate of Multus' plugin for the API, see manifests.USER."""
 
     lab: Lab
     machines: Mapping[str, Machine]
@@ -39,7 +39,7 @@ class NodeFilesArgs:
 
 
 class NodeFiles(pulumi.ComponentResource):
-    """`ready`: one leaf per node, done when CRI-O has taken up Multus there."""
+    """`ready`: a resource for each node, done when CRI-O uses Multus there."""
 
     ready: list[pulumi.Resource]
 
@@ -48,7 +48,7 @@ class NodeFiles(pulumi.ComponentResource):
         lab, self._blocks = args.lab, args.calico.blocks
         after = [args.calico.ready, *args.multus.ready]
         if lab.calico.ipam == "Calico":
-            # Once a delegate gives an address that calico-ipam could give too, two pods may end up with it.
+            # Without the reservation, a delegate and calico-ipam could give the same address to two pods.
             cidrs = self._from_blocks(lambda blocks: reserved(lab, blocks))
             reservation = ip_reservation(lab, cidrs)
             after.append(args.api.object(f"{name}-reservation", reservation, parent=self, after=[args.calico.ready]))
@@ -73,10 +73,10 @@ class NodeFiles(pulumi.ComponentResource):
         self.register_outputs({})
 
     def _from_blocks(self, compute: Callable[[Blocks], Any]) -> pulumi.Output[Any]:
-        return self._blocks.apply(lambda blocks: refused(lambda: compute(blocks)))
+        return self._blocks.apply(lambda blocks: or_run_error(lambda: compute(blocks)))
 
     def _files(self, lab: Lab, node: str, kubeconfig: dict[str, Any]) -> list[File]:
-        """In the order they are written. Only the leaves that come from the cluster are outputs."""
+        """The files in the order in which they are written. Only the values that come from the cluster are outputs."""
         assert lab.multus is not None
         files = [
             File(f"{delegates.DELEGATE_DIRECTORY}/{delegate.name}.conf", self._delegate(lab, node, delegate))
@@ -85,7 +85,7 @@ class NodeFiles(pulumi.ComponentResource):
         files.append(File(delegates.KUBECONFIG, kubeconfig, "0600"))
         bridges = sorted({network.bridge for network in lab.networks if isinstance(network, BridgeNetwork)})
         if bridges:
-            # Which bridges are the lab's own when a host is given back.
+            # reset.sh removes these bridges from a host that stays.
             files.append(File("/var/lib/cni-lab/bridges", "".join(f"{bridge}\n" for bridge in bridges)))
         files.append(File(MULTUS_FILE, delegates.multus_config(lab.multus)))
         return files
@@ -107,7 +107,7 @@ class NodeFiles(pulumi.ComponentResource):
 
 
 def _ranges(lab: Lab, node: str, blocks: Blocks) -> str:
-    """Lines "DELEGATE FIRST LAST" for one node."""
+    """Lines of the form "DELEGATE FIRST LAST" for one node."""
     lines = []
     for delegate in lab.multus.delegates if lab.multus else ():
         first, last = range_of(lab, blocks, node, delegate)

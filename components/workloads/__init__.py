@@ -1,1 +1,1 @@
-"""Demonstration pods on the lab's networks."""
+"""Deployments that try the lab's networks."""

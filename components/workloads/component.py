@@ -1,4 +1,4 @@
-"""The lab's demonstration pods, once the nodes give them their networks."""
+"""The lab's Deployments, made when the nodes can give their pods the right networks."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from components.workloads import manifests
 
 @dataclass(frozen=True)
 class WorkloadsArgs:
-    """`after`: leaves without which a pod would come up on the wrong network."""
+    """`after`: the resources without which a pod would start on the wrong network."""
 
     lab: Lab
     api: Api
@@ -23,7 +23,7 @@ class WorkloadsArgs:
 
 
 class Workloads(pulumi.ComponentResource):
-    """`ready`: one leaf per workload, done when its pods run."""
+    """`ready`: a resource for each workload, done when its pods run."""
 
     ready: list[pulumi.Resource]
 

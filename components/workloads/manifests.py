@@ -13,17 +13,17 @@ Manifest = dict[str, Any]
 
 
 def namespaces(lab: Lab) -> dict[str, Manifest]:
-    """Namespaces that the workloads need and neither Kubernetes nor the networks make, by name."""
+    """The namespaces of the workloads, by name, without those that Kubernetes or the networks make."""
     made = BUILT_IN_NAMESPACES | {network.namespace for network in lab.networks}
     names = {workload.namespace for workload in lab.workloads} - made
     return {name: namespace(name) for name in sorted(names)}
 
 
 def network_annotations(lab: Lab, workload: Workload) -> dict[str, str]:
-    """What Multus reads when a pod's sandbox is made; both are JSON lists."""
+    """The annotations that Multus reads when a pod's sandbox is made. Both are JSON lists."""
     found: dict[str, str] = {}
     if workload.default_network is not None:
-        # Without a namespace Multus looks in kube-system, where the delegates' definitions are.
+        # Without a namespace, Multus looks in kube-system, where the delegates' definitions are.
         found["v1.multus-cni.io/default-network"] = json.dumps([{"name": workload.default_network}])
     if workload.networks:
         home = {network.name: network.namespace for network in lab.networks}
@@ -40,12 +40,12 @@ def network_annotations(lab: Lab, workload: Workload) -> dict[str, str]:
 
 
 def deployment(lab: Lab, workload: Workload) -> Manifest:
-    """A Deployment that stands on every node it may stand on, as far as its replicas reach."""
+    """A Deployment whose pods are spread over all nodes that accept them."""
     labels = {"app": workload.name}
     container: Manifest = {
         "name": workload.name,
         "image": workload.image,
-        # For ping, arping and tcpdump, which the labs are about: CRI-O gives no container raw sockets by itself.
+        # For ping, arping and tcpdump. CRI-O gives containers no raw sockets by default.
         "securityContext": {"capabilities": {"add": ["NET_RAW"]}},
     }
     if workload.command:
@@ -56,7 +56,7 @@ def deployment(lab: Lab, workload: Workload) -> Manifest:
                 "maxSkew": 1,
                 "topologyKey": "kubernetes.io/hostname",
                 "whenUnsatisfiable": "DoNotSchedule",
-                # A node the pods cannot go to does not count, nor do the pods of the version before.
+                # Nodes that do not accept the pods are not counted, and neither are pods of an earlier version.
                 "nodeTaintsPolicy": "Honor",
                 "labelSelector": {"matchLabels": labels},
                 "matchLabelKeys": ["pod-template-hash"],
@@ -70,7 +70,7 @@ def deployment(lab: Lab, workload: Workload) -> Manifest:
         ]
     if workload.node_selector:
         pod["nodeSelector"] = dict(workload.node_selector)
-    # The second label says that the pod is the lab's to restart (vacate.sh).
+    # The second label lets vacate.sh restart the pod.
     metadata: Manifest = {"labels": labels | {"cni-lab/workload": workload.name}}
     if wanted := network_annotations(lab, workload):
         metadata["annotations"] = wanted

@@ -1,4 +1,4 @@
-"""A lab for each student: the same network, but with the mode that the student is to find out.
+"""A lab for each student. The labs have the same network in different modes, which the students have to find out.
 
 pulumi config set aws:region us-west-2
 pulumi config set --path students.ada 203.0.113.7/32
@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pulumi
 
-# In a repository of its own this line goes, and requirements.txt names cni-lab.
+# A program in a repository of its own does not need this line: its requirements.txt names cni-lab.
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from cnilab import Lab, LabArgs, SpecError, parse_lab
@@ -37,7 +37,7 @@ for (student, address), mode in zip(sorted(students.items()), cycle(MODES), stri
         spec = parse_lab(wanted, {"aws:region": region})
     except SpecError as error:
         raise pulumi.RunError(f"{student}: {error}") from None
-    # The name of the lab in the cloud: no two labs may share one.
+    # The name of the lab in the cloud, which must be unique.
     lab = Lab(student, LabArgs(spec, stack=f"{pulumi.get_stack()}-{student}", region=region))
     kubeconfigs[student] = lab.kubeconfig
 

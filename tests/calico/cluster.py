@@ -1,4 +1,4 @@
-"""A real Kubernetes API for tests: etcd and kube-apiserver of the pinned version, and nothing that runs pods."""
+"""A real Kubernetes API for tests: etcd and kube-apiserver of the pinned version, without anything that runs pods."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 
 TOKEN = "tests-only"
 NODE = "ip-10-0-2-200"
-"""The one node that has credentials of its own, as its kubelet has."""
+"""The one node with credentials of its own, as its kubelet would have."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Cluster:
         return done
 
     def create(self, *manifests: dict[str, Any]) -> None:
-        """Create with unknown and duplicate fields refused."""
+        """Create an object. Unknown and duplicate fields are refused."""
         self.kubectl("create", "--validate=strict", "-f", "-", stdin=yaml.safe_dump_all(manifests))
 
     def read(self, *args: str) -> dict[str, Any]:
@@ -46,7 +46,7 @@ class Cluster:
 
 
 def binary(name: str) -> str:
-    """Path of a Kubernetes binary in CNILAB_KUBE_BIN, else on the PATH; skips the test where there is none."""
+    """Path of a Kubernetes program in CNILAB_KUBE_BIN or on the PATH. Skips the test if there is none."""
     folder = os.environ.get("CNILAB_KUBE_BIN")
     path = shutil.which(name, path=folder) if folder else None
     path = path or (shutil.which(name) if name == "etcd" else None)
@@ -82,7 +82,7 @@ def _kubeconfig(port: int, token: str) -> str:
 
 @contextmanager
 def running_cluster(folder: Path) -> Iterator[Cluster]:
-    """An API that answers, until the end of the block."""
+    """A running API, until the end of the block."""
     etcd, server, kubectl = binary("etcd"), binary("kube-apiserver"), binary("kubectl")
     client_port, peer_port, api_port = _free_ports(3)
     key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
@@ -118,7 +118,7 @@ def running_cluster(folder: Path) -> Iterator[Cluster]:
             "--service-account-issuer=https://kubernetes.default.svc",
             f"--service-account-key-file={folder}/sa.key",
             f"--service-account-signing-key-file={folder}/sa.key",
-            # Its controller is not there to make the account that it waits for.
+            # Pods need this account, and the controller that would make it does not run.
             "--disable-admission-plugins=ServiceAccount",
         ],
     ]

@@ -1,4 +1,4 @@
-"""Labs for the tests of Calico, Multus and workloads: seed 000's, with parts changed."""
+"""Labs for the tests of Calico, Multus and workloads: the lab of seed 000 with changes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ SEED_BLOCKS = {
     "ip-10-0-2-200": ["10.244.97.0/24"],
     "ip-10-0-2-201": ["10.244.93.0/24"],
 }
-"""What seed 000's cluster claimed."""
+"""The blocks that the cluster of seed 000 claimed."""
 
 SEED: dict[str, Any] = {
     "machines": {"provider": "aws", "operatorCidrs": ["203.0.113.7/32"]},
@@ -54,12 +54,12 @@ SEED: dict[str, Any] = {
 
 
 def lab(**changed: Any) -> Lab:
-    """Seed 000's lab with top-level keys replaced."""
+    """The lab of seed 000 with some top-level keys replaced."""
     return Lab.model_validate({**SEED, **changed})
 
 
 def calico_lab(**calico: Any) -> Lab:
-    """Seed 000's lab with Calico's keys added or replaced."""
+    """The lab of seed 000 with some keys of `calico` added or replaced."""
     return lab(calico={**SEED["calico"], **calico})
 
 

@@ -1,4 +1,4 @@
-"""The CRDs of a Calico and Multus release as closed JSON schemas: a field they do not know is an error."""
+"""The CRDs of a Calico and Multus release as closed JSON schemas, in which an unknown field is an error."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ CALICO_FILES = ("v1_crd_projectcalico_org.yaml", "v3_projectcalico_org.yaml")
 
 
 def upstream(*parts: str) -> Path:
-    """A file of the upstream folder; skips the test where there is none."""
+    """A file of the upstream folder. Skips the test if there is none."""
     folder = os.environ.get("CNILAB_UPSTREAM")
     if not folder:
         pytest.skip("CNILAB_UPSTREAM is not set: the folder that holds calico-v3.32.1/ and multus-v4.3.0/")
@@ -38,7 +38,7 @@ def definitions() -> list[dict[str, Any]]:
 
 
 def objects(*parts: str) -> list[dict[str, Any]]:
-    """Every document of one upstream file."""
+    """Every document of an upstream file."""
     return _documents(upstream(*parts))
 
 
@@ -61,13 +61,13 @@ def _schemas() -> dict[tuple[str, str], dict[str, Any]]:
         spec = definition["spec"]
         for version in spec["versions"]:
             schema = _closed(version["schema"]["openAPIV3Schema"])
-            # Metadata is the API server's to check.
+            # The API server checks the metadata.
             schema["properties"]["metadata"] = {"type": "object", "required": ["name"]}
             found[f"{spec['group']}/{version['name']}", spec["names"]["kind"]] = schema
     return found
 
 
 def check(manifest: dict[str, Any]) -> None:
-    """Raises jsonschema.ValidationError where the object does not fit its CRD; KeyError where there is none."""
-    # Not jsonschema.validate: it would refuse the CRDs' own patterns, which are Go's.
+    """Raises jsonschema.ValidationError if the object does not match its CRD, and KeyError if it has none."""
+    # jsonschema.validate would refuse the CRDs' patterns, which are regular expressions of Go.
     jsonschema.Draft202012Validator(_schemas()[manifest["apiVersion"], manifest["kind"]]).validate(manifest)

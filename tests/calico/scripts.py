@@ -1,4 +1,4 @@
-"""Run a step's program here, as the remote command runs it on a node."""
+"""Runs a step's program on this computer, as the remote command runs it on a node."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def run_step(
     env: Mapping[str, str] | None = None,
     timeout: float = 120,
 ) -> subprocess.CompletedProcess[str]:
-    """The program whose one script is `<phase>.sh`; its state and lock are kept in `folder`."""
+    """A program with the one script `<phase>.sh`. Its state and its lock are in `folder`."""
     program = compose(phase, variables, files, [f"{phase}.sh"])
     environment = os.environ | {"CNI_LAB_STATE": str(folder / "state"), "CNI_LAB_LOCK": str(folder / "lock")}
     return subprocess.run(

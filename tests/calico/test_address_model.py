@@ -1,9 +1,10 @@
-"""No address is given twice: calico-ipam and host-local as they decide, on what our code reserves and writes.
+"""No address is given twice: a model of calico-ipam and host-local, with the reservation and files that our code makes.
 
-calico-ipam: libcalico-go/lib/ipam of Calico 3.32.1 (a block's addresses in the order of `Unallocated`, where a freed
-one goes to the end; a new block when a node's own are full; another node's where none is left and affinity is not
-strict). host-local: plugins/ipam/host-local of containernetworking/plugins 1.9.1 (round robin from the last one given,
-the gateway left out, its books by network name on each node's disk).
+calico-ipam: libcalico-go/lib/ipam of Calico 3.32.1. It gives a block's addresses in the order of `Unallocated`, at
+whose end it puts a released one. It claims a new block when the node's blocks are full, and borrows from another node
+when no block is left and affinity is not strict. host-local: plugins/ipam/host-local of containernetworking/plugins
+1.9.1. It goes round from the last address that it gave, leaves out the gateway, and has a list for each network on each
+node.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from tests.support.examples import examples
 
 @dataclass
 class CalicoIpam:
-    """One pool. `nodes` maps a node to its blocks, in the order it claimed them."""
+    """One pool. `nodes` maps a node to its blocks, in the order in which it claimed them."""
 
     blocks: list[IPv4Network]
     strict: bool
@@ -36,7 +37,7 @@ class CalicoIpam:
     reserved: list[IPv4Network] = field(default_factory=list)
 
     def assign(self, node: str, pick: int) -> IPv4Address | None:
-        """`pick` stands for what the node's name decides: which of the free blocks it claims."""
+        """`pick` decides which of the free blocks the node claims; in Calico the node's name decides it."""
         for block in self.nodes.get(node, []):
             if address := self._take(block):
                 return address
@@ -64,7 +65,7 @@ class CalicoIpam:
 
 @dataclass
 class HostLocal:
-    """One network's books on one node; they stay when its range becomes another."""
+    """The addresses that host-local has given on one node for one network. They stay when the range changes."""
 
     leases: set[IPv4Address] = field(default_factory=set)
     last: IPv4Address | None = None
@@ -84,7 +85,7 @@ class HostLocal:
 
 @dataclass(frozen=True)
 class Case:
-    """`steps`: what happens, as (kind, node, number); see `Cluster`."""
+    """`steps`: the events, as (kind, node, number); see `Cluster`."""
 
     lab: Lab
     strict: bool
@@ -92,7 +93,7 @@ class Case:
 
 
 class Cluster:
-    """The lab's cluster, from Calico's first pods on. `pods` maps an address to who gave it: at most one may."""
+    """The cluster of a lab. `pods` maps each address to the program that gave it, of which there may be only one."""
 
     def __init__(self, case: Case, *, reserving: bool) -> None:
         self.lab, self.reserving, self.collided = case.lab, reserving, False
@@ -103,8 +104,8 @@ class Cluster:
         self.books: dict[tuple[str, str], HostLocal] = {}
         self.blocks: dict[str, list[str]] = {}
         self.written: dict[str, dict[str, list[str]]] = {}
-        """The blocks of the last read that each node's files follow from."""
-        # blocks.sh: no node is without a block before anything follows from them.
+        """The blocks at the last read, from which each node's files follow."""
+        # As blocks.sh does: every node has a block before anything follows from the blocks.
         for number, node in enumerate(self.names):
             self.pod(node, number)
         for kind, number, pick in case.steps:
@@ -118,17 +119,17 @@ class Cluster:
             self.pods[address] = (by, node)
 
     def pod(self, node: str, pick: int) -> None:
-        """One that calico-ipam serves: Multus does not run on its node yet, or it is a tunnel's address."""
+        """An address from calico-ipam: for a pod on a node without Multus, or for a tunnel."""
         self._give(self.calico.assign(node, pick), "calico-ipam", node)
 
     def read(self, node: str, pick: int) -> None:
-        """blocks.sh and the reservation, of all nodes at once."""
+        """blocks.sh and the reservation, for all nodes at once."""
         self.blocks = {name: [str(block) for block in self.calico.nodes[name]] for name in self.names}
         if self.reserving:
             self.calico.reserved = [IPv4Network(cidr) for cidr in reserved(self.lab, self.blocks)]
 
     def files(self, node: str, pick: int) -> None:
-        """vacate.sh and files.sh on one node: pods in a range go, and come again where calico-ipam puts them."""
+        """vacate.sh and files.sh on one node. Pods in a range restart and get another address from calico-ipam."""
         if not self.blocks:
             return
         assert self.lab.multus is not None
@@ -146,7 +147,7 @@ class Cluster:
             self.pod(node, pick)
 
     def delegated(self, node: str, pick: int) -> None:
-        """A pod that Multus gives to one of the delegates."""
+        """A pod with an address from a delegate."""
         if node not in self.written:
             return
         assert self.lab.multus is not None
@@ -156,7 +157,7 @@ class Cluster:
         self._give(self._book(node, delegate.name).assign(first, last, gateway), delegate.name, node)
 
     def end(self, node: str, pick: int) -> None:
-        """Some pod ends."""
+        """A pod ends."""
         if self.pods:
             self.release(sorted(self.pods)[pick % len(self.pods)])
 
@@ -173,10 +174,10 @@ class Cluster:
 
 @st.composite
 def cases(draw: st.DrawFn) -> Case:
-    """Small blocks and pools: they are full after a few pods, and everything that can happen then happens."""
+    """Small blocks and pools, which are full after a few pods, so that every case occurs."""
     block_size = draw(st.integers(26, 29))
     count = draw(st.integers(1, 3))
-    # A block for every node, as the stack file's rules want, and few more.
+    # A block for every node, as the rules of the stack file demand, and few more.
     prefix = block_size - draw(st.integers((count - 1).bit_length(), 3))
     cuts = sorted(draw(st.lists(st.integers(1, 2 ** (32 - block_size) - 1), min_size=2, max_size=6, unique=True)))
     delegates = [
@@ -192,7 +193,7 @@ def cases(draw: st.DrawFn) -> Case:
     )
     kinds = st.sampled_from(["delegated", "delegated", "pod", "pod", "pod", "end", "files", "read"])
     where = (st.integers(0, 2), st.integers(0, 9))
-    # A few pods are there before the first read; borrowing begins when the pool is full, which takes longer.
+    # A few pods exist before the first read. Nodes borrow addresses when the pool is full, which takes longer.
     before = draw(st.lists(st.tuples(st.sampled_from(["pod", "end"]), *where), max_size=4))
     first = [("read", 0, 0), *(("files", n, 0) for n in draw(st.permutations(range(count))))]
     then = draw(st.lists(st.tuples(kinds, *where), min_size=20, max_size=80))
@@ -201,22 +202,22 @@ def cases(draw: st.DrawFn) -> Case:
 
 @examples(300)
 @given(cases())
-def test_no_address_is_given_by_both_once_the_reservation_stands(case: Case) -> None:
+def test_with_the_reservation_no_address_is_given_twice(case: Case) -> None:
     assert not Cluster(case, reserving=True).collided
 
 
-# Any case will do, not the smallest.
+# Any example will do, it need not be the smallest.
 SEARCH = settings(examples(5000), phases=[Phase.generate])
 
 
-def test_without_the_reservation_it_is() -> None:
-    """The same model finds the collision that the labs' original has."""
+def test_without_the_reservation_an_address_is_given_twice() -> None:
+    """The model finds the collision that the original labs have."""
     found = find(cases(), lambda case: Cluster(case, reserving=False).collided, settings=SEARCH)
     assert Cluster(found, reserving=False).collided and not Cluster(found, reserving=True).collided
 
 
-def test_with_the_lowest_block_instead_of_the_oldest_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A node's second block may have the lower address: the delegates would move there and leave their pods behind."""
+def test_with_the_lowest_block_instead_of_the_oldest_an_address_is_given_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A node's second block may have lower addresses. The delegates would move there, and their pods would not."""
 
     def lowest(held: Sequence[str], pool: Pool) -> IPv4Network | None:
         return min((block for block in map(IPv4Network, held) if block.subnet_of(pool.cidr)), default=None)
@@ -226,8 +227,8 @@ def test_with_the_lowest_block_instead_of_the_oldest_it_is(monkeypatch: pytest.M
     find(cases(), lambda case: Cluster(case, reserving=True).collided, settings=SEARCH)
 
 
-def test_the_model_reaches_what_it_is_about() -> None:
-    """Second blocks, borrowed addresses, delegates that are exhausted: each stands in some case."""
+def test_the_model_reaches_every_case() -> None:
+    """Second blocks, borrowed addresses and exhausted delegates each occur in some example."""
 
     def reached(case: Case, what: str) -> bool:
         cluster = Cluster(case, reserving=True)

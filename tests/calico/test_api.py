@@ -1,4 +1,4 @@
-"""Every object and both install scripts against a real API server of the pinned version."""
+"""Every object and both kinds of installation on a real API server of the pinned version."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ OPERATOR_SOURCES = ("v1_crd_projectcalico_org.yaml", "tigera-operator.yaml")
 
 @contextmanager
 def meanwhile(work: Callable[[], None]) -> Iterator[None]:
-    """What a controller would do, over and over while the block runs."""
+    """Do repeatedly what a controller would do, while the block runs."""
     stop = threading.Event()
 
     def loop() -> None:
@@ -66,7 +66,7 @@ def environment(cluster: Cluster) -> dict[str, str]:
 
 
 def roll_out_operator(cluster: Cluster) -> None:
-    """As if its one pod ran."""
+    """Set the status as if its one pod ran."""
     status = {
         "observedGeneration": 99,
         "replicas": 1,
@@ -81,7 +81,7 @@ def roll_out_operator(cluster: Cluster) -> None:
 
 @pytest.fixture(scope="session")
 def operator(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Cluster:
-    """The API with Calico's operator installed by the script itself."""
+    """The API with Calico's operator, installed by the script."""
     folder = tmp_path_factory.mktemp("operator")
     with meanwhile(lambda: roll_out_operator(cluster)):
         done = install(cluster, folder, "operator", OPERATOR_SOURCES)
@@ -94,8 +94,8 @@ def operator(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Clus
 
 
 @pytest.mark.parametrize("kind", ["operator", "manifest"])
-def test_an_api_that_is_not_calicos_is_said_to_be_at_once(cluster: Cluster, tmp_path: Path, kind: str) -> None:
-    """First of all tests here: nothing of Calico is in the API yet."""
+def test_an_api_of_another_project_is_refused_at_once(cluster: Cluster, tmp_path: Path, kind: str) -> None:
+    """This test runs first: the API has nothing of Calico yet."""
     assert cluster.kubectl("get", "crd", "--output", "name").stdout == "", "run this file from its beginning"
     begin = time.monotonic()
     variables = blocks_variables(INSTALL=kind, TIMEOUT_SECONDS="900")
@@ -106,7 +106,7 @@ def test_an_api_that_is_not_calicos_is_said_to_be_at_once(cluster: Cluster, tmp_
 
 
 @pytest.mark.timeout(600)
-def test_the_operator_installs_twice_and_an_altered_manifest_not_at_all(operator: Cluster, tmp_path: Path) -> None:
+def test_the_operator_installs_twice_and_an_altered_manifest_is_refused(operator: Cluster, tmp_path: Path) -> None:
     with meanwhile(lambda: roll_out_operator(operator)):
         again = install(operator, tmp_path, "operator", OPERATOR_SOURCES)
     assert again.returncode == 0, again.stderr
@@ -118,7 +118,7 @@ def test_the_operator_installs_twice_and_an_altered_manifest_not_at_all(operator
 
 
 @pytest.mark.parametrize("name", VARIETY)
-def test_the_api_takes_every_object(operator: Cluster, name: str) -> None:
+def test_the_api_accepts_every_object(operator: Cluster, name: str) -> None:
     spec = VARIETY[name]
     made = custom_objects(spec)
     operator.create(*made)
@@ -146,14 +146,14 @@ def _within(wanted: Any, found: Any) -> bool:
     )
 
 
-def test_the_api_refuses_a_field_it_does_not_know(operator: Cluster) -> None:
+def test_the_api_refuses_an_unknown_field(operator: Cluster) -> None:
     wrong = manifests.installation(lab())
     wrong["spec"]["calicoNetwork"]["containerIpForwarding"] = "Enabled"
     with pytest.raises(AssertionError, match=r"unknown field .*containerIpForwarding"):
         operator.create(wrong)
 
 
-def test_a_mode_switch_is_taken_and_another_cidr_refused(operator: Cluster) -> None:
+def test_another_mode_is_accepted_and_another_cidr_is_refused(operator: Cluster) -> None:
     def pools(**keys: Any) -> dict[str, Any]:
         keys = {"cidr": "10.244.0.0/16", "encapsulation": "None"} | keys
         spec = calico_lab(install="manifest", bgp="Enabled", pools=[pool("p", keys.pop("cidr"), **keys)])
@@ -174,13 +174,13 @@ def test_a_mode_switch_is_taken_and_another_cidr_refused(operator: Cluster) -> N
 
 
 def apply(cluster: Cluster, *made: dict[str, Any]) -> None:
-    """As Pulumi's provider does: server-side, one manager, unknown fields refused."""
+    """Apply as Pulumi's provider does: server-side, with one field manager, refusing unknown fields."""
     options = ("--server-side", "--force-conflicts", "--field-manager=test", "--validate=strict")
     cluster.kubectl("apply", *options, "-f", "-", stdin="\n---\n".join(json.dumps(manifest) for manifest in made))
 
 
-def test_the_installation_takes_every_mode_of_every_pool(operator: Cluster) -> None:
-    """By the operator the pools are fields of one object: each turns by itself, in place."""
+def test_the_installation_accepts_every_mode_of_every_pool(operator: Cluster) -> None:
+    """With the operator, the pools are fields of one object, and each changes by itself and in place."""
     cidrs = {"first": "10.244.0.0/24", "second": "10.244.128.0/24"}
 
     def installation(*words: str) -> dict[str, Any]:
@@ -208,8 +208,8 @@ def test_the_installation_takes_every_mode_of_every_pool(operator: Cluster) -> N
         operator.kubectl("delete", "installation", "default", "--wait=false")
 
 
-def test_route_reflectors_are_marked_and_unmarked(operator: Cluster) -> None:
-    """Patches of Nodes that kubelets own: what is theirs stays, and ours goes with the last apply."""
+def test_route_reflectors_are_labelled_and_unlabelled(operator: Cluster) -> None:
+    """Patches of Nodes that belong to kubelets: kubelet's fields stay, and ours go with the last apply."""
     spec = VARIETY["reflectors"]
     names = sorted(manifests.route_reflectors(spec))
     own = {"kubernetes.io/os": "linux"}
@@ -235,7 +235,7 @@ def test_route_reflectors_are_marked_and_unmarked(operator: Cluster) -> None:
         operator.kubectl("delete", "nodes", *names)
 
 
-def test_multus_and_its_rights(operator: Cluster) -> None:
+def test_multus_and_its_permissions(operator: Cluster) -> None:
     spec = lab()
     assert spec.multus is not None
     operator.create(
@@ -291,7 +291,7 @@ def affinity(name: str, node: str, cidr: str, **changed: str) -> dict[str, Any]:
 
 @pytest.fixture
 def served(operator: Cluster) -> Iterator[Cluster]:
-    """The seed's nodes, Ready, with Calico up in None mode and no block yet."""
+    """The nodes of the seed, Ready, with Calico running in mode None and no block yet."""
     spec = calico_lab(bgp="Enabled", pools=[pool("default-ipv4-ippool", "10.244.0.0/16", encapsulation="None")])
     nodes = [{"apiVersion": "v1", "kind": "Node", "metadata": {"name": node}} for node in SEED_BLOCKS]
     parts = [
@@ -327,7 +327,7 @@ def _status(cluster: Cluster, what: str, status: dict[str, Any]) -> None:
     cluster.kubectl("patch", what, "--subresource=status", "--type=merge", "-p", json.dumps({"status": status}))
 
 
-def test_blocks_are_read_and_nothing_else_is_printed(served: Cluster, tmp_path: Path) -> None:
+def test_only_the_blocks_are_printed(served: Cluster, tmp_path: Path) -> None:
     served.create(
         *(affinity(f"b{i}", node, blocks[0]) for i, (node, blocks) in enumerate(SEED_BLOCKS.items())),
         affinity("second", "ip1001100", "10.244.53.0/24"),
@@ -337,7 +337,7 @@ def test_blocks_are_read_and_nothing_else_is_printed(served: Cluster, tmp_path: 
         affinity("six", "ip1001100", "fd00::/122"),
         affinity("stranger", "elsewhere", "10.244.57.0/24"),
     )
-    # The API's times are whole seconds. Its address is the lowest, and the delegates stay where they are.
+    # The API's times are whole seconds. The new block has the lowest addresses, and the delegates keep their block.
     time.sleep(1.1)
     served.create(affinity("later", "ip1001100", "10.244.5.0/24"))
     done = run_step(tmp_path, "blocks", blocks_variables(), env=environment(served))
@@ -359,7 +359,7 @@ def test_a_node_without_a_block_gets_one_by_a_short_lived_pod(served: Cluster, t
                 seen[node] = claim
                 time.sleep(0.2)
                 served.create(affinity(f"claimed-{node}", node, SEED_BLOCKS[node][0]))
-            # What a kubelet does with a pod that is to be deleted.
+            # A kubelet does this with a pod that is being deleted.
             if claim["metadata"].get("deletionTimestamp"):
                 gone = ("delete", "pod", claim["metadata"]["name"], "--force", "--grace-period=0")
                 served.kubectl("-n", "kube-system", *gone, check=False)
@@ -375,7 +375,7 @@ def test_a_node_without_a_block_gets_one_by_a_short_lived_pod(served: Cluster, t
     assert served.read("-n", "kube-system", "pods")["items"] == []
 
 
-def test_a_calico_that_is_not_available_is_said_to_be(served: Cluster, tmp_path: Path) -> None:
+def test_a_calico_that_is_not_available_is_reported(served: Cluster, tmp_path: Path) -> None:
     condition = {"type": "Degraded", "status": "True", "reason": "PodFailure", "message": "image cannot be pulled",
                  "lastTransitionTime": "2026-01-01T00:00:00Z", "observedGeneration": 1}  # fmt: skip
     _status(served, "tigerastatus/apiserver", {"conditions": [condition]})

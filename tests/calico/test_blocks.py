@@ -1,4 +1,4 @@
-"""Blocks as read from a cluster, and the addresses that follow."""
+"""Blocks as they are read from a cluster, and the addresses that follow from them."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from tests.calico.labs import SEED_BLOCKS, VARIETY, lab, pool
 from tests.support.examples import examples
 
 
-def test_blocks_read_back() -> None:
+def test_printed_blocks_are_read() -> None:
     assert parse_blocks(json.dumps(SEED_BLOCKS), SEED_BLOCKS) == SEED_BLOCKS
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "printed no JSON"),
-        ("Warning: something\n{}", "printed no JSON"),
-        ("[]", "printed no JSON"),
+        ("", "must print JSON"),
+        ("Warning: something\n{}", "must print JSON"),
+        ("[]", "must print JSON"),
         ('{"a": ["10.244.0.0/24"]}', "no blocks were read for b"),
-        ('{"a": "10.244.0.0/24", "b": []}', "node a: want a list"),
+        ('{"a": "10.244.0.0/24", "b": []}', "the blocks of node a must be a list"),
         ('{"a": ["10.244.0.7/24"], "b": []}', "has host bits set"),
     ],
 )
@@ -34,7 +34,7 @@ def test_other_output_is_refused(text: str, message: str) -> None:
         parse_blocks(text, ["a", "b"])
 
 
-def test_ranges_of_the_seed() -> None:
+def test_the_ranges_of_the_seed() -> None:
     spec = lab()
     assert spec.multus is not None
     net, default = spec.multus.delegates
@@ -48,9 +48,9 @@ def test_ranges_of_the_seed() -> None:
     )
 
 
-def test_reservation_of_the_seed() -> None:
+def test_the_reservation_of_the_seed() -> None:
     cidrs = reserved(lab(), SEED_BLOCKS)
-    # 6 CIDRs for .50-.100 and 8 for .150-.250 in each of three blocks.
+    # 6 CIDRs for .50 to .100 and 8 for .150 to .250, in each of three blocks.
     assert len(cidrs) == 3 * (6 + 8)
     assert cidrs[:6] == [
         "10.244.6.50/31",
@@ -63,7 +63,7 @@ def test_reservation_of_the_seed() -> None:
 
 
 def test_a_node_without_a_block_is_named() -> None:
-    with pytest.raises(ValueError, match=r"delegate net-calico: node ip1001100 holds no block of pool default-ipv4"):
+    with pytest.raises(ValueError, match=r"delegate net-calico: node ip1001100 has no block of pool default-ipv4"):
         reserved(lab(), {**SEED_BLOCKS, "ip1001100": ["172.16.0.0/24"]})
 
 
@@ -73,7 +73,7 @@ def test_a_block_too_small_is_named() -> None:
         reserved(lab(), small)
 
 
-def test_pools_that_every_node_must_hold_a_block_of() -> None:
+def test_the_pools_in_which_every_node_must_have_a_block() -> None:
     assert [p.name for p in claimed_pools(lab())] == ["default-ipv4-ippool"]
     assert [p.name for p in claimed_pools(VARIETY["cross-node"])] == ["first"]
     partial = lab(
@@ -84,8 +84,8 @@ def test_pools_that_every_node_must_hold_a_block_of() -> None:
 
 @examples(60)
 @given(data=st.data(), block_size=st.integers(23, 28))
-def test_no_address_is_both_ours_and_calicos(data: st.DataObject, block_size: int) -> None:
-    """Over block sizes, ranges and allocation orders: what host-local may give, calico-ipam may not, and back."""
+def test_no_address_is_both_a_delegates_and_calicos(data: st.DataObject, block_size: int) -> None:
+    """For any block size, ranges and order: an address is given by host-local or by calico-ipam, never by both."""
     size = 2 ** (32 - block_size)
     cuts = sorted(data.draw(st.lists(st.integers(1, size - 1), min_size=4, max_size=4, unique=True)))
     claimed = data.draw(st.lists(st.integers(0, 2 ** (block_size - 16) - 1), min_size=1, max_size=4, unique=True))

@@ -1,4 +1,4 @@
-"""Calico's objects: exact, and as the release's CRDs want them."""
+"""Calico's objects, exactly, and against the CRDs of the release."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.calico.labs import VARIETY, calico_lab, lab, pool
 
 
 def custom_objects(lab: Lab) -> list[dict[str, Any]]:
-    """Every custom object that the component may make of a lab."""
+    """Every custom object that the component may make for a lab."""
     settings = [
         manifests.felix_configuration(lab),
         manifests.bgp_configuration(lab),
@@ -32,7 +32,7 @@ def custom_objects(lab: Lab) -> list[dict[str, Any]]:
     return own + [m for m in settings if m is not None]
 
 
-def test_installation_of_seed_000() -> None:
+def test_the_installation_of_seed_000() -> None:
     assert manifests.installation(lab()) == {
         "apiVersion": "operator.tigera.io/v1",
         "kind": "Installation",
@@ -63,7 +63,7 @@ def test_installation_of_seed_000() -> None:
 
 
 @pytest.mark.parametrize("name", VARIETY)
-def test_every_object_fits_its_definition(name: str) -> None:
+def test_every_object_matches_its_definition(name: str) -> None:
     made = custom_objects(VARIETY[name])
     assert made
     for manifest in made:
@@ -87,7 +87,7 @@ def test_the_schema_check_refuses_an_unknown_field() -> None:
         ("None", "Never", "Never"),
     ],
 )
-def test_pool_modes_by_manifest(encapsulation: str, ipip: str, vxlan: str) -> None:
+def test_the_modes_of_a_pool_by_manifest(encapsulation: str, ipip: str, vxlan: str) -> None:
     spec = calico_lab(install="manifest", pools=[pool("p", "10.244.0.0/16", encapsulation=encapsulation)])
     made = manifests.ip_pools(spec)["p"]
     assert made["apiVersion"] == "crd.projectcalico.org/v1"
@@ -110,7 +110,7 @@ def test_autodetection(calico: dict[str, Any], by_operator: dict[str, Any], by_m
 
 
 @pytest.mark.parametrize("ipam", ["Calico", "HostLocal"])
-def test_bird_knows_pod_cidrs_where_there_are_no_blocks(ipam: str) -> None:
+def test_bird_uses_pod_cidrs_if_there_are_no_blocks(ipam: str) -> None:
     spec = calico_lab(
         install="manifest", bgp="Enabled", ipam=ipam, pools=[pool("p", "10.244.0.0/16", encapsulation="None")]
     )
@@ -118,7 +118,7 @@ def test_bird_knows_pod_cidrs_where_there_are_no_blocks(ipam: str) -> None:
     assert ({"name": "USE_POD_CIDR", "value": "true"} in container["env"]) == (ipam == "HostLocal")
 
 
-def test_a_lab_that_sets_nothing_leaves_the_settings_alone() -> None:
+def test_a_lab_with_defaults_changes_no_settings() -> None:
     spec = lab()
     assert manifests.felix_configuration(spec) is None
     assert manifests.bgp_configuration(spec) is None
@@ -141,7 +141,7 @@ def test_route_reflectors_switch_the_mesh_off() -> None:
     assert nodes["ip-10-0-2-200"]["metadata"]["labels"] == {"cni-lab/route-reflector": "true"}
 
 
-def test_settings_are_stored_objects_where_no_calico_api_server_runs() -> None:
+def test_settings_are_stored_objects_without_calicos_api_server() -> None:
     spec = VARIETY["manifest-vxlan"]
     kinds = {m["kind"]: m["apiVersion"] for m in custom_objects(spec)}
     assert kinds == {
@@ -152,7 +152,7 @@ def test_settings_are_stored_objects_where_no_calico_api_server_runs() -> None:
     }
 
 
-def test_patches_name_what_the_upstream_manifest_has() -> None:
+def test_the_patches_match_the_upstream_manifest() -> None:
     for name in ("manifest-bird", "manifest-vxlan"):
         spec = VARIETY[name]
         upstream = schemas.objects("calico-v3.32.1", manifests.upstream_manifest(spec))
@@ -164,7 +164,7 @@ def test_patches_name_what_the_upstream_manifest_has() -> None:
         assert set(manifests.config_patch(spec)["data"]) <= set(config)
 
 
-def test_cni_configuration_by_manifest_is_upstreams_with_forwarding() -> None:
+def test_the_cni_configuration_by_manifest_is_upstreams_with_forwarding() -> None:
     spec = VARIETY["manifest-bird"]
     [config] = [o for o in schemas.objects("calico-v3.32.1", "calico.yaml") if o["kind"] == "ConfigMap"]
     theirs = json.loads(config["data"]["cni_network_config"].replace("__CNI_MTU__", "0"))
@@ -173,7 +173,7 @@ def test_cni_configuration_by_manifest_is_upstreams_with_forwarding() -> None:
     assert ours == theirs
 
 
-def test_files_are_yaml_that_reads_back() -> None:
+def test_the_files_are_valid_yaml() -> None:
     spec = VARIETY["manifest-vxlan"]
     for document in (manifests.kustomization(spec), manifests.node_patch(spec), manifests.config_patch(spec)):
         assert yaml.safe_load(yaml.safe_dump(document, sort_keys=False)) == document

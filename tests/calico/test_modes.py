@@ -1,4 +1,4 @@
-"""Switches of a live lab, as the difference of two plans: what moves is the pool's word, the rules, and what must."""
+"""Changes of a live lab, as the difference of two plans: only what depends on the change differs."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ HOSTS = {"lab-cluster-control1-init", "lab-cluster-worker1-prepare", "lab-cluste
 
 
 def cross_node(*words: str, **calico: Any) -> Graph:
-    """cross-node's plan with other words for its two pools."""
+    """The plan of cross-node with other encapsulations of its two pools."""
     lab = source("cross-node")
     lab["calico"] |= calico
     for pool, word in zip(lab["calico"]["pools"], words, strict=False):
@@ -30,8 +30,8 @@ def cross_node(*words: str, **calico: Any) -> Graph:
 
 
 @pytest.mark.parametrize(("before", "after"), list(permutations(["None", "VXLAN", "IPIP"], 2)))
-def test_every_switch_of_one_pool_of_two(before: str, after: str) -> None:
-    """The second pool stays None: its packets still go out as they are, and its rule stays."""
+def test_every_change_of_one_pool_of_two(before: str, after: str) -> None:
+    """The second pool stays None, so its packets have no tunnel and its ingress rule stays."""
     old, new = cross_node(before), cross_node(after)
     added, removed, changed = differences(old, new)
     pods = "lab-network-pods-default-ipv4-ippool"
@@ -49,8 +49,8 @@ def test_every_switch_of_one_pool_of_two(before: str, after: str) -> None:
 
 
 @pytest.mark.parametrize(("before", "after"), [("Always", "Never"), ("Never", "Always")])
-def test_by_manifest_a_switch_is_the_pool_itself(before: str, after: str) -> None:
-    """packet-life: IPIP and back, without an operator."""
+def test_by_manifest_the_pool_itself_changes(before: str, after: str) -> None:
+    """packet-life: to IPIP and back, without an operator."""
     words = {"Always": "IPIP", "Never": "None"}
 
     def plan(mode: str) -> Graph:
@@ -70,7 +70,7 @@ def test_by_manifest_a_switch_is_the_pool_itself(before: str, after: str) -> Non
     assert changed == {pool.name, "lab-cluster-control1-init", "lab-cluster-worker1-prepare"}
 
 
-def test_a_switch_leaves_the_delegates_the_networks_and_the_pods_alone() -> None:
+def test_a_change_of_mode_keeps_delegates_networks_and_pods() -> None:
     lab = source("cfos-egress")
     before = run_lab(lab)
     lab["calico"]["pools"][0]["encapsulation"] = "VXLANCrossSubnet"
@@ -80,7 +80,7 @@ def test_a_switch_leaves_the_delegates_the_networks_and_the_pods_alone() -> None
     assert changed == {"lab-calico-installation"}
 
 
-def test_a_mtu_of_the_stack_file_moves_in_calico_and_in_every_delegate() -> None:
+def test_the_mtu_of_the_stack_file_reaches_calico_and_every_delegate() -> None:
     lab = source("cfos-egress")
     before = run_lab(lab)
     lab["calico"]["mtu"] = 1400
@@ -91,8 +91,8 @@ def test_a_mtu_of_the_stack_file_moves_in_calico_and_in_every_delegate() -> None
 
 
 @pytest.mark.parametrize("stack", ["cfos-egress", "local"])
-def test_a_narrower_network_moves_pods_tunnels_delegates_and_bridges(stack: str) -> None:
-    """On EC2 and elsewhere: what a node's own interface says is not what the network behind it carries."""
+def test_the_mtu_of_the_network_reaches_pods_tunnels_delegates_and_bridges(stack: str) -> None:
+    """On EC2 and elsewhere: the network may carry less than the MTU of a node's interface."""
     lab = source(stack)
     lab["network"] = lab.get("network", {}) | {"mtu": 1400}
     spec = parse_lab(lab)
@@ -111,7 +111,7 @@ def test_a_narrower_network_moves_pods_tunnels_delegates_and_bridges(stack: str)
     assert delegates.network_config(spec, spec.networks[0])["mtu"] == 1280
 
 
-def test_wireguard_is_felix_a_rule_and_a_module() -> None:
+def test_wireguard_changes_felix_an_ingress_rule_and_a_module() -> None:
     added, removed, changed = differences(cross_node("None"), cross_node("None", wireguard=True))
     assert added == {"lab-calico-felix", "lab-network-wireguard"}
     assert removed == set() and changed == HOSTS
@@ -119,7 +119,7 @@ def test_wireguard_is_felix_a_rule_and_a_module() -> None:
 
 
 def test_route_reflectors_come_and_go_without_a_gap() -> None:
-    """The mesh goes when the peers stand; both stay where they are until then."""
+    """The mesh is switched off when the peers exist, and not before."""
     reflected = cross_node("None", routeReflectors=["control1", "worker1"])
     added, removed, changed = differences(cross_node("None"), reflected)
     assert added == {
@@ -138,7 +138,7 @@ def test_route_reflectors_come_and_go_without_a_gap() -> None:
         assert reflected.waits(peer, node)
 
 
-def test_another_pool_is_read_for_blocks_again_and_makes_its_rule() -> None:
+def test_with_another_pool_the_blocks_are_read_again() -> None:
     lab = source("cross-node")
     whole = run_lab(lab)
     lab["calico"]["pools"] = lab["calico"]["pools"][:1]
@@ -168,7 +168,7 @@ def many(nodes: int, networks: int, delegates: int) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(("networks", "delegates"), [(1, 1), (20, 20)])
-def test_node_files_cost_one_connection_a_node(networks: int, delegates: int) -> None:
+def test_node_files_need_one_connection_for_each_node(networks: int, delegates: int) -> None:
     graph = run_lab(many(6, networks, delegates))
     steps = [s for s in graph.of_type(STEP) if s.inputs["phase"] == "files"]
     assert sorted(s.inputs["node"] for s in steps) == [f"n{i}" for i in range(6)]

@@ -1,4 +1,4 @@
-"""Pods in a delegate's range, against a real API server and with a node's own rights."""
+"""Pods in a delegate's range, on a real API server and with a node's own permissions."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_pods_outside_the_ranges_and_those_with_a_lease_stay(node: Cluster, tmp_
     assert len(node.read("pods")["items"]) == 3
 
 
-def test_the_systems_and_the_labs_own_pods_are_restarted(node: Cluster, tmp_path: Path) -> None:
+def test_pods_of_the_system_and_of_the_lab_are_restarted(node: Cluster, tmp_path: Path) -> None:
     pod(node, "kube-system", "coredns", "10.244.97.150", owner="ReplicaSet")
     pod(node, "default", "ours", "10.244.97.250", owner="ReplicaSet", metadata={"labels": {"cni-lab/workload": "w"}})
     pod(node, "default", "other-range", "10.244.97.101")
@@ -82,7 +82,7 @@ def test_the_systems_and_the_labs_own_pods_are_restarted(node: Cluster, tmp_path
 
 
 @pytest.mark.parametrize(("namespace", "owner"), [("default", "ReplicaSet"), ("default", ""), ("kube-system", "")])
-def test_a_pod_that_is_not_ours_to_restart_is_named(node: Cluster, tmp_path: Path, namespace: str, owner: str) -> None:
+def test_a_pod_that_must_not_be_restarted_is_named(node: Cluster, tmp_path: Path, namespace: str, owner: str) -> None:
     pod(node, "kube-system", "coredns", "10.244.97.51", owner="ReplicaSet")
     pod(node, namespace, "precious", "10.244.97.60", owner=owner)
     done = vacate(node, tmp_path)
@@ -92,7 +92,7 @@ def test_a_pod_that_is_not_ours_to_restart_is_named(node: Cluster, tmp_path: Pat
 
 
 def test_a_lease_of_another_delegate_does_not_count(node: Cluster, tmp_path: Path) -> None:
-    """A range that was net-calico's yesterday is default-calico's today: its host-local knows nothing of the pod."""
+    """If a range moves from net-calico to default-calico, host-local does not know the pod under its new network."""
     pod(node, "default", "old", "10.244.97.60")
     (tmp_path / "leases" / "net-calico").mkdir(parents=True)
     (tmp_path / "leases" / "net-calico" / "10.244.97.60").write_text("id")
@@ -100,7 +100,7 @@ def test_a_lease_of_another_delegate_does_not_count(node: Cluster, tmp_path: Pat
     assert done.returncode == 1 and "default/old" in done.stderr
 
 
-def test_an_api_that_does_not_answer_is_no_empty_list(node: Cluster, tmp_path: Path) -> None:
+def test_an_api_that_does_not_answer_is_not_an_empty_list(node: Cluster, tmp_path: Path) -> None:
     broken = tmp_path / "kubelet.conf"
     broken.write_text(node.node_kubeconfig.read_text().replace("127.0.0.1:", "127.0.0.1:1"))
     other = Cluster(node.kubectl_path, node.kubeconfig, broken)

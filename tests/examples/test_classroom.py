@@ -1,4 +1,4 @@
-"""The example that shares the lab with another program plans, two labs side by side, and keeps to the policy."""
+"""The example program can be planned, makes separate labs, and keeps to the policy."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def classroom(students: dict[str, str], *, dry_run: bool = True) -> Deployment:
     return run_program(program, project="classroom", stack="spring", config=config, dry_run=dry_run, invoke=invoke)
 
 
-def test_each_student_has_a_lab_and_none_meets_another() -> None:
+def test_each_student_has_a_lab_apart_from_the_others() -> None:
     made = classroom(STUDENTS)
     labs = [r for r in made.resources if r.type == "cnilab:index:Lab"]
     assert [lab.name for lab in labs] == ["ada", "grace"]
@@ -47,7 +47,7 @@ def test_each_student_has_a_lab_and_none_meets_another() -> None:
     assert made.outputs["kubeconfigs"] == "<secret>" or set(made.outputs["kubeconfigs"].values()) == {"<secret>"}
 
 
-def test_it_keeps_to_the_policy_and_its_graph_has_no_cycle() -> None:
+def test_the_example_keeps_to_the_policy_and_has_no_cycle() -> None:
     made = classroom(STUDENTS)
     assert [str(violation) for violation in violations(made)] == []
     assert Graph.of(made.to_json()["resources"]).wave_count > 3

@@ -1,4 +1,4 @@
-"""CNI configurations, against the seeds' own text."""
+"""CNI configurations, against the text of the seeds."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ def _delegate(spec: Lab, index: int, start: str, end: str) -> dict[str, Any]:
     )
 
 
-def test_net_calico_is_the_seeds() -> None:
+def test_net_calico_is_as_in_the_seeds() -> None:
     assert _delegate(lab(), 0, "150", "250") == json.loads(NET_CALICO)
 
 
@@ -125,8 +125,8 @@ def test_default_calico_has_its_routes_and_no_default_route() -> None:
     }
 
 
-def test_multus_is_the_seeds_but_for_its_mends() -> None:
-    """A cniVersion; no delegates, which clusterNetwork would make void; a known log level; our own kubeconfig."""
+def test_multus_is_as_in_the_seeds_except_for_corrections() -> None:
+    """A cniVersion, no delegates (clusterNetwork overrides them), a valid log level, and our own kubeconfig."""
     spec = lab()
     assert spec.multus is not None
     seed = json.loads(MULTUS)
@@ -135,13 +135,13 @@ def test_multus_is_the_seeds_but_for_its_mends() -> None:
     assert delegates.multus_config(spec.multus) == seed
 
 
-def test_bridge_is_the_seeds() -> None:
+def test_the_bridge_is_as_in_the_seeds() -> None:
     spec = lab()
     [network] = spec.networks
     assert delegates.network_config(spec, network) == json.loads(CFOS)
 
 
-def test_forwarding_and_mtu_stand_in_the_delegate() -> None:
+def test_forwarding_and_mtu_are_in_the_delegate() -> None:
     assert _delegate(calico_lab(containerIPForwarding="Disabled"), 0, "150", "250")["container_settings"] == {
         "allow_ip_forwarding": False
     }
@@ -251,14 +251,14 @@ def test_networks_of_every_kind(network: dict[str, Any], config: dict[str, Any])
     assert delegates.network_config(spec, spec.networks[0]) == {"cniVersion": "0.3.1", "name": "net"} | config
 
 
-def test_plugins_are_all_that_the_configurations_name() -> None:
+def test_the_plugins_are_those_of_all_configurations() -> None:
     assert delegates.plugins(lab()) == ["bridge", "calico", "host-local", "multus"]
     chain = {"plugins": [{"type": "macvlan", "ipam": {"type": "static"}}, {"type": "tuning"}], "ipam": 7}
     spec = lab(networks=[{"name": "chain", "type": "custom", "config": chain}])
     assert delegates.plugins(spec) == ["calico", "host-local", "macvlan", "multus", "static", "tuning"]
 
 
-def test_attachments_carry_the_configuration_as_text_and_delegates_none() -> None:
+def test_attachments_have_the_configuration_as_text_and_delegates_have_none() -> None:
     made = attachments(lab())
     assert list(made) == ["kube-system/net-calico", "kube-system/default-calico", "default/cfosdefaultcni5"]
     assert "spec" not in made["kube-system/net-calico"]

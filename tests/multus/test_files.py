@@ -1,4 +1,4 @@
-"""The node files on a real host: systemd, sshd, CRI-O, and the real Multus where it is at hand."""
+"""The node files on a real host with systemd, sshd, CRI-O, and the real Multus if it is available."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from components.spec.models import Lab
 from tests.calico.labs import SEED, SEED_BLOCKS, lab
 from tests.node.conftest import BAKED_IMAGE, Host, Hosts
 
-# One worker for all tests on real hosts: they share a network.
+# One test worker for all tests on real hosts, because they share a network.
 pytestmark = pytest.mark.xdist_group("hosts")
 
 NODE = "ip-10-0-2-200"
-# Stands in for a plugin whose binary is not here: it answers the one question CRI-O asks before it takes a file.
+# In place of a plugin that is not available: it answers the one request that CRI-O makes before it uses a file.
 STAND_IN = """#!/bin/sh
 echo '{"cniVersion":"0.3.1","supportedVersions":["0.3.0","0.3.1","0.4.0","1.0.0"]}'
 """
@@ -37,7 +37,7 @@ CALICO_CONFLIST = {
 
 
 def node_files(spec: Lab) -> list[File]:
-    """What the component writes, with the seed's blocks and a kubeconfig of no cluster."""
+    """The files that the component writes, with the blocks of the seed and a kubeconfig of no cluster."""
     assert spec.multus is not None
     files = []
     for delegate in spec.multus.delegates:
@@ -58,7 +58,7 @@ def program(spec: Lab, **changed: str) -> str:
 
 @pytest.fixture(scope="module")
 def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
-    """A machine with CRI-O running on what Calico and Multus leave behind on a node."""
+    """A machine with CRI-O and with the files that Calico and Multus leave on a node."""
     maker = Hosts(tmp_path_factory.mktemp("ssh"))
     try:
         made = maker.make("files", 231, image=BAKED_IMAGE)
@@ -102,7 +102,7 @@ def clean(host: Host) -> None:
     host.read("rm -rf /etc/cni/multus /etc/cni/net.d/00-multus.conf /var/lib/cni-lab")
 
 
-def test_crio_takes_up_multus_and_a_second_run_changes_nothing(host: Host) -> None:
+def test_crio_uses_multus_and_a_second_run_changes_nothing(host: Host) -> None:
     clean(host)
     done = host.run(program(lab()))
     assert done.returncode == 0, done.stderr
@@ -119,15 +119,15 @@ def test_crio_takes_up_multus_and_a_second_run_changes_nothing(host: Host) -> No
     assert host.read("stat -c '%n %i %Y' /etc/cni/multus/net.d/* /etc/cni/net.d/*") == before
 
 
-def test_crio_that_said_so_long_ago_is_asked_again(host: Host) -> None:
-    """The journal may be gone by the next run, and CRI-O says nothing while no file moves."""
+def test_crio_is_asked_again_if_the_journal_is_gone(host: Host) -> None:
+    """The journal may be gone at the next run, and CRI-O logs nothing while no file changes."""
     host.run(program(lab()))
     host.read("journalctl --rotate && journalctl --vacuum-time=1s")
     done = host.run(program(lab()))
     assert done.returncode == 0, done.stderr
 
 
-def test_a_file_no_longer_wanted_goes_and_a_foreign_one_stays(host: Host) -> None:
+def test_an_old_file_is_removed_and_a_foreign_one_stays(host: Host) -> None:
     clean(host)
     host.run(program(lab()))
     host.read("echo '{}' >/etc/cni/multus/net.d/zz-foreign.conf")
@@ -145,7 +145,7 @@ def test_a_file_no_longer_wanted_goes_and_a_foreign_one_stays(host: Host) -> Non
     }
 
 
-def test_a_run_killed_anywhere_leaves_whole_files_and_the_next_completes(host: Host) -> None:
+def test_a_killed_run_leaves_whole_files_and_the_next_run_completes(host: Host) -> None:
     chance = random.Random(7)
     for _ in range(8):
         clean(host)
@@ -179,7 +179,7 @@ def test_a_file_that_crio_skips_is_named_with_the_reason(host: Host) -> None:
         host.read("mv /opt/cni/multus.away /opt/cni/bin/multus")
 
 
-def test_a_file_that_sorts_before_ours_is_found_out(host: Host) -> None:
+def test_a_file_that_sorts_before_ours_is_reported(host: Host) -> None:
     clean(host)
     first = {"name": "other", "cniVersion": "0.3.1", "type": "bridge", "ipam": {"type": "host-local"}}
     assert host.shell("cat >/etc/cni/net.d/00-aaa.conf", json.dumps(first)).returncode == 0

@@ -1,4 +1,4 @@
-"""Multus' objects, against its release's manifest."""
+"""Multus' objects, against the manifest of the release."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def _upstream(kind: str) -> dict[str, Any]:
     return copy.deepcopy(found)
 
 
-def test_the_daemonset_is_the_releases_but_for_its_mends() -> None:
+def test_the_daemonset_is_the_releases_except_for_corrections() -> None:
     """A pinned image instead of a moving tag, our configuration instead of `auto`, and a priority."""
     theirs, ours = _upstream("DaemonSet"), manifests.daemon_set(_multus())
     pod = theirs["spec"]["template"]["spec"]
@@ -51,19 +51,19 @@ def test_the_definition_is_the_releases() -> None:
     assert ours == without_descriptions(theirs)
 
 
-def test_rights_are_within_the_releases() -> None:
+def test_the_permissions_are_a_part_of_the_releases() -> None:
     wide = {(g, r): set(rule["verbs"]) for rule in _upstream("ClusterRole")["rules"] for g in rule["apiGroups"]
             for r in rule["resources"]}  # fmt: skip
     for rule in manifests.cluster_role()["rules"]:
         for group in rule["apiGroups"]:
             for resource in rule["resources"]:
                 allowed = wide.get((group, resource), wide.get((group, "*"), set()))
-                # A status is written by patch in newer clients.
+                # Newer clients write a status with patch.
                 assert "*" in allowed or set(rule["verbs"]) <= allowed | {"patch"}, (group, resource)
                 assert "*" not in rule["verbs"]
 
 
-def test_both_the_pod_and_the_plugin_have_the_rights() -> None:
+def test_the_pod_and_the_plugin_have_the_permissions() -> None:
     subjects = manifests.cluster_role_binding()["subjects"]
     assert [(s["kind"], s["name"]) for s in subjects] == [("ServiceAccount", "multus"), ("User", "cni-lab:multus")]
 
@@ -74,11 +74,11 @@ def test_the_standby_file_has_a_name_of_its_own() -> None:
 
 
 @pytest.mark.parametrize("name", ["kube-system/net-calico", "default/cfosdefaultcni5"])
-def test_attachments_fit_their_definition(name: str) -> None:
+def test_attachments_match_their_definition(name: str) -> None:
     schemas.check(manifests.attachments(lab())[name])
 
 
-def test_namespaces_that_kubernetes_has_are_not_made() -> None:
+def test_namespaces_of_kubernetes_are_not_made() -> None:
     assert manifests.namespaces(lab()) == {}
     network = {"name": "n", "namespace": "lab", "type": "bridge", "bridge": "b", "subnet": "10.9.0.0/24"}
     assert list(manifests.namespaces(lab(networks=[network]))) == ["lab"]

@@ -1,4 +1,4 @@
-"""files.sh on a node that lacks a plugin: it says which and where it comes from, and writes nothing."""
+"""files.sh on a node without a plugin: it names the plugin and its source, and writes nothing."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ HERE = ("bridge", "calico", "host-local", "multus")
         ("sriov", "a network of the stack file names it"),
     ],
 )
-def test_a_missing_plugin_is_named_with_its_origin(tmp_path: Path, plugin: str, words: str) -> None:
+def test_a_missing_plugin_is_named_with_its_source(tmp_path: Path, plugin: str, words: str) -> None:
     for name in HERE:
         if name != plugin:
             (tmp_path / name).write_text("#!/bin/sh\n")
@@ -43,7 +43,7 @@ def test_a_missing_plugin_is_named_with_its_origin(tmp_path: Path, plugin: str, 
     assert not wanted.exists(), "nothing is half-written"
 
 
-def test_a_network_with_whereabouts_wants_the_plugin() -> None:
+def test_a_network_with_whereabouts_needs_the_plugin() -> None:
     network = {"name": "w", "type": "bridge", "bridge": "br9", "subnet": "10.9.0.0/24", "ipam": {"type": "whereabouts"}}
     spec = lab(machines={"provider": "local"}, networks=[network], workloads=[])
     assert "whereabouts" in delegates.plugins(spec)

@@ -1,4 +1,4 @@
-"""The real CNI plugins fed with what we render, in network namespaces of their own."""
+"""The real CNI plugins with the configurations that we render, in network namespaces."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def run(*command: str, stdin: str = "", env: dict[str, str] | None = None) -> su
 
 @dataclass
 class Bench:
-    """A namespace that plays the node, and others that play pods."""
+    """A namespace for the node, and others for pods."""
 
     plugins: Path
     data: Path
@@ -66,7 +66,7 @@ class Bench:
         return name
 
     def cni(self, command: str, config: dict[str, Any], pod: str, plugin: str = "") -> dict[str, Any]:
-        """Run the plugin as a runtime does. What host-local remembers is kept apart from this computer's own."""
+        """Run the plugin as a runtime does. host-local's files are apart from those of this computer."""
         config = config | {"ipam": config["ipam"] | {"dataDir": str(self.data)}}
         env = {
             "CNI_COMMAND": command,
@@ -126,8 +126,8 @@ def test_the_seeds_bridge(bench: Bench) -> None:
     )
 
 
-def test_the_seeds_default_route_is_a_black_hole_and_ours_is_none(bench: Bench) -> None:
-    """The seed's is the pod's own address: the pod asks its link for the far address itself, and nobody answers."""
+def test_the_default_route_of_the_seed_leads_nowhere_and_ours_leads_out(bench: Bench) -> None:
+    """In the seed it is the pod's own address: the pod sends ARP requests for the far address, and nobody answers."""
     spec = lab()
     [network] = spec.networks
     pod = bench.pod()
@@ -152,7 +152,7 @@ def test_a_delegates_addresses_come_from_its_range(bench: Bench, index: int, fir
     config = delegate_config(
         spec, spec.multus.delegates[index], subnet=f"{block}.0/24", start=f"{block}.{first}", end=f"{block}.{last}"
     )
-    # A few, and what is left after DEL: the plugin writes only its own folder, so no pod has to exist.
+    # The plugin writes only its own folder, so no pod has to exist.
     pods = [f"{bench.name}-lease-{i}" for i in range(4)]
     results = [bench.cni("ADD", config, pod, plugin="host-local") for pod in pods]
     assert [address_of(r) for r in results] == [IPv4Address(f"{block}.{first + i}") for i in range(4)]
@@ -163,7 +163,7 @@ def test_a_delegates_addresses_come_from_its_range(bench: Bench, index: int, fir
     assert address_of(again) == IPv4Address(f"{block}.{first + 4}")
 
 
-def test_a_range_gives_each_of_its_addresses_once(bench: Bench) -> None:
+def test_a_range_gives_each_address_once(bench: Bench) -> None:
     spec = lab(
         multus={"clusterNetwork": "n", "delegates": [{"name": "n", "rangeStart": 10, "rangeEnd": 14}]}, workloads=[]
     )

@@ -1,4 +1,4 @@
-"""Workloads: what Multus and the scheduler read."""
+"""Workloads: the fields that Multus and the scheduler read."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def _workload(**keys: Any) -> Lab:
     return lab(workloads=[{"name": "w", "image": "docker.io/library/busybox:1.37", **keys}])
 
 
-def test_the_seeds_workload() -> None:
+def test_the_workload_of_the_seed() -> None:
     spec = lab()
     made = manifests.deployment(spec, spec.workloads[0])
     assert made["spec"]["template"]["metadata"]["annotations"] == {
@@ -53,8 +53,8 @@ def test_a_network_of_another_namespace_is_named_with_it() -> None:
     assert list(manifests.namespaces(spec)) == ["apps"]
 
 
-def test_a_static_address_is_held_by_one_pod_of_a_node() -> None:
-    """The cFOS DaemonSet's set-up: one firewall a node, at the same address on each node's own bridge."""
+def test_a_static_address_belongs_to_one_pod_of_a_node() -> None:
+    """As in the cFOS DaemonSet: one firewall for each node, with the same address on each node's own bridge."""
     bridge = {"type": "bridge", "bridge": "cni5", "subnet": "10.1.128.0/24"}
     fixed = {"type": "static", "addresses": ["10.1.128.252/24"]}
     spec = lab(
