@@ -16,8 +16,9 @@ from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 
 from components.cluster import kubeadm
+from components.cluster.component import LIBRARY
 from components.cluster.host import host_files, pause_image
-from components.node.script import text_of
+from components.node.script import read_script, text_of
 from components.spec.addresses import api_endpoint, kernel_modules
 from components.spec.models import Lab, Node
 from tests.support.authority import certificate_authority
@@ -186,6 +187,16 @@ def test_host_files_follow_the_mode() -> None:
     assert kernel_modules(lab) == ["overlay", "br_netfilter", "ipip", "wireguard"]
     assert pause_image(lab) == "registry.k8s.io/pause:3.10.2"
     assert "/etc/containers/registries.conf.d/50-cni-lab.conf" not in {f.path for f in host_files(lab)}
+
+
+def test_scripts_and_program_agree_on_paths() -> None:
+    """These facts are in a script and in the program, because the scripts do not get them as variables."""
+    assert f"\nCRI_SOCKET={kubeadm.CRI_SOCKET}\n" in read_script("lib.sh")
+    for script in ("init", "join"):
+        assert f"\nCONFIG={kubeadm.DIRECTORY}/{script}.yaml\n" in read_script(f"{script}.sh")
+    assert f"\nPATCHES={kubeadm.DIRECTORY}/patches\n" in read_script("packages.sh")
+    assert f"\nSELF={LIBRARY}/reset.sh\n" in read_script("reset.sh")
+    assert f" {LIBRARY}/remove-node.sh --no-drain " in read_script("admit.sh")
 
 
 def test_mirrors_reach_the_container_runtime() -> None:
