@@ -59,7 +59,7 @@ def break_(
         raise CommandError(str(error), FAILED) from None
     except Unreachable as error:
         raise CommandError(f"{target.node}: {error}", FAILED) from None
-    show_symptoms(stack, fault, expected, no_api, console)
+    show_symptoms(stack, fault, expected, no_api, console, sandbox=lab.sandbox)
     return 0
 
 
@@ -86,7 +86,9 @@ def _ask(stack: str) -> None:
         raise CommandError("nothing was broken", USAGE)
 
 
-def show_symptoms(stack: str, fault: Fault, expected: Symptoms, no_api: str, console: Console) -> None:
+def show_symptoms(
+    stack: str, fault: Fault, expected: Symptoms, no_api: str, console: Console, *, sandbox: bool
+) -> None:
     """What verify and walk will find, and how to undo the fault. `no_api`: why no pod is known, else empty."""
     quoted = shlex.quote(stack)
     if expected.failed:
@@ -106,7 +108,8 @@ def show_symptoms(stack: str, fault: Fault, expected: Symptoms, no_api: str, con
         console.print("No two pods of the lab send packets over that path, so none is lost.")
     else:
         console.print("Running pods lose no packet, and walk goes through. Pods created from now on show the fault.")
-    console.print(f"What heals it by itself: {fault.heals}.", soft_wrap=True)
+    heals = "nothing, for no Felix runs in a sandbox" if sandbox else fault.heals
+    console.print(f"What heals it by itself: {heals}.", soft_wrap=True)
     console.print(f"[bold]./lab mend {quoted}[/] puts it back.", soft_wrap=True)
 
 

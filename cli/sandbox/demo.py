@@ -213,5 +213,5 @@ def _recorded(stack: str, lab: Lab, problem: str, stage: Stage) -> int:
     stage.show(["", Text(f"$ ./lab plan {stack}", style="bold")])
     stage.show(summary(stack))
     stage.show(["", Text("A walk recorded on another computer", style="bold")])
-    stage.show(story.RECORDED.read_text(encoding="utf-8").splitlines())
+    stage.show(story.recorded_walk())
     return 0

@@ -17,7 +17,8 @@ from components.verify.walk.capture import Sighting, digest
 from components.verify.walk.model import Walk
 
 WIDTH = 80
-RECORDED = Path(__file__).with_name("recorded-walk.txt")
+RECORDING = Path(__file__).parents[2] / "docs" / "demo.txt"
+"""What `./lab demo` showed on another computer."""
 _COUNTED = (
     Topic.AFFINITY,
     Topic.LINK,
@@ -206,6 +207,12 @@ def _headers(line: str) -> list[str]:
 def _addresses(text: str) -> str:
     """The part with IP addresses: after the MAC addresses, which stand before two spaces."""
     return text.split("  ")[-1].strip()
+
+
+def recorded_walk() -> list[str]:
+    """The walk of the recording, without its command."""
+    text = RECORDING.read_text(encoding="utf-8")
+    return text[text.index("3  Follow a packet") : text.index("4  Break it")].strip().splitlines()[2:]
 
 
 # --- the fault --------------------------------------------------------------------------------------------------------

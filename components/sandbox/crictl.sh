@@ -1,6 +1,6 @@
-#!/bin/bash
-# Stand-in for crictl on a sandbox's node, which has no containers: `ps --quiet --name '^calico-node$'` names one, and
-# `exec ID birdcl … show protocols` in it prints /var/lib/sandbox-bird, BIRD's sessions, which a test may rewrite.
+#!/usr/bin/env bash
+# Stand-in for crictl on a sandbox's node, which has no containers. `ps --quiet --name '^calico-node$'` prints an id;
+# `exec ID birdcl … show protocols` prints /var/lib/sandbox-bird, the sessions that BIRD would have. A test may rewrite it.
 set -euo pipefail
 
 id=3f0b5a7e5c9d
@@ -10,5 +10,5 @@ case "$*" in
     [[ -e /var/lib/sandbox-bird ]] || { echo "Unable to connect to server control socket" >&2 && exit 1; }
     cat /var/lib/sandbox-bird
     ;;
-  *) echo "crictl: a sandbox knows calico-node alone, not: $*" >&2 && exit 1 ;;
+  *) echo "crictl: in a sandbox it answers for calico-node's birdcl only, not for: $*" >&2 && exit 1 ;;
 esac

@@ -46,8 +46,12 @@ def node_files(plan: Plan, node: Node) -> dict[str, tuple[str, int]]:
     names = ["k8s-pod-network", "k8s-pod-network"]
     if lab.multus:
         names = [STANDBY, *names, delegates.DEFAULT_NETWORK]
-    said = 'time="2026-11-21T15:20:4{}.000000000Z" level=info msg="Updated default CNI network name to {}"\n'
-    put("/var/log/sandbox-crio.log", "".join(said.format(i, name) for i, name in enumerate(names)))
+    began = plan.started.removesuffix("Z")
+    lines = [
+        f'time="{began}.{number}00000000Z" level=info msg="Updated default CNI network name to {name}"\n'
+        for number, name in enumerate(names)
+    ]
+    put("/var/log/sandbox-crio.log", "".join(lines))
     last_of: dict[str, str] = {}
     for pod in plan.on(node.name):
         entries = [(pod.delegate.name, str(pod.address), "eth0")] if pod.delegate else []

@@ -1,14 +1,16 @@
 """Stand-in for `journalctl --unit crio` on a sandbox's node, which has neither systemd nor CRI-O.
 
-It says what CRI-O would have logged: at each call it looks at /etc/cni/net.d as ocicni does (by name; .conf, .conflist
-and .json; the first file that parses, names a network and whose plugins are there), and when the default network is
-another than last time, the log grows by a line. So a file that a test takes away changes what the log says.
-Options it knows: -u/--unit, -b/--boot, -q, --no-pager, -o/--output, -n/--lines, -r, -g/--grep, --show-cursor,
---after-cursor. As in systemd, no entry is exit status 1 for --grep alone. Plain Python of any 3.x, no package.
+It prints what CRI-O would have logged. At each call it reads /etc/cni/net.d as ocicni does: files by name, of .conf,
+.conflist and .json, and of these the first that parses, names a network and has its plugins. Where that makes another
+default network than the last one, the log grows by a line; so a file that is taken away changes what the log says.
+
+Options: -u/--unit, -b/--boot, -q, --no-pager, -o/--output, -n/--lines, -r, -g/--grep, --show-cursor, --after-cursor. As
+with systemd's, only --grep makes "no entries" exit status 1. It needs Python 3 and no package.
 """
 
 import argparse
 import json
+import os
 import re
 import sys
 from datetime import UTC, datetime
@@ -20,7 +22,7 @@ PLUGINS = Path("/opt/cni/bin")
 
 
 def default_network() -> tuple[str, list[str]]:
-    """(name, complaints)"""
+    """The default network's name, empty where there is none, and what is wrong with the files before it."""
     complaints: list[str] = []
     for path in sorted(DIRECTORY.glob("*")) if DIRECTORY.is_dir() else []:
         if path.suffix not in {".conf", ".conflist", ".json"}:
@@ -41,13 +43,14 @@ def default_network() -> tuple[str, list[str]]:
 
 
 def refresh() -> list[str]:
+    """The log's lines, brought up to date with the directory."""
     lines = LOG.read_text().splitlines() if LOG.exists() else []
     name, complaints = default_network()
     now = datetime.now(UTC).isoformat().replace("+00:00", "Z")
     new = [f'time="{now}" level=warning msg={json.dumps(text)}' for text in complaints]
     new.append(f'time="{now}" level=info msg="Updated default CNI network name to {name}"')
-    said = [line.partition("level=")[2] for line in lines]
-    if said[-len(new) :] != [line.partition("level=")[2] for line in new]:
+    logged = [line.partition("level=")[2] for line in lines]
+    if logged[-len(new) :] != [line.partition("level=")[2] for line in new]:
         with LOG.open("a") as log:
             log.write("".join(f"{line}\n" for line in new))
         lines += new
@@ -87,7 +90,8 @@ def main() -> int:
         elif options.output == "cat":
             print(line)
         else:
-            print(f"Nov 21 15:20:47 node crio[1]: {line}")
+            at = datetime.fromisoformat(line.partition('"')[2][:19])
+            print(f"{at:%b %d %H:%M:%S} {os.uname().nodename} crio[1]: {line}")
     if not entries and not options.quiet:
         print("-- No entries --")
     if options.show_cursor and entries:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import re
+import shutil
 import signal
 import ssl
 import subprocess
@@ -21,6 +22,7 @@ from typing import Any
 import pytest
 import yaml
 
+from components.sandbox import links
 from components.sandbox.model import OUTSIDE, Pod
 from components.sandbox.plan import make_plan
 from components.spec.models import Lab
@@ -125,6 +127,24 @@ def test_the_default_route_through_the_bridge_leads_outside(egress: Replica) -> 
     assert egress.ping(egress.pod("normal"), OUTSIDE).returncode == 0, "natOutgoing"
     # No route of default-calico leads there.
     assert "Network is unreachable" in egress.ping(egress.pod("short"), OUTSIDE).stderr
+
+
+def test_the_same_nat_stands_by_nft_where_there_is_no_iptables() -> None:
+    if shutil.which("nft") is None:
+        pytest.skip("there is no nft")
+    with standing(labs.EGRESS) as replica:
+        pod = replica.pod("normal", "ip-10-0-2-200")
+        node = next(node for node in replica.lab.nodes if node.name == pod.node)
+        assert replica.exec(pod.node, ["iptables", "-t", "nat", "-F"]).returncode == 0
+        assert replica.ping(pod, OUTSIDE).returncode != 0
+        ruleset = "\n".join(links.nat_ruleset(replica.plan, node)).replace("table ip nat", "table ip nat2")
+        ruleset = ruleset.replace("table ip raw", "table ip raw2")
+        done = replica.exec(pod.node, ["bash", "-c", 'nft -f - <<<"$1"', "-", ruleset])
+        assert done.returncode == 0, done.stderr
+        assert replica.ping(pod, OUTSIDE).returncode == 0
+        egress = replica.pod("egress", "ip-10-0-2-200")
+        assert replica.ping(egress, OUTSIDE).returncode == 0
+        assert "notrack" in replica.exec(pod.node, ["nft", "list", "ruleset"]).stdout
 
 
 def test_the_host_end_answers_for_169_254_1_1(egress: Replica) -> None:

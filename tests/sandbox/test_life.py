@@ -188,6 +188,29 @@ def test_two_stacks_of_the_same_addresses_stand_side_by_side(home: Path) -> None
     assert run(two, "worker1", "ping", "-c", "1", "-w", "3", "10.0.2.31").returncode == 0
 
 
+def test_a_computer_with_the_lab_s_routes_and_a_firewall_that_drops(home: Path) -> None:
+    """In a network namespace that is such a computer: its loopback is open, as a computer's is."""
+    if os.geteuid() != 0:
+        pytest.skip("only root makes such a computer here")
+    rules = "*filter\n:INPUT DROP [0:0]\n:FORWARD DROP [0:0]\n:OUTPUT DROP [0:0]\n"
+    rules += "-A INPUT -i lo -j ACCEPT\n-A OUTPUT -o lo -j ACCEPT\nCOMMIT\n"
+    script = (
+        "ip link set lo up; ip link add lan type veth peer name wire; ip link set lan up; "
+        "ip address add 10.0.0.9/16 dev lan; ip route add 10.244.0.0/16 dev lan; ip route add default dev lan; "
+        'iptables-restore <<<"$1"; before=$(ip address; ip route; iptables-save | grep -v "^[:#]"); '
+        '"$2" -c "$3" "$4"; after=$(ip address; ip route; iptables-save | grep -v "^[:#]"); '
+        '[[ $before == "$after" ]]'
+    )
+    python = (
+        "import sys; from pathlib import Path; from tests.sandbox.test_stacks import check, sandbox\n"
+        "from tests.verify import replica_labs\n"
+        "with sandbox(replica_labs.EGRESS, Path(sys.argv[1])) as (live, _): assert check(live) == {}"
+    )
+    command = ["unshare", "--net", "--", "bash", "-euc", script, "-", rules, sys.executable, python, str(home)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=180, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
 def test_a_full_disk_is_said_so(home: Path, tmp_path: Path) -> None:
     if os.geteuid() != 0:
         pytest.skip("only root mounts a small disk")

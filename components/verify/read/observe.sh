@@ -45,8 +45,13 @@ bird() {
 
 # iptables-save does not show nft's own tables, such as those of /etc/nftables.conf or firewalld.
 filter() {
-  iptables-save || return
-  ! command -v nft >/dev/null || nft -nn list ruleset
+  local program found=no
+  for program in iptables-save 'nft -nn list ruleset'; do
+    command -v "${program%% *}" >/dev/null || continue
+    $program || return
+    found=yes
+  done
+  [[ $found == yes ]] || { echo "neither iptables nor nft is installed here" >&2 && return 1; }
 }
 
 # Felix takes the first routing table that is free, and a rule that names it. So all tables are searched.
