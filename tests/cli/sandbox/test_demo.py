@@ -12,20 +12,20 @@ import pytest
 from rich.console import Console
 from typer.testing import CliRunner
 
-from cli.lifecycle import pulumi_cli
+from cli import project
 from cli.main import app
 from cli.sandbox import demo, story
 from cli.sandbox.choice import home
 from components.sandbox import life
 from components.sandbox.requirements import examine
 
-STACKS = sorted(path.name.split(".")[1] for path in (pulumi_cli.ROOT / "stacks").glob("Pulumi.*.yaml"))
+STACKS = sorted(path.name.split(".")[1] for path in (project.ROOT / "stacks").glob("Pulumi.*.yaml"))
 stands = pytest.mark.skipif(bool(examine().problem), reason=f"no sandbox can stand here: {examine().problem}")
 
 
 @pytest.fixture(autouse=True)
 def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr(pulumi_cli, "HOME", tmp_path / ".lab")
+    monkeypatch.setattr(project, "HOME", tmp_path / ".lab")
     yield
     for name in life.names(home()):
         life.remove(name, home())
@@ -86,8 +86,8 @@ def test_the_recording_is_what_the_demo_shows() -> None:
 
 def test_the_readme_shows_a_part_of_the_recording() -> None:
     recording = steady(story.RECORDING.read_text(encoding="utf-8"))
-    readme = (pulumi_cli.ROOT / "README.md").read_text(encoding="utf-8")
-    (excerpt,) = [block for block in readme.split("```")[1::2] if "caught by tcpdump" in block]
+    readme = (project.ROOT / "README.md").read_text(encoding="utf-8")
+    (excerpt,) = [block for block in readme.split("```")[1::2] if "lab break cfos-egress fdb-gone" in block]
     assert set(steady(excerpt)) - {"…"} <= set(recording)
 
 

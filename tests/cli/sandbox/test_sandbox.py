@@ -12,7 +12,7 @@ import pytest
 from click.testing import Result
 from typer.testing import CliRunner
 
-from cli.lifecycle import pulumi_cli
+from cli import project
 from cli.main import app
 from cli.sandbox.choice import home
 from components.sandbox import life
@@ -29,9 +29,9 @@ if examine().problem:
 def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """Stack files and .lab/ of this test alone."""
     root = tmp_path / "root"
-    shutil.copytree(pulumi_cli.ROOT / "stacks", root / "stacks")
-    monkeypatch.setattr(pulumi_cli, "ROOT", root)
-    monkeypatch.setattr(pulumi_cli, "HOME", root / ".lab")
+    shutil.copytree(project.ROOT / "stacks", root / "stacks")
+    monkeypatch.setattr(project, "ROOT", root)
+    monkeypatch.setattr(project, "HOME", root / ".lab")
     monkeypatch.delenv("PULUMI_BACKEND_URL", raising=False)
     yield root
     for name in life.names(home()):
@@ -140,7 +140,7 @@ def test_a_changed_stack_file_is_said_so_and_rebuilt_when_asked(elsewhere: Path)
 def test_wrong_words_are_refused() -> None:
     for words, said in (
         (["nosuch"], "there is no stack 'nosuch'"),
-        ([], "name a stack, or say --list"),
+        ([], "name a stack, or use --list"),
         ([STACK, "--down", "--rebuild"], "exclude one another"),
         ([STACK, "--list"], "--list takes no stack"),
     ):
