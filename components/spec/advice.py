@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
@@ -9,7 +10,7 @@ from functools import cache
 from components.spec import pastes
 from components.spec.findings import nearest, shown
 from components.spec.keypath import KeyPath, dotted, pattern_of, value_at
-from components.spec.model_paths import annotation_at, every_key, known_keys, takes
+from components.spec.model_paths import accepts, annotation_at, every_key, known_keys, takes
 
 # The similarity from which on a key counts as misspelt. With less, "apiServer" would be "serviceCidr".
 _CUTOFF = 0.7
@@ -72,8 +73,10 @@ def _inside(value: dict[str, object]) -> Iterator[str]:
 
 
 def _write(place: str, value: object) -> str:
-    scalar = not isinstance(value, dict | list) and value is not None and "[]" not in place
-    return f"write {place}: {shown(value)}" if scalar else f"write {place}"
+    """What to write at the place: with the value, where the key there takes it as it is."""
+    annotation = annotation_at(None, tuple(part for part in re.split(r"[.\[\]]+", place) if part))
+    fitting = "[" not in place and value is not None and accepts(annotation, value)
+    return f"write {place}: {shown(value)}" if fitting else f"write {place}"
 
 
 def _fixed(places: list[str]) -> KeyPath | None:

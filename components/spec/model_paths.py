@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import types
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
-from pydantic import BaseModel
+from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from components.spec.keypath import KeyPath, value_at
 from components.spec.models import Lab
@@ -109,3 +110,14 @@ def takes(annotation: Any, value: object) -> bool:
     if is_model or get_origin(annotation) is dict or union_members(annotation):
         return isinstance(value, dict)
     return not isinstance(value, dict | list)
+
+
+def accepts(annotation: Any, value: object) -> bool:
+    """Whether a text, number or boolean is of the type as it stands in the file. Patterns of texts are not checked."""
+    if annotation is None or isinstance(value, dict | list):
+        return False
+    try:
+        TypeAdapter(annotation).validate_json(json.dumps(value), strict=True)
+    except ValidationError:
+        return False
+    return True
