@@ -72,7 +72,7 @@ def run(stack: str, *, as_json: bool = False, sandbox: bool = False) -> int:
     Raises CommandError, SpecError.
     """
     lab = chosen_live(stack, sandbox=sandbox)
-    reading = asyncio.run(_read(lab))
+    reading = asyncio.run(read_blocks(lab))
     blocks = table(lab, reading)
     if as_json:
         document = {"stack": stack, "blocks": [b.to_json() for b in blocks], "unreachable": reading.unreachable}
@@ -82,7 +82,8 @@ def run(stack: str, *, as_json: bool = False, sandbox: bool = False) -> int:
     return 1 if any(block.collisions for block in blocks) or reading.unreachable else 0
 
 
-async def _read(lab: LiveLab) -> Reading:
+async def read_blocks(lab: LiveLab) -> Reading:
+    """What the table needs. Raises CommandError where the API does not give the blocks or the allocations."""
     reading = await read_cluster(lab)
     if reading.no_api:
         raise CommandError(f"the blocks are not known: {reading.no_api}", FAILED)

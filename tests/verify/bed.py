@@ -1,4 +1,4 @@
-"""What turns a replica into a lab that verify can read whole: EC2 by moto, and BIRD's word where BGP is on."""
+"""What makes a replica a lab that verify can read: EC2 by moto, and BIRD's answers where BGP is on."""
 
 from __future__ import annotations
 

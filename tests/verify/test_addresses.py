@@ -1,4 +1,4 @@
-"""The truth table of addresses on the replica: who gives, who took, and what was given twice."""
+"""The table of addresses on the replica: who gives them, who has them, and which were given twice."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def egress() -> Iterator[Bed]:
 
 
 def table(live: LiveLab) -> list[command.Block]:
-    return command.table(live, asyncio.run(command._read(live)))
+    return command.table(live, asyncio.run(command.read_blocks(live)))
 
 
 def test_every_pod_is_in_the_table_once(egress: Bed) -> None:
@@ -47,7 +47,7 @@ def test_every_pod_is_in_the_table_once(egress: Bed) -> None:
         assert block.free == 256 - 152 - len(block.calico)
 
 
-def test_an_address_given_twice_is_found_and_verify_says_so(egress: Bed) -> None:
+def test_an_address_given_twice_is_found_and_verify_reports_it(egress: Bed) -> None:
     replica, live = egress
     ours = replica.pod("normal", "ip-10-0-2-200")
     blocks = replica.api.objects["/apis/crd.projectcalico.org/v1/ipamblocks"]
@@ -61,7 +61,7 @@ def test_an_address_given_twice_is_found_and_verify_says_so(egress: Bed) -> None
         assert list(found.collisions) == [str(ours.address)]
         assert "two pods have it" in found.collisions[str(ours.address)]
         page = StringIO()
-        command.show("lab", [found], asyncio.run(command._read(live)), Console(file=page, width=200))
+        command.show("lab", [found], asyncio.run(command.read_blocks(live)), Console(file=page, width=200))
         assert "collision" in page.getvalue() and "default/late" in page.getvalue()
         _, results = read(live)
         failed = [r.expectation.id for r in results if r.status == "failed"]

@@ -1,4 +1,4 @@
-"""`verify: true`: the last thing of `up` reads the lab and keeps the report as an output."""
+"""`verify: true`: the last step of `up` reads the lab and keeps the report as an output."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ LAB = {
 }
 
 
-def test_it_is_the_last_step_and_asks_for_all_it_needs() -> None:
+def test_it_is_the_last_step_and_waits_for_all_it_needs() -> None:
     graph = run_lab(LAB | {"verify": True})
     read = graph.one("command:local:Command", "-verification")
     assert all(graph.waits(read, workload) for workload in graph.objects("Deployment"))
-    assert read.inputs["stdin"] == "<secret>", "keys and kubeconfig go in"
+    assert read.inputs["stdin"] == "<secret>", "it contains keys and the kubeconfig"
     assert "verification" in graph.deployment.outputs
     assert not [r.name for r in graph.deployment.resources if read.urn in r.dependencies]
 
 
-def test_the_report_is_an_output_and_no_secret() -> None:
+def test_the_report_is_an_output_and_not_secret() -> None:
     graph = run_lab(LAB | {"verify": True}, dry_run=False)
     assert graph.deployment.outputs["verification"] == {}, "what the simulated command printed"
 
 
-def test_without_the_word_there_is_none() -> None:
+def test_without_the_key_there_is_no_such_step() -> None:
     graph = run_lab(LAB)
     assert "verification" not in graph.deployment.outputs
     assert not [r.name for r in graph.deployment.resources if "verification" in r.name]

@@ -1,5 +1,5 @@
-"""Faults on a replica, over real SSH: each shows in verify exactly where it says, and mend puts back all of it, also
-after a break or a mend that was killed anywhere."""
+"""Faults on a replica, over real SSH: verify reports exactly what the fault's symptoms say, and mend undoes all of it,
+also after a break or a mend that was killed anywhere."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ from tests.verify.replica import Replica
 STACK = "replica"
 Bed = tuple[Replica, LiveLab]
 
-# Everything that a fault may touch, as text. The kernel lists forwarding entries in no order of ours.
+# Everything that a fault may change, as text. The kernel lists forwarding entries in no fixed order.
 SNAPSHOT = r"""
 iptables-save | grep '^-A'
 bridge fdb show | sort
@@ -90,7 +90,7 @@ def plain() -> Iterator[Bed]:
 
 @pytest.fixture
 def stack(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Bed:
-    """The lab that the commands take for the stack: the bed by the test's parameter `where`, else egress."""
+    """What the commands see as the stack: the fixture that the test's parameter names, else egress."""
     found: Bed = request.getfixturevalue(getattr(request, "param", "egress"))
     stand_for(monkeypatch, found[1])
     return found
@@ -119,7 +119,7 @@ def aimed(live: LiveLab, name: str, node: str | None = None) -> tuple[Fault, Tar
 
 
 def failed(live: LiveLab) -> list[str]:
-    """What verify says is not so; nothing is unknown."""
+    """The ids of what fails; nothing may be unknown."""
     _, results = read(live)
     assert not [r for r in results if r.status == "unknown"], bad(results)
     return sorted(r.expectation.id for r in results if r.status == "failed")
@@ -158,7 +158,7 @@ EGRESS_FAULTS = [
     ],
     indirect=["stack"],
 )
-def test_a_fault_shows_where_it_says_and_nowhere_else(
+def test_verify_reports_a_faults_symptoms_and_nothing_else(
     stack: Bed, name: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     replica, live = stack
@@ -183,7 +183,7 @@ def test_a_fault_shows_where_it_says_and_nowhere_else(
     assert failed(live) == []
 
 
-def test_several_faults_are_put_back_newest_first(stack: Bed, capsys: pytest.CaptureFixture[str]) -> None:
+def test_several_faults_are_undone_newest_first(stack: Bed, capsys: pytest.CaptureFixture[str]) -> None:
     replica, _ = stack
     node = "ip-10-0-2-201"
     names = ["vxlan-dropped", "multus-emptied", "fdb-gone", "delegate-renamed"]
@@ -200,8 +200,8 @@ def test_several_faults_are_put_back_newest_first(stack: Bed, capsys: pytest.Cap
     assert snapshots(replica) == before
 
 
-def test_what_was_mended_meanwhile_is_left(stack: Bed, capsys: pytest.CaptureFixture[str]) -> None:
-    """As Felix would write its entry again, `up` its file, and a pod may go."""
+def test_what_was_repaired_meanwhile_is_left_alone(stack: Bed, capsys: pytest.CaptureFixture[str]) -> None:
+    """Felix may have written its entry again, and `up` its file."""
     replica, live = stack
     node = "ip-10-0-2-200"
     before = snapshot(replica, node)
@@ -235,7 +235,7 @@ def test_what_was_mended_meanwhile_is_left(stack: Bed, capsys: pytest.CaptureFix
 
 
 def test_ipip_dropped_is_seen_as_protocol_4(vxlan: Bed) -> None:
-    """The rule, on a kernel that may make no tunnel: aimed as in a lab that says IPIP."""
+    """Only the rule, aimed as in a lab with IPIP: this kernel may have no such tunnel."""
     replica, live = vxlan
     fault = find("ipip-dropped", labs.IPIP)
     target = aim(fault, ObservedLab.of(labs.IPIP, {}, Scope(), [], {}))
@@ -255,8 +255,8 @@ def test_ipip_dropped_is_seen_as_protocol_4(vxlan: Bed) -> None:
 # --- killed anywhere --------------------------------------------------------------------------------------------------
 
 
-# On the node: break, killed before its 1st, 2nd, … command, then mend; break, then mend killed likewise, then mend.
-# Prints how many points there were, and at how many the fault was in the journal already.
+# On the node: break, killed before its 1st, 2nd, … command, then mend; then break, and mend killed in the same way, and
+# mend. Prints how many commands there were, and at how many of them the fault was in the journal already.
 KILL = r"""
 set -euo pipefail
 cd "$(mktemp -d)"
@@ -286,7 +286,7 @@ done
 
 
 @pytest.mark.parametrize("name", [name for name in EGRESS_FAULTS if FAULTS[name].kind])
-def test_killed_before_any_command_all_is_put_back(small: Bed, name: str) -> None:
+def test_killed_before_any_command_everything_can_be_undone(small: Bed, name: str) -> None:
     _, live = small
     fault, target, _ = aimed(live, name)
     programs = {"LOOK": SNAPSHOT, "BREAK": break_program(STACK, fault, target), "MEND": mend_program(STACK)}
@@ -336,7 +336,7 @@ def test_nothing_is_broken_unasked(stack: Bed, capsys: pytest.CaptureFixture[str
 
 
 @pytest.mark.parametrize("owner", [None, "cni-lab/another\n"])
-def test_a_machine_that_is_not_the_lab_s_is_left_as_it_is(
+def test_a_machine_of_another_lab_or_of_none_is_not_changed(
     stack: Bed, owner: str | None, capsys: pytest.CaptureFixture[str]
 ) -> None:
     replica, _ = stack
@@ -374,7 +374,7 @@ def test_a_node_that_does_not_answer_is_named_and_the_others_are_mended(
     assert f"{far} may still be broken: repeat ./lab mend {STACK}" in said.err
 
 
-def test_a_lab_that_does_not_stand_has_nothing_to_break(
+def test_a_lab_that_is_not_up_cannot_be_broken(
     stack: Bed, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     _, live = stack
@@ -405,13 +405,13 @@ def checks(live: LiveLab) -> dict[str, bool]:
     return {node: by_id[machine] for node, machine in live.instances.items()}
 
 
-def test_the_check_is_told_by_a_tag_before_it_is_on(plain: Bed) -> None:
+def test_a_tag_records_the_check_before_it_is_switched_on(plain: Bed) -> None:
     _, live = plain
     sound = checks(live)
     assert not any(sound.values())
     fault, target, of = aimed(live, "source-dest-check")
     wanted = symptoms(fault, of, target)
-    # Without encapsulation every packet of the node's pods is dropped; the replica has no EC2 that would.
+    # Without encapsulation EC2 drops every packet of the node's pods. The replica's network does not.
     assert sorted(e.topic for e in wanted.failed) == ["probe", "probe", "source_dest"]
     assert wanted.walk is not None and wanted.hop == "arrival"
     with patch.object(Session, "client", cut("modify_instance_attribute")), pytest.raises(NoEc2, match="EC2 did not"):
@@ -435,7 +435,7 @@ def test_the_check_is_told_by_a_tag_before_it_is_on(plain: Bed) -> None:
     assert asyncio.run(mend(live, STACK)).undone == ()
 
 
-def test_another_s_instance_is_left_as_it_is(plain: Bed) -> None:
+def test_an_instance_of_another_lab_is_not_changed(plain: Bed) -> None:
     _, live = plain
     with pytest.raises(Refused, match="it is not this lab's"):
         source_dest.switch_on(live.instances, "worker1", "another", REGION)
@@ -470,8 +470,8 @@ class Cut:
 
 
 @pytest.mark.parametrize("lab", [labs.EGRESS, labs.VXLAN, labs.NONE, labs.CROSS_SUBNET, labs.MIXED, labs.IPIP])
-def test_wherever_a_fault_strikes_verify_has_a_word_for_it(lab: LabSpec) -> None:
-    """In every mode, on every node; and where a ping is lost, walk has two pods to show it."""
+def test_wherever_a_fault_is_made_verify_reports_it(lab: LabSpec) -> None:
+    """In every mode and on every node. Where a ping is lost, a walk between two pods shows it."""
     objects = make_objects(make_plan(lab, system_pods=False))
     read = Objects({kind: tuple(objects.get(path, ())) for kind, path in KINDS.items()})
     of = ObservedLab.of(lab, make_plan(lab).blocks, facts.cluster(read), facts.pods(read), {})
@@ -509,7 +509,7 @@ def test_a_lab_has_the_faults_of_its_mode(lab: LabSpec, refused: set[str]) -> No
     assert {name for name, fault in FAULTS.items() if fault.refusal(lab)} == refused
 
 
-def test_the_list_says_what_it_does_and_what_heals_it(
+def test_the_list_names_every_fault_and_what_heals_it(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(cli.live.faults, "stack_file", Path)

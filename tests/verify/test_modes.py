@@ -1,4 +1,4 @@
-"""Modes that no replica stands for: what is expected there, and the way a packet then takes."""
+"""Modes that no replica has: what is expected there, and the way that a packet takes."""
 
 from __future__ import annotations
 
@@ -66,8 +66,8 @@ def keys(found: Sequence[Expectation], node: str | None, topic: str) -> list[str
     return [e.key for e in found if (e.node, e.topic) == (node, topic)]
 
 
-def test_with_host_local_a_node_s_block_is_its_pod_cidr() -> None:
-    """No BlockAffinity is there, and BIRD tells the peers of spec.podCIDR (USE_POD_CIDR)."""
+def test_with_host_local_a_nodes_block_is_its_pod_cidr() -> None:
+    """There are no BlockAffinities, and BIRD announces spec.podCIDR to the peers (USE_POD_CIDR)."""
     spec = lab([pool("None")], bgp="Enabled", ipam="HostLocal")
     nodes = [node(HERE), node(THERE)]
     found = expected(spec, nodes)
@@ -81,7 +81,7 @@ def test_with_host_local_a_node_s_block_is_its_pod_cidr() -> None:
         assert e.command.startswith("kubectl get nodes ")
 
 
-def test_with_host_local_the_table_of_addresses_has_its_own() -> None:
+def test_with_host_local_the_table_of_addresses_has_its_addresses() -> None:
     spec = lab([pool("None")], bgp="Enabled", ipam="HostLocal")
     objects = Objects(
         {"nodes": (node(HERE), node(THERE)), "ipamblocks": (), "pods": (pod_object(HERE, "10.244.0.10"),)}
@@ -97,8 +97,8 @@ def test_with_host_local_the_table_of_addresses_has_its_own() -> None:
     assert "host-local" in text.getvalue() and "calico-ipam" not in text.getvalue()
 
 
-def test_a_node_that_no_vxlan_pool_selects_has_no_device_of_vxlan() -> None:
-    """Felix makes vxlan.calico with the address that IPAM gave the node from such a pool, and not without."""
+def test_a_node_that_no_vxlan_pool_selects_has_no_vxlan_device() -> None:
+    """Felix makes vxlan.calico only with an address that IPAM gave to the node from such a pool."""
     spec = lab([pool("VXLAN", nodeSelector="rack == 'a'")])
     nodes = [node(HERE, IPv4VXLANTunnelAddr="10.244.0.1"), node(THERE)]
     found = expected(spec, nodes, blockaffinities=affinities())
@@ -108,7 +108,7 @@ def test_a_node_that_no_vxlan_pool_selects_has_no_device_of_vxlan() -> None:
     assert not keys(found, THERE, "neighbour") and not keys(found, THERE, "fdb")
 
 
-def test_a_pool_for_every_node_wants_the_device_even_where_the_address_is_missing() -> None:
+def test_a_pool_for_every_node_needs_the_device_even_where_the_address_is_missing() -> None:
     found = expected(lab([pool("VXLAN")]), [node(HERE), node(THERE)], blockaffinities=affinities())
     assert all("vxlan.calico" in keys(found, name, "link") for name in BLOCKS)
 
@@ -128,7 +128,7 @@ def link(index: int, name: str, kind: str = "", address: str = "", mtu: int = 89
 
 
 def node_facts(name: str, *, encrypted: bool) -> NodeFacts:
-    """What observe.sh prints on a node of the lab: VXLAN's routes in the main table, WireGuard's in one before it."""
+    """What observe.sh prints on a node: VXLAN's routes in the main table, WireGuard's in one that comes before it."""
     own = "20" if name == HERE else "30"
     at, other = ("10", "70") if name == HERE else ("70", "10")
     peer = THERE if name == HERE else HERE
@@ -187,10 +187,10 @@ def test_with_wireguard_a_packet_goes_by_its_table_and_not_by_vxlan() -> None:
     arrival = next(hop for hop in found.hops if hop.kind == "arrival")
     assert [check.expectation.key for check in arrival.checks] == ["udp 51820", "wireguard.cali"]
     heard = [point.device for point in points(found, of) if not point.pod]
-    assert "wireguard.cali" in heard and "eth0" not in heard, "on the wire one ping is not to be told from others"
+    assert "wireguard.cali" in heard and "eth0" not in heard, "on the wire one encrypted ping looks like any other"
 
 
-def test_without_its_route_the_packet_travels_in_the_clear_and_the_walk_says_so() -> None:
+def test_without_its_route_the_packet_is_not_encrypted_and_the_walk_says_so() -> None:
     found, _ = wireguard(encrypted=False)
     assert found.ping.status == "passed" and found.stopped is not None
     assert (found.stopped.kind, found.stopped.node) == ("host route", HERE)

@@ -1,4 +1,4 @@
-"""A node or an API that cannot be reached: a sentence that says why, and never a traceback."""
+"""A node or an API that cannot be reached: one sentence that says why, never a traceback."""
 
 from __future__ import annotations
 
@@ -39,21 +39,21 @@ def refused(to: Access) -> str:
     return str(error.value)
 
 
-def test_a_key_that_is_none_or_asks_for_a_passphrase_is_said_so() -> None:
+def test_a_key_that_cannot_be_used_is_named_and_not_quoted() -> None:
     locked = KEY.export_private_key("pkcs8-pem", passphrase="open").decode()
     for key in ("garbage", locked):
         said = refused(access(private_key=key))
         assert said.startswith("u@127.0.0.1:1: its SSH key or host key cannot be used: ") and key not in said
 
 
-def test_a_node_without_a_host_key_is_never_taken_as_it_is_and_a_jump_host_may_be() -> None:
+def test_a_node_needs_a_host_key_and_a_jump_host_does_not() -> None:
     assert "host key cannot be used" in refused(access(host_key=""))
     jump = Jump("127.0.0.1", 1, "j", PRIVATE, None)
     assert refused(access(jump=jump)).startswith("the jump host j@127.0.0.1:1 does not answer")
 
 
 class Connection:
-    """One whose command never ends, or ends with an error that has no text."""
+    """asyncssh's, with a command that never ends, or ends with an error that has no text."""
 
     def __init__(self, error: Exception | None = None) -> None:
         self.error = error
@@ -74,7 +74,7 @@ class Connection:
         (ConnectionResetError(), "the connection broke: ConnectionResetError"),
     ],
 )
-def test_a_command_that_does_not_end_is_no_broken_connection(
+def test_a_command_that_does_not_end_is_not_called_a_broken_connection(
     monkeypatch: pytest.MonkeyPatch, error: Exception | None, said: str
 ) -> None:
     real = asyncio.wait_for
@@ -85,7 +85,7 @@ def test_a_command_that_does_not_end_is_no_broken_connection(
     assert str(raised.value) == said
 
 
-def test_an_api_that_takes_too_long_is_said_so_by_name() -> None:
+def test_an_api_that_takes_too_long_is_reported_as_a_timeout() -> None:
     def slow(request: httpx.Request) -> httpx.Response:
         raise httpx.ReadTimeout("")
 
@@ -110,7 +110,7 @@ def test_an_access_entry_that_cannot_be_used_is_a_node_that_cannot_be_reached(en
 
 
 class Recorded:
-    """A transport of another kind: every program gets one answer, and is kept."""
+    """A transport of another kind: it keeps every program, and gives the same answer to all of them."""
 
     node = "control1"
 

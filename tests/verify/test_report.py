@@ -1,4 +1,4 @@
-"""What passes, what fails and what is not known; and the same as JUnit and JSON."""
+"""What passes, fails and is unknown; and the reports of it as JUnit and JSON."""
 
 from __future__ import annotations
 
@@ -76,7 +76,9 @@ def seen(**fields: str) -> Entry:
         ),
     ],
 )
-def test_a_judgement(expected: dict[str, Value] | None, entries: list[Entry], status: str, difference: str) -> None:
+def test_an_expectation_against_the_entries_of_its_key(
+    expected: dict[str, Value] | None, entries: list[Entry], status: str, difference: str
+) -> None:
     result = judge(expectation(expected), entries)
     assert (result.status, result.difference) == (status, difference)
 
@@ -149,7 +151,7 @@ def test_the_packet_filter_of_a_node() -> None:
         "-A INPUT -p udp -m udp --dport 4789 -j ACCEPT\n"
     )
     assert dropped(rules) == {"4": 2, "udp 4789": 1}, (
-        "Calico's and kube-proxy's own chains are no fault, nor is ipip: 94"
+        "Calico's and kube-proxy's own chains do not count, nor does ipip, which is protocol 94"
     )
 
 
@@ -164,12 +166,12 @@ def test_the_packet_filter_of_a_node() -> None:
         ("-m state --state INVALID", {}),
     ],
 )
-def test_what_a_rule_drops(match: str, found: dict[str, int]) -> None:
+def test_the_tunnels_that_a_rule_drops(match: str, found: dict[str, int]) -> None:
     assert dropped(f"-A INPUT {match} -j DROP\n") == found
 
 
-def test_the_tables_of_nft_s_own() -> None:
-    """As nft 1.0.6 prints them; of Calico's nftables dataplane and kube-proxy's nothing is a fault."""
+def test_the_tables_that_are_nfts_own() -> None:
+    """As nft 1.0.6 prints them. The rules of Calico's nftables data plane and of kube-proxy do not count."""
     rules = """\
 table inet fw {
 \tchain input {
@@ -203,7 +205,7 @@ def dropped(rules: str) -> dict[str, int]:
     return {key: len(entries) for key, entries in sorted(table.items())}
 
 
-def test_addresses_of_host_local_are_addresses_and_not_what_find_complained_of() -> None:
+def test_addresses_of_host_local_are_file_names_and_not_errors_of_find() -> None:
     base = "/var/lib/cni/networks/net-calico"
     files = f"{base}/10.244.6.150\n{base}/last_reserved_ip.0.0.0\n{base}/10.244.6.151"
     assert node_facts(f"\x1ehost_local\n{files}\n\x1f0\n").host_local == {
@@ -227,8 +229,8 @@ def test_commands_in_the_json_name_the_stack() -> None:
     assert found["fix"] == "`./lab up blue --repair` writes the node's CNI files again; ./lab up blue"
 
 
-def test_blocks_that_up_has_not_read_are_missed() -> None:
-    """Without them no delegate's file is expected anywhere: that alone would pass."""
+def test_a_block_that_up_has_not_read_is_reported() -> None:
+    """Otherwise no delegate's file would be expected, and all would pass."""
     live = ObservedLab.of(labs.EGRESS, {"ip1001100": ["10.244.6.0/24"]}, Scope(), [], {})
     missed = [e.key for e in expectations(live) if e.topic == "affinity" and " of " in e.key]
     assert missed == ["default-ipv4-ippool of ip-10-0-2-200", "default-ipv4-ippool of ip-10-0-2-201"]

@@ -1,4 +1,4 @@
-"""verify on replicas: a lab as it should be passes whole in each mode; what cannot be read is named, the rest shown."""
+"""verify on replicas: an intact lab passes in each mode; what cannot be read is named, and the rest is checked."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ MODES = {
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_a_sound_lab_passes_whole_over_one_connection_a_node(mode: str) -> None:
+def test_an_intact_lab_passes_over_one_connection_for_each_node(mode: str) -> None:
     lab: Lab = MODES[mode]
     with bed(lab) as (_, live), counted() as connections:
         reading, results = read(live)
@@ -44,7 +44,7 @@ def vxlan() -> Iterator[tuple[Replica, LiveLab]]:
         yield it
 
 
-def test_a_node_that_does_not_answer_leaves_the_others_reported(vxlan: tuple[Replica, LiveLab]) -> None:
+def test_a_node_that_does_not_answer_does_not_hide_the_others(vxlan: tuple[Replica, LiveLab]) -> None:
     _, live = vxlan
     away = replace(live, access={**live.access, "worker1": replace(live.access["worker1"], port=1)})
     reading, results = read(away)
@@ -55,7 +55,7 @@ def test_a_node_that_does_not_answer_leaves_the_others_reported(vxlan: tuple[Rep
     assert not [r for r in results if r.status == "failed"]
 
 
-def test_a_node_whose_host_key_is_another_s_is_not_read(vxlan: tuple[Replica, LiveLab]) -> None:
+def test_a_node_with_another_nodes_host_key_is_not_read(vxlan: tuple[Replica, LiveLab]) -> None:
     _, live = vxlan
     other = replace(live.access["worker1"], host_key=live.access["worker2"].host_key)
     reading, _ = read(replace(live, access={**live.access, "worker1": other}))
@@ -71,7 +71,7 @@ def test_a_node_that_up_has_not_made_is_named(vxlan: tuple[Replica, LiveLab]) ->
 
 
 @pytest.mark.parametrize("how", ["expired", "dead", "garbage"])
-def test_without_the_api_the_nodes_are_read_all_the_same(vxlan: tuple[Replica, LiveLab], how: str) -> None:
+def test_without_the_api_the_nodes_are_still_read(vxlan: tuple[Replica, LiveLab], how: str) -> None:
     replica, live = vxlan
     config = {
         "expired": replica.expired_kubeconfig,
@@ -88,7 +88,7 @@ def test_without_the_api_the_nodes_are_read_all_the_same(vxlan: tuple[Replica, L
     assert not [r for r in results if r.status == "failed"], bad(results)
 
 
-def test_a_server_certificate_that_expired_is_said_so(vxlan: tuple[Replica, LiveLab]) -> None:
+def test_an_expired_server_certificate_is_named(vxlan: tuple[Replica, LiveLab]) -> None:
     replica, live = vxlan
     replica.serve_certificate(days=-2)
     try:
@@ -106,7 +106,7 @@ def test_a_session_that_is_down_is_named() -> None:
     assert all("state is Active, expected Established" in it for it in bad(results).values())
 
 
-def test_a_node_s_sshd_that_stops_is_a_node_that_does_not_answer() -> None:
+def test_a_node_whose_sshd_stops_does_not_answer() -> None:
     with standing(labs.CROSS_SUBNET, system_pods=False) as replica:
         live = replace(LiveLab.of(replica.lab, replica.outputs, None), instances={})
         replica.stop_sshd("worker2")

@@ -1,14 +1,18 @@
-"""Walks over the replica's data path: what the walk says of each hop is what tcpdump sees there."""
+"""Walks over the replica's data path: what a walk says of each hop is what tcpdump sees there."""
 
 from __future__ import annotations
 
 import asyncio
 import json
 import shutil
+import struct
+import subprocess
 import xml.etree.ElementTree as ET
 from collections.abc import Iterator
 from dataclasses import replace
 from io import StringIO
+from ipaddress import IPv4Address
+from pathlib import Path
 
 import pytest
 from rich.console import Console
@@ -16,7 +20,7 @@ from rich.console import Console
 from cli.live import walk as command
 from cli.live.picture import picture
 from components.spec.models import Lab
-from components.spec.modes import VXLAN, VXLAN_VNI, tunnel_of
+from components.spec.modes import IPIP, VXLAN, VXLAN_VNI, tunnel_of
 from components.verify.model import Pod, host_interface, tunnel_mac
 from components.verify.read.iproute import routes
 from components.verify.read.reading import LiveLab
@@ -78,7 +82,7 @@ def test_the_way_in_each_mode(lab: Lab, source: str, target: str, middle: str) -
 
 
 def test_out_by_one_pool_and_back_by_the_other() -> None:
-    """Seed 001 after its change: the mode of the way is the mode of the pool that the destination lies in."""
+    """Seed 001 after its change: the destination's pool decides about the tunnel."""
     with bed(labs.MIXED) as (replica, live):
         first, second = replica.pod("multitool", "worker1", pool=1), replica.pod("multitool", "worker2", pool=0)
         walk = walked(live, first.key, second.key).walk
@@ -144,7 +148,7 @@ def test_on_one_node(egress: Bed) -> None:
 
 
 def test_the_default_route_through_the_bridge(egress: Bed) -> None:
-    """Seed 000's egress: 10.0.0.0/8 by eth0, all else by net1, whose gateway is the bridge and not the pod itself."""
+    """Seed 000's egress: 10.0.0.0/8 by eth0, all else by net1, whose gateway is the bridge, not the pod itself."""
     out = walked(egress[1], "egress@ip-10-0-2-200", "192.0.2.1").walk
     assert kinds(out, "out") == ["pod route", "bridge", "host route", "outside"]
     assert kinds(out, "back") == []
@@ -152,6 +156,14 @@ def test_the_default_route_through_the_bridge(egress: Bed) -> None:
     assert out.hops[1].device == "cni5"
     inside = walked(egress[1], "egress@ip-10-0-2-200", "normal@ip-10-0-2-201").walk
     assert inside.hops[0].device == "eth0"
+
+
+def test_a_packet_that_stays_on_an_attached_network(egress: Bed) -> None:
+    """An address of the bridge's subnet that is not the bridge's own: no node routes the packet."""
+    walk = walked(egress[1], "egress@ip-10-0-2-200", "10.1.128.77").walk
+    assert kinds(walk, "out") == ["pod route", "outside"]
+    assert walk.hops[0].checks[0].seen.startswith("10.1.128.0/24 dev net1")
+    assert walk.stopped is None
 
 
 def test_an_address_of_a_pod_is_that_pod(egress: Bed) -> None:
@@ -182,8 +194,8 @@ def test_a_node_that_does_not_answer_leaves_the_other(egress: Bed) -> None:
     assert {hop.status for hop in walk.hops if hop.node == "ip-10-0-2-200" and hop.direction == "out"} == {"passed"}
 
 
-def test_a_lost_ping_is_captured_unasked(egress: Bed) -> None:
-    """Where every hop holds and no answer comes, the walk listens by itself."""
+def test_a_lost_ping_is_captured_without_being_asked(egress: Bed) -> None:
+    """Where every hop holds and no answer comes, the walk captures the packet by itself."""
     found = walked(egress[1], "egress@ip-10-0-2-200", "192.0.2.1")
     walk, seen = found.walk, found.sightings
     assert walk.ping.status == "failed"
@@ -211,9 +223,9 @@ def test_page_json_and_picture(egress: Bed) -> None:
     for part in ("ip-10-0-2-200", "ip-10-0-2-201", "tunnel: vxlan.calico", "delivery", "TTL 62", "10.0.2.201"):
         assert part in words
     assert "VXLAN, UDP 4789" in words and "proxy_arp of cali" in words
-    assert "dstport 4789" in words, "lines are wrapped, not cut"
+    assert "dstport 4789" in words, "lines must be wrapped, not cut off"
     assert "The way back" in words and "holds at every hop" in words
-    assert float(svg.get("width", "0")) < 1600, "it fits on a slide"
+    assert float(svg.get("width", "0")) < 1600, "it must fit on a slide"
     lost = replace(walk, hops=tuple(replace(hop, reached=hop.direction == "out") for hop in walk.hops))
     assert "delivery): not reached" in picture("lab", lost)
 
@@ -266,7 +278,7 @@ def test_pods_that_cannot_be_walked_are_named(name: str, words: str) -> None:
     assert words in str(caught.value)
 
 
-def test_the_kernels_choice_of_route() -> None:
+def test_the_route_that_the_kernel_chooses() -> None:
     table = routes(
         "default via 10.0.2.1 dev eth0 metric 100\n"
         "default via 10.0.2.9 dev eth1 metric 50\n"
@@ -287,8 +299,8 @@ def test_the_kernels_choice_of_route() -> None:
     assert best_route({}, "8.8.8.8") is None
 
 
-def test_names_that_calico_makes() -> None:
-    """As seen on a live lab: a pod's host side, a node's tunnel MAC (seed 000's own)."""
+def test_the_names_that_calico_gives() -> None:
+    """As on a live lab: a pod's host side, and a node's tunnel MAC, which seed 000 shows too."""
     assert host_interface("default", "normal-645cfc6774-4sgc4") == "cali23eff6db456"
     assert tunnel_mac("ip-10-0-2-200") == "66:55:b7:b7:f8:dc"
 
@@ -308,3 +320,30 @@ def test_tcpdumps_lines() -> None:
     assert [(p.kind, p.id, p.sequence) for p in found] == [("request", 7, 1), ("reply", 7, 1)]
     assert digest(found[1].text) == "aa:aa:aa:aa:aa:aa > bb:bb:bb:bb:bb:bb  10.244.93.150 > 10.244.97.51 ttl 62"
     assert sightings([], []) == []
+
+
+def pcap(*packets: bytes) -> bytes:
+    """A capture file with Ethernet frames (pcap, little-endian, version 2.4)."""
+    head = struct.pack("<IHHiIII", 0xA1B2C3D4, 2, 4, 0, 0, 65535, 1)
+    return head + b"".join(struct.pack("<IIII", 1, 0, len(packet), len(packet)) + packet for packet in packets)
+
+
+def ipv4(source: str, destination: str, protocol: int, ttl: int, payload: bytes) -> bytes:
+    head = struct.pack(">BBHHHBBH", 0x45, 0, 20 + len(payload), 1, 0, ttl, protocol, 0)
+    return head + IPv4Address(source).packed + IPv4Address(destination).packed + payload
+
+
+@pytest.mark.skipif(shutil.which("tcpdump") is None, reason="tcpdump is not installed")
+def test_the_digest_of_an_ipip_packet(tmp_path: Path) -> None:
+    """As tcpdump prints it from a file: no kernel has to make an IPIP tunnel for that."""
+    echo = struct.pack(">BBHHH", 8, 0, 0, 7, 1) + bytes(56)
+    packet = ipv4("10.0.1.20", "10.0.2.30", 4, 64, ipv4("10.244.0.2", "10.244.0.66", 1, 63, echo))
+    file = tmp_path / "ipip.pcap"
+    file.write_bytes(pcap(bytes.fromhex("02000000000202000000000108 00".replace(" ", "")) + packet))
+    command = ["tcpdump", "-n", "-e", "-v", "-tt", "-r", str(file)]
+    text = subprocess.run(command, capture_output=True, text=True, check=True, timeout=30).stdout
+    [found] = packets(text)
+    assert (found.kind, found.id, found.sequence) == ("request", 7, 1)
+    outer, name, inner = digest(found.text).partition(IPIP.name)
+    assert outer.strip() == "02:00:00:00:00:01 > 02:00:00:00:00:02  10.0.1.20 > 10.0.2.30 ttl 64"
+    assert name and inner.strip() == "10.244.0.2 > 10.244.0.66 ttl 63"

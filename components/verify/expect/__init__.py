@@ -36,5 +36,8 @@ def expectations(observed: ObservedLab) -> list[Expectation]:
 
 
 def by_entry(found: Iterable[Expectation]) -> Mapping[EntryKey, Expectation]:
-    """Expectations by the entry that they are about."""
-    return {expectation.entry: expectation for expectation in found}
+    """Expectations by the entry that they are about; of several (two routes to one destination) the first."""
+    known: dict[EntryKey, Expectation] = {}
+    for expectation in found:
+        known.setdefault(expectation.entry, expectation)
+    return known
