@@ -38,7 +38,7 @@ def run(command: str, stack: str, arguments: Sequence[str], *, repaired: bool = 
         environment.setdefault("PULUMI_SKIP_CHECKPOINTS", "true")
     with tempfile.TemporaryDirectory(dir=project.HOME) as folder:
         log = Path(folder) / "events"
-        if screen.wanted(command, arguments):
+        if screen.is_wanted(command, arguments):
             shown = screen.Screen(command, stack, lab, pulumi, environment, project.ROOT, project.HOME)
             code = shown.run(options, arguments, log)
         else:
@@ -49,7 +49,7 @@ def run(command: str, stack: str, arguments: Sequence[str], *, repaired: bool = 
                 env=environment | {"PULUMI_DEBUG_COMMANDS": "true"},
             ).returncode
             if code == 0 and command != "preview":
-                screen.keep_time(project.HOME, stack, command, lab, log)
+                screen.remember_events(project.HOME, stack, command, lab, log)
         for line in hints(log) if code else []:
             print(f"lab {command}: {line}", file=sys.stderr)
     if command == "destroy" and code == 0 and not {"--target", "-t", "--preview-only"} & set(arguments):

@@ -1,7 +1,7 @@
-"""What a person can do about a host that SSH did not get to: one line each, read from the engine's event log.
+"""What to do about a host that SSH cannot reach: one line each, from pulumi's event log.
 
-The provider says what went wrong (`after 8 failed attempts: dial tcp 192.168.56.10:22: connect: connection refused`),
-not what to do. Its messages are those of pulumi-command 1.2.1 and of golang.org/x/crypto/ssh.
+Pulumi's command provider reports what went wrong (`after 8 failed attempts: dial tcp 192.168.56.10:22: connect:
+connection refused`), not what to do. Its messages are those of pulumi-command 1.2.1 and golang.org/x/crypto/ssh.
 """
 
 from __future__ import annotations
@@ -17,27 +17,27 @@ from components.spec import names
 AUTHORISE = "add the public half of the key to ~/.ssh/authorized_keys there, or correct the user and privateKeyFile"
 KNOWN = "if it is the right machine, put the line of its /etc/ssh/ssh_host_ed25519_key.pub into the stack file"
 
-# (pattern, what it means, fix); the first that matches counts. `proxy: ` stands before what happens on the way through
-# a jump host, at either end of it.
+# (pattern, what it means, fix); the first match counts. A message starts with `proxy: ` if it is about the connection
+# to the jump host, or from there to the host.
 MEANINGS = [
-    (r"administratively prohibited", "the jump host passes no connection on",
+    (r"administratively prohibited", "the jump host does not forward connections",
      "set AllowTcpForwarding yes in its sshd_config, or take another jump host"),
-    (r"rejected: connect failed", "the jump host does not get to it",
-     "start it, and let the jump host in to its SSH port"),
+    (r"rejected: connect failed", "the jump host cannot reach it",
+     "start it, and open its SSH port to the jump host"),
     (r"proxy: .*host key mismatch", "it, or the jump host, shows another host key than the pinned one", KNOWN),
     (r"host key mismatch", "it shows another host key than the pinned one", KNOWN),
     (r"proxy: .*unable to authenticate", "it, or the jump host, refuses the key", AUTHORISE),
     (r"unable to authenticate", "it refuses the key", AUTHORISE),
-    (r"lookup (?P<where>\S+?)(:| on ).*no such host", "nobody knows the name {where}", "correct the host name"),
+    (r"lookup (?P<where>\S+?)(:| on ).*no such host", "the name {where} cannot be resolved", "correct the host name"),
     (r"proxy: .*dial tcp (?P<where>\S+): ", "the jump host does not answer at {where}",
-     "start it, correct its address and port, or let this computer in"),
+     "start it, correct its address and port, or open the port to this computer"),
     (r"dial tcp (?P<where>\S+): ", "it does not answer at {where}",
-     "start it, correct its address and port, or let this computer in to its SSH port"),
+     "start it, correct its address and port, or open its SSH port to this computer"),
 ]  # fmt: skip
 
 
 def hints(event_log: Path) -> list[str]:
-    """`NODE: what happened. Fix: …` for each node that SSH did not get to. An event log that is absent has none."""
+    """`NODE: what happened. Fix: …` for each node that SSH cannot reach. The event log may be absent."""
     return list(dict.fromkeys(_hints(event_log)))
 
 
@@ -56,7 +56,7 @@ def _hints(event_log: Path) -> Iterator[str]:
 
 
 def meaning_of(message: str) -> str | None:
-    """What an error of a remote command means, with its fix; None where it is not one of the connection."""
+    """What an error of a remote command means, with its fix; None if it is not about the connection."""
     if not re.match(r"(proxy: )?(after \d+ failed attempts|dial tcp|ssh: )", message):
         return None
     for pattern, problem, fix in MEANINGS:
@@ -72,7 +72,7 @@ def _events(event_log: Path) -> Iterator[dict[str, Any]]:
 
 
 def _state(event: dict[str, Any]) -> dict[str, Any]:
-    """The resource that an event is about, as it will be or as it was."""
+    """The resource of an event: its new state, or its old one if it is deleted."""
     metadata = event.get("resourcePreEvent", {}).get("metadata", {})
     state: dict[str, Any] = metadata.get("new") or metadata.get("old") or {}
     return state

@@ -1,7 +1,7 @@
-"""What a run of the engine is at, read from its event stream: phases, nodes, last lines, failures. No input or output.
+"""The progress of a pulumi run, read from its event stream: phases, nodes, last lines, failures. Does no I/O itself.
 
-An event is JSON as the engine logs it (pulumi's apitype.EngineEvent); what is not understood is passed over. Times are
-the events' own, in seconds.
+An event is JSON as pulumi logs it (apitype.EngineEvent); unknown events are ignored. Times are the events' own, in
+seconds.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from typing import Any
 from components.spec import names
 from components.spec.models import Lab, MachineProvider
 
-# In the order of an `up`; some run side by side.
+# In the order of an `up`; some run at the same time.
 PHASES = (
     "machines", "prepare", "cluster", "upgrade", "joins", "calico", "multus", "node files", "workloads", "verification"
 )  # fmt: skip
-# A step's phase by the last word of its name; in the rooms below every resource has the room's.
+# The phase of a Step of the cluster, by the last word of its name.
 STEPS: Mapping[str, str] = {
     "prepare": "prepare",
     "init": "cluster",
@@ -29,6 +29,7 @@ STEPS: Mapping[str, str] = {
     "admit": "joins",
     "join": "joins",
 }
+# The phase of every other resource, by the component around it.
 ROOMS = {
     names.MACHINES: "machines",
     names.NETWORK: "machines",
@@ -43,11 +44,11 @@ ROOMS = {
     names.VERIFICATION: "verification",
     names.CLUSTER: "cluster",
 }
-# What takes time; the engine has further words for what only its state sees.
+# The operations that take time. The others change only the state.
 WORK = {"create", "update", "delete", "create-replacement", "delete-replaced", "import", "import-replacement"}
 
-# How long each phase takes where no earlier run of the stack tells: without baked images, packages from their usual
-# places. What differs by provider stands on its model, as `typical_seconds`.
+# How long each phase takes where no earlier run of the stack is known, without baked images or mirrors. A provider's
+# model overrides these with `typical_seconds`.
 TYPICAL_SECONDS: Mapping[str, Mapping[str, float]] = {
     "up": {"machines": 60, "prepare": 120, "cluster": 50, "upgrade": 120, "joins": 30, "calico": 120, "multus": 30,
            "node files": 15, "workloads": 30, "verification": 20},
@@ -71,7 +72,7 @@ def phases_of(lab: Lab) -> list[str]:
 
 @dataclass
 class Work:
-    """One resource that the engine is at. `line`: the last that it said."""
+    """A resource that pulumi is working on. `line`: the last line of its output."""
 
     phase: str
     node: str | None
@@ -82,6 +83,8 @@ class Work:
 
 @dataclass
 class Phase:
+    """How far a phase is. `running` holds its work by URN; `done` and `unchanged` count resources."""
+
     began: float | None = None
     ended: float | None = None
     done: int = 0
@@ -90,7 +93,7 @@ class Phase:
     running: dict[str, Work] = field(default_factory=dict)
 
     def seconds(self, now: float) -> float:
-        """How long it has been at work until now, or was."""
+        """How long it has been running, or ran."""
         if self.began is None:
             return 0.0
         return (now if self.running or self.ended is None else self.ended) - self.began
@@ -98,7 +101,7 @@ class Phase:
 
 @dataclass(frozen=True)
 class Failure:
-    """`lines`: the last words. `phase` and `node` None: not of a resource, or of none that stands for a node."""
+    """An error. `lines`: the last lines of its message. `phase` and `node` are None where it belongs to none."""
 
     phase: str | None
     node: str | None
@@ -108,7 +111,7 @@ class Failure:
 
 @dataclass
 class Progress:
-    """`nodes`: the lab's names. `total`: resources to work on by phase, where a preview said so."""
+    """The state of a run. `nodes`: their names. `total`: resources to work on by phase, if a preview counted them."""
 
     nodes: Sequence[str]
     total: Mapping[str, int] | None = None
@@ -121,7 +124,7 @@ class Progress:
     _hosts: dict[str, str] = field(default_factory=dict)
 
     def take(self, event: object) -> None:
-        """Whatever the engine says next."""
+        """Take the next event into account."""
         if not isinstance(event, Mapping):
             return
         stamp = event.get("timestamp")
@@ -135,9 +138,9 @@ class Progress:
         elif data := _mapping(event, "resOpFailedEvent"):
             self._end(_mapping(data, "metadata"), failed=True)
         elif data := _mapping(event, "diagnosticEvent"):
-            self._say(data)
+            self._diagnostic(data)
         elif data := _mapping(event, "policyEvent"):
-            self._judge(data)
+            self._policy(data)
         elif data := _mapping(event, "summaryEvent"):
             found = _mapping(data, "resourceChanges")
             self.changes = Counter({str(op): n for op, n in found.items() if isinstance(n, int) and op != "same"})
@@ -155,24 +158,24 @@ class Progress:
             if op == "same" and (same := self._phase(urn, "create")):
                 self.phases.setdefault(same, Phase()).unchanged += 1
             return
-        self.planned.setdefault(op, []).append(what(urn))
+        self.planned.setdefault(op, []).append(name_of(urn))
         state = self.phases.setdefault(phase, Phase())
         state.began = self.last if state.began is None else state.began
         state.ended = None
-        state.running[urn] = Work(phase, self._node(urn), what(urn), self.last)
+        state.running[urn] = Work(phase, self._node(urn), name_of(urn), self.last)
 
     def _end(self, metadata: Mapping[str, Any], *, failed: bool) -> None:
         urn, op = metadata.get("urn"), metadata.get("op")
         if not isinstance(urn, str) or not isinstance(op, str) or (phase := self._phase(urn, op)) is None:
             return
         state = self.phases.setdefault(phase, Phase(began=self.last))
-        # A replacement is two works on one resource.
+        # A replacement is two operations on one resource.
         if state.running.pop(urn, None) is not None:
             state.done += not failed
         state.failed |= failed
         state.ended = self.last
 
-    def _say(self, data: Mapping[str, Any]) -> None:
+    def _diagnostic(self, data: Mapping[str, Any]) -> None:
         urn, severity = data.get("urn"), data.get("severity")
         text = clean(data.get("message"))
         if not text or severity == "debug":
@@ -180,14 +183,14 @@ class Progress:
         if isinstance(urn, str) and severity != "error":
             line = text.splitlines()[-1].removeprefix("cni-lab: ")
             for phase in self.phases.values():
-                # A script's result, JSON or a machine's id, is no news to a person.
+                # A script's result, which is JSON or a machine's id, is not shown.
                 if (work := phase.running.get(urn)) and not re.match(r'[][{}"]|[0-9a-f]{64}$', line):
                     work.line = line
         elif severity == "error" and not re.fullmatch(r"(update|preview|destroy) failed|resource \S+ failed", text):
             self.failures.append(self._failure(urn if isinstance(urn, str) else "", text))
 
-    def _judge(self, data: Mapping[str, Any]) -> None:
-        """A breach of a rule that stops the run."""
+    def _policy(self, data: Mapping[str, Any]) -> None:
+        """A violation of a mandatory rule, which stops the run."""
         urn, message = data.get("resourceUrn"), clean(data.get("message"))
         if data.get("enforcementLevel") == "mandatory" and message:
             rule = clean(data.get("policyName"))
@@ -195,32 +198,32 @@ class Progress:
 
     def _failure(self, urn: str, text: str) -> Failure:
         lines = [line for line in text.splitlines() if line.strip()]
-        # `Process exited with status 1: running "sudo -n timeout 900 bash -s":` and then what the scripts said.
+        # `Process exited with status 1: running "sudo -n timeout 900 bash -s":`, followed by the output of the scripts.
         if len(lines) > 1 and re.match(r'.*: running ".*":$', lines[0]):
             del lines[0]
-        name = what(urn) if urn else ""
-        return Failure(place(urn) if urn else None, self._node(urn), name, tuple(lines[-20:]))
+        name = name_of(urn) if urn else ""
+        return Failure(phase_of(urn) if urn else None, self._node(urn), name, tuple(lines[-20:]))
 
     def _phase(self, urn: str, op: str) -> str | None:
         kind = urn.split("::")[2].rpartition("$")[2] if urn.count("::") >= 3 else ""
         if op not in WORK or kind.startswith(("cnilab:", "pulumi:")):
             return None
-        phase = place(urn)
-        # An upgrade's step does nothing when it is made.
+        phase = phase_of(urn)
+        # A Step that upgrades does nothing when it is created.
         return None if phase == "upgrade" and not op.startswith("update") else phase
 
     def _node(self, urn: str) -> str | None:
-        """Where a step runs, else the node in the resource's name."""
+        """The node on which a Step runs, else the one in the resource's name."""
         for step, node in self._hosts.items():
             if _parent_of(step, urn):
                 return node
-        name = f"-{what(urn)}-"
+        name = f"-{name_of(urn)}-"
         found = [node for node in self.nodes if f"-{node}-" in name]
         return max(found, key=len, default=None)
 
 
-def place(urn: str) -> str | None:
-    """The phase of a resource; None where it belongs to none."""
+def phase_of(urn: str) -> str | None:
+    """The phase of a resource, or None."""
     parts = urn.split("::", 3)
     if len(parts) < 4:
         return None
@@ -231,13 +234,13 @@ def place(urn: str) -> str | None:
     return next((phase for room, phase in ROOMS.items() if room in types), None)
 
 
-def what(urn: str) -> str:
+def name_of(urn: str) -> str:
     """A resource's name in the program."""
     return urn.split("::", 3)[-1]
 
 
 def _parent_of(step: str, urn: str) -> bool:
-    """A step's command has its name."""
+    """Whether the resource is the command of the Step, which has the Step's name."""
     types, _, name = step.rpartition("::")
     return urn.startswith(types + "$") and urn.endswith("::" + name)
 
@@ -248,26 +251,26 @@ def _mapping(data: Mapping[str, Any], key: str) -> Mapping[str, Any]:
 
 
 def clean(text: object) -> str:
-    """Without the engine's colours, terminal sequences and control characters."""
+    """A message without pulumi's colours, terminal sequences and control characters."""
     if not isinstance(text, str):
         return ""
     text = re.sub(r"<\{%.*?%\}>|\x1b\[[0-9;?]*[A-Za-z]", "", text)
     return re.sub(r"[^\n\x20-\x7e\u00a0-\uffff]", " ", text).strip()
 
 
-# --- how long it takes ------------------------------------------------------------------------------------------------
+# --- expected times ------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Run:
-    """A run that ended well. `phases`: when each began and ended, in seconds since the run began."""
+    """A successful run. `phases`: when each one began and ended, in seconds since the run began."""
 
     command: str
     phases: Mapping[str, tuple[float, float]]
 
     @property
     def adds(self) -> dict[str, float]:
-        """Seconds by which each phase made the run longer: what runs beside another adds nothing."""
+        """The seconds that each phase added to the run; a phase that ran beside a longer one added none."""
         added, until = {}, 0.0
         for phase, (_, ended) in sorted(self.phases.items(), key=lambda item: item[1][1]):
             added[phase] = max(0.0, ended - until)
@@ -276,7 +279,7 @@ class Run:
 
 
 def run_of(command: str, progress: Progress) -> Run | None:
-    """What is remembered of a run; None where nothing was done."""
+    """What is kept of a run; None if it changed nothing."""
     start = progress.began or 0.0
     phases = {
         name: (phase.began - start, phase.ended - start)
@@ -288,7 +291,7 @@ def run_of(command: str, progress: Progress) -> Run | None:
 
 @dataclass(frozen=True)
 class Expected:
-    """Seconds; `runs`: of how many earlier ones, 0 where it is the rule of thumb."""
+    """Expected times in seconds. `runs`: how many earlier runs they come from; 0 for typical ones."""
 
     total: float
     phases: Mapping[str, float]

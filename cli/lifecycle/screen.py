@@ -1,4 +1,4 @@
-"""`up` and `destroy` on a terminal: a live picture of the run, its log in a file, and what to do where it fails."""
+"""`up` and `destroy` on a terminal: the progress of the run, its log in a file, and what to do if it fails."""
 
 from __future__ import annotations
 
@@ -25,33 +25,33 @@ from cli.lifecycle import progress as model
 from cli.lifecycle.progress import Expected, Failure, Progress, Run
 from components.spec.models import Lab
 
-# Options that mean the same with a live picture; with any other, the engine's own output is shown.
-UNDERSTOOD = {
+# Options under which the progress can be shown. With any other, pulumi's own output is shown.
+SUPPORTED_OPTIONS = {
     "-y", "--yes", "-f", "--skip-preview", "-t", "--target", "--target-dependents", "--replace", "-r", "--refresh",
     "-m", "--message", "--policy-pack", "-p", "--parallel"
 }  # fmt: skip
 KEPT_LOGS = 20
 KEPT_RUNS = 5
-MOST_WORKS = 12  # lines of one picture
+MAX_WORK_LINES = 12
 MARKS = {"done": "✓", "running": "▸", "waiting": "·", "failed": "✗", "unchanged": "="}
 PLAIN_MARKS = MARKS | {"done": "+", "running": ">", "waiting": ".", "failed": "x"}
 STYLES = {"done": "green", "running": "bold", "waiting": "dim", "failed": "bold red", "unchanged": "dim"}
 
 
-def wanted(command: str, arguments: Sequence[str]) -> bool:
-    """Whether a person looks on, and asked for nothing that only the engine's own output shows."""
+def is_wanted(command: str, arguments: Sequence[str]) -> bool:
+    """Whether a terminal can show the progress, and no option asks for pulumi's own output."""
     options = {argument.split("=")[0] for argument in arguments if argument.startswith("-")}
     return (
         command in ("up", "destroy")
         and sys.stdout.isatty()
         and os.environ.get("TERM", "") not in ("", "dumb")
-        and options <= UNDERSTOOD
+        and options <= SUPPORTED_OPTIONS
     )
 
 
 @dataclass
 class Screen:
-    """One `up` or `destroy` of a lab. `home`: the folder `.lab`, where the log and the times of runs are kept."""
+    """One `up` or `destroy` of a lab. `home`: the folder `.lab`, which keeps the log and the times of runs."""
 
     command: str
     stack: str
@@ -64,8 +64,10 @@ class Screen:
     _interrupts: int = 0
 
     def run(self, options: Sequence[str], arguments: Sequence[str], events: Path) -> int:
-        """Preview, ask, run. `events`: where the engine's events of the last part are to be found afterwards.
-        Returns the engine's exit code; 1 where the person said no."""
+        """Preview, ask, run. `events`: the file that gets the events of the last of these.
+
+        Returns pulumi's exit code, or 1 where the answer was no.
+        """
         flags = set(arguments)
         passed = [a for a in [*options, *arguments] if a not in ("-y", "--yes", "-f", "--skip-preview")]
         agreed = bool({"-y", "--yes"} & (flags | set(options)))
@@ -77,7 +79,7 @@ class Screen:
             if code:
                 return self._end(code, plan, log)
             total = {name: phase.done + len(phase.running) for name, phase in plan.phases.items() if phase.began}
-            self.console.print(changes(plan, name_gone=self.command == "up"), highlight=False, markup=False)
+            self.console.print(changes(plan, name_deleted=self.command == "up"), highlight=False, markup=False)
             if plan.changes and not agreed and not self._agree(log):
                 return 1
         self._interrupts = 0
@@ -86,7 +88,7 @@ class Screen:
             remember(self.home, self.stack, run)
         return self._end(code, progress, log)
 
-    # --- one run of the engine ---
+    # --- one run of pulumi ---
 
     def _stage(
         self, words: Sequence[str], events: Path, log: Path, total: Mapping[str, int] | None
@@ -105,7 +107,7 @@ class Screen:
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
-                # Ctrl-C comes to the engine once, from here: a second one would make it drop what it is at.
+                # Ctrl-C reaches pulumi once, from here: a second interrupt would make it abandon its work.
                 process_group=0,
             )
         with self._interrupts_to(process), Live(console=self.console, auto_refresh=False, transient=preview) as live:
@@ -116,7 +118,7 @@ class Screen:
                     progress.take(event)
                 seconds = time.time() - started
                 live.update(
-                    self._previewing(seconds) if preview else self._picture(progress, seconds, earlier, log, ended),
+                    self._previewing(seconds) if preview else self._progress(progress, seconds, earlier, log, ended),
                     refresh=True,
                 )
 
@@ -128,7 +130,7 @@ class Screen:
 
     @contextlib.contextmanager
     def _interrupts_to(self, process: subprocess.Popen[bytes]) -> Iterator[None]:
-        """The engine ends what it is at on a first interrupt, and drops it on a second."""
+        """Pulumi finishes its current work on the first interrupt, and abandons it on the second."""
 
         def interrupt(_number: int) -> None:
             self._interrupts += 1
@@ -141,15 +143,15 @@ class Screen:
 
     def _previewing(self, seconds: float) -> Text:
         said = f"\n{self._interrupted()}" if self._interrupts else ""
-        return Text(f"{self.command} {self.stack}: what changes … {span(seconds)}{said}")
+        return Text(f"{self.command} {self.stack}: what changes … {duration(seconds)}{said}")
 
-    def _picture(
+    def _progress(
         self, progress: Progress, seconds: float, earlier: Sequence[Run], log: Path, ended: bool
     ) -> RenderableType:
         phases = [phase for phase in model.PHASES if phase in self._phases(progress)]
         working = [phase for phase in phases if state_of(progress, phase) != "unchanged"]
         guess = model.expected(self.command, self.lab.machines, working, earlier)
-        title = f"{self.command} {self.stack}: {span(seconds)}{'' if ended else of_about(guess)}"
+        title = f"{self.command} {self.stack}: {duration(seconds)}{'' if ended else expected_time(guess)}"
         if self.command == "destroy":
             phases.reverse()
         where = Text(f"log: {self._short(log)}", style="dim", no_wrap=True, overflow="ignore")
@@ -168,14 +170,14 @@ class Screen:
 
     def _interrupted(self) -> str:
         if self._interrupts > 1:
-            return "interrupted: drops what it is at"
-        return "interrupted: ends what it is at first; Ctrl-C again drops it"
+            return "interrupted: abandons its current work"
+        return "interrupted: finishes its current work first; Ctrl-C again abandons it"
 
     def _agree(self, log: Path) -> bool:
-        asks = {"up": "Make it so?", "destroy": "Take it away?"}[self.command]
+        question = {"up": "Apply these changes?", "destroy": "Remove the lab?"}[self.command]
         while True:
             try:
-                answer = self.console.input(f"{asks} yes, no, details: ").strip().lower()
+                answer = self.console.input(f"{question} yes, no, details: ").strip().lower()
             except (EOFError, KeyboardInterrupt):
                 answer = "no"
             if answer in ("d", "details"):
@@ -187,20 +189,20 @@ class Screen:
 
     def _end(self, code: int, progress: Progress, log: Path) -> int:
         if code:
-            say = Console(stderr=True, soft_wrap=True, highlight=False, markup=False)
+            errors = Console(stderr=True, soft_wrap=True, highlight=False, markup=False)
             for failure in progress.failures:
-                say.print("\n".join(told(failure)))
+                errors.print("\n".join(describe(failure)))
             if not progress.failures:
                 last = log.read_text(encoding="utf-8", errors="replace").splitlines()[-10:]
-                say.print("\n".join(f"  {model.clean(line)}" for line in last))
-            say.print(f"The whole log: {self._short(log)}\nTry again: ./lab {self.command} {self.stack}")
+                errors.print("\n".join(f"  {model.clean(line)}" for line in last))
+            errors.print(f"The whole log: {self._short(log)}\nTry again: ./lab {self.command} {self.stack}")
         return code
 
     def _short(self, path: Path) -> str:
         return str(path.relative_to(self.root) if path.is_relative_to(self.root) else path)
 
     def _new_log(self) -> Path:
-        """Readable by its owner alone. The engine shows no secret in it, but what a script says is the script's."""
+        """A new file with mode 0600: pulumi masks secrets in its output, but a script may print anything."""
         folder = self.home / "logs"
         folder.mkdir(mode=0o700, exist_ok=True)
         older = sorted(folder.glob(f"{self.stack}-[0-9]*.log"))
@@ -214,21 +216,21 @@ class Screen:
 def table(
     progress: Progress, phases: Sequence[str], guess: Expected, marks: Mapping[str, str], now: float | None = None
 ) -> Table:
-    """A line for each phase, and under it what is being worked on, the longest first."""
+    """A line for each phase, and below it what is being worked on, the oldest first."""
     now = max(time.time(), progress.last) if now is None else now
     grid = Table.grid(padding=(0, 1), expand=True)
     grid.add_column(no_wrap=True)
     grid.add_column(no_wrap=True)
     grid.add_column(no_wrap=True, justify="right")
-    # What does not fit on the line is cut here and nowhere else.
+    # Only this column is shortened if a line is too long.
     grid.add_column(no_wrap=True, overflow="ellipsis", ratio=1)
-    left = MOST_WORKS
+    left = MAX_WORK_LINES
     for name in phases:
         phase = progress.phases.get(name, model.Phase())
         state = state_of(progress, name)
         due = guess.phases.get(name)
-        took = span(phase.seconds(now)) if phase.began is not None else ""
-        about = f"of about {span(due)}" if due and state in ("running", "waiting") else ""
+        took = duration(phase.seconds(now)) if phase.began is not None else ""
+        about = f"of about {duration(due)}" if due and state in ("running", "waiting") else ""
         total = (progress.total or {}).get(name)
         count = f"{phase.done}/{total}  " if total and state == "running" else ""
         grid.add_row(
@@ -236,8 +238,10 @@ def table(
         )
         for work in sorted(phase.running.values(), key=lambda w: w.began)[:left]:
             left -= 1
-            grid.add_row("", Text(f"  {work.node or work.what}"), span(now - work.began), Text(work.line or work.what))
-    if more := sum(len(phase.running) for phase in progress.phases.values()) - (MOST_WORKS - left):
+            grid.add_row(
+                "", Text(f"  {work.node or work.what}"), duration(now - work.began), Text(work.line or work.what)
+            )
+    if more := sum(len(phase.running) for phase in progress.phases.values()) - (MAX_WORK_LINES - left):
         grid.add_row("", Text(f"  … and {more} more"))
     return grid
 
@@ -256,33 +260,33 @@ def state_of(progress: Progress, name: str) -> str:
     return "done" if total is None or phase.done >= total else "waiting"
 
 
-def of_about(guess: Expected) -> str:
+def expected_time(guess: Expected) -> str:
     if not guess.total:
         return ""
-    source = {0: "a rule of thumb", 1: "as its last run"}.get(guess.runs, f"as its last {guess.runs} runs")
-    return f" of about {span(guess.total)} ({source})"
+    source = {0: "typical", 1: "as its last run"}.get(guess.runs, f"as its last {guess.runs} runs")
+    return f" of about {duration(guess.total)} ({source})"
 
 
-def span(seconds: float) -> str:
+def duration(seconds: float) -> str:
     """42 s, 3 min 07 s."""
     whole = max(0, round(seconds))
     return f"{whole} s" if whole < 60 else f"{whole // 60} min {whole % 60:02} s"
 
 
-def changes(plan: Progress, *, name_gone: bool) -> str:
-    """What a preview found: counts, and by name what goes."""
+def changes(plan: Progress, *, name_deleted: bool) -> str:
+    """What a preview found: how many changes of each kind, and the names of what is deleted."""
     if not plan.changes:
         return "Nothing changes."
     lines = ["Changes: " + ", ".join(f"{count} {op}" for op, count in sorted(plan.changes.items()))]
-    gone = [*plan.planned.get("delete-replaced", ()), *plan.planned.get("delete", ())] if name_gone else []
-    lines += [f"  goes: {name}" for name in gone[:10]]
+    gone = [*plan.planned.get("delete-replaced", ()), *plan.planned.get("delete", ())] if name_deleted else []
+    lines += [f"  deleted: {name}" for name in gone[:10]]
     if len(gone) > 10:
         lines.append(f"  … and {len(gone) - 10} more")
     return "\n".join(lines)
 
 
-def told(failure: Failure) -> list[str]:
-    """A failure for a person: where, and the last lines."""
+def describe(failure: Failure) -> list[str]:
+    """A failure in lines: where it happened, and the end of its message."""
     where = ", ".join(
         [f"phase {failure.phase}"] * bool(failure.phase)
         + [f"node {failure.node}"] * bool(failure.node)
@@ -292,7 +296,7 @@ def told(failure: Failure) -> list[str]:
 
 
 def reader(path: Path) -> Callable[[], list[Any]]:
-    """Returns the events that were added since it was called last; a line that is not whole yet waits."""
+    """A function that returns the events added since its last call. An incomplete line waits for its rest."""
     offset, rest = 0, b""
 
     def read() -> list[Any]:
@@ -315,8 +319,8 @@ def reader(path: Path) -> Callable[[], list[Any]]:
 # --- times of earlier runs --------------------------------------------------------------------------------------------
 
 
-def keep_time(home: Path, stack: str, command: str, lab: Lab, events: Path) -> None:
-    """The same for a run that nobody looked on."""
+def remember_events(home: Path, stack: str, command: str, lab: Lab, events: Path) -> None:
+    """Remember a run that had no screen, from its event log."""
     progress = Progress([node.name for node in lab.nodes])
     for event in reader(events)():
         progress.take(event)
@@ -325,7 +329,7 @@ def keep_time(home: Path, stack: str, command: str, lab: Lab, events: Path) -> N
 
 
 def recall(home: Path, stack: str) -> list[Run]:
-    """Runs of a stack that ended well, the oldest first. A file that cannot be read is none."""
+    """The successful runs of a stack, the oldest first; none if their file cannot be read."""
     try:
         found = json.loads((home / "times" / f"{stack}.json").read_text(encoding="utf-8"))
         return [
@@ -336,7 +340,7 @@ def recall(home: Path, stack: str) -> list[Run]:
 
 
 def remember(home: Path, stack: str, run: Run) -> None:
-    """Keep the last runs of each command that ended well."""
+    """Keep this run among the last successful ones of its command."""
     runs = [*recall(home, stack), run]
     kept = [it for c in ("up", "destroy") for it in [r for r in runs if r.command == c][-KEPT_RUNS:]]
     folder = home / "times"

@@ -43,11 +43,11 @@ MISMATCH = "after 8 failed attempts: ssh: handshake failed: ssh: host key mismat
         (f"proxy: {REFUSED}", "it, or the jump host, refuses the key"),
         (
             "proxy: after 8 failed attempts: ssh: rejected: administratively prohibited (open failed)",
-            "the jump host passes no connection on. Fix: set AllowTcpForwarding yes",
+            "the jump host does not forward connections. Fix: set AllowTcpForwarding yes",
         ),
         (
             "proxy: after 8 failed attempts: ssh: rejected: connect failed (Connection refused)",
-            "the jump host does not get to it",
+            "the jump host cannot reach it",
         ),
     ],
 )
@@ -133,6 +133,6 @@ def test_a_jump_host_that_refuses_is_named_with_its_fix(
     assert lab_command("up", "jump", "--skip-preview", "--non-interactive", "--policy-pack=") != 0
     said = re.findall(r"^lab up: .*", capfd.readouterr().err, re.MULTILINE)
     assert said == [
-        "lab up: host1: the jump host passes no connection on. Fix: set AllowTcpForwarding yes in its sshd_config, "
-        "or take another jump host; then run the same command again"
+        "lab up: host1: the jump host does not forward connections. Fix: set AllowTcpForwarding yes in its "
+        "sshd_config, or take another jump host; then run the same command again"
     ]

@@ -101,7 +101,7 @@ def test_every_resource_of_every_lab_has_its_phase(stack: str) -> None:
     found: dict[str, set[str]] = {}
     for resource in run_stack(stack).deployment.resources:
         if resource.custom and not resource.type.startswith("pulumi:"):
-            phase = model.place(resource.urn)
+            phase = model.phase_of(resource.urn)
             assert phase, resource.urn
             found.setdefault(phase, set()).add(resource.urn)
     assert set(found) - {"upgrade"} == set(model.phases_of(lab))

@@ -178,7 +178,7 @@ def test_ctrl_c_reaches_the_engine_once_and_is_waited_for(tmp_path: Path) -> Non
     os.killpg(terminal.process.pid, signal.SIGINT)  # as the terminal does
     assert terminal.end() == 3
     assert terminal.log.read_text().count("interrupted once") == 1
-    assert "interrupted: ends what it is at first; Ctrl-C again drops it" in terminal.said
+    assert "interrupted: finishes its current work first; Ctrl-C again abandons it" in terminal.said
     assert "Try again: ./lab up cfos-egress" in terminal.said and "Traceback" not in terminal.said
 
 
@@ -218,7 +218,7 @@ def test_many_nodes_do_not_fill_the_screen() -> None:
         urn = f"urn:pulumi:x::cni-lab::cnilab:cluster:Cluster$cnilab:node:Step$command:remote:Command::c-worker{i}-join"
         progress.take({"timestamp": 10, "resourcePreEvent": {"metadata": {"urn": urn, "op": "create"}}})
     lines = picture(progress, ["joins"], Expected(0, {}, 0), 80)
-    assert len(lines) == screen.MOST_WORKS + 2 and lines[-1].strip() == "… and 28 more"
+    assert len(lines) == screen.MAX_WORK_LINES + 2 and lines[-1].strip() == "… and 28 more"
 
 
 def test_times_are_kept_for_the_last_runs_and_a_broken_file_is_none(tmp_path: Path) -> None:
@@ -245,7 +245,7 @@ def test_an_event_that_is_still_being_written_waits(tmp_path: Path) -> None:
 
 
 def test_spans() -> None:
-    assert [screen.span(s) for s in (-1, 0.4, 59.4, 60, 187)] == ["0 s", "0 s", "59 s", "1 min 00 s", "3 min 07 s"]
+    assert [screen.duration(s) for s in (-1, 0.4, 59.4, 60, 187)] == ["0 s", "0 s", "59 s", "1 min 00 s", "3 min 07 s"]
 
 
 def test_recorded_events_hold_no_secret() -> None:

@@ -101,7 +101,7 @@ def test_all_stacks_of_which_some_fail(project: Scratch, tmp_path: Path) -> None
     ]
     # Of a stack that had no valid plan nobody can tell what becomes of it: the gate is closed, not open.
     assert found["gate"] == ["mended: what happens to its control plane is not known"]
-    assert found["uncommitted"] == 6 and "6 files not committed" in done.stdout
+    assert found["uncommitted"] == 6 and "uncommitted changes in 6 files" in done.stdout
     assert (out / "stacks.txt").read_text().split() == sorted(notes.keys() | {"packet-life"})
     comment = (out / "comment.md").read_text()
     untouched = ", ".join(sorted(set(STACKS) - notes.keys() - {"packet-life"}))
