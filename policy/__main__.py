@@ -51,7 +51,7 @@ def _item(holder: Any, key: Any) -> Any:
 def settings(rule: PolicyRule, given: Mapping[str, Any]) -> dict[str, Any]:
     """The rule's settings in config.json, overridden by `given`, those of --policy-pack-config.
 
-    `ttlHours` is the lab's time to live, where the stack has a lab of this project.
+    `ttlHours` is the lab's time to live, if the stack has a lab of this project.
     """
     lab = pulumi.Config("cni-lab").get_object("lab") or {}
     ours = {key: value for key, value in CONFIG.get(rule.name, {}).items() if key != "enforcementLevel"}

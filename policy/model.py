@@ -19,7 +19,7 @@ class PlannedResource:
     """A resource as the rules see it.
 
     `props`: its inputs, with pulumi's camelCase keys. A leaf that is not known yet is UNKNOWN. A secret leaf is SECRET,
-    where the caller can tell.
+    if the caller knows that it is one.
     """
 
     type: str
@@ -39,11 +39,11 @@ class PlannedResource:
         return tuple(parts[2].split("$")[:-1]) if len(parts) > 2 else ()
 
     def mapping(self, key: str) -> Mapping[str, Any]:
-        """The mapping at a key of the inputs; empty where there is none."""
+        """The mapping at a key of the inputs. Empty if there is none."""
         return mapping(self.props.get(key))
 
     def mappings(self, key: str) -> list[Mapping[str, Any]]:
-        """The mappings in the list at a key of the inputs; empty where there is none. Unknown items are left out."""
+        """The mappings in the list at a key of the inputs. Empty if there is none. Unknown items are left out."""
         return [item for item in sequence(self.props.get(key)) if isinstance(item, Mapping)]
 
 

@@ -86,7 +86,7 @@ def no_open_ingress(resource: PlannedResource, _: Settings) -> Iterator[str]:
 
 
 def _too_open(cidr: str) -> str | None:
-    """What is wrong with a source of traffic; None where nothing is."""
+    """What is wrong with a source of traffic. None if nothing is."""
     try:
         network = ip_network(cidr, strict=False)
     except ValueError:

@@ -25,12 +25,12 @@ def shown(value: Any) -> str:
 
 
 def mapping(value: Any) -> Mapping[str, Any]:
-    """The value itself, or an empty mapping where it is none."""
+    """The value itself, or an empty mapping if it is not one."""
     return value if isinstance(value, Mapping) else {}
 
 
 def sequence(value: Any) -> Sequence[Any]:
-    """A list as it is, and a single value as a list of one. Nothing where there is no value or it is not known."""
+    """A list as it is, and a single value as a list of one. Empty if there is no value or it is not known."""
     if value is None or value == UNKNOWN:
         return ()
     return (value,) if isinstance(value, str | Mapping) else tuple(value)

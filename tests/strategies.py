@@ -1,4 +1,4 @@
-"""hypothesis strategies: labs that are accepted, of all three providers, as they stand under `cni-lab:lab`."""
+"""hypothesis strategies: valid labs of all three providers, as the value of `cni-lab:lab`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Raw = dict[str, Any]
 
 PROVIDERS = ("aws", "local", "existing")
 CONFIG = {"aws:region": "us-west-2"}
-"""What stands beside the lab in the stack file."""
+"""The configuration beside the lab in the stack file."""
 
 names = st.integers(0, 999).map("n-{}".format) | st.sampled_from(["a", "0", "a-b", "x" * 63, "net-calico"])
 ports = st.sampled_from([1, 22, 2222, 65535])
@@ -32,7 +32,7 @@ host_keys = st.integers(0, 255).map(host_key)
 
 
 def optional(strategy: st.SearchStrategy[Any], **keys: st.SearchStrategy[Any]) -> st.SearchStrategy[Raw]:
-    """Mappings that have any of the keys or none of them, over those that `strategy` draws."""
+    """Mappings that `strategy` draws, each with any of the keys added."""
     return st.builds(lambda base, more: {**base, **more}, strategy, st.fixed_dictionaries({}, optional=keys))
 
 
@@ -67,7 +67,7 @@ def machines(provider: str) -> st.SearchStrategy[Raw]:
 
 @st.composite
 def labs(draw: st.DrawFn, provider: str | None = None, multus: bool | None = None, max_nodes: int = 5) -> Raw:
-    """A lab that `parse_lab` accepts: every cross-field rule holds by construction. None: either."""
+    """A lab that `parse_lab` accepts: it keeps to every rule by construction. With None, a choice is drawn."""
     provider = provider or draw(st.sampled_from(PROVIDERS))
     multus = draw(st.booleans()) if multus is None else multus
     vpc = IPv4Network((10 << 24 | draw(st.integers(0, 31)) << 16, 16))
@@ -122,7 +122,7 @@ def _nodes(draw: st.DrawFn, provider: str, subnets: dict[str, IPv4Network], most
         if draw(st.booleans()):
             node["taints"] = [{"key": "example.com/only", "effect": "NoSchedule"}]
         found.append(node)
-    # A node that takes every pod: a worker, else a control plane without kubeadm's taint.
+    # There must be a node that accepts every pod: a worker, or a control plane without kubeadm's taint.
     workers = found[control_planes:]
     if workers:
         workers[0].pop("taints", None)
@@ -165,7 +165,7 @@ def _calico(draw: st.DrawFn, provider: str, pods: IPv4Network, nodes: list[Raw],
     pool_names = draw(st.lists(names, min_size=1, max_size=2, unique=True))
     selectors = [st.sampled_from(["all()", "has(kubernetes.io/hostname)", "!(kubernetes.io/os == 'windows')"])] * 2
     if len(pool_names) == 2 and not multus and draw(st.booleans()):
-        # Each node in one of the two.
+        # Each node is selected by one of the two.
         control_plane = "has(node-role.kubernetes.io/control-plane)"
         selectors = [st.just(control_plane), st.just(f"!{control_plane}")]
     calico["pools"] = [
@@ -191,7 +191,7 @@ def _calico(draw: st.DrawFn, provider: str, pods: IPv4Network, nodes: list[Raw],
 
 @st.composite
 def _multus(draw: st.DrawFn, pools: list[Raw]) -> Raw:
-    """One to three delegates; in each pool's block the ranges come one after another and leave nine addresses."""
+    """One to three delegates. Their ranges follow one another in each pool's block and leave nine addresses."""
     delegates: list[Raw] = []
     reached = {pool["name"]: 0 for pool in pools}
     for name in draw(st.lists(names, min_size=1, max_size=3, unique=True)):
@@ -234,7 +234,7 @@ def _networks(draw: st.DrawFn, provider: str) -> list[Raw]:
                 network["device"] = f"eth{index + 1}"
             case _:
                 network["master"] = f"eth{index + 1}"
-        # On a link that nodes share, host-local gives an address out on each of them.
+        # On a link that nodes share, host-local would give the same address on each of them.
         local = [None, "host-local"] if kind == "bridge" else []
         match draw(st.sampled_from([*local, "static", "whereabouts"])):
             case "static":
@@ -249,7 +249,7 @@ def _networks(draw: st.DrawFn, provider: str) -> list[Raw]:
 
 @st.composite
 def _workloads(draw: st.DrawFn, lab: Raw) -> list[Raw]:
-    """Up to four, of at most two pods each: a delegate's eight addresses suffice."""
+    """Up to four workloads with at most two pods each, because a delegate may have only eight addresses."""
     networks = list(lab.get("networks", ()))
     found: list[Raw] = []
     for name in draw(st.lists(names, max_size=4, unique=True)):
@@ -263,7 +263,7 @@ def _workloads(draw: st.DrawFn, lab: Raw) -> list[Raw]:
             workload["networks"] = [{"name": network["name"]} for network in attached]
             for network in attached:
                 if network.get("ipam", {}).get("type") == "static":
-                    # One pod, one workload: the address is taken now.
+                    # Only one pod of one workload can have the address.
                     workload["replicas"] = min(1, workload["replicas"])
                     networks.remove(network)
             if attached and attached[0]["type"] == "bridge" and draw(st.booleans()):

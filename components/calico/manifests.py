@@ -153,7 +153,7 @@ def _config(lab: Lab) -> dict[str, str]:
     }
     portmap = {"type": "portmap", "snat": True, "capabilities": {"portMappings": True}}
     network = {"name": "k8s-pod-network", "cniVersion": "0.3.1", "plugins": [plugin, portmap]}
-    # The installer puts a number where this word stands, so it must not be in quotes.
+    # The installer replaces this word by a number, so it must not be in quotes.
     text = json.dumps(network, indent=2).replace('"__CNI_MTU__"', "__CNI_MTU__")
     # 0: as Calico finds it on each node.
     return {"veth_mtu": str(given_mtu(lab) or 0), "cni_network_config": text}

@@ -51,24 +51,24 @@ def pod_mtu(lab: Lab) -> int:
 
 
 def given_mtu(lab: Lab) -> int | None:
-    """The MTU that Calico is told, in bytes, for pods and for its tunnels; None where it is left to find the link's.
+    """The MTU in bytes that Calico gets for pods and tunnels. None if Calico has to find it by itself.
 
-    It is told where the stack file has calico.mtu or network.mtu: Calico looks at the node's interface, which knows
-    nothing of a narrower network behind it (a VPN, a VLAN, a peering).
+    Calico finds the MTU of the node's interface. The network behind it may carry less (a VPN, a VLAN, a peering), so
+    Calico gets the MTU if the stack file has calico.mtu or network.mtu.
     """
     return None if lab.calico.mtu is None and lab.network.mtu is None else pod_mtu(lab)
 
 
 def tunnel_mtu(lab: Lab, tunnel: Tunnel) -> int:
-    """MTU of a tunnel's device in bytes. What Calico is told holds for all of its tunnels alike."""
+    """MTU of a tunnel's device in bytes. An MTU that Calico gets is for all of its tunnels."""
     return given_mtu(lab) or lab.link_mtu - tunnel.overhead
 
 
 def attached_mtu(lab: Lab, network: AddressedNetwork) -> int | None:
-    """MTU of an attached network's interfaces in bytes; None where the plugin chooses.
+    """MTU of an attached network's interfaces in bytes. None if the plugin chooses it.
 
-    A bridge would have 1500. What leaves the node by it goes on as it is, so the link's MTU holds for it and not the
-    pods'. The other plugins take the MTU of the node's interface.
+    The bridge plugin would choose 1500. Packets from a bridge leave the node without a tunnel, so the MTU of the link
+    is right for it, and not the MTU of the pods. The other plugins use the MTU of the node's interface.
     """
     return network.mtu or (lab.network.mtu if isinstance(network, BridgeNetwork) else None)
 

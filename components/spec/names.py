@@ -1,8 +1,9 @@
 """Names of the program's own resources that more than one file relies on.
 
-A resource's URN is made of its type token, those of the components around it, and its name. The engine finds resources
-by their URNs: after a change of any name here `up` replaces what bears it. Everything that reads a plan, a state or an
-event log takes the names from here. tests/spec/test_names.py holds them against the graphs of real labs.
+A resource's URN consists of its type token, those of the components around it, and its name. The engine identifies
+resources by their URNs, so after a change of a name here `up` replaces the resources with that name. Everything that
+reads a plan, a state or an event log takes the names from here. tests/spec/test_names.py compares them with the graphs
+of real labs.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ StepPhase = Literal["prepare", "init", "drain", "upgrade", "admit", "join", "cal
 # --- names of resources -----------------------------------------------------------------------------------------------
 
 STACK_LAB: Final = "lab"
-"""The Lab that `__main__.py` makes. In a program of somebody else's it may have any name."""
+"""The Lab that `__main__.py` makes. In other programs it may have any name."""
 
 
 def cluster_step(cluster: str, node: str, phase: StepPhase) -> str:

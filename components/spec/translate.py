@@ -59,7 +59,7 @@ _LIMITS = {"ge": "at least", "gt": "more than", "le": "at most", "lt": "less tha
 
 
 def _place_of(loc: Sequence[str | int], raw: object) -> tuple[KeyPath, bool]:
-    """The path that pydantic's location `loc` stands for, and whether the error is in the key and not in its value.
+    """The path of pydantic's location `loc`, and whether the error is in the key and not in its value.
 
     pydantic adds the tag of a union's member, which is no part of the file, and `[key]` after a mapping's key that is
     itself wrong. A file may hold a key that is spelt `[key]`: the models tell the two apart.

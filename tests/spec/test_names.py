@@ -51,7 +51,7 @@ def test_steps_have_the_names_by_which_they_are_found(lab: str) -> None:
     for step in graph.of_type(names.STEP):
         phase = step.inputs["phase"]
         found.setdefault(phase, set()).add(step.name)
-        # The command in a step bears the step's name, by which repair replaces it.
+        # The command in a step has the name of the step, by which repair replaces it.
         assert graph.command(step).name == step.name
     nodes = [r.inputs["node"] for r in graph.of_type(names.STEP) if r.inputs["phase"] == "files"]
     files = names.node_files(names.STACK_LAB)

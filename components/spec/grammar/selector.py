@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Final
 
 MAX_DEPTH: Final = 100
-"""Levels of parentheses. Calico has no limit, but nobody needs more."""
+"""Levels of parentheses. Calico has no limit, but no selector needs more."""
 
 Labels = Mapping[str, str]
 _Test = Callable[[Labels], bool]

@@ -23,7 +23,7 @@ Labels = dict[str, str]
 Switch = Literal["Enabled", "Disabled"]
 
 DEFAULT_POD_CIDR = IPv4Network("10.244.0.0/16")
-"""kubernetes.podCidr where the file has none; the default pool follows it."""
+"""The default of kubernetes.podCidr, from which the default pool follows."""
 
 
 class Model(BaseModel):

@@ -36,8 +36,11 @@ class Pool(Model):
 
 
 def default_pool(pod_cidr: IPv4Network, nodes: int) -> Pool:
-    """One pool of all pod addresses, in blocks of 256. In a range that is too small for so many nodes the blocks are
-    smaller: the range is refused by its own rule, and nothing more is to be said of a pool that nobody wrote."""
+    """One pool with all pod addresses, in blocks of 256.
+
+    If the range is too small for the nodes, the blocks are smaller. A rule refuses such a range, and there should be no
+    second finding about a pool that is not in the file.
+    """
     block_size = min(32, max(24, pod_cidr.prefixlen + (nodes - 1).bit_length()))
     return Pool.model_validate({"name": "default-ipv4-ippool", "cidr": str(pod_cidr), "blockSize": block_size})
 

@@ -1,4 +1,4 @@
-"""The whole lab: what stands under `cni-lab:lab`."""
+"""The whole lab: the mapping under `cni-lab:lab`."""
 
 from __future__ import annotations
 
@@ -49,9 +49,9 @@ class Lab(Model):
         if "pools" not in self.calico.model_fields_set:
             pool = default_pool(self.kubernetes.pod_cidr, len(self.nodes))
             calico = self.calico.model_copy(update={"pools": (pool,)})
-            # The file gives no pools: a copy of this lab with another podCidr must find that out, too.
+            # The file has no pools, and a copy of this lab with another podCidr must see that as well.
             calico.model_fields_set.discard("pools")
-            # The model is frozen for everyone else; nobody has it yet.
+            # The model is frozen, but here it is not in use yet.
             self.__dict__["calico"] = calico
         return self
 

@@ -20,29 +20,31 @@ class Mount(Model):
 
 
 class MachineProvider(Model):
-    """What the program must know of a kind of machines beside its keys. Each provider says what is different for it, so
-    that nothing else has to ask for a provider by name."""
+    """The facts about a kind of machines that are not keys of the stack file.
+
+    Each provider sets what is different for it, so that no other code has to ask for a provider by name.
+    """
 
     default_link_mtu: ClassVar[int] = 1500
-    """MTU between the nodes in bytes, where the stack file has no network.mtu."""
+    """MTU between the nodes in bytes, if the stack file has no network.mtu."""
     largest_link_mtu: ClassVar[int] = 9216
     """The most that network.mtu may be, in bytes."""
     hosts_stay: ClassVar[bool] = False
-    """Whether the hosts outlive the lab. If so, destroy undoes on each host what was done there."""
+    """Whether the hosts remain after the lab. If so, destroy undoes every change on them."""
     in_containers: ClassVar[bool] = False
-    """Whether the machines share this computer's swap, disk and connection tracking, which are then left alone."""
+    """Whether the machines share this computer's swap, disk and connection tracking, which then must not be changed."""
     in_vpc: ClassVar[bool] = False
-    """Whether the subnets are parts of network.vpcCidr."""
+    """Whether the subnets are inside network.vpcCidr."""
     first_node_host: ClassVar[int] = 1
-    """The first host number of a subnet that a node may have. Those before it belong to `subnet_owner`."""
+    """The first host number in a subnet that a node may have. The numbers before it belong to `subnet_owner`."""
     subnet_owner: ClassVar[str] = "the gateway"
     subnet_router: ClassVar[str] = "the router between them"
-    """What routes between the subnets."""
+    """The router between the subnets."""
     router_may_peer: ClassVar[bool] = False
-    """Whether that router may be one of calico.peers, and so learn the pods' addresses."""
+    """Whether that router may be one of calico.peers, from which it learns routes to the pods."""
     typical_seconds: ClassVar[Mapping[str, Mapping[str, float]]] = {}
-    """How long a phase of `up` or `destroy` takes, where it differs from the common value in cli/lifecycle/progress.py.
-    The phases are the names there."""
+    """The usual time in seconds of each phase of `up` and `destroy` that differs from the common value in
+    cli/lifecycle/progress.py, which also has the names of the phases."""
 
     provider: str
 
@@ -52,8 +54,10 @@ class MachineProvider(Model):
         return False
 
     def power_refusal(self, verb: Literal["stop", "start"]) -> str | None:
-        """Why `./lab stop` or `./lab start` cannot switch the machines, and what to do instead; None where it can.
-        STACK stands for the stack's name."""
+        """Why `./lab stop` or `./lab start` cannot switch the machines, and what to do instead. None if it can.
+
+        The text has STACK in place of the stack's name.
+        """
         return (
             f"machines.provider: {self.provider} — these machines cannot be switched off; ./lab destroy STACK instead"
         )
@@ -66,7 +70,7 @@ class AwsMachines(MachineProvider):
     default_link_mtu = 9001
     largest_link_mtu = 9001
     in_vpc = True
-    # AWS, "Subnet CIDR blocks": the first four addresses of a subnet are taken, and the last.
+    # AWS, "Subnet CIDR blocks": AWS reserves the first four addresses of a subnet and the last one.
     first_node_host = 4
     subnet_owner = "AWS"
     subnet_router = "the VPC's router"
@@ -106,7 +110,7 @@ class AwsMachines(MachineProvider):
 class LocalMachines(MachineProvider):
     """Containers on this computer that run systemd and sshd. They need no cloud account."""
 
-    # As on EC2, so that a lab shows the same numbers here.
+    # As on EC2, so that a lab has the same numbers here.
     default_link_mtu = 9001
     in_containers = True
     first_node_host = 2

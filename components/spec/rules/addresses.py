@@ -24,7 +24,7 @@ LARGEST_PREFIX = 29
 
 
 def machine_ranges(lab: Lab) -> list[tuple[str, IPv4Network]]:
-    """The ranges that the machines' addresses come from: the whole VPC where there is one, else each subnet."""
+    """The ranges that the machines' addresses come from: the whole VPC if there is one, else each subnet."""
     if lab.machines.in_vpc:
         return [("network.vpcCidr", lab.network.vpc_cidr)]
     return [(f"network.subnets.{name}", cidr) for name, cidr in lab.network.subnets.items()]
