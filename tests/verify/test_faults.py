@@ -44,9 +44,10 @@ SNAPSHOT = r"""
 iptables-save | grep '^-A'
 bridge fdb show | sort
 grep -H . /proc/sys/net/ipv4/conf/*/proxy_arp
-for file in /etc/cni/net.d/* /etc/cni/net.d/.[!.]* /etc/cni/multus/net.d/* /etc/cni/multus/net.d/.[!.]*; do
-  [ ! -e "$file" ] || { stat -c '%n %a %u:%g %Y' "$file"; md5sum "$file"; }
-done
+shopt -s nullglob dotglob
+files=(/etc/cni/net.d/* /etc/cni/multus/net.d/*)
+stat -c '%n %a %u:%g %Y' "${files[@]}"
+md5sum "${files[@]}"
 for name in /run/netns/*; do echo "$name"; ip -n "${name##*/}" route; done
 find /var/lib/cni-lab -mindepth 1 ! -name faults ! -name faults.lock | sort
 """

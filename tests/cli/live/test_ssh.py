@@ -21,6 +21,7 @@ from cli.live import ssh
 from components.verify.read.ssh import Jump, SshAccess
 from tests.support.cli import lab
 from tests.support.graphs import ROOT
+from tests.support.signals import default_signals
 from tests.verify import replica_labs as labs
 from tests.verify.replica import Replica, standing
 
@@ -111,8 +112,9 @@ def test_what_ends_the_command_leaves_no_key_and_no_process(replica: Replica, pl
     call = f"connect(SshAccess(**{access!r}), ['echo up; sleep 60'])"
     program = f"import sys; from cli.live.ssh import *; sys.exit({call})"
     process = subprocess.Popen(
-        [sys.executable, "-c", program], cwd=ROOT, env=os.environ | {"TMPDIR": str(place)}, stdout=subprocess.PIPE
-    )
+        [sys.executable, "-c", program],
+        cwd=ROOT, env=os.environ | {"TMPDIR": str(place)}, stdout=subprocess.PIPE, preexec_fn=default_signals,
+    )  # fmt: skip
     assert process.stdout is not None and process.stdout.readline() == b"up\n"
     [folder] = place.iterdir()
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
