@@ -141,7 +141,10 @@ async def _tell(stack: str, name: str, live: LiveLab, stage: Stage) -> int:
     if problem := missing_tools(["tcpdump"]):
         stage.show([f"  The packet itself is not shown: {problem}"])
     else:
-        stage.show(story.caught(await _capture(live, of, found)))
+        seen = await _capture(live, of, found)
+        if not any(sighting.request for sighting in seen):
+            raise Unreachable("tcpdump caught no packet: run it on a node (`./lab ssh`) to see why")
+        stage.show(story.caught(seen))
     stage.pause()
     stage.step(4, "Break it")
     expected = symptoms(fault, of, target)

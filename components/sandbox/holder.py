@@ -23,6 +23,7 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 _MS_RDONLY, _MS_REMOUNT, _MS_BIND, _MS_REC = 1, 32, 4096, 16384
+_MS_OPTIONS = {"nosuid": 2, "nodev": 4, "noexec": 8, "noatime": 1024, "nodiratime": 2048, "relatime": 1 << 21}
 _SYS_MOUNT_SETATTR = 442  # the same number on every architecture but alpha
 _AT_FDCWD, _AT_RECURSIVE, _MOUNT_ATTR_RDONLY = -100, 0x8000, 1
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -56,9 +57,12 @@ def show_computer(directory: Path) -> None:
         return
     # Linux before 5.12: one mount after the other.
     for line in Path("/proc/self/mountinfo").read_text().splitlines():
-        target = line.split()[4].encode().decode("unicode_escape")
+        fields = line.split()
+        target = fields[4].encode().decode("unicode_escape")
         if target == str(host) or target.startswith(f"{host}/"):
-            _mount("none", Path(target), None, _MS_REMOUNT | _MS_BIND | _MS_RDONLY)
+            # A user namespace may not take away what the mount is restricted by already.
+            kept = sum(flag for option, flag in _MS_OPTIONS.items() if option in fields[5].split(","))
+            _mount("none", Path(target), None, _MS_REMOUNT | _MS_BIND | _MS_RDONLY | kept)
 
 
 def _watch_input() -> None:

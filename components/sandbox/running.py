@@ -25,7 +25,7 @@ from components.sandbox.certificates import Authority
 from components.sandbox.files import node_files
 from components.sandbox.model import Plan, digest
 from components.sandbox.objects import make_objects
-from components.sandbox.requirements import PATH, is_root, unshare
+from components.sandbox.requirements import PATH, find, is_root, unshare
 from components.spec.models import Node
 from components.verify.read.namespace import start_time
 
@@ -191,13 +191,18 @@ def stand_ins(node: Node) -> dict[str, tuple[str, int]]:
     """Programs that answer for what a sandbox's node has not, and its names: path → (text, mode)."""
     # The interpreter is this computer's, seen from inside.
     python = f"/host{os.path.realpath(sys.executable)}"
-    return {
+    found = {
         "/etc/hostname": (f"{node.name}\n", 0o644),
         "/etc/hosts": (f"127.0.0.1 localhost\n{node.address} {node.name}\n", 0o644),
         "/root/.bashrc": ("PS1='sandbox:\\h:\\w\\$ '\n", 0o644),
         "/opt/sandbox/bin/crictl": ((HERE / "crictl.sh").read_text(), 0o755),
         "/opt/sandbox/bin/journalctl": (f"#!{python} -IS\n" + (HERE / "journalctl.py").read_text(), 0o755),
     }
+    tcpdump = find("tcpdump")
+    if tcpdump and not is_root():
+        script = (HERE / "tcpdump.py").read_text().replace('main("/usr/bin/tcpdump")', f'main("/host{tcpdump}")')
+        found["/opt/sandbox/bin/tcpdump"] = (f"#!{python} -IS\n{script}", 0o755)
+    return found
 
 
 def machine_pids(holder: int, nodes: Sequence[str]) -> dict[str, int]:

@@ -42,10 +42,10 @@ def test_all_missing_tools_are_named_with_their_packages(
 def test_on_an_unknown_system_every_family_s_command_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
     without(monkeypatch, "tcpdump")
     monkeypatch.setattr(requirements, "_family", lambda: None)
-    said = missing_tools(["tcpdump"])
-    assert said.startswith("missing: tcpdump. Install: ")
+    message = missing_tools(["tcpdump"])
+    assert message.startswith("missing: tcpdump. Install: ")
     for command in ("apt-get install tcpdump (Debian, Ubuntu)", "dnf install tcpdump (Fedora)", "apk add tcpdump"):
-        assert command in said
+        assert command in message
 
 
 def test_nft_alone_will_do_and_busybox_will_not(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -82,15 +82,15 @@ def test_the_setting_that_forbids_user_namespaces_is_named(
 ) -> None:
     monkeypatch.setattr(requirements, "is_root", lambda: False)
     monkeypatch.setattr(requirements, "_read", lambda path: value if path == file else "")
-    said = requirements._why_not("unshare: unshare failed: Operation not permitted")
-    assert f"sudo sysctl -w {setting}" in said and "\n" not in said
+    message = requirements._why_not("unshare: unshare failed: Operation not permitted")
+    assert f"sudo sysctl -w {setting}" in message and "\n" not in message
 
 
 def test_an_ordinary_user_of_any_other_system_is_told_to_be_root(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(requirements, "is_root", lambda: False)
     monkeypatch.setattr(requirements, "_read", lambda path: "")
-    said = requirements._why_not("first\nunshare: unshare failed: Operation not permitted\n")
-    assert "Operation not permitted" in said and ("sudo ./lab" in said or "--privileged" in said)
+    message = requirements._why_not("first\nunshare: unshare failed: Operation not permitted\n")
+    assert "Operation not permitted" in message and ("sudo ./lab" in message or "--privileged" in message)
 
 
 @pytest.mark.parametrize(("platform", "word"), [("darwin", "macOS"), ("win32", "WSL 2")])

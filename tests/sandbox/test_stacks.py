@@ -17,7 +17,7 @@ from components.sandbox import life
 from components.sandbox.requirements import examine
 from components.spec.load import load_stack_file, parse_lab
 from components.spec.models import Lab
-from components.verify.read.namespace import NamespaceAccess
+from components.verify.read.namespace import NamespaceAccess, NamespaceConnection
 from components.verify.read.reading import LiveLab, read_lab
 from components.verify.report import verify
 from tests.verify import replica_labs as labs
@@ -76,11 +76,16 @@ def test_an_ordinary_user_has_the_same_sandbox(tmp_path_factory: pytest.TempPath
     os.chown(home, 65534, 65534)
     packages = next(path for path in sys.path if path.endswith("site-packages"))
     script = (
-        "import asyncio, os, sys; from pathlib import Path; from tests.sandbox.test_stacks import check, sandbox\n"
+        "import asyncio, os, shutil, sys; from pathlib import Path; from tests.sandbox.test_stacks import check, sandbox\n"
+        "from components.verify.walk.live import walk_live\n"
         "from tests.verify import replica_labs\n"
         "assert os.geteuid() == 65534\n"
         "with sandbox(replica_labs.EGRESS, Path(sys.argv[1])) as (live, standing):\n"
-        "    assert standing.rootless; print(check(live))"
+        "    assert standing.rootless; print(check(live))\n"
+        "    if shutil.which('tcpdump'):\n"
+        "        names = 'normal@ip-10-0-2-200', 'normal@ip-10-0-2-201'\n"
+        "        seen = asyncio.run(walk_live(live, *names, captured=True)).sightings\n"
+        "        assert seen and all(sighting.request for sighting in seen), seen"
     )
     done = subprocess.run(
         ["setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups", python, "-c", script, str(home)],
@@ -215,6 +220,20 @@ def test_host_local_addresses_come_from_the_node_s_pod_cidr(tmp_path: Path) -> N
             "worker2": ["10.244.2.0/24"],
         }
         assert check(live) == {}
+
+
+def test_verify_enters_each_node_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    entered: list[str] = []
+    start = NamespaceConnection._start
+
+    async def counted(self: NamespaceConnection, timeout_seconds: float) -> asyncio.subprocess.Process:
+        entered.append(self._access.node)
+        return await start(self, timeout_seconds)
+
+    monkeypatch.setattr(NamespaceConnection, "_start", counted)
+    with sandbox(labs.EGRESS, tmp_path / "home") as (live, _):
+        assert check(live) == {}
+    assert sorted(entered) == sorted(node.name for node in labs.EGRESS.nodes)
 
 
 def test_twelve_nodes_and_a_hundred_pods(tmp_path: Path) -> None:

@@ -138,11 +138,11 @@ def test_a_changed_stack_file_is_said_so_and_rebuilt_when_asked(elsewhere: Path)
 
 
 def test_wrong_words_are_refused() -> None:
-    for words, said in (
+    for words, message in (
         (["nosuch"], "there is no stack 'nosuch'"),
         ([], "name a stack, or use --list"),
         ([STACK, "--down", "--rebuild"], "exclude one another"),
         ([STACK, "--list"], "--list takes no stack"),
     ):
         result = lab("sandbox", *words)
-        assert result.exit_code == 2 and said in result.stderr, result.stderr
+        assert result.exit_code == 2 and message in result.stderr, result.stderr
