@@ -7,6 +7,7 @@ import contextlib
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -62,21 +63,26 @@ def test_a_shipped_stack_stands_and_passes_verify(stack: str, tmp_path: Path) ->
         assert any("IPIP" in note for note in standing.notes) == ("ipip" in lacking)
 
 
-def test_an_ordinary_user_has_the_same_sandbox(tmp_path_factory: pytest.TempPathFactory) -> None:
+@pytest.fixture
+def nobodys() -> Iterator[Path]:
+    """A directory of `nobody`'s, where no other test run changes permissions."""
+    with tempfile.TemporaryDirectory(prefix="cnilab-test-") as folder:
+        os.chown(folder, 65534, 65534)
+        yield Path(folder)
+
+
+def test_an_ordinary_user_has_the_same_sandbox(nobodys: Path) -> None:
     """As `nobody`, where this test runs as root, with a Python that `nobody` may run."""
     if os.geteuid() != 0:
         pytest.skip("the other tests run as an ordinary user already")
     python = f"/usr/bin/python{sys.version_info.major}.{sys.version_info.minor}"
     if not Path(python).exists():
         pytest.skip(f"there is no {python}, and nobody may not run {sys.executable}")
-    home = tmp_path_factory.mktemp("nobody") / "home"
-    for folder in (home.parent, *home.parent.parents[:2]):
-        folder.chmod(0o755)
-    home.mkdir()
-    os.chown(home, 65534, 65534)
+    home = nobodys / "home"
     packages = next(path for path in sys.path if path.endswith("site-packages"))
     script = (
-        "import asyncio, os, shutil, sys; from pathlib import Path; from tests.sandbox.test_stacks import check, sandbox\n"
+        "import asyncio, os, shutil, sys; from pathlib import Path\n"
+        "from tests.sandbox.test_stacks import check, sandbox\n"
         "from components.verify.walk.live import walk_live\n"
         "from tests.verify import replica_labs\n"
         "assert os.geteuid() == 65534\n"
