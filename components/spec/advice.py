@@ -10,7 +10,7 @@ from functools import cache
 from components.spec import pastes
 from components.spec.findings import nearest, shown
 from components.spec.keypath import KeyPath, dotted, pattern_of, value_at
-from components.spec.model_paths import accepts, annotation_at, every_key, known_keys, takes
+from components.spec.model_paths import accepts, annotation_at, every_key, has_shape_of, known_keys
 
 # The similarity from which on a key counts as misspelt. With less, "apiServer" would be "serviceCidr".
 _CUTOFF = 0.7
@@ -29,7 +29,7 @@ def for_unknown_key(raw: object, path: KeyPath) -> Advice:
     """What to do about the unknown key at `path`."""
     word, value, parent = str(path[-1]), value_at(raw, path), path[:-1]
     siblings = [key for key in known_keys(raw, parent) if key not in (value_at(raw, parent) or ())]
-    fitting = [key for key in siblings if takes(annotation_at(raw, (*parent, key)), value)]
+    fitting = [key for key in siblings if has_shape_of(annotation_at(raw, (*parent, key)), value)]
     same = next((key for key in fitting if pastes.plain(key) == pastes.plain(word)), None)
     if same is None:
         if foreign := _foreign(parent, word, value):
@@ -73,7 +73,7 @@ def _inside(value: dict[str, object]) -> Iterator[str]:
 
 
 def _write(place: str, value: object) -> str:
-    """What to write at the place: with the value, where the key there takes it as it is."""
+    """The key to write, with the value if that key accepts it."""
     annotation = annotation_at(None, tuple(part for part in re.split(r"[.\[\]]+", place) if part))
     fitting = "[" not in place and value is not None and accepts(annotation, value)
     return f"write {place}: {shown(value)}" if fitting else f"write {place}"

@@ -101,7 +101,7 @@ def _keys_below(annotation: Any, place: str) -> Iterator[tuple[str, str]]:
         yield from _keys_below(get_args(annotation)[0], f"{place}[]")
 
 
-def takes(annotation: Any, value: object) -> bool:
+def has_shape_of(annotation: Any, value: object) -> bool:
     """Whether the value has the shape that the type needs: a mapping, a list, or neither."""
     annotation = bare(annotation)
     if get_origin(annotation) is tuple:
@@ -113,7 +113,7 @@ def takes(annotation: Any, value: object) -> bool:
 
 
 def accepts(annotation: Any, value: object) -> bool:
-    """Whether a text, number or boolean is of the type as it stands in the file. Patterns of texts are not checked."""
+    """Whether a text, number or boolean in the file has the type. Patterns of texts are not checked."""
     if annotation is None or isinstance(value, dict | list):
         return False
     try:

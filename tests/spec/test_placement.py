@@ -1,4 +1,4 @@
-"""Labels, taints and selectors, evaluated: what Kubernetes and Calico would make of the stack file."""
+"""The nodes that selectors select and that accept pods, as Kubernetes and Calico would decide."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def names(nodes: Any) -> list[str]:
     return [node.name for node in nodes]
 
 
-def test_labels_that_every_node_gets() -> None:
+def test_the_labels_that_every_node_gets() -> None:
     labels = node_labels(lab().nodes[0])
     assert labels["kubernetes.io/hostname"] == "cp"
     assert labels["kubernetes.io/os"] == "linux"
@@ -40,7 +40,7 @@ def test_labels_that_every_node_gets() -> None:
     assert "node-role.kubernetes.io/control-plane" not in node_labels(lab().nodes[1])
 
 
-def test_taints() -> None:
+def test_the_taints_of_a_node() -> None:
     assert [taint.key for taint in node_taints(lab().nodes[0])] == ["node-role.kubernetes.io/control-plane"]
     assert node_taints(lab().nodes[1]) == ()
     assert node_taints(lab([{**NODES[0], "taints": []}]).nodes[0]) == (), "an empty list takes kubeadm's taint away"
@@ -53,13 +53,13 @@ def test_taints() -> None:
         ("!all()", []),
         ("has(node-role.kubernetes.io/control-plane)", ["cp"]),
         ("rack in {'a', 'c'} || kubernetes.io/hostname == 'w2'", ["w1", "w2"]),
-        # Known on the live node alone.
+        # This label is known on the live node alone.
         ("kubernetes.io/arch == 'amd64'", None),
         ("has(cni-lab/route-reflector)", None),
         ("rack=a", None),
     ],
 )
-def test_selected(text: str, found: list[str] | None) -> None:
+def test_the_selected_nodes(text: str, found: list[str] | None) -> None:
     nodes = selected(lab(), text)
     assert (nodes if nodes is None else names(nodes)) == found
 
@@ -74,7 +74,7 @@ def test_selected(text: str, found: list[str] | None) -> None:
         ({"nodeSelector": {"kubernetes.io/hostname": "cp"}}, []),
     ],
 )
-def test_nodes_for_a_workload(keys: dict[str, Any], found: list[str]) -> None:
+def test_the_nodes_for_a_workload(keys: dict[str, Any], found: list[str]) -> None:
     workload = Workload.model_validate({"name": "a", "image": "docker.io/library/busybox", **keys})
     assert names(nodes_for(lab(), workload)) == found
 
@@ -86,7 +86,7 @@ WORDS = st.sampled_from(
 
 @examples(40)
 @given(st.lists(st.lists(WORDS, max_size=7).map(" ".join), min_size=1, max_size=2))
-def test_accepted_selectors_leave_no_node_out(texts: list[str]) -> None:
+def test_every_node_has_a_pool_in_an_accepted_lab(texts: list[str]) -> None:
     pools = [
         {"name": f"p{index}", "cidr": f"10.244.{index * 64}.0/18", "nodeSelector": text}
         for index, text in enumerate(texts)
@@ -115,7 +115,7 @@ def test_accepted_selectors_leave_no_node_out(texts: list[str]) -> None:
     st.sampled_from([{}, {"rack": "a"}, {"kubernetes.io/hostname": "cp"}, {"kubernetes.io/arch": "arm64"}]),
 )
 def test_an_accepted_workload_has_a_node(taints: list[Any], on_control_plane: bool, selector: dict[str, str]) -> None:
-    """Whatever the taints of the two nodes: refused, or there is one that takes the pods."""
+    """With any taints of the two nodes, the lab is refused or one of them accepts the pods."""
     nodes = [node | {"taints": taints} for node in NODES[:2]]
     workload = {"name": "a", "image": "docker.io/library/busybox", "onControlPlane": on_control_plane}
     raw = {"machines": {"provider": "local"}, "nodes": nodes, "workloads": [workload | {"nodeSelector": selector}]}

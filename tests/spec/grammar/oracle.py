@@ -20,7 +20,7 @@ ANSWER_TIMEOUT_SECONDS = 60
 
 
 def build(directory: Path) -> Path:
-    """The program, built into the directory. Skips the test where it cannot be."""
+    """The program, built into the directory. Skips the test if it cannot be built."""
     if shutil.which("go") is None:
         pytest.skip("go is not installed")
     fetched = subprocess.run(

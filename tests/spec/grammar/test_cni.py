@@ -1,4 +1,4 @@
-"""CNI configurations: what the runtime and the plugins would refuse."""
+"""CNI configurations that the runtime and the plugins accept or refuse."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from components.spec.grammar.cni import problems, supported_versions
         {"cniVersion": "1.1.0", "type": "bridge", "ipam": {"type": "host-local"}},
         {"cniVersion": "1.0.0", "type": "calico", "ipam": {"type": "calico-ipam"}},
         {"cniVersion": "0.4.0", "plugins": [{"type": "bridge"}, {"type": "firewall"}, {"type": "tuning"}]},
-        # A name of its own is legal: Multus keeps it.
+        # The configuration may have another name than the network: Multus keeps it.
         {"cniVersion": "0.3.1", "name": "sriov-network", "type": "sriov", "ipam": {}},
         {"cniVersion": "0.3.0", "type": "a-plugin-of-my-own"},
     ],
 )
-def test_good(config: dict[str, Any]) -> None:
+def test_a_good_configuration(config: dict[str, Any]) -> None:
     assert not list(problems(config))
 
 
@@ -50,14 +50,14 @@ def test_good(config: dict[str, Any]) -> None:
         ({"cniVersion": "0.3.1", "type": "bridge", "name": 1}, "name", "not the name", "leave it out"),
     ],
 )
-def test_bad(config: dict[str, Any], key: str, problem: str, fix: str) -> None:
+def test_a_bad_configuration(config: dict[str, Any], key: str, problem: str, fix: str) -> None:
     (found,) = problems(config)
     assert found.key == key
     assert problem in found.problem
     assert fix in found.fix
 
 
-def test_versions_of_a_plugin() -> None:
+def test_the_versions_of_a_plugin() -> None:
     assert supported_versions("firewall") == ("0.4.0", "1.0.0", "1.1.0")
     assert supported_versions("calico")[-1] == "1.0.0"
     assert supported_versions("of my own") == ("0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0")

@@ -1,4 +1,4 @@
-"""Kubernetes' label syntax."""
+"""The syntax of Kubernetes' labels."""
 
 import pytest
 
@@ -6,14 +6,14 @@ from components.spec.grammar.labels import is_domain, is_key, is_value, kubelet_
 
 
 @pytest.mark.parametrize("key", ["a", "A.b_c-1", "example.com/rack", "a" * 63, f"{'a.' * 126}a/b"])
-def test_keys(key: str) -> None:
+def test_a_valid_key(key: str) -> None:
     assert is_key(key)
 
 
 @pytest.mark.parametrize(
     "key", ["", "-a", "a-", "a b", "a" * 64, "/a", "Example.com/a", "a/b/c", f"{'a.' * 127}a/b", "a/"]
 )
-def test_no_keys(key: str) -> None:
+def test_an_invalid_key(key: str) -> None:
     assert not is_key(key)
 
 
@@ -27,6 +27,6 @@ def test_domains() -> None:
     assert not any(map(is_domain, ["", "A", "a..b", "-a", "a.", "a" * 254]))
 
 
-def test_what_kubelet_may_set() -> None:
+def test_the_labels_that_kubelet_may_set() -> None:
     assert all(map(kubelet_may_set, ["rack", "example.com/a", "topology.kubernetes.io/zone", "x.node.kubernetes.io/a"]))
     assert not any(map(kubelet_may_set, ["node-role.kubernetes.io/db", "kubernetes.io/a", "k8s.io/a", "x.k8s.io/a"]))

@@ -1,4 +1,4 @@
-"""Go's regular expressions: by examples, and against Go's own compiler."""
+"""Regular expressions of Go, with examples and against Go's own compiler."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ INVALID = ("eth[", "(?!docker).*", "(?<=a)b", r"(a)\1", "a++", "(?>a)", r"\Z", "
 
 
 @pytest.mark.parametrize("pattern", VALID)
-def test_valid(pattern: str) -> None:
+def test_a_valid_pattern(pattern: str) -> None:
     check(pattern)
 
 
 @pytest.mark.parametrize("pattern", INVALID)
-def test_invalid(pattern: str, capfd: pytest.CaptureFixture[str]) -> None:
+def test_an_invalid_pattern(pattern: str, capfd: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(RegexpError) as caught:
         check(pattern)
     assert str(caught.value)
     assert not capfd.readouterr().err
 
 
-def test_matches_anywhere() -> None:
+def test_a_pattern_matches_anywhere() -> None:
     assert matches("th0", "eth0")
     assert not matches("^th0", "eth0")
 
@@ -54,7 +54,7 @@ PIECES = (
 )
 
 
-def test_agrees_with_go(go_oracle: Path) -> None:
+def test_our_parser_agrees_with_go(go_oracle: Path) -> None:
     generator = random.Random(14)
     patterns = list(VALID + INVALID)
     for _ in range(20_000):

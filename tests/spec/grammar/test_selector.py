@@ -1,4 +1,4 @@
-"""Calico's selector language: by examples, and against Calico's own parser."""
+"""Calico's selector language, with examples and against Calico's own parser."""
 
 from __future__ import annotations
 
@@ -43,11 +43,11 @@ ZONE = "topology.kubernetes.io/zone"
         ("has == 'x'", {"has": "x"}, True),
     ],
 )
-def test_selects(text: str, labels: dict[str, str], selected: bool) -> None:
+def test_a_selector_selects(text: str, labels: dict[str, str], selected: bool) -> None:
     assert parse(text).selects(labels) is selected
 
 
-def test_labels_that_it_looks_at() -> None:
+def test_the_labels_that_a_selector_reads() -> None:
     assert parse("has(a) && !(b in {'c'}) || d ends with 'e' && all()").labels == {"a", "b", "d"}
 
 
@@ -75,7 +75,7 @@ def test_labels_that_it_looks_at() -> None:
         ("(" * 5000 + "all()", "parentheses are open", None),
     ],
 )
-def test_refused(text: str, problem: str, suggestion: str | None) -> None:
+def test_a_text_that_is_no_selector(text: str, problem: str, suggestion: str | None) -> None:
     with pytest.raises(SelectorError) as caught:
         parse(text)
     assert problem in caught.value.problem
@@ -88,7 +88,7 @@ def test_any_text_is_parsed_or_refused(text: str) -> None:
         selector = parse(text)
     except SelectorError as error:
         assert error.problem
-        # A suggestion is itself a selector.
+        # A suggestion is a valid selector.
         assert error.suggestion is None or parse(error.suggestion)
     else:
         assert selector.selects({"a": "b"}) in (True, False)
@@ -102,7 +102,7 @@ PIECES = (
 LABELS = [dict(pairs) for pairs in ([], [("a", "a")], [("a", "ba"), ("b", "b")], [("b", ""), ("c/d", "x")])]
 
 
-def test_agrees_with_calico(go_oracle: Path) -> None:
+def test_our_parser_agrees_with_calico(go_oracle: Path) -> None:
     generator = random.Random(14)
     texts = ["".join(pair) for pair in product(PIECES, repeat=2)]
     for _ in range(20_000):
