@@ -33,11 +33,6 @@ from pulumi.automation import errors as automation_errors
 from cli import project
 from cli.lifecycle.pulumi_cli import environment_for_state, find_pulumi
 
-ANSWER_TIMEOUT_SECONDS = 60.0
-"""For everything that only reads or writes the state."""
-_END_TIMEOUT_SECONDS = 60.0
-"""For a CLI that was asked to end."""
-
 Json = dict[str, Any]
 
 
@@ -86,7 +81,7 @@ class Backend:
             work_dir=str(work_dir),
             env_vars=environment,
             project_settings=ProjectSettings(name=project.NAME, runtime="python"),
-            pulumi_command=_BoundedPulumi(find_pulumi(), destroy_seconds),
+            pulumi_command=BoundedPulumi(find_pulumi(), destroy_seconds),
         )
 
     def stacks(self) -> list[str]:
@@ -154,13 +149,17 @@ class Backend:
         return workspace.pulumi_command.run(list(arguments), workspace.work_dir, workspace.env_vars).stdout
 
 
-class _BoundedPulumi(PulumiCommand):
+class BoundedPulumi(PulumiCommand):
     """A CLI whose runs are bounded; the Automation API has no limit of its own."""
 
-    def __init__(self, program: str, destroy_seconds: float) -> None:
+    def __init__(
+        self, program: str, destroy_seconds: float, *, answer_seconds: float = 60.0, end_seconds: float = 60.0
+    ) -> None:
+        """The longest `destroy`; the longest other command, which only reads or writes the state; the longest wait for
+        a CLI that was told to end."""
         self.command = program
         self.version = None
-        self._destroy_seconds = destroy_seconds
+        self._destroy_seconds, self._answer_seconds, self._end_seconds = destroy_seconds, answer_seconds, end_seconds
 
     def run(
         self,
@@ -170,7 +169,7 @@ class _BoundedPulumi(PulumiCommand):
         on_output: Any = None,
         on_error: Any = None,
     ) -> CommandResult:
-        limit = self._destroy_seconds if args[0] == "destroy" else ANSWER_TIMEOUT_SECONDS
+        limit = self._destroy_seconds if args[0] == "destroy" else self._answer_seconds
         process = subprocess.Popen(
             [self.command, *args, "--non-interactive"],
             cwd=cwd,
@@ -184,10 +183,10 @@ class _BoundedPulumi(PulumiCommand):
         try:
             stdout, stderr = process.communicate(timeout=limit)
         except subprocess.TimeoutExpired:
-            _end(process)
+            _end(process, self._end_seconds)
             raise BackendSilent(f"`pulumi {args[0]}` was not done after {limit / 60:g} min and was stopped") from None
         except BaseException:
-            _end(process)
+            _end(process, self._end_seconds)
             raise
         result = CommandResult(stdout=stdout, stderr=stderr, code=process.returncode)
         if result.code:
@@ -195,12 +194,12 @@ class _BoundedPulumi(PulumiCommand):
         return result
 
 
-def _end(process: subprocess.Popen[str]) -> None:
+def _end(process: subprocess.Popen[str], timeout_seconds: float) -> None:
     """Interrupt it as Ctrl-C does, so that the CLI saves its state and releases its lock; kill it if that fails."""
     for number in (signal.SIGINT, signal.SIGKILL):
         try:
             os.killpg(process.pid, number)
-            process.communicate(timeout=_END_TIMEOUT_SECONDS)
+            process.communicate(timeout=timeout_seconds)
             return
         except ProcessLookupError:
             return
@@ -214,16 +213,16 @@ def _one_line() -> Iterator[None]:
     try:
         yield
     except ConcurrentUpdateError as error:
-        raise StackLocked(_lock(str(error))) from None
+        raise StackLocked(latest_lock(str(error))) from None
     except StackNotFoundError:
         raise StackMissing("there is no such stack") from None
     except CommandError as error:
-        raise BackendError(_reason(str(error))) from None
+        raise BackendError(reason_of(str(error))) from None
     except (KeyError, ValueError) as error:
         raise BackendError(f"the backend's answer cannot be read: {' '.join(str(error).split())}") from None
 
 
-def _lock(text: str) -> Lock:
+def latest_lock(text: str) -> Lock:
     """The latest lock that a message of the CLI names.
 
     The form of a line: `…/organization/PROJECT/STACK/ID.json: created by USER@HOST (pid N) at TIME`
@@ -236,7 +235,7 @@ def _lock(text: str) -> Lock:
     return max(locks, key=lambda lock: lock.since or datetime.min.replace(tzinfo=UTC), default=Lock("somebody", None))
 
 
-def _reason(text: str) -> str:
+def reason_of(text: str) -> str:
     """The paragraph with the cause: the CLI's last `error:` of a resource, else its last error."""
     said = re.findall(r"error: (.+(?:\n(?!\s*\n).+)?)", text) or [line for line in text.splitlines() if line.strip()]
     own = [line for line in said if "update failed" not in line and "resource operation" not in line] or said

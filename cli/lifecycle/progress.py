@@ -162,7 +162,7 @@ class Progress:
         state = self.phases.setdefault(phase, Phase())
         state.began = self.last if state.began is None else state.began
         state.ended = None
-        state.running[urn] = Work(phase, self._node(urn), name_of(urn), self.last)
+        state.running[urn] = Work(phase, self.node_of(urn), name_of(urn), self.last)
 
     def _end(self, metadata: Mapping[str, Any], *, failed: bool) -> None:
         urn, op = metadata.get("urn"), metadata.get("op")
@@ -202,7 +202,7 @@ class Progress:
         if len(lines) > 1 and re.match(r'.*: running ".*":$', lines[0]):
             del lines[0]
         name = name_of(urn) if urn else ""
-        return Failure(phase_of(urn) if urn else None, self._node(urn), name, tuple(lines[-20:]))
+        return Failure(phase_of(urn) if urn else None, self.node_of(urn), name, tuple(lines[-20:]))
 
     def _phase(self, urn: str, op: str) -> str | None:
         kind = urn.split("::")[2].rpartition("$")[2] if urn.count("::") >= 3 else ""
@@ -212,7 +212,7 @@ class Progress:
         # A Step that upgrades does nothing when it is created.
         return None if phase == "upgrade" and not op.startswith("update") else phase
 
-    def _node(self, urn: str) -> str | None:
+    def node_of(self, urn: str) -> str | None:
         """The node on which a Step runs, else the one in the resource's name."""
         for step, node in self._hosts.items():
             if _parent_of(step, urn):

@@ -1,8 +1,8 @@
-"""`./lab reap`: destroy and remove every ephemeral stack past its time, then what no state remembers.
+"""`./lab reap`: destroys and removes every ephemeral stack whose time is over, then sweeps AWS for lost ones.
 
-A stack is ephemeral when its checkpoint says so: the component `cnilab:index:Lab` carries the stack file's `ttlHours`
-as an input. It is the first resource that an `up` registers, so the mark is there even if that `up` was cut a second
-later, on every backend, and an unchanged `up` shows no change. The time counts from the stack resource's `created`.
+A stack is ephemeral if its checkpoint says so: the component Lab has the stack file's `ttlHours` as an input. It is the
+first resource that an `up` registers. So every backend has the mark, even if that `up` was killed a second later, and
+an unchanged `up` shows no change. The time runs from the `created` of the stack's own resource.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ Outcome = Literal["destroyed", "would be destroyed", "kept", "left behind"]
 
 
 class Stacks(Protocol):
-    """What reaping needs of a backend; cli.lifecycle.backend.Backend is one."""
+    """What reaping needs of a backend, such as cli.lifecycle.backend.Backend."""
 
     url: str
 
@@ -49,7 +49,7 @@ class Stacks(Protocol):
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the report. `left behind` is what should be gone and is not."""
+    """One line of the report. `left behind` is what should be gone but is not."""
 
     what: str
     outcome: Outcome
@@ -58,7 +58,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Life:
-    """An ephemeral stack's time: born when its first resource was registered, `hours` to live."""
+    """The time of an ephemeral stack: `born` when its first resource was registered, with `hours` to live."""
 
     born: datetime
     hours: int
@@ -103,9 +103,9 @@ def run(
 def reap(
     backend: Stacks, now: datetime, *, dry_run: bool, older_than: timedelta
 ) -> tuple[list[Row], frozenset[str] | None]:
-    """Destroy the stacks past their time; a lock older than `older_than` does not protect one.
+    """Destroy the stacks whose time is over. A lock that is older than `older_than` is ignored.
 
-    Returns the report's rows, and the stacks the state still knows afterwards: None where it does not list them.
+    Returns the report's rows, and the stacks that the state still has afterwards; None if it cannot list them.
     """
     try:
         names, trouble = backend.stacks(), None
@@ -114,10 +114,10 @@ def reap(
     rows = [_reap_one(backend, name, now, dry_run=dry_run, older_than=older_than) for name in names]
     if trouble is not None:
         asked = ", ".join(names) or "none answers"
-        why = f"does not list its stacks: {trouble}; asked one by one: {asked}"
+        why = f"cannot list its stacks: {trouble}; read one by one: {asked}"
         return [Row("backend", "left behind", why), *rows], None
     left = (name for name, row in zip(names, rows, strict=True) if row.outcome != "destroyed")
-    # Pulumi Cloud puts an organization before the name; tags hold the name alone.
+    # Pulumi Cloud puts an organization before the name; tags have the name alone.
     return rows, frozenset(name.rsplit("/", 1)[-1] for name in left)
 
 
@@ -126,7 +126,7 @@ def _reap_one(backend: Stacks, name: str, now: datetime, *, dry_run: bool, older
     try:
         life = life_of(backend.resources(name))
     except StackMissing:
-        return Row(what, "kept", "gone meanwhile")
+        return Row(what, "kept", "no longer there")
     except BackendError as error:
         return Row(what, "left behind", f"cannot be read: {error}")
     if life is None:
@@ -145,7 +145,7 @@ def _reap_one(backend: Stacks, name: str, now: datetime, *, dry_run: bool, older
             since = locked.lock.since
             if since is None or now - since <= older_than:
                 raise
-            freed = f"; a lock of {locked.lock.holder} since {since:%Y-%m-%d %H:%M} UTC was taken away"
+            freed = f"; a lock of {locked.lock.holder} since {since:%Y-%m-%d %H:%M} UTC was removed"
             backend.cancel(name)
             backend.destroy(name)
     except BackendError as error:
@@ -154,8 +154,10 @@ def _reap_one(backend: Stacks, name: str, now: datetime, *, dry_run: bool, older
 
 
 def life_of(resources: Sequence[Mapping[str, Any]]) -> Life | None:
-    """A checkpoint's mark, None where there is none. Raises BackendError where it cannot be understood: such a stack
-    is neither destroyed nor passed over in silence."""
+    """The time of a checkpoint's stack; None if it is not ephemeral.
+
+    Raises BackendError if the mark is invalid: such a stack is not destroyed, and not silently kept either.
+    """
     hours = next(((r.get("inputs") or {}).get(MARK) for r in resources if r.get("type") == names.LAB), None)
     if hours is None:
         return None
@@ -165,14 +167,14 @@ def life_of(resources: Sequence[Mapping[str, Any]]) -> Life | None:
     try:
         return Life(datetime.fromisoformat(str(born)).astimezone(UTC), int(hours))
     except ValueError:
-        raise BackendError("it is ephemeral, but its state does not say when it was made") from None
+        raise BackendError("it is ephemeral, but its state does not say when it was created") from None
 
 
 # --- the cloud -------------------------------------------------------------------------------------------------------
 
 
 def _sweep(regions: Sequence[str], now: datetime, known: frozenset[str] | None, *, dry_run: bool) -> list[Row]:
-    """What tags say is ephemeral and past its time, of stacks that the state does not know."""
+    """Sweep the regions for stacks that are not `known`. Without a list of the known ones nothing is deleted."""
     asked = list(regions) or _regions()
     rows = []
     for region in asked:
@@ -180,7 +182,7 @@ def _sweep(regions: Sequence[str], now: datetime, known: frozenset[str] | None, 
         try:
             found = sweep(region, now, known or frozenset(), dry_run=dry_run or known is None)
         except SweepError as error:
-            # Without credentials there is no cloud to look at, unless somebody asked for it by name.
+            # Without credentials there is nothing to sweep, unless a region was named.
             rows.append(Row(what, "left behind" if regions or not error.no_credentials else "kept", str(error)))
             continue
         rows += [_swept(each, region, blind=known is None and not dry_run) for each in found]
@@ -192,7 +194,7 @@ def _sweep(regions: Sequence[str], now: datetime, known: frozenset[str] | None, 
 def _swept(found: Sweep, region: str, *, blind: bool) -> Row:
     what = f"lost things of {found.stack} in {region}"
     if blind and found.outcome == "would be destroyed":
-        why = f"{found.why}; not touched, for the backend does not list its stacks"
+        why = f"{found.why}; not deleted, because the backend cannot list its stacks"
         return Row(what, "left behind", why)
     return Row(what, found.outcome, found.why)
 
@@ -204,7 +206,7 @@ def _regions() -> list[str]:
         try:
             config = (yaml.safe_load(path.read_text(encoding="utf-8")) or {}).get("config") or {}
         except (OSError, ValueError, AttributeError, yaml.YAMLError):
-            continue  # a stack file that cannot be read names no region; plan and up say what is wrong with it
+            continue  # plan and up report what is wrong with such a file
         if isinstance(config, dict) and isinstance(config.get("aws:region"), str):
             named.add(config["aws:region"])
     return sorted(named)

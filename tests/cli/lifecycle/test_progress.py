@@ -106,7 +106,7 @@ def test_every_resource_of_every_lab_has_its_phase(stack: str) -> None:
             found.setdefault(phase, set()).add(resource.urn)
     assert set(found) - {"upgrade"} == set(model.phases_of(lab))
     progress = Progress([node.name for node in lab.nodes])
-    assert {progress._node(urn) for urn in found["joins"]} == {node.name for node in lab.nodes[1:]}
+    assert {progress.node_of(urn) for urn in found["joins"]} == {node.name for node in lab.nodes[1:]}
 
 
 JSON = st.recursive(

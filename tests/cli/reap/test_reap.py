@@ -18,7 +18,17 @@ from pulumi.automation import CommandResult
 
 from cli.errors import MISSING, CommandError
 from cli.lifecycle import backend as backends
-from cli.lifecycle.backend import Backend, BackendError, BackendSilent, Lock, StackLocked, StackMissing
+from cli.lifecycle.backend import (
+    Backend,
+    BackendError,
+    BackendSilent,
+    BoundedPulumi,
+    Lock,
+    StackLocked,
+    StackMissing,
+    latest_lock,
+    reason_of,
+)
 from cli.reap import command as module
 from cli.reap.command import MARK, STACK, Life, Row, as_markdown, life_of, reap
 from cli.reap.sweep import Sweep, SweepError
@@ -169,8 +179,8 @@ def test_the_mark_and_the_birth(resources: list[dict[str, Any]], life: Life | No
         (checkpoint(ttlHours="soon"), "its mark ttlHours is 'soon'"),
         (checkpoint(ttlHours=True), "its mark ttlHours is True"),
         (checkpoint(ttlHours=0), "its mark ttlHours is 0"),
-        (checkpoint(None, ttlHours=4), "does not say when it was made"),
-        (checkpoint("yesterday", ttlHours=4), "does not say when it was made"),
+        (checkpoint(None, ttlHours=4), "does not say when it was created"),
+        (checkpoint("yesterday", ttlHours=4), "does not say when it was created"),
     ],
 )
 def test_a_mark_that_cannot_be_understood_is_neither_destroyed_nor_passed_over(
@@ -238,7 +248,7 @@ def test_a_silent_backend_still_lets_the_cloud_be_looked_at(
 ) -> None:
     assert command(Fake({}, silent=True), [Sweep("lost", "would be destroyed", "1 VPC")]) == 1
     said = " ".join(capsys.readouterr().out.split())
-    assert "does not list its stacks" in said and "not touched" in said
+    assert "cannot list its stacks" in said and "not deleted" in said
 
 
 def test_the_report_is_the_jobs_summary(
@@ -286,26 +296,25 @@ FAILED = """ code: 255
 
 
 def test_the_youngest_lock_counts() -> None:
-    assert backends._lock(LOCKED) == Lock("ann@box (pid 4712)", datetime(2026, 11, 21, 10, tzinfo=UTC))
-    assert backends._lock("[409] Conflict: Another update is currently in progress.") == Lock("somebody", None)
+    assert latest_lock(LOCKED) == Lock("ann@box (pid 4712)", datetime(2026, 11, 21, 10, tzinfo=UTC))
+    assert latest_lock("[409] Conflict: Another update is currently in progress.") == Lock("somebody", None)
 
 
 def test_the_reason_is_the_resources_own() -> None:
-    assert backends._reason(FAILED) == 'exit status 1: running "false": cannot go'
-    assert backends._reason("") == "the pulumi CLI gave no reason"
-    assert len(backends._reason("error: " + "x" * 9000)) <= 300
+    assert reason_of(FAILED) == 'exit status 1: running "false": cannot go'
+    assert reason_of("") == "the pulumi CLI gave no reason"
+    assert len(reason_of("error: " + "x" * 9000)) <= 300
 
 
-def test_a_cli_that_never_ends_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_cli_that_never_ends_is_ended(tmp_path: Path) -> None:
     program = tmp_path / "pulumi"
     # It forks, ignores what asks it to end, and keeps the pipes open.
     program.write_text("#!/bin/bash\ntrap '' INT\nsleep 300 &\nwhile :; do sleep 1; done\n")
     program.chmod(0o755)
-    monkeypatch.setattr(backends, "ANSWER_TIMEOUT_SECONDS", 0.5)
-    monkeypatch.setattr(backends, "_END_TIMEOUT_SECONDS", 0.5)
     begun = datetime.now(UTC)
     with pytest.raises(BackendSilent, match="`pulumi stack` was not done after"):
-        backends._BoundedPulumi(str(program), 1).run(["stack", "ls"], str(tmp_path), {})
+        bounded = BoundedPulumi(str(program), 1, answer_seconds=0.5, end_seconds=0.5)
+        bounded.run(["stack", "ls"], str(tmp_path), {})
     assert datetime.now(UTC) - begun < timedelta(seconds=20)
 
 
@@ -315,7 +324,7 @@ def test_what_is_no_json_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(backends, "find_pulumi", lambda: "pulumi")
     monkeypatch.setattr(backends, "environment_for_state", lambda: {"PULUMI_BACKEND_URL": "s3://somewhere"})
     answer = CommandResult("not\njson", "", 0)
-    monkeypatch.setattr(backends._BoundedPulumi, "run", lambda self, *_: answer)
+    monkeypatch.setattr(BoundedPulumi, "run", lambda self, *_: answer)
     backend = Backend(tmp_path)
     with pytest.raises(BackendError, match="answer cannot be read") as caught:
         backend.resources("a")

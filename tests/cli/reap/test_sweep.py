@@ -8,11 +8,13 @@ from typing import Any
 
 import boto3
 import pytest
+from botocore.client import BaseClient
 from botocore.exceptions import ClientError
 from botocore.stub import Stubber
 from moto import mock_aws
 
 from cli.reap import sweep as module
+from cli.reap.account import Account, Present
 from cli.reap.sweep import Sweep, SweepError, sweep
 from components.machines.aws import Balancer, BalancerArgs, Instances, InstancesArgs, Network, NetworkArgs
 from engine.run import run_program
@@ -26,8 +28,8 @@ TAGS = {"cni-lab:stack": "nightly", "cni-lab:owner": "me", "cni-lab:ttl-hours": 
 
 @pytest.fixture
 def aws(monkeypatch: pytest.MonkeyPatch) -> Iterator[Cloud]:
-    monkeypatch.setattr(module, "PAUSE", 0.01)
-    monkeypatch.setattr(module, "PATIENCE", 3.0)
+    monkeypatch.setattr(module, "PAUSE_SECONDS", 0.01)
+    monkeypatch.setattr(module, "TIMEOUT_SECONDS", 3.0)
     with cloud() as made:
         yield made
 
@@ -153,22 +155,26 @@ def test_what_will_not_go_is_named_and_the_rest_goes(aws: Cloud) -> None:
 
 
 def test_what_is_refused_is_not_tried_for_ten_minutes(aws: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "PATIENCE", 600.0)
-    monkeypatch.setattr(module, "PAUSE", 600.0)
+    monkeypatch.setattr(module, "TIMEOUT_SECONDS", 600.0)
+    monkeypatch.setattr(module, "PAUSE_SECONDS", 600.0)
     make_small(aws)
     answer = {"Error": {"Code": "AccessDenied", "Message": "not allowed"}}
 
-    def refuse(_: object, name: str) -> None:
-        raise ClientError(answer, "DeleteRole")  # type: ignore[arg-type]
+    real = BaseClient._make_api_call
 
-    monkeypatch.setattr(module._Account, "_delete_role", refuse)
+    def refuse(self: BaseClient, operation: str, arguments: dict[str, Any]) -> Any:
+        if operation == "DeleteRole":
+            raise ClientError(answer, "DeleteRole")  # type: ignore[arg-type]
+        return real(self, operation, arguments)
+
+    monkeypatch.setattr(BaseClient, "_make_api_call", refuse)
     (found,) = run(LATER)
     assert found.outcome == "left behind" and found.why.startswith("1 of 4 ") and "not allowed" in found.why
 
 
 def test_a_restarted_machine_is_as_old_as_it_is(aws: Cloud) -> None:
     """LaunchTime moves with each start; the first interface's attachment does not."""
-    account = module._Account(lambda service: boto3.client(service, REGION))
+    account = Account(lambda service: boto3.client(service, REGION))
     early = NOW - timedelta(hours=9)
     instance = {"LaunchTime": NOW, "NetworkInterfaces": [{"Attachment": {"AttachTime": early}}]}
 
@@ -177,7 +183,7 @@ def test_a_restarted_machine_is_as_old_as_it_is(aws: Cloud) -> None:
             return {"Reservations": [{"Instances": [instance]}]}
 
     account.ec2 = Answers()
-    assert account._instance("i-1") == (True, early)
+    assert account.instance("i-1") == Present(early)
 
 
 def test_private_workers_gateway_and_endpoint_go_too(aws: Cloud) -> None:
@@ -195,7 +201,7 @@ def test_private_workers_gateway_and_endpoint_go_too(aws: Cloud) -> None:
 def test_a_connect_endpoint_is_asked_for_as_ec2_wants_it() -> None:
     """moto has none: botocore's own model checks the calls."""
     client = boto3.client("ec2", REGION, aws_access_key_id="a", aws_secret_access_key="b")
-    account = module._Account(lambda service: client if service == "ec2" else None)
+    account = Account(lambda service: client if service == "ec2" else None)
     name = "eice-0123456789abcdef0"
     asked = {"InstanceConnectEndpointIds": [name]}
     with Stubber(client) as stub:
@@ -203,16 +209,16 @@ def test_a_connect_endpoint_is_asked_for_as_ec2_wants_it() -> None:
             answer = {"InstanceConnectEndpoints": [{"State": state, "CreatedAt": NOW}]}
             stub.add_response("describe_instance_connect_endpoints", answer, asked)
         stub.add_response("delete_instance_connect_endpoint", {}, {"InstanceConnectEndpointId": name})
-        assert account._connect_endpoint(name) == (True, NOW)
-        assert account._connect_endpoint(name) == (False, None)
-        account._delete_connect_endpoint(name)
+        assert account.connect_endpoint(name) == Present(NOW)
+        assert account.connect_endpoint(name) is None
+        account.delete_connect_endpoint(name)
         stub.assert_no_pending_responses()
 
 
 def test_what_only_its_tags_remember_does_not_stop_the_rest() -> None:
     """Tags are listed for a while after their thing has gone; asking for it by name then fails."""
     client = boto3.client("ec2", REGION, aws_access_key_id="a", aws_secret_access_key="b")
-    account = module._Account(lambda service: client if service == "ec2" else None)
+    account = Account(lambda service: client if service == "ec2" else None)
     endpoint, address = "eice-0123456789abcdef0", "eipalloc-0123456789abcdef0"
     tags = [
         {"ResourceId": name, "ResourceType": "x", "Key": key, "Value": value}
@@ -223,11 +229,11 @@ def test_what_only_its_tags_remember_does_not_stop_the_rest() -> None:
         stub.add_response("describe_tags", {"Tags": tags})
         stub.add_client_error("describe_instance_connect_endpoints", "InvalidInstanceConnectEndpointId.NotFound")
         stub.add_response("describe_addresses", {"Addresses": [{"AllocationId": address}]})
-        assert [thing.id for thing in account._in_ec2()] == [address]
+        assert [thing.id for thing in account.in_ec2()] == [address]
         stub.add_response("describe_tags", {"Tags": tags})
         stub.add_client_error("describe_instance_connect_endpoints", "UnauthorizedOperation")
         with pytest.raises(ClientError, match="UnauthorizedOperation"):
-            list(account._in_ec2())
+            list(account.in_ec2())
 
 
 def test_without_credentials_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -243,7 +249,7 @@ def test_an_account_that_does_not_answer_is_one_line(monkeypatch: pytest.MonkeyP
         def fail(self: object, *_: object, **__: object) -> None:
             raise ClientError({"Error": {"Code": "AuthFailure", "Message": "no such\nkey"}}, "DescribeTags")
 
-        monkeypatch.setattr(module._Account, "_in_ec2", fail)
+        monkeypatch.setattr(Account, "in_ec2", fail)
         with pytest.raises(SweepError) as caught:
             run(LATER)
     assert str(caught.value).startswith("cannot be looked at: ") and "\n" not in str(caught.value)
