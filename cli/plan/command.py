@@ -32,11 +32,11 @@ from engine.svg import svg
 from policy.check import ConfigError
 
 MARKER = ".cni-lab-plan"
-"""In an output folder: the paths that an earlier plan wrote there, one a line."""
+"""The file in an output folder that lists the paths that a plan wrote there, one a line."""
 
 WIDTH = 100
 
-# An object's keys come back from protobuf without their order; these come first, as people write them.
+# Protobuf loses the order of an object's keys. These come first, as people write them.
 _FIRST_KEYS = ("apiVersion", "kind", "metadata", "cniVersion", "name", "namespace", "type")
 
 
@@ -68,7 +68,7 @@ def plan(stack: str, *, as_json: bool, out: Path | None) -> int:
             if out is not None:
                 print(f"\nwritten to {out}: {len(files)} files")
         sys.stdout.flush()
-    except BrokenPipeError:  # `plan | head`: the reader has seen enough
+    except BrokenPipeError:  # the reader of a pipe, such as `head`, has ended
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     failed = any(message.severity == "error" for message in deployment.messages)
     return 1 if failed or any(finding.mandatory for finding in broken) else 0
@@ -88,8 +88,8 @@ def summary(stack: str) -> list[str]:
     graph = Graph.of(_run(stack).to_json()["resources"])
     chain = [node.name for node in graph.longest_chain()]
     return [
-        f"{_count(len(graph.nodes), 'resource')} in {_count(graph.wave_count, 'wave')}; what is in one wave waits for "
-        "the wave before.",
+        f"{_count(len(graph.nodes), 'resource')} in {_count(graph.wave_count, 'wave')}; resources of a wave wait for "
+        "earlier waves.",
         f"The longest chain has {len(chain)}: {chain[0]}, …, {chain[-1]}.",
     ]
 
@@ -102,7 +102,7 @@ def _document(deployment: Deployment, graph: Graph) -> dict[str, Any]:
 
 
 def show(deployment: Deployment, graph: Graph, notes: Sequence[str], console: Console) -> None:
-    """Header, tree with waves, counts by type, longest chain, outputs, and what the program said."""
+    """Header, tree with waves, counts by type, longest chain, outputs, and the program's log."""
     providers = sum(node.package == "pulumi" for node in graph.custom)
     kinds = [
         f"{len(graph.custom) - providers} made",
@@ -111,10 +111,10 @@ def show(deployment: Deployment, graph: Graph, notes: Sequence[str], console: Co
     ]
     size = f"{_count(len(graph.nodes), 'resource')} in {_count(graph.wave_count, 'wave')} ({', '.join(kinds)})"
     console.print(Text.assemble((deployment.stack, "bold"), f": {size}"), soft_wrap=True)
-    console.print("Waves are the order: what is in one wave waits for the wave before, and not for each other.\n")
+    console.print("Waves are the order: resources of a wave wait for earlier waves, and not for each other.\n")
 
     rows = list(graph.tree())
-    # The type is what a narrow page still has to show.
+    # A narrow page must still show the type.
     width = min(max((len(row.label) for row in rows), default=0), 54, max(console.width - 28, 24))
     _line(console, (f"{'wave':>5}  {'resource':{width}}  type", "dim"))
     for row in rows:
@@ -127,7 +127,7 @@ def show(deployment: Deployment, graph: Graph, notes: Sequence[str], console: Co
     for one, other in zip_longest(counts[:half], counts[half:], fillvalue=""):
         _line(console, f"{one:50}{other}".rstrip())
 
-    console.print("\n[bold]Longest chain[/]: each waits for the one before")
+    console.print("\n[bold]Longest chain[/]: each resource waits for the one before")
     for node in graph.longest_chain():
         title = graph.title(node)
         if console.width < WIDTH:
@@ -161,7 +161,7 @@ def _cut(text: str, width: int) -> str:
 
 
 def render(deployment: Deployment, graph: Graph, document: str) -> tuple[dict[str, str], list[str]]:
-    """The output folder's files, by path inside it, and warnings."""
+    """The files of the output folder by their paths in it, and warnings."""
     files = {
         "resources.json": document,
         "graph.mmd": mermaid(graph),
@@ -172,7 +172,7 @@ def render(deployment: Deployment, graph: Graph, document: str) -> tuple[dict[st
 
 
 def _node_files(graph: Graph) -> tuple[dict[str, str], list[str]]:
-    """For each node the files as they stand on it after all steps, and each step's script in its order."""
+    """For each node, its files after all steps, and the program of each step in order; and warnings."""
     files: dict[str, str] = {}
     writers: dict[str, str] = {}
     warnings: list[str] = []
@@ -189,21 +189,21 @@ def _node_files(graph: Graph) -> tuple[dict[str, str], list[str]]:
                 path = PurePosixPath(file["path"])
                 if not path.is_absolute() or ".." in path.parts:
                     warnings.append(
-                        f"{step.name} writes {file['path']!r}, which is no absolute path: not in the folder"
+                        f"{step.name} writes {file['path']!r}, which is not an absolute path: it is left out"
                     )
                     continue
                 target = f"nodes/{machine}{path}"
                 text = text_of(str(path), ordered(file["content"]))
                 if files.get(target, text) != text:
                     warnings.append(
-                        f"{writers[target]} and {step.name} write {path} on {machine}: the later one is shown"
+                        f"{writers[target]} and {step.name} write {path} on {machine}: the folder has the later one"
                     )
                 files[target], writers[target] = text, step.name
     return files, warnings
 
 
 def _step_text(step: Node) -> str:
-    """What a step runs: its files by name, its variables as shell assignments, its scripts' text."""
+    """What a step runs: the names of its files, its variables as shell assignments, the text of its scripts."""
     inputs = step.inputs
     lines = [f"# {inputs['phase']} on {inputs['node']}, within {inputs.get('timeout', UNKNOWN)} s (step {step.name})"]
     if isinstance(inputs.get("files"), str):
@@ -215,7 +215,7 @@ def _step_text(step: Node) -> str:
     else:
         lines += [f"{name}={shlex.quote(_shell_value(value))}" for name, value in variables.items()]
     scripts = inputs.get("scripts") or {}
-    # The library comes first on the node; the order of the others is not in the graph.
+    # The library runs first on the node. The graph does not have the order of the other scripts.
     for name in sorted(scripts, key=lambda script: (script != LIBRARY, script)):
         lines += ["", f"# --- {name}", scripts[name].rstrip("\n")]
     return "\n".join(lines) + "\n"
@@ -226,7 +226,7 @@ def _shell_value(value: Any) -> str:
 
 
 def _listed(value: Any) -> list[Mapping[str, Any]]:
-    """A list of files; empty where it is not known yet."""
+    """A list of files; empty if it is not known yet."""
     return value if isinstance(value, list) else []
 
 
@@ -246,12 +246,12 @@ def _kubernetes_files(graph: Graph) -> dict[str, str]:
 
 
 def yaml_text(value: Any, width: int = 120) -> str:
-    """A value as people write it: known keys first, text of several lines as a block."""
+    """YAML as people write it: familiar keys first, text of several lines as a block."""
     return yaml.dump(ordered(value), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=width)
 
 
 class _Dumper(yaml.SafeDumper):
-    """Text of several lines as a block."""
+    """Writes text of several lines as a block."""
 
 
 def _represent_text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
@@ -262,7 +262,7 @@ _Dumper.add_representer(str, _represent_text)
 
 
 def ordered(value: Any) -> Any:
-    """The same value, in each object the keys that people write first in front."""
+    """The same value, with _FIRST_KEYS first in each object."""
     if isinstance(value, dict):
         keys = [key for key in _FIRST_KEYS if key in value]
         return {key: ordered(value[key]) for key in [*keys, *(key for key in value if key not in keys)]}
@@ -270,14 +270,14 @@ def ordered(value: Any) -> Any:
 
 
 def _file_name(text: str) -> str:
-    """A name that is one part of a path; marks such as <known after up> lose their brackets."""
+    """A name that is one component of a path; marks such as <known after up> lose their brackets."""
     return re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip("-.") or "unnamed"
 
 
 def write(out: Path, files: Mapping[str, str]) -> None:
     """Replace what an earlier plan wrote to `out` by `files`; raises CommandError where it holds other files.
 
-    The marker names old and new files before any is touched, so that a run that was cut can be repeated.
+    The marker lists old and new files before any of them is touched, so that an interrupted run can be repeated.
     """
     try:
         earlier = _earlier(out)
@@ -297,7 +297,7 @@ def write(out: Path, files: Mapping[str, str]) -> None:
 
 
 def _earlier(out: Path) -> set[str]:
-    """What an earlier plan wrote to the folder."""
+    """The paths of what an earlier plan wrote to the folder."""
     if not out.exists():
         return set()
     if not out.is_dir():

@@ -1,7 +1,7 @@
 """`./lab cost`: what a lab costs, from its graph and a table of prices.
 
-Counted is what the program would make, resource by resource, so a key of the stack file that changes what is made
-changes the sum. A resource of AWS that is neither priced nor known to be free is named, not passed over.
+It counts the resources that the program would create, so every key of the stack file that changes them changes the sum.
+An AWS resource that has no price and is not known to be free is named.
 """
 
 from __future__ import annotations
@@ -25,11 +25,10 @@ from engine.model import ProgramError, Resource
 from engine.run import run_program
 
 PRICES = Path(__file__).with_name("prices.yaml")
-EVENING = 3
-MONTH = 730
-"""Hours."""
+EVENING_HOURS = 3
+MONTH_HOURS = 730
 
-# What AWS asks nothing for, or nothing while it is not used.
+# Types that AWS does not charge for, or only while they are used.
 FREE = {
     "aws:ec2/defaultSecurityGroup:DefaultSecurityGroup",
     "aws:ec2/eipAssociation:EipAssociation",
@@ -55,8 +54,10 @@ FREE = {
 
 @dataclass(frozen=True)
 class Item:
-    """`number` of one thing at `hour` USD an hour each; `stopped` is what it costs after `./lab stop`. `source` is the
-    key of the table's sources."""
+    """`number` equal things that cost `hour` USD an hour each, or `stopped` after `./lab stop`.
+
+    `source` is the key of the price's source in the table.
+    """
 
     source: str
     what: str
@@ -70,7 +71,7 @@ class Item:
 
 @dataclass(frozen=True)
 class Prices:
-    """One region's prices, in USD; `note` says what is doubtful about them, perhaps nothing."""
+    """The prices of a region in USD, taken from the region `base`. `note` says what is uncertain, if anything."""
 
     region: str
     base: str
@@ -101,10 +102,11 @@ class Prices:
             address_hour=found["publicAddressHour"],
             balancer_hour=found["loadBalancerHour"],
             nat_hour=found["natGatewayHour"],
-            note=f"{region} is reckoned as {base}: {own['unconfirmed']}" if "unconfirmed" in own else "",
+            note=f"{region} is calculated as {base}: {own['unconfirmed']}" if "unconfirmed" in own else "",
         )
 
     def look_up(self, prices: Mapping[str, float], key: str, name: str, where: str) -> float:
+        """Raises CommandError where the price is missing. `key` is the stack file's, `where` the table's."""
         if name not in prices:
             raise CommandError(
                 f"{key}: {name} — no price for it in {self.region}. "
@@ -136,7 +138,7 @@ def run(stack: str, *, as_json: bool) -> int:
 
 
 def count(resources: Sequence[Resource], prices: Prices) -> tuple[list[Item], list[str]]:
-    """What is charged for, the dearest first, and the types that are neither priced nor free.
+    """What AWS charges for, the most expensive first, and the types that have no price and are not free.
 
     Raises CommandError for a type of machine or disk without a price.
     """
@@ -164,9 +166,9 @@ def count(resources: Sequence[Resource], prices: Prices) -> tuple[list[Item], li
         hour = prices.look_up(prices.instance_hour, "machines.instanceType", kind, "instanceHour")
         items.append(Item("machine", f"machine {kind}", number, hour, 0))
     for (kind, size), number in disks.items():
-        hour = prices.look_up(prices.disk_gib_month, "disk", kind, "diskGibMonth") * size / MONTH
+        hour = prices.look_up(prices.disk_gib_month, "disk", kind, "diskGibMonth") * size / MONTH_HOURS
         items.append(Item("disk", f"disk {kind}, {size} GiB", number, hour, hour))
-    # A machine's own address goes back while it is stopped; a fixed one is kept, and charged.
+    # A stopped machine gives its own address back. A fixed address stays, and is charged.
     items.append(Item("address", "public address of a machine", own_addresses, prices.address_hour, 0))
     items.append(Item("address", "fixed public address", fixed_addresses, prices.address_hour, prices.address_hour))
     items.append(Item("balancer", "network load balancer", balancers, prices.balancer_hour, prices.balancer_hour))
@@ -180,12 +182,12 @@ def _notes(
     if prices is None:
         return []
     used = {item.source for item in items}
-    notes = [f"list prices of {table['date']}; yours may differ. Read in:"]
+    notes = [f"list prices of {table['date']}; yours may differ. Sources:"]
     notes += [f"- {what}: {source}" for what, source in table["sources"].items() if what in used]
     if prices.note:
         notes.append(f"not confirmed: {prices.note}")
     if spot:
-        notes.append("spot machines: the on-demand price is what they cost at most")
+        notes.append("spot instances: they cost at most the on-demand price")
     notes.append(
         "not in the sum: traffic out of AWS and through NAT, the balancer's capacity units, T3's surplus CPU credits"
     )
@@ -208,9 +210,9 @@ def _document(
         "pricesOf": str(table["date"]),
         "items": [asdict(item) for item in items],
         "perHour": round(total.hour, 4),
-        "perEvening": round(total.of(EVENING), 4),
-        "perMonth": round(total.of(MONTH), 2),
-        "perMonthStopped": round(total.stopped * MONTH, 2),
+        "perEvening": round(total.of(EVENING_HOURS), 4),
+        "perMonth": round(total.of(MONTH_HOURS), 2),
+        "perMonthStopped": round(total.stopped * MONTH_HOURS, 2),
         "notes": list(notes),
     }
 
@@ -218,10 +220,10 @@ def _document(
 def _show(stack: str, prices: Prices, items: Sequence[Item], notes: Sequence[str]) -> None:
     table = Table(box=None, pad_edge=False, header_style="dim")
     table.add_column("what")
-    for heading in ("number", "an hour", f"an evening ({EVENING} h)", "a month left on", "a month stopped"):
+    for heading in ("number", "an hour", f"an evening ({EVENING_HOURS} h)", "a month left on", "a month stopped"):
         table.add_column(heading, justify="right")
     for item in [*items, _total(items)]:
-        cells = [item.of(1), item.of(EVENING), item.of(MONTH), item.number * item.stopped * MONTH]
+        cells = [item.of(1), item.of(EVENING_HOURS), item.of(MONTH_HOURS), item.number * item.stopped * MONTH_HOURS]
         number = "" if item.what == "sum" else str(item.number)
         money = [f"{cell:.4f}" if index == 0 else f"{cell:.2f}" for index, cell in enumerate(cells)]
         table.add_row(item.what, number, *money, style="bold" if item.what == "sum" else "")

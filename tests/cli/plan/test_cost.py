@@ -11,7 +11,7 @@ import yaml
 
 from cli import project
 from cli.errors import USAGE, CommandError
-from cli.plan.cost import FREE, MONTH, PRICES, Item, Prices, count
+from cli.plan.cost import FREE, MONTH_HOURS, PRICES, Item, Prices, count
 from engine.model import Resource
 from tests.support.cli import lab
 from tests.support.graphs import ROOT, run_lab
@@ -38,7 +38,7 @@ def test_three_machines_by_hand() -> None:
     assert sum(item.of(1) for item in items.values()) == pytest.approx(hour)
     assert items["machine t3.large"].number == 3
     assert items["public address of a machine"].number == 2 and items["fixed public address"].number == 1
-    assert sum(i.number * i.stopped for i in items.values()) * MONTH == pytest.approx(3 * 30 * 0.08 + 0.005 * 730)
+    assert sum(i.number * i.stopped for i in items.values()) * MONTH_HOURS == pytest.approx(3 * 30 * 0.08 + 0.005 * 730)
 
 
 def test_what_the_file_asks_for_is_what_is_counted() -> None:
@@ -47,7 +47,7 @@ def test_what_the_file_asks_for_is_what_is_counted() -> None:
     ]
     items = priced({"machines": AWS | {"instanceType": "m5.xlarge", "volumeSize": 50}, "nodes": nodes})
     assert items["machine m5.xlarge"] == Item("machine", "machine m5.xlarge", 3, 0.192, 0)
-    assert items["disk gp3, 50 GiB"].of(MONTH) == pytest.approx(3 * 50 * 0.08)
+    assert items["disk gp3, 50 GiB"].of(MONTH_HOURS) == pytest.approx(3 * 50 * 0.08)
     assert items["network load balancer"].hour == 0.0225
 
 

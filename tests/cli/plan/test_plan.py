@@ -44,7 +44,7 @@ def tree_of(folder: Path) -> dict[str, str]:
 
 PAGE = """\
 lab: 16 resources in 5 waves (9 made, 6 components, 1 provider)
-Waves are the order: what is in one wave waits for the wave before, and not for each other.
+Waves are the order: resources of a wave wait for earlier waves, and not for each other.
 
  wave  resource            type
   1-4  ├─ net              cnilab:network:Network
@@ -67,7 +67,7 @@ Resources by type
     1  Installation operator.tigera.io/v1             1  random:RandomPassword
     1  ServiceAccount v1                              1  tls:PrivateKey
 
-Longest chain: each waits for the one before
+Longest chain: each resource waits for the one before
     1  PrivateKey key                                          key
     2  prepare on one                                          prepare-one
     3  init on one                                             init
@@ -244,14 +244,14 @@ def test_of_two_steps_that_write_one_file_the_later_is_shown_and_said() -> None:
     one = {"path": "/etc/x", "mode": "0644", "content": "one"}
     files, warnings = rendered(step("a", one), step("b", one), step("c", one | {"content": "two"}))
     assert files["nodes/n/etc/x"] == "two\n"
-    assert warnings == ["b and c write /etc/x on n: the later one is shown"]
+    assert warnings == ["b and c write /etc/x on n: the folder has the later one"]
 
 
 @pytest.mark.parametrize("path", ["etc/x", "/etc/../../x", "../x"])
 def test_no_path_leaves_the_folder(path: str) -> None:
     files, warnings = rendered(step("a", {"path": path, "mode": "0644", "content": "x"}, node="../../n", phase="../p"))
     assert not [name for name in files if name.endswith("/x")]
-    assert warnings == [f"a writes {path!r}, which is no absolute path: not in the folder"]
+    assert warnings == [f"a writes {path!r}, which is not an absolute path: it is left out"]
     assert "nodes/n/steps/01-p.sh" in files
 
 
