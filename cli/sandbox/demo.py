@@ -72,13 +72,13 @@ def run(stack: str, *, fast: bool = False, keep: bool = False) -> int:
     lab = load_stack_file(stack_file(stack)).lab
     terminal = sys.stdout.isatty()
     stage = Stage(page(_WIDTH), terminal and sys.stdin.isatty() and not fast)
-    life.sweep(home())
     problem = examine(lab).problem
     if problem:
         return _recorded(stack, lab, problem, stage)
     # A name of its own: it neither uses nor removes a sandbox that stands.
     name = stack if keep else f"demo-{stack}-{os.getpid()}"
     try:
+        life.sweep(home())
         if keep and life.stands(name, home()):
             raise SandboxError(f"a sandbox of {stack} stands already: `./lab sandbox {stack} --down` takes it away")
         started = time.monotonic()

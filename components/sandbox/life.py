@@ -150,9 +150,16 @@ def remove(name: str, home: Path) -> bool:
 
 
 def sweep(home: Path) -> list[str]:
-    """Remove the directories of sandboxes that ended; returns their names."""
+    """Remove the directories of sandboxes that ended; returns their names. Raises SandboxError where they are another
+    user's."""
     removed = []
-    for directory in home.iterdir() if home.is_dir() else ():
+    try:
+        directories = list(home.iterdir())
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise SandboxError(f"{home}: {error.strerror or error}") from None
+    for directory in directories:
         if directory.is_dir() and not _is_locked(directory):
             with contextlib.suppress(BeingBuilt), _locked(directory.name, home, wait_seconds=0):
                 removed.append(directory.name)

@@ -225,6 +225,16 @@ def test_a_full_disk_is_said_so(home: Path, tmp_path: Path) -> None:
         subprocess.run(["umount", str(home)], check=True)
 
 
+def test_another_user_s_sandboxes_are_said_so(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def denied(_: Path) -> Iterator[Path]:
+        raise PermissionError(13, "Permission denied")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "iterdir", denied)
+        with pytest.raises(SandboxError, match="Permission denied"):
+            life.sweep(home)
+
+
 def test_the_difference_between_two_labs_is_named_by_key() -> None:
     before = life.dump(labs.VXLAN)
     other = labs.VXLAN.model_dump(mode="json", by_alias=True)
