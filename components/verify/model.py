@@ -213,17 +213,26 @@ class ObservedLab:
         """By name."""
         return {node.name: node for node in self.spec.nodes}
 
-    def address(self, node: str) -> str:
-        """A node's address; empty where the lab has no such node."""
-        return str(self.nodes[node].address) if node in self.nodes else ""
+    @cached_property
+    def addresses(self) -> dict[str, str]:
+        """Node → its address."""
+        return {node.name: str(node.address) for node in self.spec.nodes}
 
     def same_subnet(self, one: str, other: str) -> bool:
         """Whether two nodes are in one subnet. Nodes that are not the lab's are not."""
         return one in self.nodes and other in self.nodes and self.nodes[one].subnet == self.nodes[other].subnet
 
+    @cached_property
+    def _pools(self) -> dict[str, models.Pool | None]:
+        """What pool_of has found: every node asks for every other node's blocks."""
+        return {}
+
     def pool_of(self, cidr: str) -> models.Pool | None:
         """The pool that holds an address or a block."""
-        return next((pool for pool in self.spec.calico.pools if network(cidr).subnet_of(pool.cidr)), None)
+        if cidr not in self._pools:
+            pools = self.spec.calico.pools
+            self._pools[cidr] = next((pool for pool in pools if network(cidr).subnet_of(pool.cidr)), None)
+        return self._pools[cidr]
 
     def block_of(self, pod: Pod) -> str | None:
         """The block of the pod's node that its address lies in."""

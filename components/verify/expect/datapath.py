@@ -114,6 +114,7 @@ def _routes(observed: ObservedLab, node: models.Node) -> Iterator[Expectation]:
                 advice=restart_felix(observed, node.name),
                 node=node.name,
             )
+    has_vxlan, has_wireguard = (observed.has_device(node.name, tunnel) for tunnel in (VXLAN, WIREGUARD))
     for peer in observed.spec.nodes:
         if peer.name == node.name:
             continue
@@ -121,9 +122,9 @@ def _routes(observed: ObservedLab, node: models.Node) -> Iterator[Expectation]:
             pool = observed.pool_of(cidr)
             if pool is None:
                 continue
-            if pool.mode.tunnel != VXLAN or observed.has_device(node.name, VXLAN):
+            if has_vxlan or pool.mode.tunnel != VXLAN:
                 yield _to_block(observed, node, peer, cidr, pool)
-            if observed.tunnel_between(node.name, peer.name, cidr) == WIREGUARD:
+            if has_wireguard:
                 yield _encrypted(observed, node, peer, cidr)
 
 
@@ -134,22 +135,22 @@ def _protocol(pool: models.Pool) -> Value:
 
 def _to_block(observed: ObservedLab, node: models.Node, peer: models.Node, cidr: str, pool: models.Pool) -> Expectation:
     """The route in the main table from a node to a peer's block, by the pool's mode."""
-    same_subnet = observed.same_subnet(node.name, peer.name)
+    same_subnet, address = observed.same_subnet(node.name, peer.name), observed.addresses[peer.name]
     tunnel = pool.mode.tunnel_between(same_subnet=same_subnet)
     fields: dict[str, Value]
     if tunnel is None:
         # BIRD has the peer's address as next hop; across a router the kernel replaces it by the router's.
         fields = {"dev": observed.nics[node.name], "proto": _protocol(pool)}
         if same_subnet:
-            fields["via"] = str(peer.address)
-        how = f"straight to {peer.address}" if same_subnet else "to the router, without a tunnel"
+            fields["via"] = address
+        how = f"straight to {address}" if same_subnet else "to the router, without a tunnel"
     elif tunnel == VXLAN:
         via = observed.tunnel_address(peer.name, VXLAN) or str(IPv4Network(cidr)[0])
         fields = {"via": via, "dev": tunnel.device, "onlink": "yes"}
         how = f"through {tunnel.device} to {via}"
     else:
-        fields = {"via": str(peer.address), "dev": tunnel.device, "onlink": "yes", "proto": _protocol(pool)}
-        how = f"through {tunnel.device} to {peer.address}"
+        fields = {"via": address, "dev": tunnel.device, "onlink": "yes", "proto": _protocol(pool)}
+        how = f"through {tunnel.device} to {address}"
     subnets = "one subnet" if same_subnet else f"the subnets {node.subnet} and {peer.subnet}"
     by_bgp = observed.spec.calico.bgp == "Enabled" and pool.mode.routes_by == "BIRD"
     return Expectation(
@@ -190,8 +191,13 @@ def _encrypted(observed: ObservedLab, node: models.Node, peer: models.Node, cidr
 def _vxlan_entries(observed: ObservedLab, node: models.Node) -> Iterator[Expectation]:
     if not observed.has_device(node.name, VXLAN):
         return
+    restart = restart_felix(observed, node.name)
     for peer in observed.spec.nodes:
-        tunnel_address, mac = observed.tunnel_address(peer.name, VXLAN), tunnel_mac(peer.name)
+        tunnel_address, mac, address = (
+            observed.tunnel_address(peer.name, VXLAN),
+            tunnel_mac(peer.name),
+            observed.addresses[peer.name],
+        )
         if peer.name == node.name or not tunnel_address:
             continue
         yield Expectation(
@@ -202,18 +208,18 @@ def _vxlan_entries(observed: ObservedLab, node: models.Node) -> Iterator[Expecta
             command=f"ip neigh show dev {VXLAN.device}",
             because=f"Felix writes it; the MAC follows from the name {peer.name}",
             cause="the entry was deleted, or Felix does not run on the node",
-            advice=restart_felix(observed, node.name),
+            advice=restart,
             node=node.name,
         )
         yield Expectation(
             topic=Topic.FDB,
             key=f"{VXLAN.device} {mac}",
-            expected={"dst": str(peer.address), "state": "permanent"},
-            sentence=f"{node.name} sends frames for {mac} to {peer.address}",
+            expected={"dst": address, "state": "permanent"},
+            sentence=f"{node.name} sends frames for {mac} to {address}",
             command=f"bridge fdb show dev {VXLAN.device}",
-            because=f"Felix writes it: {mac} is {peer.name}, whose address is {peer.address}",
+            because=f"Felix writes it: {mac} is {peer.name}, whose address is {address}",
             cause="the forwarding entry is gone: the outer destination is unknown, and packets end at the tunnel",
-            advice=f"{restart_felix(observed, node.name)} (`./lab mend STACK` if `./lab break` removed it)",
+            advice=f"{restart} (`./lab mend STACK` if `./lab break` removed it)",
             node=node.name,
         )
 

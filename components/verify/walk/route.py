@@ -221,9 +221,12 @@ class _Direction:
         if tunnel is None:
             self._add("plain", here, device or nic, "no tunnel: the packet travels as it is", [])
         else:
-            outer = {"outer_source": self.lab.address(here), "outer_destination": self.lab.address(there)}
+            outer = {
+                "outer_source": self.lab.addresses.get(here, ""),
+                "outer_destination": self.lab.addresses.get(there, ""),
+            }
             self._tunnel(tunnel, route.get("via", ""), there, outer)
-        self._underlay(nic, self.lab.address(there), outer)
+        self._underlay(nic, self.lab.addresses.get(there, ""), outer)
         self._arrive(there, tunnel, outer)
 
     def _host_route(self, node: str, wanted: Expectation) -> dict[str, str]:
