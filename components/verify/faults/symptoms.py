@@ -44,12 +44,12 @@ def symptoms(fault: Fault, lab: ObservedLab, target: Target) -> Symptoms:
 
 def _example(fault: Fault, lab: ObservedLab, target: Target) -> tuple[str, str] | None:
     """Two ends between which a walk shows the fault, on the way out if possible."""
+    if fault.hop is None:
+        return None
     own = list(pods(lab))
     lost = [(a, b) for a, b in product(own, own) if a.node != b.node and fault.cuts(lab, target, a, b)]
     if lost:
         arriving = (pair for pair in lost if pair[1].node == target.node)
         source, destination = (next(arriving, lost[0])) if fault.hop == "arrival" else lost[0]
         return source.id, destination.id
-    if target.pod is not None and fault.hop is not None:
-        return target.pod.id, OUTSIDE
-    return None
+    return (target.pod.id, OUTSIDE) if target.pod is not None else None
