@@ -1,4 +1,4 @@
-"""`./lab addresses`: the truth table of a lab's addresses: pool → block → node → who gives which, and who took it."""
+"""`./lab addresses`: for each block of each pool, its node, who assigns which of its addresses, and to which pod."""
 
 from __future__ import annotations
 
@@ -25,9 +25,13 @@ _WIDTH = 140
 
 @dataclass(frozen=True)
 class Block:
-    """One block. `delegates`: name → its range. `calico`, `host_local`: address → who has it. `collisions`: addresses
-    that two givers gave, or that calico-ipam gave out of a delegate's range, with the reason. `giver`: who gives what
-    no delegate does; host-local where calico.ipam is HostLocal, and the block then is the node's podCIDR."""
+    """One block of a node.
+
+    `delegates`: the range of each delegate. `reserved`: how many addresses calico-ipam does not assign. `calico`,
+    `host_local`: the holder of each assigned address. `collisions`: addresses that were assigned twice, or by
+    calico-ipam from the range of a delegate, with the reason. `assigner`: who assigns the addresses outside the
+    delegates' ranges. It is host-local where calico.ipam is HostLocal; then the block is the node's podCIDR.
+    """
 
     pool: str
     cidr: IPv4Network
@@ -37,13 +41,13 @@ class Block:
     calico: dict[str, str]
     host_local: dict[str, str]
     collisions: dict[str, str]
-    giver: Literal["calico-ipam", "host-local"] = "calico-ipam"
+    assigner: Literal["calico-ipam", "host-local"] = "calico-ipam"
 
     @property
     def free(self) -> int:
-        """Addresses that the giver may still give here."""
-        if self.giver == "host-local":
-            # The first, the gateway and the last are nobody's.
+        """How many addresses the assigner can still assign here."""
+        if self.assigner == "host-local":
+            # The first address, the gateway and the last one are never assigned.
             return self.cidr.num_addresses - 3 - len(self.host_local)
         ours = {address for address in self.calico if self._range_of(address) is None}
         return self.cidr.num_addresses - self.reserved - len(ours)
@@ -67,7 +71,7 @@ class Block:
 
 
 def run(stack: str, *, as_json: bool = False, sandbox: bool = False) -> int:
-    """Print the table. Returns 0, or 1 where an address was given twice or something could not be read.
+    """Print the blocks. Returns 0, or 1 if an address was assigned twice or something could not be read.
 
     Raises CommandError, SpecError.
     """
@@ -141,27 +145,29 @@ def _collisions(
     for address, holder in calico.items():
         inside = next((n for n, (first, last) in ranges.items() if first <= IPv4Address(address) <= last), None)
         if address in local:
-            found[address] = f"calico-ipam gave it to {holder}, host-local for {local[address]}: two pods have it"
+            found[address] = f"calico-ipam assigned it to {holder}, host-local for {local[address]}: two pods have it"
         elif inside:
-            found[address] = f"calico-ipam gave it to {holder}; it lies in {inside}'s range and may be given again"
+            found[address] = (
+                f"calico-ipam assigned it to {holder}; it is in the range of {inside}, which may assign it again"
+            )
     return found
 
 
 def show(stack: str, blocks: Sequence[Block], reading: Reading, console: Console) -> None:
-    """Each block with one row per giver of its addresses; collisions in red."""
-    giver = max([11, *(len(name) for block in blocks for name in block.delegates)])
-    span = max([8, *(len(_span(*ends)) for block in blocks for ends in block.delegates.values())])
+    """Each block, with a row for everyone who assigns its addresses; collisions are red."""
+    assigner_width = max([11, *(len(name) for block in blocks for name in block.delegates)])
+    range_width = max([8, *(len(_span(*ends)) for block in blocks for ends in block.delegates.values())])
     for block in blocks:
         console.print(f"[bold]{block.cidr}[/] of [bold]{block.node}[/], pool {block.pool}", soft_wrap=True)
         rows = Table(box=None, header_style="dim", padding=(0, 0, 0, 2))
-        rows.add_column("giver", min_width=giver, no_wrap=True)
-        rows.add_column("range", min_width=span, no_wrap=True)
+        rows.add_column("assigned by", min_width=assigner_width, no_wrap=True)
+        rows.add_column("range", min_width=range_width, no_wrap=True)
         rows.add_column("used", justify="right", no_wrap=True)
         rows.add_column("free", justify="right", no_wrap=True)
-        rows.add_column("by", overflow="fold")
-        given = block.host_local if block.giver == "host-local" else block.calico
+        rows.add_column("to", overflow="fold")
+        given = block.host_local if block.assigner == "host-local" else block.calico
         rest = {a: h for a, h in given.items() if a not in block.collisions}
-        rows.add_row(block.giver, "the rest", str(len(given)), str(block.free), _who(rest))
+        rows.add_row(block.assigner, "the rest", str(len(given)), str(block.free), _who(rest))
         for name, (first, last) in block.delegates.items():
             mine = {a: who for a, who in block.host_local.items() if first <= IPv4Address(a) <= last}
             size = int(last) - int(first) + 1
@@ -170,24 +176,24 @@ def show(stack: str, blocks: Sequence[Block], reading: Reading, console: Console
         for address, why in block.collisions.items():
             console.print(f"  [red]collision {address}: {escape(why)}[/]", soft_wrap=True)
     for node, why in reading.unreachable.items():
-        console.print(f"[yellow]{node}: {escape(why)}; what host-local gave there is not known[/]", soft_wrap=True)
+        console.print(f"[yellow]{node}: {escape(why)}; what host-local assigned there is not known[/]", soft_wrap=True)
     twice = sum(len(block.collisions) for block in blocks)
-    verdict = "[red]an address may be two pods'[/]" if twice else "no address is given twice"
+    verdict = "[red]two pods may have the same address[/]" if twice else "no address is assigned twice"
     if reading.unreachable and not twice:
-        verdict = "[yellow]of those that could be read no address is given twice[/]"
+        verdict = "[yellow]of those that could be read, no address is assigned twice[/]"
     console.print(
         f"\n[bold]{stack}[/]: {len(blocks)} block{'' if len(blocks) == 1 else 's'}, {verdict}", soft_wrap=True
     )
 
 
 def _span(first: IPv4Address, last: IPv4Address) -> str:
-    """10.244.97.50-.100: what both have in common once."""
+    """As 10.244.97.50-.100, if only the last part differs."""
     start, _, end = str(last).rpartition(".")
     return f"{first}-.{end}" if str(first).startswith(f"{start}.") else f"{first}-{last}"
 
 
 def _who(holders: dict[str, str], most: int = 6) -> str:
-    """One line each, the first few."""
+    """The first few addresses with their holders, one line each."""
     ordered = sorted(holders.items(), key=lambda entry: IPv4Address(entry[0]))
     shown = [f"{address} {who}" for address, who in ordered[:most]]
     return escape("\n".join([*shown, *([f"and {len(ordered) - most} more"] if len(ordered) > most else [])]))

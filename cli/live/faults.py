@@ -1,4 +1,4 @@
-"""`./lab break` and `./lab mend`: faults on purpose, each with the symptom that verify and walk must then name."""
+"""`./lab break` and `./lab mend`: deliberate faults, and what verify and walk must find then."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def show_symptoms(
     """What verify and walk will find, and how to undo the fault. `no_api`: why no pod is known, else empty."""
     quoted = shlex.quote(stack)
     if expected.failed:
-        console.print(f"\n[bold]./lab verify {quoted}[/] must now say failed, and nothing else:")
+        console.print(f"\n[bold]./lab verify {quoted}[/] must now find exactly these failed:")
     for e in expected.failed:
         console.print(f"  {escape(e.id)}", soft_wrap=True)
         console.print(f"    [dim]{escape(e.sentence)}[/]", soft_wrap=True)
@@ -108,15 +108,15 @@ def show_symptoms(
         console.print("No two pods of the lab send packets over that path, so none is lost.")
     else:
         console.print("Running pods lose no packet, and walk goes through. Pods created from now on show the fault.")
-    heals = "nothing, for no Felix runs in a sandbox" if sandbox else fault.heals
-    console.print(f"What heals it by itself: {heals}.", soft_wrap=True)
-    console.print(f"[bold]./lab mend {quoted}[/] puts it back.", soft_wrap=True)
+    heals = "nothing, because no Felix runs in a sandbox" if sandbox else fault.heals
+    console.print(f"What repairs it by itself: {heals}.", soft_wrap=True)
+    console.print(f"[bold]./lab mend {quoted}[/] undoes it.", soft_wrap=True)
 
 
 def show_list(lab: models.Lab, console: Console) -> None:
-    """Every fault: what it does, where walk stops, what heals it; or why this lab cannot have it."""
+    """Every fault: what it does, where walk stops, what repairs it by itself; or why this lab cannot have it."""
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in ("fault", "what it does", "walk stops at", "what heals it by itself"):
+    for column in ("fault", "what it does", "walk stops at", "what repairs it by itself"):
         table.add_column(column, overflow="fold", no_wrap=column == "fault")
     for fault in FAULTS.values():
         why = fault.refusal(lab)

@@ -1,4 +1,4 @@
-"""A walk as a picture for a slide: the two nodes side by side, the hops down one and up the other, the wire below."""
+"""A walk as an SVG picture: two nodes side by side, the hops down one and up the other, the wire between them."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ _CHARS = 74
 
 
 def picture(stack: str, walk: Walk) -> str:
-    """The way out as SVG. Of the way back one line says whether it holds."""
+    """The way out as SVG; one line says whether the way back is as expected."""
     out = [hop for hop in walk.hops if hop.direction == "out"]
     far = walk.target.node if walk.target and walk.target.node != walk.source.node else None
     left = [hop for hop in out if hop.node != far]
     right = [hop for hop in out if hop.node == far]
     top = 112
     left_boxes = _stack(left, _MARGIN, top)
-    # The packet comes up on the other side: the last hop stands highest.
+    # The packet goes up on the other side, so the last hop is at the top.
     right_boxes = _stack(right[::-1], _MARGIN + _WIDTH + _GAP, top)
     bottom = max([box.bottom for box in (*left_boxes, *right_boxes)], default=top)
     shift = bottom - max([box.bottom for box in right_boxes], default=bottom)
@@ -65,7 +65,7 @@ def picture(stack: str, walk: Walk) -> str:
 
 
 class _Box:
-    """One hop at its place, in pixels."""
+    """The box of one hop, in pixels."""
 
     def __init__(self, hop: Hop, x: int, top: int) -> None:
         self.hop, self.x, self.top = hop, x, top
@@ -92,7 +92,7 @@ class _Box:
 
 
 def _lines(hop: Hop) -> list[tuple[str, str, bool]]:
-    """What a box says: the hop, then the lines seen there; of a hop that fails, why."""
+    """The text of a box: the hop, the lines seen there, and why it failed, if it did."""
     mtu = f", mtu {hop.packet.mtu}" if hop.packet.mtu else ""
     found = [(f"{hop.kind}: {hop.device}{mtu}, TTL {hop.packet.ttl}", _INK, False)]
     if not hop.reached:
@@ -102,7 +102,7 @@ def _lines(hop: Hop) -> list[tuple[str, str, bool]]:
         if absent:
             found += _wrapped(check.expectation.sentence, _DIM, False)
         elif check.seen:
-            # A bare value says nothing without its name.
+            # Of this topic the line is only a value.
             name = f"proxy_arp of {check.expectation.key}: " if check.expectation.topic == "proxy_arp" else ""
             found += _wrapped(name + check.seen, _DIM, True)
         if check.status != "passed":
@@ -111,7 +111,7 @@ def _lines(hop: Hop) -> list[tuple[str, str, bool]]:
 
 
 def _wrapped(text: str, colour: str, mono: bool) -> list[tuple[str, str, bool]]:
-    """Whole, for what is cut may be what the slide is for; only what would fill it ends after three lines."""
+    """Wrapped, because what is cut off may be what matters, but three lines at most."""
     lines = wrap(text, _CHARS, subsequent_indent="\u00a0\u00a0", break_on_hyphens=False, max_lines=3, placeholder=" …")
     return [(line, colour, mono) for line in lines]
 
@@ -137,7 +137,7 @@ def _arrow(x1: int, y1: int, x2: int, y2: int) -> str:
 
 
 def _wire(last: _Box, first: _Box, hop: Hop, wrapped: str) -> list[str]:
-    """The arrow between the nodes, and what is on the wire. `wrapped`: in what."""
+    """The arrow between the nodes, and the packet on the wire. `wrapped`: its encapsulation."""
     x1, x2 = last.x + _WIDTH - 12, first.x + 12
     y1, y2 = last.bottom - 26, first.bottom - 26
     middle = (x1 + x2) // 2
@@ -180,7 +180,7 @@ def _back(hops: Sequence[Hop]) -> str:
     elif lost:
         verdict = f"stops at {lost.kind} of {lost.node}"
     elif any(hop.status == "unknown" for hop in hops):
-        verdict = "not all of it could be read"
+        verdict = "some of it could not be read"
     else:
         verdict = "holds at every hop"
     return f"The way back ({names}): {verdict}"
@@ -198,7 +198,7 @@ def _text(
     mono: bool = False,
     room: int | None = None,
 ) -> str:
-    """`room`: pixels; a text that is wider is set smaller."""
+    """`room`: pixels. A text that is wider gets a smaller font."""
     if room is not None:
         letter = 0.62 if weight == "bold" else 0.55  # of the size
         size = min(size, int(room / (letter * len(text) or 1)))

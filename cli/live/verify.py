@@ -1,4 +1,4 @@
-"""`./lab verify`: every expectation of a lab against the live cluster and its nodes."""
+"""`./lab verify`: checks every expectation of a lab against its nodes and its API."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def verify(
     verbose: bool = False,
     sandbox: bool = False,
 ) -> int:
-    """Print the checks of a lab, by node. Returns 0, or 1 where one fails or could not be read.
+    """Print the checks of a lab. Returns 0, or 1 if one fails or could not be read.
 
     Raises CommandError, SpecError.
     """
@@ -56,7 +56,7 @@ def verify(
 def show(
     stack: str, reading: Reading, results: Sequence[Result], seconds: float, verbose: bool, console: Console
 ) -> None:
-    """A table by node, then whatever did not pass: what was seen, what was expected, the likely cause, the fix."""
+    """A table, then each failed check: what was seen, what was expected, the likely cause and the fix."""
     if reading.no_api:
         console.print(f"[yellow]{escape(reading.no_api)}[/]\n", soft_wrap=True)
     for node, why in reading.unreachable.items():
@@ -79,7 +79,7 @@ def show(
 
 
 def _table(results: Sequence[Result]) -> Table:
-    """Passed of all, by topic and place. Places are the columns while they fit a page, else the topics are."""
+    """How many checks passed, by topic and place. The columns are the places if they fit on a page, else the topics."""
     cells: dict[tuple[str, str], list[Result]] = {}
     for result in results:
         place = result.expectation.node or "cluster"
@@ -90,7 +90,7 @@ def _table(results: Sequence[Result]) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("", no_wrap=True)
     for head in places if across else topics:
-        # A name that is cut could be any node's.
+        # A shortened name could be that of several nodes.
         table.add_column(head, justify="right", overflow="fold")
     for row in topics if across else places:
         keys = [(row, place) for place in places] if across else [(topic, row) for topic in topics]

@@ -1,4 +1,4 @@
-"""`./lab walk`: the hops of a packet between two pods, out and back, as a table, as JSON, as a picture."""
+"""`./lab walk`: the hops of a packet between two pods and of its reply, as a page, JSON or a picture."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def run(
     captured: bool = False,
     sandbox: bool = False,
 ) -> int:
-    """Walk. Returns 0, or 1 where the ping is lost or a hop does not hold. Raises CommandError, SpecError."""
+    """Walk. Returns 0, or 1 if the ping is lost or a hop is not as expected. Raises CommandError, SpecError."""
     lab = chosen_live(stack, sandbox=sandbox)
     try:
         live_walk = asyncio.run(walk_live(lab, source, target, captured=captured))
@@ -61,7 +61,7 @@ def run(
 
 
 def show(stack: str, found: Walk, seen: Sequence[Sighting], notes: Sequence[str], console: Console) -> None:
-    """The hops in order, each with what a person types and sees there; then the ping, and the capture."""
+    """The hops in order, each with the command to type and its output; then the ping, and the capture."""
     end = found.target
     target = f"{end.id} ({found.address}) on {end.node}" if end else found.address
     console.print(
@@ -86,26 +86,29 @@ def show(stack: str, found: Walk, seen: Sequence[Sighting], notes: Sequence[str]
         for name, text in (("expected", e.sentence), ("cause", e.cause), ("fix", e.fix.replace("STACK", stack))):
             console.print(f"  {name:8} {escape(text)}", soft_wrap=True)
         if found.ping.status == "passed":
-            console.print("  The ping still passes: what was learnt before is used until it is old.", soft_wrap=True)
+            console.print(
+                "  The ping still passes, because the kernel uses what it learnt before until that expires.",
+                soft_wrap=True,
+            )
     if seen:
-        console.print("\n[bold]The same packet at each place[/] (tcpdump; the lines whole with --json)")
+        console.print("\n[bold]The same packet at each place[/] (tcpdump; --json has the whole lines)")
         for sighting in seen:
             _show_sighting(sighting, console)
     if found.ping.status == "failed" and found.stopped is None:
-        console.print(f"\n[red]Every hop holds, and the ping is lost[/]: {last_seen(seen)}", soft_wrap=True)
+        console.print(f"\n[red]Every hop is as expected, but the ping is lost[/]: {last_seen(seen)}", soft_wrap=True)
 
 
 def last_seen(seen: Sequence[Sighting]) -> str:
-    """How far a packet came that no hop explains."""
+    """Where a lost packet was seen last, when no hop explains the loss."""
     requests = [sighting for sighting in seen if sighting.request]
     replies = [sighting for sighting in seen if sighting.reply]
     if seen and seen[0].reply:
-        return "the next one, which was captured, had its answer"
+        return "the next ping, which was captured, was answered"
     if replies:
         return f"the reply came back as far as {replies[0].point.where}"
     if requests:
-        return f"the request came as far as {requests[-1].point.where}, and no reply did"
-    return "how far it came was not seen"
+        return f"the request came as far as {requests[-1].point.where}, and there was no reply"
+    return "it was not captured anywhere"
 
 
 def _show_hop(number: int, hop: Hop, console: Console) -> None:

@@ -91,7 +91,7 @@ def test_with_host_local_the_table_of_addresses_has_its_addresses() -> None:
     reading = Reading(facts.cluster(objects, host_local=True), facts.pods(objects), {HERE: there})
     one, two = table(LiveLab(spec, BLOCKS, {}, ""), reading)
     assert one.host_local == {"10.244.0.10": f"default/w-{HERE}", "10.244.0.11": "k8s-pod-network"}
-    assert (one.giver, one.free, two.free) == ("host-local", 64 - 3 - 2, 64 - 3)
+    assert (one.assigner, one.free, two.free) == ("host-local", 64 - 3 - 2, 64 - 3)
     text = StringIO()
     show("stack", [one, two], reading, Console(file=text, width=120))
     assert "host-local" in text.getvalue() and "calico-ipam" not in text.getvalue()

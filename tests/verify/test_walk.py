@@ -203,7 +203,7 @@ def test_a_lost_ping_is_captured_without_being_asked(egress: Bed) -> None:
     if shutil.which("tcpdump"):
         assert seen[0].request
         assert not any(sighting.reply for sighting in seen)
-        assert command.last_seen(seen) == f"the request came as far as {seen[-1].point.where}, and no reply did"
+        assert command.last_seen(seen) == f"the request came as far as {seen[-1].point.where}, and there was no reply"
 
 
 def test_page_json_and_picture(egress: Bed) -> None:
