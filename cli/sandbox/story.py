@@ -9,7 +9,7 @@ from pathlib import Path
 
 from rich.text import Text
 
-from components.spec.models import BridgeNetwork, Lab
+from components.spec.models import CALICO_NETWORK, BridgeNetwork, Lab
 from components.verify.faults.model import Fault, Symptoms, Target
 from components.verify.model import Result, Topic
 from components.verify.report import count
@@ -77,6 +77,8 @@ def introduce(stack: str, lab: Lab, blocks: Mapping[str, Sequence[str]]) -> Iter
         where = ", across subnets only" if pool.mode.across_subnets_only else ""
         yield Text(_fit(f"  Calico gives addresses of {pool.cidr}; between nodes: {mode}{where}"))
     if lab.multus:
+        if lab.multus.cluster_network == CALICO_NETWORK:
+            yield Text(_fit("  Multus gives pods their eth0 from Calico's own network"))
         for delegate in lab.multus.delegates:
             default = ", the default" if delegate.name == lab.multus.cluster_network else ""
             numbers = f"{delegate.range_start}-{delegate.range_end}"

@@ -40,7 +40,7 @@ def parse_blocks(text: str, nodes: Collection[str]) -> dict[str, list[str]]:
 def claimed_pools(lab: Lab) -> list[Pool]:
     """The pools in which every node must have a block: those of the delegates. Without delegates, the first pool, if it
     selects every node."""
-    if lab.multus is not None:
+    if lab.multus is not None and lab.multus.delegates:
         used = {lab.pool_of(delegate).name for delegate in lab.multus.delegates}
         return [pool for pool in lab.calico.pools if pool.name in used]
     return [pool for pool in lab.calico.pools[:1] if selected(lab, pool.node_selector) == lab.nodes]

@@ -11,7 +11,7 @@ import json
 from typing import Any, Final
 
 from components.spec.addresses import given_mtu
-from components.spec.models import Lab
+from components.spec.models import CALICO_NETWORK, Lab
 
 Manifest = dict[str, Any]
 
@@ -152,7 +152,7 @@ def _config(lab: Lab) -> dict[str, str]:
         "kubernetes": {"kubeconfig": "__KUBECONFIG_FILEPATH__"},
     }
     portmap = {"type": "portmap", "snat": True, "capabilities": {"portMappings": True}}
-    network = {"name": "k8s-pod-network", "cniVersion": "0.3.1", "plugins": [plugin, portmap]}
+    network = {"name": CALICO_NETWORK, "cniVersion": "0.3.1", "plugins": [plugin, portmap]}
     # The installer replaces this word by a number, so it must not be in quotes.
     text = json.dumps(network, indent=2).replace('"__CNI_MTU__"', "__CNI_MTU__")
     # 0: as Calico finds it on each node.

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from components.spec.addresses import api_service_address, attached_mtu, given_mtu
 from components.spec.models import (
+    CALICO_NETWORK,
     AddressedNetwork,
     AttachedNetwork,
     BridgeNetwork,
@@ -43,18 +44,33 @@ def api_server(lab: Lab) -> str:
 
 def delegate_config(lab: Lab, delegate: Delegate, *, subnet: Any, start: Any, end: Any) -> Config:
     """Calico's plugin with host-local addresses in a node's block. `subnet` (a CIDR), `start`, `end` may be outputs."""
-    forwarding = delegate.allow_ip_forwarding
-    if forwarding is None:
-        forwarding = lab.calico.container_ip_forwarding == "Enabled"
     ipam: Config = {
         "type": "host-local",
         "ranges": [[{"subnet": subnet, "rangeStart": start, "rangeEnd": end}]],
     }
     if delegate.routes:
         ipam["routes"] = [{"dst": str(dst)} for dst in delegate.routes]
+    forwarding = delegate.allow_ip_forwarding
+    return {"cniVersion": CNI_VERSION, "name": delegate.name} | _calico_plugin(lab, ipam, forwarding)
+
+
+def calico_config(lab: Lab) -> Config:
+    """Calico's own network, as in the file that Calico writes on every node. Nothing in it depends on the node.
+
+    It is in a NetworkAttachmentDefinition, not a path to Calico's file, for the reason given in `multus_config`.
+    """
+    ipam: Config = {"type": "calico-ipam", "assign_ipv4": "true", "assign_ipv6": "false"}
+    if lab.calico.ipam == "HostLocal":
+        # Calico's plugin puts the podCIDR of the pod's node here.
+        ipam = {"type": "host-local", "subnet": "usePodCidr"}
+    portmap: Config = {"type": "portmap", "snat": True, "capabilities": {"portMappings": True}}
+    return {"cniVersion": CNI_VERSION, "name": CALICO_NETWORK, "plugins": [_calico_plugin(lab, ipam), portmap]}
+
+
+def _calico_plugin(lab: Lab, ipam: Config, forwarding: bool | None = None) -> Config:
+    if forwarding is None:
+        forwarding = lab.calico.container_ip_forwarding == "Enabled"
     return {
-        "cniVersion": CNI_VERSION,
-        "name": delegate.name,
         "type": "calico",
         "datastore_type": "kubernetes",
         # With 0, the plugin reads the MTU that Calico finds on each node, from /var/lib/calico/mtu.
@@ -87,6 +103,15 @@ def multus_config(multus: Multus, name: str = DEFAULT_NETWORK) -> Config:
         "defaultNetworks": [],
         "kubeconfig": KUBECONFIG,
     }
+
+
+def uses_calico_network(lab: Lab) -> bool:
+    """Whether Multus gives some pods their eth0 from Calico's own network."""
+    multus = lab.multus
+    return multus is not None and CALICO_NETWORK in (
+        multus.cluster_network,
+        *(workload.default_network for workload in lab.workloads),
+    )
 
 
 def network_config(lab: Lab, network: AttachedNetwork) -> Config:
@@ -143,7 +168,11 @@ def _whereabouts(network: AddressedNetwork, ipam: Whereabouts) -> Config:
 
 def plugins(lab: Lab) -> list[str]:
     """The plugins that /opt/cni/bin must have on every node for the lab's networks, sorted."""
-    found = {"multus", "calico", "host-local"}
+    found = {"multus", "calico"}
+    if lab.multus is not None and lab.multus.delegates:
+        found.add("host-local")
+    if uses_calico_network(lab):
+        found |= _types(calico_config(lab))
     for network in lab.networks:
         found |= _types(network_config(lab, network))
     return sorted(found)

@@ -9,8 +9,8 @@ from __future__ import annotations
 import json
 from typing import Any, Final
 
-from components.multus.delegates import multus_config, network_config
-from components.spec.models import Lab, Multus
+from components.multus.delegates import calico_config, multus_config, network_config, uses_calico_network
+from components.spec.models import CALICO_NETWORK, Lab, Multus
 
 Manifest = dict[str, Any]
 
@@ -204,9 +204,13 @@ def attachments(lab: Lab) -> dict[str, Manifest]:
     """The NetworkAttachmentDefinitions, by `namespace/name`.
 
     A delegate's definition has no spec: Multus then uses the file in its confDir, on the pod's node, that has this name
-    inside.
+    inside. Calico's own network is the same on all nodes, so its definition is complete.
     """
     found: dict[str, Manifest] = {}
+    if uses_calico_network(lab):
+        found[f"{NAMESPACE}/{CALICO_NETWORK}"] = _attachment(CALICO_NETWORK, NAMESPACE) | {
+            "spec": {"config": json.dumps(calico_config(lab), indent=2)}
+        }
     for delegate in lab.multus.delegates if lab.multus else ():
         found[f"{NAMESPACE}/{delegate.name}"] = _attachment(delegate.name, NAMESPACE)
     for network in lab.networks:

@@ -47,7 +47,9 @@ class NodeFiles(pulumi.ComponentResource):
         super().__init__(names.NODE_FILES, name, {}, opts)
         lab, self._blocks = args.lab, args.calico.blocks
         after = [args.calico.ready, *args.multus.ready]
-        if lab.calico.ipam == "Calico":
+        multus = lab.multus
+        assert multus is not None
+        if multus.delegates:
             # Without the reservation, a delegate and calico-ipam could give the same address to two pods.
             cidrs = self._from_blocks(lambda blocks: reserved(lab, blocks))
             reservation = ip_reservation(lab, cidrs)
@@ -55,13 +57,13 @@ class NodeFiles(pulumi.ComponentResource):
         kubeconfig = args.credentials.kubeconfig(delegates.api_server(lab))
         self.ready = []
         for node, machine in args.machines.items():
+            ranges = self._from_blocks(partial(_ranges, lab, node))
             step = StepArgs(
                 machine=machine,
                 phase="files",
-                scripts=["vacate.sh", "files.sh"],
+                scripts=[*(["vacate.sh"] if multus.delegates else []), "files.sh"],
                 variables={
-                    "NODE_NAME": node,
-                    "RANGES": self._from_blocks(partial(_ranges, lab, node)),
+                    **({"NODE_NAME": node, "RANGES": ranges} if multus.delegates else {}),
                     "DEFAULT_NETWORK": delegates.DEFAULT_NETWORK,
                     "PLUGINS": " ".join(delegates.plugins(lab)),
                     "TIMEOUT_SECONDS": "120",

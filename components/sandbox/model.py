@@ -86,6 +86,8 @@ class Pod:
     """Why a Pending pod does not start."""
     delegate: Delegate | None = None
     """The delegate that gave its address; None: calico-ipam did."""
+    network: str = ""
+    """The network of its eth0, as Multus reports it: NAMESPACE/NAME. Empty if Multus did not make it."""
     extras: tuple[Extra, ...] = ()
 
     @property

@@ -51,7 +51,7 @@ def make_objects(plan: Plan) -> dict[str, list[Object]]:
     found[f"{_CRD}/ipamconfigs"] = [
         _custom(plan, "IPAMConfig", "default", {"autoAllocateBlocks": True, "strictAffinity": strict})
     ]
-    if lab.multus and lab.calico.ipam == "Calico":
+    if lab.multus and lab.multus.delegates:
         cidrs = [str(cidr) for cidr in reservation(lab, plan.blocks)]
         found[f"{_CRD}/ipreservations"] = [_stored(plan, calico.ip_reservation(lab, cidrs))]
     felix = {"bpfEnabled": False, "healthPort": 9099, "nftablesMode": "Disabled", "vxlanPort": 4789, "vxlanVNI": 4096}
@@ -206,9 +206,9 @@ def pod_object(plan: Plan, pod: Pod) -> Object:
 
 def _events(plan: Plan, pod: Pod) -> list[Object]:
     """The event that Multus makes for each interface it added."""
-    if pod.delegate is None:
+    if not pod.network:
         return []
-    messages = [f"Add eth0 [{pod.address}/32] from kube-system/{pod.delegate.name}"]
+    messages = [f"Add eth0 [{pod.address}/32] from {pod.network}"]
     for extra in pod.extras:
         net, address = extra.network, extra.address or ""
         messages.append(f"Add {extra.interface} [{address}] from {net.namespace}/{net.name}")

@@ -220,8 +220,8 @@ def _host_pod(node: Node, namespace: str, name: str, owner: str, labels: Mapping
 
 
 def _workload_pods(lab: Lab, workload: Workload, addresses: _Addresses, devices: set[tuple[str, str]]) -> Iterator[Pod]:
-    """Replicas go around the nodes that may take them; without Multus each round takes the next pool. `devices`: node
-    and host-device network that a pod has already."""
+    """Replicas go around the nodes that may take them. On Calico's own network each round takes the next pool.
+    `devices`: node and host-device network that a pod has already."""
     nodes = nodes_for(lab, workload)
     if not nodes and workload.replicas:
         raise ValueError(f"workloads.{workload.name}: no node of the lab may take its pods")
@@ -240,10 +240,8 @@ def _workload_pods(lab: Lab, workload: Workload, addresses: _Addresses, devices:
             yield replace(pending, annotations=network_annotations(lab, workload), reason=reason)
             continue
         devices |= {(node.name, network.name) for network in wanted if isinstance(network, HostDeviceNetwork)}
-        delegate = None
-        if lab.multus:
-            asked_for = workload.default_network or lab.multus.cluster_network
-            delegate = next(d for d in lab.multus.delegates if d.name == asked_for)
+        delegate = lab.delegate_of(workload)
+        if delegate is not None:
             address = addresses.delegate(node.name, delegate)
         else:
             pools = [pool for pool in lab.calico.pools if node.name in pool_nodes(lab, pool)]
@@ -255,8 +253,10 @@ def _workload_pods(lab: Lab, workload: Workload, addresses: _Addresses, devices:
             for n, attachment in enumerate(workload.networks, 1)
         )
         pod = Pod(workload.namespace, name, node.name, address, netns, labels=labels, delegate=delegate, extras=extras)
+        if lab.multus:
+            pod.network = f"kube-system/{lab.default_network(workload)}"
         pod.annotations = calico_annotations(address, workload.namespace, name) | network_annotations(lab, workload)
-        if delegate:
+        if pod.network:
             pod.annotations = {**pod.annotations, "k8s.v1.cni.cncf.io/network-status": network_status(pod)}
         yield pod
 
@@ -278,10 +278,9 @@ def calico_annotations(address: IPv4Address, namespace: str, name: str) -> dict[
 
 def network_status(pod: Pod) -> str:
     """What Multus writes on a pod, with its spaces."""
-    assert pod.delegate is not None
     entries: list[dict[str, Any]] = [
         {
-            "name": f"kube-system/{pod.delegate.name}",
+            "name": pod.network,
             "interface": "eth0",
             "ips": [str(pod.address)],
             "mac": pod.mac,

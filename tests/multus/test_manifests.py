@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from components.multus import manifests
+from components.multus import delegates, manifests
 from components.spec.models import Multus
 from tests.calico import schemas
 from tests.calico.labs import lab
@@ -82,3 +82,19 @@ def test_namespaces_of_kubernetes_are_not_made() -> None:
     assert manifests.namespaces(lab()) == {}
     network = {"name": "n", "namespace": "lab", "type": "bridge", "bridge": "b", "subnet": "10.9.0.0/24"}
     assert list(manifests.namespaces(lab(networks=[network]))) == ["lab"]
+
+
+def test_calicos_own_network_is_complete_in_its_definition() -> None:
+    """Multus reads it from the API on every node, so it must name nothing of one node, and no file's path."""
+    spec = lab(multus={"clusterNetwork": "k8s-pod-network"}, networks=[], workloads=[])
+    [(key, found)] = manifests.attachments(spec).items()
+    assert key == "kube-system/k8s-pod-network"
+    config = json.loads(found["spec"]["config"])
+    calico, portmap = config["plugins"]
+    assert (config["name"], config["cniVersion"]) == ("k8s-pod-network", "0.3.1")
+    assert (calico["type"], calico["ipam"]["type"]) == ("calico", "calico-ipam")
+    assert portmap["capabilities"] == {"portMappings": True}, "without it, hostPort does nothing"
+    assert delegates.plugins(spec) == ["calico", "calico-ipam", "multus", "portmap"]
+    routed = spec.model_copy(update={"calico": spec.calico.model_copy(update={"ipam": "HostLocal"})})
+    assert delegates.calico_config(routed)["plugins"][0]["ipam"] == {"type": "host-local", "subnet": "usePodCidr"}
+    assert "kube-system/k8s-pod-network" not in manifests.attachments(lab())

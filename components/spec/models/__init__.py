@@ -18,6 +18,7 @@ from components.spec.models.machines import (
 )
 from components.spec.models.mirrors import Mirrors
 from components.spec.models.pods import (
+    CALICO_NETWORK,
     AddressedNetwork,
     AttachedNetwork,
     Attachment,
@@ -35,6 +36,7 @@ from components.spec.models.pods import (
 )
 
 __all__ = [
+    "CALICO_NETWORK",
     "AddressedNetwork",
     "AttachedNetwork",
     "Attachment",

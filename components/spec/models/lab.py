@@ -11,7 +11,7 @@ from components.spec.models.calico import Calico, Pool, default_pool
 from components.spec.models.cluster import Kubernetes, Network, Node, default_nodes
 from components.spec.models.machines import Machines
 from components.spec.models.mirrors import Mirrors
-from components.spec.models.pods import AttachedNetwork, Delegate, Multus, Workload
+from components.spec.models.pods import CALICO_NETWORK, AttachedNetwork, Delegate, Multus, Workload
 from components.spec.modes import TUNNELS, WIREGUARD, Tunnel
 
 
@@ -89,6 +89,17 @@ class Lab(Model):
     def sends_plain(self) -> bool:
         """Whether a pool sends packets between some nodes without its own tunnel. WireGuard may still wrap them."""
         return any(pool.mode.sends_plain for pool in self.calico.pools)
+
+    def default_network(self, workload: Workload) -> str:
+        """Name of the network of the eth0 of a workload's pods: a delegate's, or Calico's own."""
+        if self.multus is None:
+            return CALICO_NETWORK
+        return workload.default_network or self.multus.cluster_network
+
+    def delegate_of(self, workload: Workload) -> Delegate | None:
+        """The delegate that gives a workload's pods their eth0. None if Calico's own network does."""
+        name = self.default_network(workload)
+        return next((d for d in (self.multus.delegates if self.multus else ()) if d.name == name), None)
 
     def pool_of(self, delegate: Delegate) -> Pool:
         """The pool in whose blocks the delegate's range is. Raises KeyError if there is no pool of that name."""

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 from ipaddress import IPv4Address, IPv4Interface
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import BeforeValidator, Field, StringConstraints
 from pydantic_core import PydanticCustomError
 
 from components.spec import pins
 from components.spec.models.base import Cidr, DnsLabel, InterfaceName, Labels, Model, Mtu, Version
+
+CALICO_NETWORK: Final = "k8s-pod-network"
+"""The name of Calico's own CNI network, which is in 10-calico.conflist on every node."""
 
 
 class Delegate(Model):
@@ -34,9 +37,10 @@ class Multus(Model):
     version: Version = pins.DEFAULT_MULTUS
     """Version of Multus."""
     cluster_network: DnsLabel
-    """Name of the delegate for pods that ask for none."""
-    delegates: tuple[Delegate, ...] = Field(min_length=1)
-    """The networks that can give a pod its eth0."""
+    """Name of the network of eth0 for pods that ask for none: one of delegates, or k8s-pod-network, which is Calico's
+    own."""
+    delegates: tuple[Delegate, ...] = ()
+    """Networks that can give a pod its eth0, beside Calico's own. Default: none."""
     log_level: Literal["debug", "verbose", "error", "panic"] = "verbose"
     """Log level of Multus."""
 
@@ -193,6 +197,6 @@ class Workload(Model):
     node_selector: Labels = Field(default_factory=dict)
     """Labels that a node must have to take the pods."""
     default_network: DnsLabel | None = None
-    """Name of the delegate for the pods' eth0. Default: multus.clusterNetwork."""
+    """Name of the network of the pods' eth0: a delegate, or k8s-pod-network. Default: multus.clusterNetwork."""
     networks: tuple[Attachment, ...] = ()
     """Networks of the pods' further interfaces, net1, net2, …"""

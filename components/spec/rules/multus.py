@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from components.spec.findings import Finding, nearest, shown
-from components.spec.models import Delegate, Lab, Multus, Pool
+from components.spec.models import CALICO_NETWORK, Delegate, Lab, Multus, Pool
 from components.spec.placement import selected
 from components.spec.rules.core import listed, repeated, rule
 
@@ -35,6 +35,10 @@ def delegate_names(lab: Lab) -> Iterator[Finding]:
     for index, first in repeated(names):
         problem = f"is delegates[{first}]'s name already"
         yield Finding(f"multus.delegates[{index}].name", names[index], problem, "give it its own name")
+    for index, name in enumerate(names):
+        if name == CALICO_NETWORK:
+            problem = "is the name of Calico's own network, which needs no delegate"
+            yield Finding(f"multus.delegates[{index}].name", name, problem, "give it its own name, or remove it")
 
 
 @rule("multus.clusterNetwork", "multus.delegates[].name")
@@ -44,12 +48,11 @@ def cluster_network(lab: Lab) -> Iterator[Finding]:
 
 
 def not_a_delegate(key: str, name: str, multus: Multus) -> Iterator[Finding]:
-    names = [delegate.name for delegate in multus.delegates]
+    names = [*(delegate.name for delegate in multus.delegates), CALICO_NETWORK]
     if name not in names:
         meant = nearest(name, names)
-        yield Finding(
-            key, name, "is not one of multus.delegates", f"did you mean {meant}?" if meant else f"write {listed(names)}"
-        )
+        problem = "is not one of multus.delegates, and not Calico's own network"
+        yield Finding(key, name, problem, f"did you mean {meant}?" if meant else f"write {listed(names)}")
 
 
 @rule("multus.delegates[].pool", "calico.pools[].name", each="multus.delegates[]")
@@ -119,7 +122,7 @@ def room_for_calico(lab: Lab) -> Iterator[Finding]:
 
 @rule("multus.delegates", "calico.ipam")
 def delegates_need_blocks(lab: Lab) -> Iterator[Finding]:
-    if lab.multus is not None and lab.calico.ipam == "HostLocal":
+    if lab.multus is not None and lab.multus.delegates and lab.calico.ipam == "HostLocal":
         given = shown([delegate.name for delegate in lab.multus.delegates])
         problem = "need Calico's blocks, and with calico.ipam HostLocal there are none"
         yield Finding("multus.delegates", given, problem, "set calico.ipam: Calico")

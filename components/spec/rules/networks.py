@@ -50,7 +50,7 @@ def last_host(subnet: IPv4Network) -> IPv4Address:
 def networks_need_multus(lab: Lab) -> Iterator[Finding]:
     if lab.networks and lab.multus is None:
         given = shown([network.name for network in lab.networks])
-        fix = "add multus: with clusterNetwork and delegates, or remove the networks"
+        fix = "add multus: {clusterNetwork: k8s-pod-network}, or remove the networks"
         yield Finding("networks", given, "need Multus, and there is no multus", fix)
 
 

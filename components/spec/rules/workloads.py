@@ -9,6 +9,7 @@ from ipaddress import IPv4Address, collapse_addresses
 from components.spec.findings import Finding, nearest, shown
 from components.spec.links import ipam_of, is_shared, plugin_of, static_addresses
 from components.spec.models import (
+    CALICO_NETWORK,
     AddressedNetwork,
     AttachedNetwork,
     BridgeNetwork,
@@ -46,7 +47,7 @@ def default_networks(lab: Lab) -> Iterator[Finding]:
         if name is None:
             continue
         if lab.multus is None:
-            yield Finding(key, name, "is a delegate of Multus, and there is no multus", "add multus:, or remove it")
+            yield Finding(key, name, "is a choice of Multus, and there is no multus", "add multus:, or remove it")
         else:
             yield from not_a_delegate(key, name, lab.multus)
 
@@ -127,10 +128,11 @@ def default_routes_keep_the_cluster(lab: Lab) -> Iterator[Finding]:
 
     Source: k8snetworkplumbingwg/multus-cni#584 and #847.
     """
-    delegates = {delegate.name: delegate for delegate in lab.multus.delegates} if lab.multus else {}
     networks = {network.name: network for network in lab.networks}
     for index, workload in enumerate(lab.workloads):
-        eth0 = delegates.get(workload.default_network or (lab.multus.cluster_network if lab.multus else ""))
+        eth0 = lab.delegate_of(workload)
+        if lab.multus is None or (eth0 is None and lab.default_network(workload) != CALICO_NETWORK):
+            continue
         attached = [networks[a.name] for a in workload.networks if a.name in networks]
         routes = [*(eth0.routes if eth0 else ())]
         routes += [
@@ -143,7 +145,7 @@ def default_routes_keep_the_cluster(lab: Lab) -> Iterator[Finding]:
         ]
         for number, attachment in enumerate(workload.networks):
             network, route = networks.get(attachment.name), attachment.default_route
-            if eth0 is None or network is None or route is None or not lost:
+            if network is None or route is None or not lost:
                 continue
             if _gateway_fault(network, route) or _leads_back(lab, network, route):
                 continue
@@ -270,7 +272,7 @@ def addresses_enough(lab: Lab) -> Iterator[Finding]:
     sizes = {d.name: d.range_end - d.range_start + 1 for d in lab.multus.delegates if d.range_start <= d.range_end}
     wanted: Counter[str] = Counter()
     for index, workload in enumerate(lab.workloads):
-        name = workload.default_network or lab.multus.cluster_network
+        name = lab.default_network(workload)
         if name not in sizes:
             continue
         wanted[name] += workload.replicas

@@ -16,7 +16,7 @@ def cluster(observed: ObservedLab) -> Iterator[Expectation]:
         for cidr in cidrs:
             yield _block(spec, node, cidr)
     yield from _blocks_known(observed)
-    if spec.multus and spec.calico.ipam == "Calico":
+    if spec.multus:
         for reserved in addresses.reservation(spec, observed.blocks):
             yield Expectation(
                 topic=Topic.RESERVATION,

@@ -115,20 +115,12 @@ def _attached(observed: ObservedLab, workload: models.Workload) -> Iterator[_Att
         yield _Attached(f"net{number}", attachment, by_name[attachment.name])
 
 
-def delegate_of(spec: models.Lab, workload: models.Workload) -> models.Delegate | None:
-    """The delegate that gives a workload's pods their eth0; None where Calico itself does."""
-    if spec.multus is None:
-        return None
-    name = workload.default_network or spec.multus.cluster_network
-    return next((d for d in spec.multus.delegates if d.name == name), None)
-
-
 def default_interface(spec: models.Lab, workload: models.Workload) -> str | None:
     """The interface of the default route of a workload's pods; None where they have none."""
     for number, attachment in enumerate(workload.networks, 1):
         if attachment.default_route:
             return f"net{number}"
-    delegate = delegate_of(spec, workload)
+    delegate = spec.delegate_of(workload)
     return None if delegate and delegate.routes else "eth0"
 
 
@@ -168,8 +160,7 @@ def interfaces(observed: ObservedLab, pod: Pod, workload: models.Workload) -> It
 
 
 def _reports(observed: ObservedLab, pod: Pod, workload: models.Workload) -> Iterator[Expectation]:
-    delegate = delegate_of(observed.spec, workload)
-    wanted = [("eth0", f"kube-system/{delegate.name}")] if delegate is not None else []
+    wanted = [("eth0", f"kube-system/{observed.spec.default_network(workload)}")]
     wanted += [(a.interface, f"{a.network.namespace}/{a.network.name}") for a in _attached(observed, workload)]
     for interface, network in wanted:
         fields: dict[str, Value] = {"name": network, "default": "true" if interface == "eth0" else "false"}

@@ -74,7 +74,7 @@ def _host_side(pod: Pod) -> Iterator[Expectation]:
 
 def _address(observed: ObservedLab, pod: Pod, workload: models.Workload) -> Iterator[Expectation]:
     """The range that its address must be in, where one is known."""
-    spec, delegate = observed.spec, multus.delegate_of(observed.spec, workload)
+    spec, delegate = observed.spec, observed.spec.delegate_of(workload)
     span: Within | None = None
     because = "calico-ipam gives addresses of the pools"
     if delegate is not None:
@@ -116,7 +116,7 @@ def _eth0(observed: ObservedLab, pod: Pod) -> Expectation:
 
 def _eth0_routes(observed: ObservedLab, pod: Pod, workload: models.Workload | None) -> Iterator[Expectation]:
     """The routes by Calico's gateway. `workload` None: a pod that is not the lab's own."""
-    delegate = multus.delegate_of(observed.spec, workload) if workload else None
+    delegate = observed.spec.delegate_of(workload) if workload else None
     other_default = any(attachment.default_route for attachment in workload.networks) if workload else False
     yield inside(
         pod,

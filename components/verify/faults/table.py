@@ -123,7 +123,7 @@ FAULTS: Mapping[str, Fault] = {
             heals=_STAYS,
             kind="renamed",
             hop=None,
-            refusal=targets.only_with_multus,
+            refusal=targets.only_with_delegates,
             targets=targets.delegate,
         ),
         Fault(

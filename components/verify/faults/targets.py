@@ -38,6 +38,12 @@ def only_with_multus(lab: models.Lab) -> str | None:
     return None if lab.multus else "multus: the lab has none"
 
 
+def only_with_delegates(lab: models.Lab) -> str | None:
+    if lab.multus is None:
+        return only_with_multus(lab)
+    return None if lab.multus.delegates else "multus.delegates: the lab has none"
+
+
 def only_with_pods(lab: models.Lab) -> str | None:
     return None if any(workload.replicas for workload in lab.workloads) else "workloads: the lab has no pods of its own"
 
