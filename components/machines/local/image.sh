@@ -31,13 +31,13 @@ from_packages() {
   # A killed build leaves a half-made root directory here; the next build removes it.
   rm -rf --one-file-system /var/tmp/cni-lab-image
   mkdir -p /var/tmp/cni-lab-image
-  export TMPDIR=/var/tmp/cni-lab-image SETUP="$here/local-image-setup.sh"
+  # TMPDIR is set for these two alone: once the directory is removed, podman fails where it is still set.
   # The image gets its name at the end, because half of a root directory would be an image, too.
   # shellcheck disable=SC2016  # mmdebstrap's own shell expands the hook.
-  timeout 1200 mmdebstrap --quiet --variant=apt \
+  TMPDIR=/var/tmp/cni-lab-image SETUP="$here/local-image-setup.sh" timeout 1200 mmdebstrap --quiet --variant=apt \
     --include="${PACKAGES// /,}" --aptopt='Apt::Install-Recommends "false"' \
     --customize-hook='chroot "$1" bash -s <"$SETUP" >&2' bookworm - "$sources" |
-    "$ENGINE" import --change 'CMD ["/sbin/init"]' --change 'STOPSIGNAL SIGRTMIN+3' - "$1-unfinished" >&2
+    TMPDIR=/var/tmp/cni-lab-image "$ENGINE" import --change 'CMD ["/sbin/init"]' --change 'STOPSIGNAL SIGRTMIN+3' - "$1-unfinished" >&2
   "$ENGINE" tag "$1-unfinished" "$1"
   "$ENGINE" rmi "$1-unfinished" >&2
   rm -rf --one-file-system /var/tmp/cni-lab-image
