@@ -9,10 +9,12 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from typing import Any
 from unittest.mock import patch
 
 import boto3
+from botocore.loaders import JSONFileLoader
 from cryptography.hazmat.primitives import serialization as form
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from moto import mock_aws
@@ -28,9 +30,29 @@ Made = tuple[str, Json]
 @contextmanager
 def cloud() -> Iterator[Cloud]:
     """A cloud that is empty at first and gone afterwards."""
-    # moto's own images take seconds to load; one is enough.
-    with patch.dict(os.environ, MOTO_EC2_LOAD_DEFAULT_AMIS="false"), mock_aws():
+    with mocked_aws():
         yield Cloud()
+
+
+@contextmanager
+def mocked_aws() -> Iterator[None]:
+    """AWS's APIs are moto's, without what takes it seconds."""
+    # moto has images of its own to load; ours is enough. Each session of botocore parses the models of its services
+    # anew, and the program has a session for each client.
+    with (
+        patch.dict(os.environ, MOTO_EC2_LOAD_DEFAULT_AMIS="false"),
+        patch.object(JSONFileLoader, "load_file", lambda _loader, path: _model(path)),
+        mock_aws(),
+    ):
+        yield
+
+
+@cache
+def _model(path: str) -> Any:
+    return _load_model(JSONFileLoader(), path)
+
+
+_load_model = JSONFileLoader.load_file
 
 
 class Cloud:

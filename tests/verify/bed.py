@@ -9,23 +9,22 @@ from unittest.mock import patch
 
 import asyncssh
 import boto3
-from moto import mock_aws
 
 from components.spec.models import Lab
 from components.verify.model import Result
 from components.verify.read import ssh
 from components.verify.read.reading import LiveLab, Reading, read_lab
 from components.verify.report import verify
+from tests.support.moto_ec2 import mocked_aws
 from tests.verify.replica import Replica, standing
 
 REGION = "us-west-2"
-_KEYS = {"AWS_ACCESS_KEY_ID": "testing", "AWS_SECRET_ACCESS_KEY": "testing", "MOTO_EC2_LOAD_DEFAULT_AMIS": "false"}
 
 
 @contextmanager
 def bed(lab: Lab, **options: object) -> Iterator[tuple[Replica, LiveLab]]:
     """A replica that stands, and the lab as its outputs have it. Its machines are moto's, with the check off."""
-    with standing(lab, **options) as replica, patch.dict("os.environ", _KEYS), mock_aws():
+    with standing(lab, **options) as replica, mocked_aws():
         if lab.calico.bgp == "Enabled":
             for node in lab.nodes:
                 give_bird(replica, node.name)
