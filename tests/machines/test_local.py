@@ -619,7 +619,8 @@ def test_add_replace_and_remove_a_worker_and_destroy(project: Project, lab: Scri
     assert set(project.up(small(10))) == {"same"}
 
     changes = project.up(small(10, 11))
-    assert (changes["create"], set(changes)) == (3, {"create", "same"})  # its host key, itself, its step
+    # Its host key, itself and its step; and the kernel's limits are checked for one more machine.
+    assert (changes["create"], changes["update"], set(changes)) == (3, 1, {"create", "update", "same"})
     assert project.outputs()["cp"] == first["cp"]
 
     # Another memory limit replaces the machine, with the same address and keys, and its step runs again.
@@ -628,7 +629,7 @@ def test_add_replace_and_remove_a_worker_and_destroy(project: Project, lab: Scri
     assert project.outputs()["cp"]["id"] == machine("cp") != first["cp"]["id"]
 
     changes = project.up(small(10, memory="1Gi"))
-    assert (changes["delete"], set(changes)) == (3, {"delete", "same"})
+    assert (changes["delete"], changes["update"], set(changes)) == (3, 1, {"delete", "update", "same"})
     assert leftovers(lab.stack).count(lab.container("w11")) == 0
 
 
