@@ -18,6 +18,7 @@ from components.sandbox import life
 from components.sandbox.life import BeingBuilt, Standing
 from components.sandbox.running import SandboxError
 from components.spec.load import load_stack_file
+from components.spec.placement import pod_count
 
 _WIDTH = 100
 _OTHER_SECONDS = 180.0
@@ -107,7 +108,7 @@ def _clock(seconds: float) -> str:
 def show(standing: Standing, seconds: float, console: Console) -> None:
     """What stands, what of it is real, and the commands that come next."""
     lab = standing.lab
-    pods = sum(workload.replicas for workload in lab.workloads)
+    pods = sum(pod_count(lab, workload) for workload in lab.workloads)
     console.print(
         f"[bold]{standing.name}[/] stands as a sandbox: {len(lab.nodes)} nodes, {pods} pods of the lab's workloads, "
         f"in {seconds:.1f} s",
@@ -123,7 +124,7 @@ def show(standing: Standing, seconds: float, console: Console) -> None:
 
 
 def _walk(standing: Standing) -> list[str]:
-    names = [workload.name for workload in standing.lab.workloads if workload.replicas]
+    names = [workload.name for workload in standing.lab.workloads if pod_count(standing.lab, workload)]
     return [f"walk {standing.name} {names[0]} {names[-1]}"] if names else []
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from rich.text import Text
 
 from components.spec.models import CALICO_NETWORK, BridgeNetwork, Lab
+from components.spec.placement import pod_count
 from components.verify.faults.model import Fault, Symptoms, Target
 from components.verify.model import Result, Topic
 from components.verify.report import count
@@ -94,8 +95,9 @@ def _count(number: int, noun: str) -> str:
 
 
 def _pods(lab: Lab) -> str:
-    groups = [f"{workload.replicas} {workload.name}" for workload in lab.workloads if workload.replicas]
-    total = sum(workload.replicas for workload in lab.workloads)
+    counts = {workload.name: pod_count(lab, workload) for workload in lab.workloads}
+    groups = [f"{count} {name}" for name, count in counts.items() if count]
+    total = sum(counts.values())
     return f"{_count(total, 'pod')} ({', '.join(groups)})" if groups else "no pods of its own"
 
 

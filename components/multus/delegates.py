@@ -9,10 +9,12 @@ from __future__ import annotations
 from typing import Any, Final
 
 from components.spec.addresses import api_service_address, attached_mtu, given_mtu
+from components.spec.links import definition_name
 from components.spec.models import (
     CALICO_NETWORK,
     AddressedNetwork,
     AttachedNetwork,
+    Attachment,
     BridgeNetwork,
     CustomNetwork,
     Delegate,
@@ -120,9 +122,35 @@ def network_config(lab: Lab, network: AttachedNetwork) -> Config:
     if isinstance(network, CustomNetwork):
         return head | network.config
     config = head | {"type": network.type} | _kind(network)
+    if any(a.mac and not a.ips for a in _attached(lab, network)):
+        config["capabilities"] = {"mac": True}
     if (mtu := attached_mtu(lab, network)) is not None:
         config["mtu"] = mtu
     return config | {"ipam": _ipam(network)}
+
+
+def fixed_config(lab: Lab, network: AttachedNetwork) -> Config | None:
+    """The network's second configuration, for pods that ask for addresses of their own (links.definition_name).
+
+    The plugin static takes the addresses of the runtimeConfig; it knows no gateway, so every route names one. None if
+    no pod asks for an address.
+    """
+    asking = [attachment for attachment in _attached(lab, network) if attachment.ips]
+    if not asking or isinstance(network, CustomNetwork):
+        return None
+    ipam: Config = {"type": "static"}
+    if network.routes:
+        gateway = network.ipam.gateway or network.subnet[1]
+        ipam["routes"] = [{"dst": str(route.dst), "gw": str(route.gateway or gateway)} for route in network.routes]
+    return network_config(lab, network) | {
+        "name": definition_name(network, asking[0]),
+        "capabilities": {"ips": True} | ({"mac": True} if any(a.mac for a in asking) else {}),
+        "ipam": ipam,
+    }
+
+
+def _attached(lab: Lab, network: AttachedNetwork) -> list[Attachment]:
+    return [a for workload in lab.workloads for a in workload.networks if a.name == network.name]
 
 
 def _kind(network: BridgeNetwork | MacvlanNetwork | IpvlanNetwork | HostDeviceNetwork) -> Config:
@@ -175,6 +203,7 @@ def plugins(lab: Lab) -> list[str]:
         found |= _types(calico_config(lab))
     for network in lab.networks:
         found |= _types(network_config(lab, network))
+        found |= _types(fixed_config(lab, network))
     return sorted(found)
 
 

@@ -7,9 +7,10 @@ configuration instead of one that is generated on each node.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import Any, Final
 
-from components.multus.delegates import calico_config, multus_config, network_config, uses_calico_network
+from components.multus.delegates import calico_config, fixed_config, multus_config, network_config, uses_calico_network
 from components.spec.models import CALICO_NETWORK, Lab, Multus
 
 Manifest = dict[str, Any]
@@ -214,16 +215,17 @@ def attachments(lab: Lab) -> dict[str, Manifest]:
     for delegate in lab.multus.delegates if lab.multus else ():
         found[f"{NAMESPACE}/{delegate.name}"] = _attachment(delegate.name, NAMESPACE)
     for network in lab.networks:
-        config = json.dumps(network_config(lab, network), indent=2)
-        found[f"{network.namespace}/{network.name}"] = _attachment(network.name, network.namespace) | {
-            "spec": {"config": config}
-        }
+        configs = {network.name: network_config(lab, network)}
+        if fixed := fixed_config(lab, network):
+            configs[fixed["name"]] = fixed
+        for name, config in configs.items():
+            made = _attachment(name, network.namespace, network.annotations)
+            found[f"{network.namespace}/{name}"] = made | {"spec": {"config": json.dumps(config, indent=2)}}
     return found
 
 
-def _attachment(name: str, namespace: str) -> Manifest:
-    return {
-        "apiVersion": "k8s.cni.cncf.io/v1",
-        "kind": "NetworkAttachmentDefinition",
-        "metadata": {"name": name, "namespace": namespace},
-    }
+def _attachment(name: str, namespace: str, annotations: Mapping[str, str] | None = None) -> Manifest:
+    metadata: Manifest = {"name": name, "namespace": namespace}
+    if annotations:
+        metadata["annotations"] = dict(annotations)
+    return {"apiVersion": "k8s.cni.cncf.io/v1", "kind": "NetworkAttachmentDefinition", "metadata": metadata}

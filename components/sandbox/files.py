@@ -58,7 +58,7 @@ def node_files(plan: Plan, node: Node) -> dict[str, tuple[str, int]]:
         entries += [
             (extra.network.name, str(extra.address.ip), extra.interface)
             for extra in pod.extras
-            if extra.address and isinstance(getattr(extra.network, "ipam", None), HostLocal)
+            if extra.address and not extra.fixed and isinstance(getattr(extra.network, "ipam", None), HostLocal)
         ]
         for network, address, interface in entries:
             put(f"/var/lib/cni/networks/{network}/{address}", f"{pod.container}\r\n{interface}")

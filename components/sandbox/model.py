@@ -63,6 +63,10 @@ class Extra:
     mac: str
     host_interface: str
     default_route: IPv4Address | None
+    definition: str
+    """Name of the NetworkAttachmentDefinition."""
+    fixed: bool = False
+    """Whether the stack file gives the pod its address (`ips`), so that no IPAM plugin records it."""
 
 
 @dataclass

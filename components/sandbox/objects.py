@@ -192,13 +192,14 @@ def pod_object(plan: Plan, pod: Pod) -> Object:
     }
     if pod.host_network:
         spec["hostNetwork"] = True
-    owner = {"apiVersion": "apps/v1", "blockOwnerDeletion": True, "controller": True, "kind": pod.owner, "name": base}
     metadata: Object = {
         "name": pod.name,
         "namespace": pod.namespace,
         "labels": dict(pod.labels),
-        "ownerReferences": [owner | {"uid": uid("owner", base)}],
     }
+    if pod.owner:
+        owner = {"apiVersion": "apps/v1", "blockOwnerDeletion": True, "controller": True, "kind": pod.owner}
+        metadata["ownerReferences"] = [owner | {"name": base, "uid": uid("owner", base)}]
     if pod.annotations:
         metadata["annotations"] = dict(pod.annotations)
     return _with_meta(plan, {"metadata": metadata, "spec": spec, "status": status}, pod.namespace, "Pod")
@@ -211,7 +212,7 @@ def _events(plan: Plan, pod: Pod) -> list[Object]:
     messages = [f"Add eth0 [{pod.address}/32] from {pod.network}"]
     for extra in pod.extras:
         net, address = extra.network, extra.address or ""
-        messages.append(f"Add {extra.interface} [{address}] from {net.namespace}/{net.name}")
+        messages.append(f"Add {extra.interface} [{address}] from {net.namespace}/{extra.definition}")
     return [
         _with_meta(
             plan,

@@ -25,7 +25,6 @@ from components.spec.models import (
     AddressedNetwork,
     Attachment,
     BridgeNetwork,
-    CustomNetwork,
     Delegate,
     HostDeviceNetwork,
     Lab,
@@ -35,8 +34,8 @@ from components.spec.models import (
     Whereabouts,
     Workload,
 )
-from components.spec.placement import nodes_for, selected
-from components.workloads.manifests import network_annotations
+from components.spec.placement import nodes_for, pod_count, pools_for, selected
+from components.workloads.manifests import pod_annotations
 
 SEED_BLOCKS = {
     "ip1001100": "10.244.6.0/24",
@@ -223,48 +222,62 @@ def _workload_pods(lab: Lab, workload: Workload, addresses: _Addresses, devices:
     """Replicas go around the nodes that may take them. On Calico's own network each round takes the next pool.
     `devices`: node and host-device network that a pod has already."""
     nodes = nodes_for(lab, workload)
-    if not nodes and workload.replicas:
+    count = pod_count(lab, workload)
+    if not nodes and count:
         raise ValueError(f"workloads.{workload.name}: no node of the lab may take its pods")
     template = digest("template", workload.namespace, workload.name)[:10]
     networks = {network.name: network for network in lab.networks}
-    for i in range(workload.replicas):
+    for i in range(count):
         node = nodes[i % len(nodes)]
-        name = f"{workload.name}-{template}-{digest(workload.name, str(i))[:5]}"
-        labels = {"app": workload.name, "cni-lab/workload": workload.name, "pod-template-hash": template}
+        labels = {"app": workload.name, "cni-lab/workload": workload.name}
+        owner, unique = "", digest(workload.name, str(i))[:5]
+        match workload.kind:
+            case "Deployment":
+                owner, name = "ReplicaSet", f"{workload.name}-{template}-{unique}"
+                labels["pod-template-hash"] = template
+            case "DaemonSet":
+                owner, name = "DaemonSet", f"{workload.name}-{unique}"
+            case "Pod":
+                name = workload.name
         netns = uid("netns", workload.namespace, name)
         wanted = [networks[attachment.name] for attachment in workload.networks]
         held = [n.name for n in wanted if isinstance(n, HostDeviceNetwork) and (node.name, n.name) in devices]
         if held:
             reason = f"network {held[0]}: another pod of {node.name} has the device"
-            pending = Pod(workload.namespace, name, node.name, IPv4Address(0), netns, labels=labels, phase="Pending")
-            yield replace(pending, annotations=network_annotations(lab, workload), reason=reason)
+            pending = Pod(workload.namespace, name, node.name, IPv4Address(0), netns, owner, labels, phase="Pending")
+            yield replace(pending, annotations=pod_annotations(lab, workload), reason=reason)
             continue
         devices |= {(node.name, network.name) for network in wanted if isinstance(network, HostDeviceNetwork)}
         delegate = lab.delegate_of(workload)
         if delegate is not None:
             address = addresses.delegate(node.name, delegate)
         else:
-            pools = [pool for pool in lab.calico.pools if node.name in pool_nodes(lab, pool)]
+            pools = [pool for pool in pools_for(lab, workload) if node.name in pool_nodes(lab, pool)]
             if not pools:
                 raise ValueError(f"calico.pools: none selects {node.name}, which pods of {workload.name} go to")
             address = addresses.calico(node.name, pools[i // len(nodes) % len(pools)])
         extras = tuple(
-            _extra(f"net{n}", networks[attachment.name], attachment, node.name, name, addresses)
-            for n, attachment in enumerate(workload.networks, 1)
+            _extra(interface, networks[attachment.name], attachment, node.name, name, addresses)
+            for interface, attachment in workload.interfaces.items()
         )
-        pod = Pod(workload.namespace, name, node.name, address, netns, labels=labels, delegate=delegate, extras=extras)
+        pod = Pod(workload.namespace, name, node.name, address, netns, owner, labels, delegate=delegate, extras=extras)
         if lab.multus:
             pod.network = f"kube-system/{lab.default_network(workload)}"
-        pod.annotations = calico_annotations(address, workload.namespace, name) | network_annotations(lab, workload)
+        pod.annotations = calico_annotations(address, workload.namespace, name) | pod_annotations(lab, workload)
         if pod.network:
             pod.annotations = {**pod.annotations, "k8s.v1.cni.cncf.io/network-status": network_status(pod)}
         yield pod
 
 
 def _extra(interface: str, network: Any, attachment: Attachment, node: str, pod: str, addresses: _Addresses) -> Extra:
-    address = None if isinstance(network, CustomNetwork) else addresses.network(node, network)
+    address = None
+    if isinstance(network, AddressedNetwork):
+        fixed = next((f"{it.ip}/{network.subnet.prefixlen}" for it in attachment.ips), None)
+        address = IPv4Interface(fixed) if fixed else addresses.network(node, network)
     host_side = "veth" + digest("veth", pod, interface)[:8] if isinstance(network, BridgeNetwork) else ""
-    return Extra(interface, network, address, mac_of("extra", pod, interface), host_side, attachment.default_route)
+    mac = (attachment.mac or mac_of("extra", pod, interface)).lower()
+    name = f"{network.name}-fixed" if attachment.ips and address else network.name
+    return Extra(interface, network, address, mac, host_side, attachment.default_route, name, bool(attachment.ips))
 
 
 def calico_annotations(address: IPv4Address, namespace: str, name: str) -> dict[str, str]:
@@ -290,7 +303,7 @@ def network_status(pod: Pod) -> str:
     ]
     for extra in pod.extras:
         entry: dict[str, Any] = {
-            "name": f"{extra.network.namespace}/{extra.network.name}",
+            "name": f"{extra.network.namespace}/{extra.definition}",
             "interface": extra.interface,
             "mac": extra.mac,
             "dns": {},

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from ipaddress import IPv4Address, IPv4Interface
 from typing import Any, Final
 
-from components.spec.models import AddressedNetwork, AttachedNetwork, CustomNetwork, StaticAddresses
+from components.spec.models import AddressedNetwork, AttachedNetwork, Attachment, CustomNetwork, StaticAddresses
 
 _SHARED: Final = {"macvlan", "ipvlan", "host-device", "vlan", "sriov", "ib-sriov"}
 """Plugins that put pods on a link of the node itself. All other plugins count as ending at the node."""
@@ -40,6 +40,21 @@ def static_addresses(network: AttachedNetwork) -> tuple[IPv4Address, ...]:
     listed = _ipam(network).get("addresses") if ipam_of(network) == "static" else None
     texts = [entry.get("address") for entry in listed if isinstance(entry, dict)] if isinstance(listed, list) else []
     return tuple(address for text in texts if (address := _address(text)) is not None)
+
+
+def fixed_addresses(network: AttachedNetwork, attachment: Attachment) -> tuple[IPv4Address, ...]:
+    """The addresses that every pod with this attachment gets. Empty if an IPAM plugin chooses them."""
+    return tuple(address.ip for address in attachment.ips) or static_addresses(network)
+
+
+def definition_name(network: AttachedNetwork, attachment: Attachment) -> str:
+    """The NetworkAttachmentDefinition that the attachment asks Multus for.
+
+    For an attachment with `ips` the lab makes a second one of the network, with the IPAM plugin static. host-local
+    takes a requested address only from its own range, and might give it to another pod before.
+    """
+    own = attachment.ips and isinstance(network, AddressedNetwork)
+    return f"{network.name}-fixed" if own else network.name
 
 
 def _address(text: object) -> IPv4Address | None:

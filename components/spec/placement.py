@@ -6,14 +6,18 @@ depend on the live node, e.g. its processor architecture, are unknown here.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Iterable, Mapping
 from typing import Final
 
 from components.spec.grammar import selector
-from components.spec.models import Lab, Node, Taint, Workload
+from components.spec.models import Lab, Node, Pool, Taint, Workload
 
 CONTROL_PLANE: Final = "node-role.kubernetes.io/control-plane"
 """The label of a control plane, and the key of its taint (kubeadm)."""
+
+POOLS_ANNOTATION: Final = "cni.projectcalico.org/ipv4pools"
+"""A pod's annotation for calico-ipam: a JSON list of pools, by name or CIDR (Calico, "Use a specific IP pool")."""
 
 _UNKNOWN: Final = {"kubernetes.io/arch", "beta.kubernetes.io/arch", "node.kubernetes.io/instance-type"}
 _OWN_PREFIX: Final = "cni-lab/"
@@ -51,6 +55,35 @@ def selected(lab: Lab, text: str) -> tuple[Node, ...] | None:
 def nodes_for(lab: Lab, workload: Workload) -> tuple[Node, ...]:
     """The nodes that accept the workload's pods. Every node counts as having an unknown label."""
     return tuple(node for node in nodes_selected_by(lab, workload) if not repelling(node, workload))
+
+
+def pod_count(lab: Lab, workload: Workload) -> int:
+    """The number of the workload's pods."""
+    match workload.kind:
+        case "DaemonSet":
+            return len(nodes_for(lab, workload))
+        case "Pod":
+            return 1
+    return workload.replicas
+
+
+def is_on_each(lab: Lab, workload: Workload, nodes: Iterable[Node]) -> bool:
+    """Whether each of the nodes has a pod of the workload. A Deployment's pods are spread over the nodes evenly."""
+    taken = nodes_for(lab, workload)
+    return pod_count(lab, workload) >= len(taken) and {n.name for n in nodes} <= {n.name for n in taken}
+
+
+def pools_for(lab: Lab, workload: Workload) -> tuple[Pool, ...]:
+    """The pools from which calico-ipam gives the workload's pods their addresses: those that an annotation names, else
+    all. Pools that do not exist are left out, and an annotation that is no list counts as none."""
+    text = workload.annotations.get(POOLS_ANNOTATION)
+    try:
+        wanted = json.loads(text) if text is not None else None
+    except ValueError:
+        wanted = None
+    if not isinstance(wanted, list):
+        return lab.calico.pools
+    return tuple(pool for pool in lab.calico.pools if pool.name in wanted or str(pool.cidr) in wanted)
 
 
 def nodes_selected_by(lab: Lab, workload: Workload) -> tuple[Node, ...]:

@@ -36,7 +36,7 @@ class Workloads(pulumi.ComponentResource):
         self.ready = [
             args.api.object(
                 f"{name}-{workload.namespace}-{workload.name}",
-                manifests.deployment(args.lab, workload),
+                manifests.workload_object(args.lab, workload),
                 parent=self,
                 after=[*args.after, *spaces],
             )

@@ -1,13 +1,14 @@
-"""Deployments whose pods ask for the lab's networks, as plain dicts."""
+"""Workloads whose pods ask for the lab's networks, as plain dicts."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 from components.multus.manifests import BUILT_IN_NAMESPACES, namespace
-from components.spec.links import static_addresses
-from components.spec.models import Lab, Workload
+from components.spec.links import definition_name, fixed_addresses
+from components.spec.models import AddressedNetwork, AttachedNetwork, Attachment, Lab, Workload
 
 Manifest = dict[str, Any]
 
@@ -19,19 +20,29 @@ def namespaces(lab: Lab) -> dict[str, Manifest]:
     return {name: namespace(name) for name in sorted(names)}
 
 
-def network_annotations(lab: Lab, workload: Workload) -> dict[str, str]:
-    """The annotations that Multus reads when a pod's sandbox is made. Both are JSON lists."""
-    found: dict[str, str] = {}
+def pod_annotations(lab: Lab, workload: Workload) -> dict[str, str]:
+    """The pods' annotations: the workload's own, and the two that Multus reads when a pod's sandbox is made.
+
+    Multus' are JSON lists (Network Plumbing Working Group, multi-net-spec).
+    """
+    found = dict(workload.annotations)
     if workload.default_network is not None:
         # Without a namespace, Multus looks in kube-system, where the delegates' definitions are.
         found["v1.multus-cni.io/default-network"] = json.dumps([{"name": workload.default_network}])
     if workload.networks:
-        home = {network.name: network.namespace for network in lab.networks}
+        networks = {network.name: network for network in lab.networks}
         elements = []
         for attachment in workload.networks:
-            element: dict[str, Any] = {"name": attachment.name}
-            if home.get(attachment.name, workload.namespace) != workload.namespace:
-                element["namespace"] = home[attachment.name]
+            network = networks[attachment.name]
+            element: dict[str, Any] = {"name": definition_name(network, attachment)}
+            if network.namespace != workload.namespace:
+                element["namespace"] = network.namespace
+            if attachment.interface is not None:
+                element["interface"] = attachment.interface
+            if attachment.ips:
+                element["ips"] = _with_prefix(network, attachment)
+            if attachment.mac is not None:
+                element["mac"] = attachment.mac
             if attachment.default_route is not None:
                 element["default-route"] = [str(attachment.default_route)]
             elements.append(element)
@@ -39,65 +50,75 @@ def network_annotations(lab: Lab, workload: Workload) -> dict[str, str]:
     return found
 
 
-def deployment(lab: Lab, workload: Workload) -> Manifest:
-    """A Deployment whose pods are spread over all nodes that accept them."""
+def _with_prefix(network: AttachedNetwork, attachment: Attachment) -> list[str]:
+    """The fixed addresses with the subnet's prefix length, without which the pod would not reach its neighbours."""
+    if not isinstance(network, AddressedNetwork):
+        return [str(address) for address in attachment.ips]
+    return [f"{address.ip}/{network.subnet.prefixlen}" for address in attachment.ips]
+
+
+def workload_object(lab: Lab, workload: Workload) -> Manifest:
+    """The Deployment, DaemonSet or Pod."""
     labels = {"app": workload.name}
+    # The second label lets vacate.sh restart the pod.
+    metadata: Manifest = {"labels": labels | {"cni-lab/workload": workload.name}}
+    if wanted := pod_annotations(lab, workload):
+        metadata["annotations"] = wanted
+    pod = _pod(workload)
+    own: Manifest = {"name": workload.name, "namespace": workload.namespace}
+    if workload.kind == "Pod":
+        return {"apiVersion": "v1", "kind": "Pod", "metadata": own | metadata, "spec": pod}
+    spec: Manifest = {"selector": {"matchLabels": labels}, "template": {"metadata": metadata, "spec": pod}}
+    if workload.kind == "Deployment":
+        pod["topologySpreadConstraints"] = [_spread(labels)]
+        spec["replicas"] = workload.replicas
+        if _has_fixed_address(lab, workload):
+            # Neither an old pod nor another new one may hold the address while a pod starts.
+            spec["strategy"] = {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 0, "maxUnavailable": 1}}
+            pod["affinity"] = _one_for_each_node(labels)
+    return {"apiVersion": "apps/v1", "kind": workload.kind, "metadata": own | {"labels": labels}, "spec": spec}
+
+
+def _pod(workload: Workload) -> Manifest:
     container: Manifest = {
         "name": workload.name,
         "image": workload.image,
         # For ping, arping and tcpdump. CRI-O gives containers no raw sockets by default.
-        "securityContext": {"capabilities": {"add": ["NET_RAW"]}},
+        "securityContext": {"capabilities": {"add": list(dict.fromkeys(["NET_RAW", *workload.capabilities]))}},
     }
     if workload.command:
         container["command"] = list(workload.command)
-    pod: Manifest = {
-        "topologySpreadConstraints": [
-            {
-                "maxSkew": 1,
-                "topologyKey": "kubernetes.io/hostname",
-                "whenUnsatisfiable": "DoNotSchedule",
-                # Nodes that do not accept the pods are not counted, and neither are pods of an earlier version.
-                "nodeTaintsPolicy": "Honor",
-                "labelSelector": {"matchLabels": labels},
-                "matchLabelKeys": ["pod-template-hash"],
-            }
-        ],
-        "containers": [container],
-    }
+    if resources := workload.resources.model_dump(exclude_defaults=True):
+        container["resources"] = resources
+    pod: Manifest = {"containers": [container]}
     if workload.on_control_plane:
         pod["tolerations"] = [
             {"key": "node-role.kubernetes.io/control-plane", "operator": "Exists", "effect": "NoSchedule"}
         ]
     if workload.node_selector:
         pod["nodeSelector"] = dict(workload.node_selector)
-    # The second label lets vacate.sh restart the pod.
-    metadata: Manifest = {"labels": labels | {"cni-lab/workload": workload.name}}
-    if wanted := network_annotations(lab, workload):
-        metadata["annotations"] = wanted
-    spec: Manifest = {
-        "replicas": workload.replicas,
-        "selector": {"matchLabels": labels},
-        "template": {"metadata": metadata, "spec": pod},
-    }
-    if _has_static_address(lab, workload):
-        # Neither an old pod nor another new one may hold the address while a pod starts.
-        spec["strategy"] = {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 0, "maxUnavailable": 1}}
-        pod["affinity"] = {
-            "podAntiAffinity": {
-                "requiredDuringSchedulingIgnoredDuringExecution": [
-                    {"topologyKey": "kubernetes.io/hostname", "labelSelector": {"matchLabels": labels}}
-                ]
-            }
-        }
+    return pod
+
+
+def _spread(labels: Mapping[str, str]) -> Manifest:
+    """Spread a Deployment's pods over all nodes that accept them."""
     return {
-        "apiVersion": "apps/v1",
-        "kind": "Deployment",
-        "metadata": {"name": workload.name, "namespace": workload.namespace, "labels": labels},
-        "spec": spec,
+        "maxSkew": 1,
+        "topologyKey": "kubernetes.io/hostname",
+        "whenUnsatisfiable": "DoNotSchedule",
+        # Nodes that do not accept the pods are not counted, and neither are pods of an earlier version.
+        "nodeTaintsPolicy": "Honor",
+        "labelSelector": {"matchLabels": dict(labels)},
+        "matchLabelKeys": ["pod-template-hash"],
     }
 
 
-def _has_static_address(lab: Lab, workload: Workload) -> bool:
+def _one_for_each_node(labels: Mapping[str, str]) -> Manifest:
+    term = {"topologyKey": "kubernetes.io/hostname", "labelSelector": {"matchLabels": dict(labels)}}
+    return {"podAntiAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [term]}}
+
+
+def _has_fixed_address(lab: Lab, workload: Workload) -> bool:
     """Whether one of its networks gives every pod the same address."""
-    names = {attachment.name for attachment in workload.networks}
-    return any(network.name in names and static_addresses(network) for network in lab.networks)
+    networks = {network.name: network for network in lab.networks}
+    return any(fixed_addresses(networks[attachment.name], attachment) for attachment in workload.networks)

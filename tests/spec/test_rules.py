@@ -16,14 +16,24 @@ from hypothesis import strategies as st
 from components.spec import rules, translate
 from components.spec.findings import Finding, SpecError, nearest, shown
 from components.spec.load import load_stack_file, parse_lab
-from components.spec.rules import addresses, calico, cluster, machines, multus, networks, placement, workloads
+from components.spec.rules import (
+    addresses,
+    attachments,
+    calico,
+    cluster,
+    machines,
+    multus,
+    networks,
+    placement,
+    workloads,
+)
 from components.spec.rules.core import Rule, overlaps
 from components.spec.rules.machines import host_key_problem
 from components.spec.schema import stack_file_schema
 from tests.spec.test_bad_files import BAD
 from tests.strategies import host_key
 
-MODULES = (machines, addresses, cluster, calico, multus, networks, placement, workloads)
+MODULES = (machines, addresses, cluster, calico, multus, networks, placement, workloads, attachments)
 
 
 def test_every_rule_is_listed() -> None:

@@ -91,6 +91,9 @@ class NetworkBase(Model):
     """Name of the NetworkAttachmentDefinition."""
     namespace: DnsLabel = "default"
     """Namespace of the NetworkAttachmentDefinition."""
+    annotations: dict[str, str] = Field(default_factory=dict)
+    """Annotations of the NetworkAttachmentDefinition, e.g. {k8s.v1.cni.cncf.io/resourceName: intel.com/sriov} for
+    devices that a device plugin hands out."""
 
 
 class AddressedNetwork(NetworkBase):
@@ -175,21 +178,50 @@ AttachedNetwork = Annotated[
 class Attachment(Model):
     name: DnsLabel
     """Name of the network, one of networks."""
+    ips: tuple[IPv4Interface, ...] = ()
+    """Fixed addresses of each pod on the network, e.g. [10.1.128.2/24], instead of one that its ipam hands out. On a
+    bridge every node may have a pod with the address, on other links one pod in all."""
+    mac: Annotated[str, StringConstraints(pattern=r"^[0-9A-Fa-f]{2}(:[0-9A-Fa-f]{2}){5}$")] | None = None
+    """Fixed MAC address of the pod's interface, e.g. 02:00:00:00:00:02. Default: one that the plugin chooses."""
+    interface: InterfaceName | None = None
+    """Name of the interface in the pod. Default: net1 for the first network, net2 for the second, and so on."""
     default_route: IPv4Address | None = None
     """Gateway of a default route through this network. It replaces the default routes of the pod's other networks."""
 
 
-class Workload(Model):
-    """A Deployment to try the networks with."""
+Quantity = Annotated[str, StringConstraints(pattern=r"^\d+(\.\d+)?([munkMGTPE]|[KMGTPE]i)?$")]
+"""An amount as Kubernetes writes it, e.g. 500m, 64Mi or 1."""
 
+
+class Resources(Model):
+    """What the container needs of its node, by the name of the resource."""
+
+    requests: dict[str, Quantity] = Field(default_factory=dict)
+    """What the scheduler sets aside, e.g. {cpu: 100m}."""
+    limits: dict[str, Quantity] = Field(default_factory=dict)
+    """What the container can have at most, e.g. {memory: 64Mi}, and devices, e.g. {intel.com/sriov: "1"}."""
+
+
+class Workload(Model):
+    """Pods to try the networks with."""
+
+    kind: Literal["Deployment", "DaemonSet", "Pod"] = "Deployment"
+    """Deployment: as many pods as replicas says. DaemonSet: one on every node that accepts it. Pod: a single pod, which
+    nothing replaces."""
     name: DnsLabel
-    """Name of the Deployment."""
+    """Name of the workload."""
     image: Annotated[str, StringConstraints(pattern=r"^[a-z0-9.-]+(:\d+)?/[^\s:@]+(:[\w.-]+)?(@sha256:[0-9a-f]{64})?$")]
     """Full name of the container image with its registry, e.g. docker.io/library/busybox:1.37."""
     namespace: DnsLabel = "default"
-    """Namespace of the Deployment. It is made if it does not exist."""
+    """Namespace of the workload. It is made if it does not exist."""
     replicas: Annotated[int, Field(ge=0, le=500)] = 1
-    """Number of pods."""
+    """Number of pods of a Deployment."""
+    annotations: dict[str, str] = Field(default_factory=dict)
+    """Further annotations of the pods, e.g. {cni.projectcalico.org/ipv4pools: '["pool2"]'}."""
+    capabilities: tuple[Annotated[str, StringConstraints(pattern=r"^[A-Z][A-Z0-9_]{1,40}$")], ...] = ()
+    """Capabilities of the container beside NET_RAW, which every container gets, e.g. [NET_ADMIN]."""
+    resources: Resources = Resources()
+    """What the container needs of its node."""
     command: tuple[str, ...] = ()
     """Command of the container. Default: the image's."""
     on_control_plane: bool = False
@@ -200,3 +232,8 @@ class Workload(Model):
     """Name of the network of the pods' eth0: a delegate, or k8s-pod-network. Default: multus.clusterNetwork."""
     networks: tuple[Attachment, ...] = ()
     """Networks of the pods' further interfaces, net1, net2, …"""
+
+    @property
+    def interfaces(self) -> dict[str, Attachment]:
+        """The attachments by the name of their interface. Multus counts also those that have a name of their own."""
+        return {a.interface or f"net{number}": a for number, a in enumerate(self.networks, 1)}

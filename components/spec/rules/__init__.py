@@ -7,7 +7,17 @@ from collections.abc import Collection, Iterator, Mapping
 from components.spec.findings import Finding
 from components.spec.keypath import KeyPath
 from components.spec.models import Lab
-from components.spec.rules import addresses, calico, cluster, machines, multus, networks, placement, workloads
+from components.spec.rules import (
+    addresses,
+    attachments,
+    calico,
+    cluster,
+    machines,
+    multus,
+    networks,
+    placement,
+    workloads,
+)
 
 RULES = (
     *machines.RULES,
@@ -18,6 +28,7 @@ RULES = (
     *networks.RULES,
     *placement.RULES,
     *workloads.RULES,
+    *attachments.RULES,
 )
 
 

@@ -7,19 +7,21 @@ from collections.abc import Iterator, Sequence
 from ipaddress import IPv4Address, collapse_addresses
 
 from components.spec.findings import Finding, nearest, shown
-from components.spec.links import ipam_of, is_shared, plugin_of, static_addresses
+from components.spec.links import fixed_addresses, ipam_of, is_shared, plugin_of
 from components.spec.models import (
     CALICO_NETWORK,
     AddressedNetwork,
     AttachedNetwork,
+    Attachment,
     BridgeNetwork,
     CustomNetwork,
     HostLocal,
     Lab,
     Node,
     StaticAddresses,
+    Workload,
 )
-from components.spec.placement import nodes_for
+from components.spec.placement import nodes_for, pod_count
 from components.spec.rules.cluster import label_findings
 from components.spec.rules.core import listed, repeated, rule
 from components.spec.rules.multus import not_a_delegate
@@ -89,25 +91,23 @@ def default_routes(lab: Lab) -> Iterator[Finding]:
         for number in chosen:
             attachment = workload.networks[number]
             network, route = networks.get(attachment.name), attachment.default_route
-            if network is not None and route is not None and (fault := _gateway_fault(network, route)):
+            if network is not None and route is not None and (fault := _gateway_fault(network, attachment)):
                 yield Finding(f"workloads[{index}].networks[{number}].defaultRoute", str(route), *fault)
 
 
-def _gateway_fault(network: AttachedNetwork, route: IPv4Address) -> tuple[str, str] | None:
+def _gateway_fault(network: AttachedNetwork, attachment: Attachment) -> tuple[str, str] | None:
     """Problem and fix of a gateway that pods of the network cannot use; None if they can use it."""
-    if not isinstance(network, AddressedNetwork) or network.subnet.prefixlen > 30:
+    route = attachment.default_route
+    if route is None or not isinstance(network, AddressedNetwork) or network.subnet.prefixlen > 30:
         return None
     subnet, (first, last) = network.subnet, handed_out(network)
     on_bridge = isinstance(network, BridgeNetwork) and network.is_gateway
     fix = f"write {gateway(network)}, the bridge's own address" if on_bridge else f"choose another in {subnet}"
     if not subnet[1] <= route <= last_host(subnet):
         return f"is not a host of the network's subnet {subnet}", fix
-    if isinstance(network.ipam, StaticAddresses):
-        return (
-            ("is the pod's own address, so the packets would go nowhere", fix)
-            if route in static_addresses(network)
-            else None
-        )
+    if attachment.ips or isinstance(network.ipam, StaticAddresses):
+        own = route in fixed_addresses(network, attachment)
+        return ("is the pod's own address, so the packets would go nowhere", fix) if own else None
     # host-local hands out its range except for the gateway. whereabouts also hands out the gateway.
     if not first <= route <= last or (isinstance(network.ipam, HostLocal) and route == gateway(network)):
         return None
@@ -147,7 +147,7 @@ def default_routes_keep_the_cluster(lab: Lab) -> Iterator[Finding]:
             network, route = networks.get(attachment.name), attachment.default_route
             if network is None or route is None or not lost:
                 continue
-            if _gateway_fault(network, route) or _leads_back(lab, network, route):
+            if _gateway_fault(network, attachment) or _leads_back(lab, network, route):
                 continue
             key = f"workloads[{index}].networks[{number}].defaultRoute"
             problem = f"replaces the default route of eth0, and no other route leads to {' and '.join(lost)}"
@@ -169,18 +169,21 @@ def _leads_back(lab: Lab, network: AttachedNetwork, route: IPv4Address) -> bool:
         return False
     if network.is_gateway and route == gateway(network):
         return network.ip_masq
-    same_bridge = {n.name for n in lab.networks if isinstance(n, BridgeNetwork) and n.bridge == network.bridge}
-    fixed = {n.name: static_addresses(n) for n in lab.networks if n.name in same_bridge}
-    return any(
-        route in fixed.get(attachment.name, ())
-        for workload in lab.workloads
-        if workload.replicas
-        for attachment in workload.networks
-    )
+    return any(pod_count(lab, workload) for workload in gateways_on(lab, network, route))
+
+
+def gateways_on(lab: Lab, network: BridgeNetwork, address: IPv4Address) -> Iterator[Workload]:
+    """The workloads whose pods have this fixed address on the network's bridge."""
+    same_bridge = {n.name: n for n in lab.networks if isinstance(n, BridgeNetwork) and n.bridge == network.bridge}
+    for workload in lab.workloads:
+        attached = [(same_bridge[a.name], a) for a in workload.networks if a.name in same_bridge]
+        if any(address in fixed_addresses(*pair) for pair in attached):
+            yield workload
 
 
 _PLACES = (
     "workloads[].networks",
+    "workloads[].kind",
     "workloads[].replicas",
     "workloads[].nodeSelector",
     "workloads[].onControlPlane",
@@ -201,9 +204,10 @@ def host_local_stays_on_its_node(lab: Lab) -> Iterator[Finding]:
     for index, network in enumerate(lab.networks):
         if not is_shared(network) or ipam_of(network) != "host-local":
             continue
-        users = [w for w in lab.workloads for a in w.networks if a.name == network.name and w.replicas]
+        users = [w for w in lab.workloads for a in w.networks if a.name == network.name and not a.ips]
+        users = [w for w in users if pod_count(lab, w)]
         nodes = {node.name for workload in users for node in nodes_for(lab, workload)}
-        if len(nodes) < 2 or sum(workload.replicas for workload in users) < 2:
+        if len(nodes) < 2 or sum(pod_count(lab, workload) for workload in users) < 2:
             continue
         names = " and ".join(list(dict.fromkeys(workload.name for workload in users))[:3])
         problem = (
@@ -221,31 +225,39 @@ def host_local_stays_on_its_node(lab: Lab) -> Iterator[Finding]:
 @rule(*_PLACES, each="workloads[]")
 def static_addresses_once(lab: Lab) -> Iterator[Finding]:
     """A static address can be used once on a shared link, or once on each node if the link ends at the node."""
-    networks = {network.name: network for network in lab.networks if static_addresses(network)}
-    users: dict[str, list[int]] = {}
+    networks = {network.name: network for network in lab.networks}
+    users: dict[tuple[str, object], list[int]] = {}
     for index, workload in enumerate(lab.workloads):
+        nodes, count = nodes_for(lab, workload), pod_count(lab, workload)
         for number, attachment in enumerate(workload.networks):
             network = networks.get(attachment.name)
-            if network is None or not workload.replicas:
+            if network is None or not count:
                 continue
-            key = f"workloads[{index}].networks[{number}].name"
-            nodes = nodes_for(lab, workload)
-            if is_shared(network) and workload.replicas > 1:
-                problem = f"gives all {workload.replicas} pods the same static address on one link"
-                fix = "set replicas: 1, or the network's ipam: {type: whereabouts}"
-                yield Finding(key, attachment.name, problem, fix)
-            elif nodes and workload.replicas > len(nodes):
-                problem = (
-                    f"gives every pod of a node the same static address: {workload.replicas} pods, {len(nodes)} nodes"
-                )
+            key = f"workloads[{index}].networks[{number}]"
+            key, value = (f"{key}.ips", shown(attachment.ips)) if attachment.ips else (f"{key}.name", attachment.name)
+            addresses = fixed_addresses(network, attachment)
+            if addresses and is_shared(network) and count > 1:
+                problem = f"gives all {count} pods the same static address on one link"
+                one = "set replicas: 1" if workload.kind == "Deployment" else "set kind: Pod"
+                fix = f"{one}, or the network's ipam: {{type: whereabouts}}"
+                yield Finding(key, value, problem, fix)
+            elif addresses and nodes and count > len(nodes):
+                problem = f"gives every pod of a node the same static address: {count} pods, {len(nodes)} nodes"
                 fix = f"set replicas: {len(nodes)} or fewer, or the network's ipam: {{type: host-local}}"
-                yield Finding(key, attachment.name, problem, fix)
-            for other in users.get(attachment.name, ()):
-                if is_shared(network) or _meet(nodes, nodes_for(lab, lab.workloads[other])):
-                    problem = f"gives the static address that workloads[{other}] uses already"
-                    yield Finding(key, attachment.name, problem, "give each workload a network of its own")
-                    break
-            users.setdefault(attachment.name, []).append(index)
+                yield Finding(key, value, problem, fix)
+            for address in addresses:
+                place = (_link(network), address)
+                for other in users.get(place, ()):
+                    if is_shared(network) or _meet(nodes, nodes_for(lab, lab.workloads[other])):
+                        problem = f"gives the static address that workloads[{other}] uses already"
+                        yield Finding(key, value, problem, "give each workload an address of its own")
+                        break
+                users.setdefault(place, []).append(index)
+
+
+def _link(network: AttachedNetwork) -> str:
+    """Networks on one bridge share its addresses."""
+    return network.bridge if isinstance(network, BridgeNetwork) else network.name
 
 
 def _meet(some: Sequence[Node], others: Sequence[Node]) -> bool:
@@ -275,15 +287,16 @@ def addresses_enough(lab: Lab) -> Iterator[Finding]:
         name = lab.default_network(workload)
         if name not in sizes:
             continue
-        wanted[name] += workload.replicas
+        count = pod_count(lab, workload)
+        wanted[name] += count
         # If no node accepts its pods, another rule has the finding.
         nodes = len(nodes_for(lab, workload)) or len(lab.nodes)
-        if workload.replicas and wanted[name] > sizes[name] * nodes:
+        if count and wanted[name] > sizes[name] * nodes:
             problem = (
                 f"{wanted[name]} pods in all need addresses of {name}, which has {sizes[name]} on each of {nodes} nodes"
             )
             fix = "lower it, or widen the delegate's range"
-            yield Finding(f"workloads[{index}].replicas", shown(workload.replicas), problem, fix)
+            yield Finding(f"workloads[{index}].replicas", shown(count), problem, fix)
 
 
 RULES = (

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from components.multus import delegates
 from components.spec import addresses, models
+from components.spec.links import definition_name
 from components.verify.expect.shared import inside, renew
 from components.verify.model import (
     Expectation,
@@ -111,15 +112,15 @@ class _Attached(NamedTuple):
 
 def _attached(observed: ObservedLab, workload: models.Workload) -> Iterator[_Attached]:
     by_name = {network.name: network for network in observed.spec.networks}
-    for number, attachment in enumerate(workload.networks, 1):
-        yield _Attached(f"net{number}", attachment, by_name[attachment.name])
+    for interface, attachment in workload.interfaces.items():
+        yield _Attached(interface, attachment, by_name[attachment.name])
 
 
 def default_interface(spec: models.Lab, workload: models.Workload) -> str | None:
     """The interface of the default route of a workload's pods; None where they have none."""
-    for number, attachment in enumerate(workload.networks, 1):
+    for interface, attachment in workload.interfaces.items():
         if attachment.default_route:
-            return f"net{number}"
+            return interface
     delegate = spec.delegate_of(workload)
     return None if delegate and delegate.routes else "eth0"
 
@@ -141,7 +142,7 @@ def interfaces(observed: ObservedLab, pod: Pod, workload: models.Workload) -> It
     for attached in _attached(observed, workload):
         interface, network = attached.interface, attached.network
         if isinstance(network, models.AddressedNetwork):
-            yield _device(observed.spec, pod, interface, network)
+            yield _device(observed.spec, pod, attached, network)
             yield from _routes(pod, interface, network)
         if isinstance(network, models.BridgeNetwork) and network.is_gateway:
             yield _bridge(pod.node, network)
@@ -161,7 +162,9 @@ def interfaces(observed: ObservedLab, pod: Pod, workload: models.Workload) -> It
 
 def _reports(observed: ObservedLab, pod: Pod, workload: models.Workload) -> Iterator[Expectation]:
     wanted = [("eth0", f"kube-system/{observed.spec.default_network(workload)}")]
-    wanted += [(a.interface, f"{a.network.namespace}/{a.network.name}") for a in _attached(observed, workload)]
+    for attached in _attached(observed, workload):
+        name = definition_name(attached.network, attached.attachment)
+        wanted.append((attached.interface, f"{attached.network.namespace}/{name}"))
     for interface, network in wanted:
         fields: dict[str, Value] = {"name": network, "default": "true" if interface == "eth0" else "false"}
         if interface == "eth0":
@@ -199,11 +202,16 @@ def _has_events(observed: ObservedLab, pod: Pod) -> bool:
         return False
 
 
-def _device(spec: models.Lab, pod: Pod, interface: str, network: models.AddressedNetwork) -> Expectation:
+def _device(spec: models.Lab, pod: Pod, attached: _Attached, network: models.AddressedNetwork) -> Expectation:
     fields: dict[str, Value] = {"up": "yes"}
-    reported = [str(ip) for ip in pod.networks.get(interface, {}).get("ips") or []]
-    if reported:
-        fields["addresses"] = f"{reported[0]}/{network.subnet.prefixlen}"
+    interface, attachment = attached.interface, attached.attachment
+    # The stack file's own addresses are known; of others, what Multus reports.
+    fixed = [str(address.ip) for address in attachment.ips]
+    found = fixed or [str(ip) for ip in pod.networks.get(interface, {}).get("ips") or []][:1]
+    if found:
+        fields["addresses"] = " ".join(f"{address}/{network.subnet.prefixlen}" for address in found)
+    if attachment.mac:
+        fields["address"] = attachment.mac.lower()
     if mtu := addresses.attached_mtu(spec, network):
         fields["mtu"] = str(mtu)
     return inside(

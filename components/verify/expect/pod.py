@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from ipaddress import IPv4Address
 
 from components.spec import addresses, models
+from components.spec.placement import pools_for
 from components.verify.expect import multus
 from components.verify.expect.shared import in_pod, inside, renew
 from components.verify.model import HOST_SIDE_MAC, Expectation, ObservedLab, Pod, Topic, Within
@@ -84,7 +85,7 @@ def _address(observed: ObservedLab, pod: Pod, workload: models.Workload) -> Iter
             because = f"delegate {delegate.name} gives {span} on {pod.node}"
     elif spec.calico.ipam == "Calico":
         # A node may borrow an address of another node's block, but not of another pool.
-        pools = spec.calico.pools
+        pools = pools_for(spec, workload) or spec.calico.pools
         pool = next((pool for pool in pools if IPv4Address(pod.address) in pool.cidr), pools[0])
         span = Within(pool.cidr[0], pool.cidr[-1])
     if span is not None:

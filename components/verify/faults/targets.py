@@ -7,6 +7,7 @@ from itertools import product
 
 from components.spec import addresses, models
 from components.spec.modes import VXLAN, Tunnel
+from components.spec.placement import pod_count
 from components.verify.expect.multus import MULTUS_FILE, default_interface, delegate_file
 from components.verify.faults.model import Target
 from components.verify.model import EntryKey, ObservedLab, Pod, Topic, tunnel_mac
@@ -45,12 +46,14 @@ def only_with_delegates(lab: models.Lab) -> str | None:
 
 
 def only_with_pods(lab: models.Lab) -> str | None:
-    return None if any(workload.replicas for workload in lab.workloads) else "workloads: the lab has no pods of its own"
+    has_pods = any(pod_count(lab, workload) for workload in lab.workloads)
+    return None if has_pods else "workloads: the lab has no pods of its own"
 
 
 def only_with_default_route(lab: models.Lab) -> str | None:
     """Labs with pods whose default route goes through an attached network."""
-    if any(workload.replicas and default_interface(lab, workload) not in (None, "eth0") for workload in lab.workloads):
+    routed = [w for w in lab.workloads if default_interface(lab, w) not in (None, "eth0")]
+    if any(pod_count(lab, workload) for workload in routed):
         return None
     return (
         "workloads: no pod's default route goes through an attached network (defaultRoute), "
