@@ -3,6 +3,9 @@
 # TUNNEL_LINKS: lines "MODULE KIND OPTION…", one for each of the lab's tunnels: the link that needs the module.
 : "${TUNNEL_LINKS?}"
 
+# kernel_at_least VERSION
+kernel_at_least() { printf '%s\n' "$1" "$(uname -r)" | sort --version-sort --check=quiet; }
+
 # has_module NAME: the module is loadable, or what it does can be done. modprobe alone cannot tell: the code may be
 # built in, and a container often has no /lib/modules. Links are made in a network namespace that ends with the command.
 # Prints why not.

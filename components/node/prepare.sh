@@ -94,6 +94,10 @@ swap_off() {
 load_modules() {
   local module
   local -a missing=()
+  # Older kernels lack what the nftables rules of Calico and kube-proxy need (Calico's documentation, "Requirements").
+  [[ " $MODULES " != *' nf_tables '* ]] || kernel_at_least 5.13 ||
+    fail "the kernel $(uname -r) of $NODE_NAME is older than 5.13, which calico.linuxDataplane: Nftables needs:" \
+      "write Iptables, or take a newer kernel"
   for module in $MODULES; do
     has_module "$module" >&2 || missing+=("$module")
   done
