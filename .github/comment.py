@@ -1,7 +1,7 @@
-"""Put a comparison into its pull request's one comment: `python comment.py FILE`, with the library of Python alone.
+"""Writes a comparison into one comment of its pull request: `python comment.py FILE`. Needs only Python's own library.
 
-FILE comes from a run of somebody else's code, so it is text to post and nothing more; which pull request it belongs
-to is asked of GitHub. Environment: GITHUB_API_URL, GITHUB_REPOSITORY, GITHUB_TOKEN, HEAD_OWNER, HEAD_BRANCH, HEAD_SHA.
+FILE comes from a job that ran the pull request's code, so it is only text to post; GitHub's API says which pull request
+it belongs to. Environment: GITHUB_API_URL, GITHUB_REPOSITORY, GITHUB_TOKEN, HEAD_OWNER, HEAD_BRANCH, HEAD_SHA.
 """
 
 from __future__ import annotations
@@ -16,12 +16,15 @@ from pathlib import Path
 from typing import Any
 
 MARKER = "<!-- cni-lab-plan -->"
-LIMIT = 65_536  # characters that GitHub takes
+LIMIT = 65_536
+"""Characters that GitHub accepts in a comment."""
+
 PAGE = 100
+_TIMEOUT_SECONDS = 30
 
 
 def ask(method: str, path: str, body: dict[str, str] | None = None, **query: str) -> Any:
-    """GitHub's answer. Exits with one line where it refuses."""
+    """The answer of GitHub's API. Exits with a message of one line if it fails."""
     url = f"{os.environ['GITHUB_API_URL']}/repos/{os.environ['GITHUB_REPOSITORY']}{path}"
     if query:
         url += "?" + urllib.parse.urlencode(query)
@@ -32,7 +35,9 @@ def ask(method: str, path: str, body: dict[str, str] | None = None, **query: str
     }
     data = None if body is None else json.dumps(body).encode()
     try:
-        with urllib.request.urlopen(urllib.request.Request(url, data, headers, method=method), timeout=30) as answer:
+        with urllib.request.urlopen(
+            urllib.request.Request(url, data, headers, method=method), timeout=_TIMEOUT_SECONDS
+        ) as answer:
             return json.load(answer)
     except urllib.error.HTTPError as error:
         sys.exit(f"comment: {method} {path}: HTTP {error.code} {error.reason}")
@@ -41,24 +46,25 @@ def ask(method: str, path: str, body: dict[str, str] | None = None, **query: str
 
 
 def read(file: Path) -> str:
-    # A link in the artifact could point at what only this job may read.
+    """The comment in FILE. Exits if it cannot be one."""
+    # A link in the artifact could point at files that only this job may read.
     if file.is_symlink() or not file.is_file():
         sys.exit(f"comment: {file.name} is not a plain file")
     text = file.read_text(encoding="utf-8", errors="replace")
     if not text.startswith(MARKER) or len(text) > LIMIT:
-        sys.exit(f"comment: {file.name} does not begin with {MARKER}, or has more than {LIMIT} characters")
+        sys.exit(f"comment: {file.name} does not start with {MARKER}, or has more than {LIMIT} characters")
     return text
 
 
 def pull_request(sha: str) -> int | None:
-    """The open pull request whose latest commit that is."""
+    """The number of the open pull request that has this latest commit."""
     head = f"{os.environ['HEAD_OWNER']}:{os.environ['HEAD_BRANCH']}"
     found = ask("GET", "/pulls", state="open", head=head)
     return next((int(pull["number"]) for pull in found if pull["head"]["sha"] == sha), None)
 
 
 def earlier(number: int) -> int | None:
-    """Our comment's id. Somebody else's that begins alike stays theirs."""
+    """The id of the earlier comment. A comment of another user that starts with the marker is not ours."""
     page = 1
     while True:
         comments = ask("GET", f"/issues/{number}/comments", per_page=str(PAGE), page=str(page))
@@ -74,7 +80,7 @@ def main() -> None:
     text = read(Path(sys.argv[1]))
     number = pull_request(os.environ["HEAD_SHA"])
     if number is None:
-        print("comment: no open pull request has this commit as its latest: a later run will comment")
+        print("comment: no open pull request has this latest commit; the run of a newer commit will comment")
         return
     known = earlier(number)
     if known is None:

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Compares the checkout with the revision BASE: comment.md, comparison.json and stacks.txt in OUT, the comment in the
-# job's summary, the touched stacks as output. LABELLED=true allows that a control plane is replaced.
+# Compares the checkout with the revision BASE. Writes comment.md, comparison.json and stacks.txt into the folder OUT,
+# the comment into the job's summary, and the changed stacks into the step's outputs. Fails if a control plane would
+# be replaced, unless LABELLED is true.
 set -euo pipefail
 : "${BASE:?}" "${OUT:?}" "${LABELLED:?}" "${GITHUB_OUTPUT:?}" "${GITHUB_STEP_SUMMARY:?}"
 
@@ -15,6 +16,6 @@ if ((status == 4)); then
     echo '::notice::a control plane would be replaced, and the label replace-control-plane allows it'
     exit 0
   fi
-  echo '::error::a control plane would be replaced: if that is wanted, add the label replace-control-plane'
+  echo '::error::a control plane would be replaced: if that is intended, add the label replace-control-plane'
 fi
 exit "$status"

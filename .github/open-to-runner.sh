@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# open-to-runner.sh STACK: lets this machine, and nobody else, in to a lab: operatorCidrs of the checkout's stack file.
+# open-to-runner.sh STACK: opens a lab to this machine alone, by operatorCidrs in the checkout's stack file.
 set -euo pipefail
 file=stacks/Pulumi.${1:?}.yaml
 

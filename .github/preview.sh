@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# pulumi preview of each of STACKS that has a state of its own to compare with (WITH_STATE), into the job's summary.
-# All are tried; fails where one did.
+# Runs pulumi preview for each of STACKS that is also in WITH_STATE, the stacks whose state this job can read, and
+# writes the results into the job's summary. Goes on after a failure, and fails at the end.
 set -euo pipefail
 : "${STACKS?}" "${WITH_STATE?}" "${GITHUB_STEP_SUMMARY:?}"
 
-LIMIT=150000 # bytes of each: a summary holds 1 MiB
+LIMIT=150000 # bytes of each; the limit of a summary is 1 MiB
 failed=()
 for stack in $STACKS; do
   [[ " $WITH_STATE " == *" $stack "* ]] || continue
@@ -14,7 +14,7 @@ for stack in $STACKS; do
     verdict='failed'
     failed+=("$stack")
   fi
-  # The last lines count: the summary of changes, or what went wrong.
+  # The last lines matter most: the summary of changes, or the error.
   {
     printf '<details><summary>pulumi preview of %s: %s</summary>\n\n``````diff\n' "$stack" "$verdict"
     tail -c "$LIMIT" -- "$output"

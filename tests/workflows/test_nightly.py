@@ -1,4 +1,4 @@
-"""The nightly workflow: its form by GitHub's schema, its steps run by the shell with everything outside standing in."""
+"""The nightly workflow: its form by GitHub's schema, and its steps run by the shell with stand-ins for programs."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.support.graphs import ROOT
 WORKFLOW = ROOT / ".github" / "workflows" / "nightly.yml"
 JOBS: dict[str, Any] = yaml.safe_load(WORKFLOW.read_text(encoding="utf-8"))["jobs"]
 
-# Each says how it was called, and fails where the test says so.
+# A stand-in records how it was called, and fails where the test says so.
 RECORDER = """#!/bin/bash
 printf '%s %s\\n' "${0##*/}" "$*" >>"$CALLS"
 case "${0##*/} $*" in
@@ -34,7 +34,7 @@ esac
 
 @dataclass
 class Night:
-    """A run of the workflow: what was called, and how each job ended."""
+    """A run of the workflow: what was called, and which jobs failed."""
 
     calls: list[str] = field(default_factory=list)
     failed: dict[str, bool] = field(default_factory=dict)
@@ -43,12 +43,12 @@ class Night:
 
 
 def run_night(folder: Path, *, fail: str = "", open_issue: str = "", address: str = "192.0.2.7") -> Night:
-    """GitHub's rules in short: after a failure only `always()` and `failure()` run."""
+    """Run every step by GitHub's rule: after a failure only those with `always()` and `failure()` run."""
     shutil.copytree(ROOT / "stacks", folder / "stacks")
     shutil.copytree(ROOT / ".github", folder / ".github")
     tools = folder / "bin"
     tools.mkdir()
-    for tool in (tools / "curl", tools / "gh", folder / "lab"):
+    for tool in (tools / "curl", tools / "gh", tools / "sudo", folder / "lab"):
         tool.write_text(RECORDER)
         tool.chmod(0o755)
     calls = folder / "calls"
@@ -92,21 +92,22 @@ def _runs(condition: str, failed: bool, outcomes: dict[str, str]) -> bool:
 def test_a_good_night(tmp_path: Path) -> None:
     night = run_night(tmp_path)
     assert [call.split(" --")[0] for call in night.calls] == [
-        "curl", "lab up nightly", "lab verify nightly", "lab destroy nightly", "lab reap"
+        "curl", "lab up nightly", "lab verify nightly", "lab destroy nightly", "lab reap", "sudo"
     ]  # fmt: skip
     assert "operatorCidrs: [192.0.2.7/32]" in night.stack_file and "203.0.113" not in night.stack_file
     assert not any(night.failed.values())
+    assert night.calls[-1].endswith(" bash .ci/run --explore")
 
 
 @pytest.mark.parametrize("fail", ["lab up", "lab verify"])
-def test_what_fails_is_destroyed_all_the_same(tmp_path: Path, fail: str) -> None:
+def test_a_lab_is_destroyed_after_a_failure_too(tmp_path: Path, fail: str) -> None:
     night = run_night(tmp_path, fail=fail)
-    assert night.failed == {"lab": True, "reap": False}
-    assert [call.split(" --")[0] for call in night.calls][-2:] == ["lab destroy nightly", "lab reap"]
+    assert night.failed == {"lab": True, "reap": False, "explore": False}
+    assert [call.split(" --")[0] for call in night.calls][-3:] == ["lab destroy nightly", "lab reap", "sudo"]
     assert ("lab verify nightly" in night.calls) == (fail == "lab verify")
 
 
-def test_what_stays_behind_opens_one_issue(tmp_path: Path) -> None:
+def test_something_left_behind_opens_one_issue(tmp_path: Path) -> None:
     night = run_night(tmp_path, fail="lab reap")
     assert night.failed["reap"]
     assert sum("gh issue create" in call for call in night.calls) == 1
@@ -128,7 +129,7 @@ def test_a_job_without_a_report_still_opens_an_issue(tmp_path: Path) -> None:
     environment = {"PATH": f"{night_tools}:/usr/bin:/bin", "CALLS": str(tmp_path / "calls"), "FAIL": "", "OPEN": ""}
     script = ["bash", ".github/left-behind.sh", "nothing.md", "https://example/run/2"]
     subprocess.run(script, cwd=tmp_path, env=environment, check=True, timeout=60)
-    assert "did not get as far as a report" in (tmp_path / "calls.body").read_text()
+    assert "ended before it wrote a report" in (tmp_path / "calls.body").read_text()
 
 
 @pytest.mark.parametrize("address", ["", "<html>busy</html>", "0.0.0.0/0", "2001:db8::1"])
@@ -140,15 +141,17 @@ def test_a_runner_that_does_not_know_its_address_opens_nothing(tmp_path: Path, a
 
 def test_every_step_is_bounded_pinned_and_free_of_expressions() -> None:
     for job in JOBS.values():
-        assert job["timeout-minutes"] <= 120 and "id-token" in job["permissions"]
+        assert job["timeout-minutes"] <= 120 and job["permissions"]["contents"] == "read"
+        with_role = any("configure-aws-credentials" in step.get("uses", "") for step in job["steps"])
+        assert ("id-token" in job["permissions"]) is with_role
         for step in job["steps"]:
             if "uses" in step:
                 assert re.fullmatch(r"[\w./-]+@[0-9a-f]{40}", step["uses"]), step["uses"]
             else:
-                assert "${{" not in step["run"], "a value goes in by the environment, not by the script's text"
+                assert "${{" not in step["run"], "a value must reach the script by its environment, not by its text"
                 assert len(step["run"].splitlines()) == 1
     bounded = [step["timeout-minutes"] for step in JOBS["lab"]["steps"] if "timeout-minutes" in step]
-    assert sum(bounded) < JOBS["lab"]["timeout-minutes"], "destroy must have its time"
+    assert sum(bounded) < JOBS["lab"]["timeout-minutes"], "destroy must have time left"
 
 
 def test_a_lab_that_could_not_be_destroyed_is_reaped_once_its_time_is_over() -> None:

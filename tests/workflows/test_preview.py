@@ -270,7 +270,7 @@ def test_a_first_comment_is_made_and_later_ones_replace_it(github: dict[str, str
 
 def test_a_run_that_is_no_longer_the_latest_says_nothing(github: dict[str, str]) -> None:
     done = post(github | {"HEAD_SHA": "older"})
-    assert done.returncode == 0 and "a later run will comment" in done.stdout and GitHub.asked == []
+    assert done.returncode == 0 and "the run of a newer commit will comment" in done.stdout and GitHub.asked == []
 
 
 @pytest.mark.parametrize("body", ["no marker", f"{MARKER}\n" + "x" * 65_536])
@@ -294,4 +294,4 @@ def test_a_server_that_refuses_is_one_line(github: dict[str, str]) -> None:
 
 def test_both_sides_know_the_marker_and_the_limit() -> None:
     source = (ROOT / ".github" / "comment.py").read_text()
-    assert f'MARKER = "{MARKER}"\n' in source and "LIMIT = 65_536 " in source and LIMIT < 65_536
+    assert f'MARKER = "{MARKER}"\n' in source and "LIMIT = 65_536\n" in source and LIMIT < 65_536
