@@ -1,15 +1,15 @@
-"""Time of `up` and `destroy` through the real engine, as ratios: `python benchmarks/up.py [SECONDS]`.
+"""Time of `up` and `destroy` with pulumi itself, as ratios: `python benchmarks/up.py [SECONDS]`.
 
-Machines are sshds on this computer, each with a key and a log of its own; the program makes a cluster on them as a lab
-does, through every phase, where each script takes SECONDS (20).
+The machines are sshds on this computer, each with its own key and log. The program makes a cluster on them as a lab
+does, through every phase, but each script takes SECONDS (20).
 
-1. `up` of 12 machines against 2: at most 1.3.
-2. What engine and SSH add to the longest chain of scripts: at most 15 %.
-3. Connections for each node, its admission on the first control plane counted as its own: at most 4.
-4. `destroy` of steps and Kubernetes objects: under 5 s, and no connection to a node or to the API.
+1. `up` of 12 machines takes at most 1.3 times as long as that of 2.
+2. Pulumi and SSH add at most 15 % to the longest chain of scripts.
+3. Each node gets at most 4 connections, including the one to the first control plane that admits it.
+4. `destroy` of steps and Kubernetes objects takes less than 5 s, and connects to no node and not to the API.
 
-Needs pulumi with its providers command, kubernetes, random and tls on PATH, and OpenSSH's sshd and ssh-keygen. Exit
-code 1 where a bound is broken, 3 where something is missing. A computer that is busy otherwise breaks the second bound.
+Needs on PATH: pulumi with its providers command, kubernetes, random and tls, and OpenSSH's sshd and ssh-keygen. Exit
+code 1 if a bound is exceeded, 3 if something is missing. On a busy computer the second bound does not hold.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ TOOLS = (
     "ssh-keygen",
     *(f"pulumi-resource-{name}" for name in ("command", "kubernetes", "random", "tls")),
 )
-# An address of this computer where nothing else serves a Kubernetes API.
+# A loopback address at which no other Kubernetes API is served.
 API = ("127.77.0.1", 6443)
 
 PROGRAM = """
@@ -88,7 +88,7 @@ calico = step(first, "calico", [init])
 blocks = step(first, "blocks", [calico, *cluster.joined])
 for machine in machines.values():
     step(machine, "files", [blocks])
-# Rendered into files: objects without an API, which would be deleted if anybody asked.
+# Objects that are rendered into files and need no API. A delete would remove their files.
 files = kubernetes.Provider("files", render_yaml_to_directory=os.environ["BENCH_OBJECTS"])
 for number in range(20):
     manifest = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": f"object-{number}"}, "data": {"a": "b"}}
@@ -106,12 +106,12 @@ PasswordAuthentication no
 KbdInteractiveAuthentication no
 LogLevel VERBOSE
 SetEnv MACHINE={folder} WORK_SECONDS={seconds}
-ForceCommand {here}/door.sh
+ForceCommand {here}/force-command.sh
 """
 
 
 class Machines:
-    """`count` sshds, and a Pulumi project that makes a cluster of them."""
+    """`count` sshds, and a Pulumi project that makes a cluster on them."""
 
     def __init__(self, folder: Path, count: int, seconds: float) -> None:
         self.folder, self.count, self.seconds = folder, count, seconds
@@ -146,14 +146,14 @@ class Machines:
             "PULUMI_BACKEND_URL": (folder / "state").as_uri(),
             "PULUMI_CONFIG_PASSPHRASE": "benchmark",
             "PULUMI_SKIP_UPDATE_CHECK": "true",
-            # As `./lab up` has them.
+            # As in `./lab up`.
             "PULUMI_DIY_BACKEND_ZSTD": "true",
             "PULUMI_PARALLEL": PARALLEL,
         }
         self.pulumi("stack", "init", "bench")
 
     def pulumi(self, *words: str) -> float:
-        """Seconds that a command takes, which must succeed."""
+        """The seconds that a command takes. Exits if it fails."""
         start = time.monotonic()
         command = ["pulumi", *words, "--non-interactive", "--stack", "bench"]
         if words[0] == "stack":
@@ -190,7 +190,7 @@ class Machines:
         return max(map(scripts_until, resources)) * self.seconds
 
     def connections(self) -> dict[str, int]:
-        """SSH connections that each machine has let in so far."""
+        """The number of SSH connections to each machine so far."""
         return {name: (self.folder / name / "log").read_text().count("Accepted publickey") for name in self.names}
 
     def close(self) -> None:
@@ -199,7 +199,7 @@ class Machines:
             daemon.wait()
 
     def _machine(self, name: str) -> dict[str, object]:
-        """Start its sshd; the port and the host key."""
+        """Start its sshd; returns the port and the host key."""
         folder = self.folder / name
         folder.mkdir()
         _key(folder / "host")
@@ -223,14 +223,14 @@ class Machines:
 
     @staticmethod
     def _scripts(folder: Path) -> None:
-        """components/node, its libraries as they are and every script replaced by work of a fixed time."""
+        """Copy components/node, with each script except the libraries replaced by one that takes a fixed time."""
         folder.mkdir()
         for script in (ROOT / "components" / "node").glob("*.sh"):
             shutil.copy(script if script.name in LIBRARIES else HERE / "work.sh", folder / script.name)
 
 
 class ApiListener:
-    """Counts who comes to the address that the kubeconfig names."""
+    """Counts the connections to the address in the kubeconfig."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -245,7 +245,7 @@ class ApiListener:
 
 
 def _path() -> str:
-    """sshd is often where only root looks."""
+    """PATH with the folders in which sshd often is."""
     return f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin"
 
 
@@ -254,7 +254,7 @@ def _key(path: Path) -> None:
 
 
 def measure(count: int, seconds: float, api: ApiListener) -> tuple[float, bool]:
-    """Seconds of an `up` of `count` machines, and whether a bound was broken."""
+    """The seconds of an `up` of `count` machines, and whether a bound was exceeded."""
     with tempfile.TemporaryDirectory(prefix="cni-lab-bench-") as folder:
         machines = Machines(Path(folder), count, seconds)
         try:
@@ -263,7 +263,7 @@ def measure(count: int, seconds: float, api: ApiListener) -> tuple[float, bool]:
             print(f"up of {count} machines: {up:.1f} s; longest chain of scripts: {chain:.1f} s")
             broken = report("engine and SSH over the chain", (up - chain) / chain, 0.15)
             held = machines.connections()
-            # Each admission is a connection to the first control plane.
+            # Each admission is a connection to the first control plane, and counts for the node that is admitted.
             own = held | {machines.names[0]: held[machines.names[0]] - (count - 1)}
             most = max(own[name] + (name != machines.names[0]) for name in machines.names)
             broken |= report("connections for each node / 4", most / 4, 1.0)
@@ -283,7 +283,7 @@ def measure(count: int, seconds: float, api: ApiListener) -> tuple[float, bool]:
 
 
 def report(what: str, ratio: float, bound: float) -> bool:
-    print(f"{what}: {ratio:.2f} (at most {bound:g}){'' if ratio <= bound else '  BROKEN'}", flush=True)
+    print(f"{what}: {ratio:.2f} (at most {bound:g}){'' if ratio <= bound else '  EXCEEDED'}", flush=True)
     return ratio > bound
 
 

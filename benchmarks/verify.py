@@ -1,9 +1,9 @@
 """Cost of `verify` as the lab grows: `python benchmarks/verify.py`.
 
-Every node answers on a real SSH connection, every kind of object comes from a real HTTPS server; what they answer is
-made from the lab's own expectations, so every check passes and none is left out. One connection per node, and the
-whole at 100 nodes takes at most 12 times what it takes at 10 (CPU time of a fresh process, servers included).
-Exit code 1 where a bound is broken.
+Every node is read through a real SSH connection, and every kind of object from a real HTTPS server. The answers are
+made from the lab's expectations, so every check runs and passes. There is one connection for each node, and 100 nodes
+take at most 12 times as long as 10 (CPU time of a new process, including the servers). Exit code 1 if that does not
+hold.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ BOUND = 12.0
 
 
 def answer(found: list[Expectation]) -> str:
-    """What observe.sh prints on a node where all of these hold."""
+    """The output of observe.sh on a node that is as expected."""
     links: dict[str | None, dict[str, dict[str, Any]]] = {}
     routes: dict[str | None, list[str]] = {}
     out: dict[str, list[str]] = {n: [] for n in ("neighbour", "fdb", "proxy_arp", "file", "crio", "filter")}
@@ -116,13 +116,13 @@ def _add_link(link: dict[str, Any], fields: dict[str, str], address: bool) -> No
 
 
 def _numbered(links: dict[str | None, dict[str, dict[str, Any]]]) -> list[dict[str, Any]]:
-    """The node's own links; a pod's host side has the index that the pod's eth0 names."""
+    """The node's own links. The host side of a pod's link has the index that the pod's eth0 refers to."""
     index = {pod: 100 + number for number, pod in enumerate(p for p in links if p)}
     return [link | {"ifindex": index.get(name, number)} for number, (name, link) in enumerate(links[None].items(), 2)]
 
 
 async def measure(nodes: int, pods: int) -> dict[str, float]:
-    """Checks, failures, connections and CPU seconds of one verify."""
+    """The number of checks, failures and connections of one verify, and its CPU time in seconds."""
     lab = of_size(nodes, pods)
     plan = make_plan(lab, system_pods=False)
     connections = 0
@@ -180,7 +180,7 @@ async def measure(nodes: int, pods: int) -> dict[str, float]:
 
 
 def fresh(nodes: int, pods: int) -> dict[str, float]:
-    """The least of several processes."""
+    """The run with the lowest CPU time of several new processes."""
     runs = []
     for _ in range(RUNS):
         command = [sys.executable, __file__, str(nodes), str(pods)]

@@ -1,3 +1,3 @@
 # shellcheck shell=bash
-# Stands for every script of components/node: work that takes a fixed time.
+# Replaces every script of components/node by work that takes a fixed time.
 sleep "${WORK_SECONDS:?}"
