@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
@@ -11,12 +12,13 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from cli.errors import USAGE, CommandError
+from cli import project
+from cli.errors import MISSING, USAGE, CommandError, system_message
 from components.spec.findings import SpecError
 
 
 class Commands(TyperGroup):
-    """Turns the two errors that a command may raise into a message on stderr and an exit code."""
+    """Turns the errors that a command may raise into a message on stderr and an exit code."""
 
     def invoke(self, ctx: Any) -> Any:
         try:
@@ -27,6 +29,13 @@ class Commands(TyperGroup):
         except SpecError as error:
             typer.echo(error, err=True)
             raise typer.Exit(USAGE) from None
+        except OSError as error:
+            if error.errno == errno.EPIPE:  # the reader of our output is gone
+                raise
+            typer.echo(f"lab {ctx.invoked_subcommand}: {system_message(error)}", err=True)
+            raise typer.Exit(MISSING) from None
+        finally:
+            project.give_to_sudo_user()
 
 
 app = typer.Typer(
@@ -36,6 +45,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
 Stack = Annotated[str, typer.Argument(help="a lab of stacks/Pulumi.<STACK>.yaml")]
 SANDBOX = typer.Option("--sandbox", help="use the stack's sandbox even if the lab is deployed too")
@@ -117,6 +127,14 @@ def destroy(stack: Stack, context: typer.Context) -> None:
     from cli.lifecycle.deploy import run
 
     raise typer.Exit(run("destroy", stack, context.args))
+
+
+@app.command()
+def unlock(stack: Stack) -> None:
+    """Remove the lock that a killed `up` or `destroy` left in a shared state. Make sure that none is running."""
+    from cli.lifecycle.locks import unlock as run
+
+    raise typer.Exit(run(stack))
 
 
 @app.command()

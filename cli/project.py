@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 from pathlib import Path
 
 from cli.errors import USAGE, CommandError
@@ -15,6 +17,19 @@ PROGRAM = "__main__.py"
 
 HOME = ROOT / ".lab"
 """What `./lab` keeps (mode 0700, ignored by git): state, passphrase, logs, and a pulumi CLI that it installed."""
+
+
+def give_to_sudo_user() -> None:
+    """Under sudo, give what root made in .lab to the user who typed sudo, whose next command may be without it."""
+    user, group = os.environ.get("SUDO_UID", ""), os.environ.get("SUDO_GID", "")
+    if os.geteuid() != 0 or not (user.isdigit() and group.isdigit()) or not HOME.is_dir():
+        return
+    # A sandbox's files are its nodes' own, root's among them.
+    kept = [path for child in HOME.iterdir() if child.name != "sandbox" for path in (child, *child.rglob("*"))]
+    for path in (HOME, *kept):
+        with contextlib.suppress(OSError):  # removed meanwhile
+            if path.lstat().st_uid == 0:
+                os.chown(path, int(user), int(group), follow_symlinks=False)
 
 
 def stack_files(root: Path | None = None) -> dict[str, Path]:

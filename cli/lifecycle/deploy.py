@@ -9,11 +9,16 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cli import project
+from cli.errors import USAGE, CommandError
 from cli.lifecycle import repair, screen
 from cli.lifecycle.hints import hints
+from cli.lifecycle.locks import release_dead_locks
 from cli.lifecycle.pulumi_cli import environment_for_state, find_pulumi, select
 from cli.project import stack_file
 from components.spec.load import load_stack_file
+
+CONFIRMED = {"-y", "--yes", "--preview-only"}
+"""Options of `up` and `destroy` after which pulumi asks nothing."""
 
 
 def run(command: str, stack: str, arguments: Sequence[str], *, repaired: bool = False) -> int:
@@ -23,13 +28,14 @@ def run(command: str, stack: str, arguments: Sequence[str], *, repaired: bool = 
     """
     path = stack_file(stack)
     lab = load_stack_file(path).lab
+    if command != "preview" and not sys.stdin.isatty() and not CONFIRMED & set(arguments):
+        raise CommandError("standard input is not a terminal, so nobody can confirm: add --yes", USAGE)
     pulumi, environment = find_pulumi(), environment_for_state()
+    release_dead_locks(command, stack, environment)
     config = select(pulumi, stack, path, environment)
     if command == "up":
         arguments = [*arguments, *(repair.options(stack) if repaired else repair.moved(stack))]
     options = ["--stack", stack, "--config-file", str(config)]
-    if not sys.stdin.isatty() and command != "preview":
-        options.append("--yes")
     # The caller's own policy pack replaces ours; policy/config.json loosens ours.
     if command in ("preview", "up") and not any(a.split("=")[0] == "--policy-pack" for a in arguments):
         options += ["--policy-pack", str(project.ROOT / "policy")]

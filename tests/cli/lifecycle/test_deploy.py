@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
@@ -53,14 +54,14 @@ def calls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_up_uses_a_state_of_its_own_and_leaves_the_stack_file_alone(home: Path, calls: Path) -> None:
     original = (ROOT / "stacks" / "Pulumi.cfos-egress.yaml").read_text()
-    assert run("up", "cfos-egress", ["--diff"]) == 0
+    assert run("up", "cfos-egress", ["--yes", "--diff"]) == 0
     select, up = (line.split("|") for line in calls.read_text().splitlines())
     assert select[0] == str(home / "config") and up[0] == str(ROOT)
     assert up[1] == (home / "state").as_uri()
     copy = home / "config" / "Pulumi.cfos-egress.yaml"
     assert (
         re.sub(r" --event-log \S+", "", up[2])
-        == f"up --stack cfos-egress --config-file {copy} --yes --policy-pack {ROOT / 'policy'} --diff"
+        == f"up --stack cfos-egress --config-file {copy} --policy-pack {ROOT / 'policy'} --yes --diff"
     )
     written = yaml.safe_load(copy.read_text())
     assert written["encryptionsalt"] == "v1:abc", "what the CLI keeps there must stay"
@@ -84,8 +85,18 @@ def test_passphrase_is_made_once(home: Path, calls: Path) -> None:
     assert {p.name for p in home.iterdir()} == {"config", "passphrase", "state"}
 
 
+@pytest.mark.parametrize("command", ["up", "destroy"])
+def test_without_a_terminal_nothing_is_changed_unless_the_caller_agrees(
+    home: Path, calls: Path, command: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.stdin", io.StringIO("no\n"))
+    with pytest.raises(CommandError, match="not a terminal, so nobody can confirm: add --yes"):
+        run(command, "cfos-egress", ["--diff"])
+    assert not calls.exists()
+
+
 def test_destroy_forgets_the_stack(home: Path, calls: Path) -> None:
-    assert run("destroy", "cfos-egress", []) == 0
+    assert run("destroy", "cfos-egress", ["--yes"]) == 0
     assert [line.split("|")[2].split()[0] for line in calls.read_text().splitlines()] == ["stack", "destroy", "stack"]
     assert calls.read_text().splitlines()[-1].endswith("stack rm --yes --preserve-config --stack cfos-egress")
     assert not (home / "config" / "Pulumi.cfos-egress.yaml").exists()
@@ -104,12 +115,12 @@ def test_only_a_destroy_leaves_checkpoints_out(home: Path, calls: Path, monkeypa
     monkeypatch.setattr(subprocess, "run", recorded)
     monkeypatch.delenv("PULUMI_SKIP_CHECKPOINTS", raising=False)
     for command in ("up", "destroy"):
-        assert run(command, "cfos-egress", []) == 0
+        assert run(command, "cfos-egress", ["--yes"]) == 0
     assert given == [None, "true"]
 
 
 def test_destroy_of_a_part_keeps_the_stack(home: Path, calls: Path) -> None:
-    assert run("destroy", "cfos-egress", ["--target", "urn"]) == 0
+    assert run("destroy", "cfos-egress", ["--yes", "--target", "urn"]) == 0
     assert "stack rm" not in calls.read_text()
 
 

@@ -1,0 +1,57 @@
+"""Locks that a killed `up` or `destroy` left in the state, and how they are removed."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from urllib.parse import unquote, urlparse
+
+from cli import project
+from cli.lifecycle.pulumi_cli import environment_for_state, find_pulumi
+from cli.project import stack_file
+
+
+def unlock(stack: str) -> int:
+    """Remove every lock of a stack, whoever holds it (`pulumi cancel`); returns pulumi's exit code."""
+    stack_file(stack)
+    cancel = [find_pulumi(), "cancel", "--yes", "--stack", stack]
+    return subprocess.run(cancel, cwd=project.ROOT, env=environment_for_state(), stdin=subprocess.DEVNULL).returncode
+
+
+def release_dead_locks(command: str, stack: str, environment: Mapping[str, str]) -> None:
+    """Remove the locks of processes of this computer that are gone, and say so. A backend in a bucket has none such."""
+    backend = urlparse(environment["PULUMI_BACKEND_URL"])
+    if backend.scheme != "file":
+        return
+    for lock, holder in _dead_locks(Path(unquote(backend.path)), stack):
+        lock.unlink(missing_ok=True)
+        lock.with_name(f"{lock.name}.attrs").unlink(missing_ok=True)
+        print(f"lab {command}: removed the lock of {holder}, which ended without releasing it", file=sys.stderr)
+
+
+def _dead_locks(backend: Path, stack: str) -> Iterator[tuple[Path, str]]:
+    """Each lock whose process is gone, and who held it. Their form: pulumi's pkg/backend/diy/lock.go."""
+    folder = backend / ".pulumi/locks/organization" / project.NAME / stack
+    for lock in sorted(folder.glob("*.json")):
+        try:
+            content = json.loads(lock.read_text(encoding="utf-8"))
+            process, host, user = int(content["pid"]), str(content["hostname"]), str(content["username"])
+        except (OSError, ValueError, KeyError, TypeError):
+            continue  # somebody removed it, or it is another version's
+        if host == socket.gethostname() and process > 0 and not _runs(process):
+            yield lock, f"process {process} of {user}"
+
+
+def _runs(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True  # another user's
+    return True

@@ -1,0 +1,67 @@
+"""A lock of a killed `up` does not stop the next one; anybody else's lock stays."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cli import project
+from cli.lifecycle.locks import release_dead_locks
+
+
+@pytest.fixture
+def backend(tmp_path: Path) -> Path:
+    return tmp_path / "a state"
+
+
+def lock(backend: Path, **changed: Any) -> Path:
+    """A lock as pulumi 3.274 writes it, with its attributes beside it."""
+    folder = backend / ".pulumi/locks/organization" / project.NAME / "mine"
+    folder.mkdir(parents=True, exist_ok=True)
+    content = {"pid": os.getpid(), "username": "root", "hostname": socket.gethostname()}
+    path = folder / f"{len(list(folder.iterdir()))}.json"
+    path.write_text(json.dumps(content | changed))
+    path.with_name(f"{path.name}.attrs").touch()
+    return path
+
+
+def ended() -> int:
+    """The number of a process that is gone."""
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    process.wait()
+    return process.pid
+
+
+def test_the_lock_of_a_process_that_is_gone_is_removed(backend: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    number = ended()
+    gone = lock(backend, pid=number)
+    release_dead_locks("up", "mine", {"PULUMI_BACKEND_URL": backend.as_uri()})
+    assert list(gone.parent.iterdir()) == []
+    said = capsys.readouterr().err
+    assert said == f"lab up: removed the lock of process {number} of root, which ended without releasing it\n"
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [{}, {"pid": 1}, {"hostname": "another"}, {"pid": "many"}, {"pid": 0}, {"pid": -1}],
+    ids=["it runs", "another user's runs", "another computer's", "no number", "no process", "a process group"],
+)
+def test_any_other_lock_stays(backend: Path, changed: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
+    other = lock(backend, **({"pid": ended()} if "hostname" in changed else {}) | changed)
+    release_dead_locks("up", "mine", {"PULUMI_BACKEND_URL": backend.as_uri()})
+    assert other.exists() and capsys.readouterr().err == ""
+
+
+def test_a_broken_lock_and_a_bucket_are_left_alone(backend: Path) -> None:
+    broken = lock(backend)
+    broken.write_text("{")
+    release_dead_locks("up", "mine", {"PULUMI_BACKEND_URL": backend.as_uri()})
+    release_dead_locks("up", "mine", {"PULUMI_BACKEND_URL": "s3://bucket?region=eu-west-1"})
+    assert broken.exists()
