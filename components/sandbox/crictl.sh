@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Stand-in for crictl on a sandbox's node, which has no containers. `ps --quiet --name '^calico-node$'` prints an id;
-# `exec ID birdcl … show protocols` prints /var/lib/sandbox-bird, the sessions that BIRD would have. A test may rewrite it.
+# `exec ID birdcl … show protocols` prints /var/lib/sandbox-bird, the sessions that BIRD would have. Tests rewrite it.
 set -euo pipefail
 
 id=3f0b5a7e5c9d

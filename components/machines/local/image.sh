@@ -37,7 +37,8 @@ from_packages() {
   TMPDIR=/var/tmp/cni-lab-image SETUP="$here/local-image-setup.sh" timeout 1200 mmdebstrap --quiet --variant=apt \
     --include="${PACKAGES// /,}" --aptopt='Apt::Install-Recommends "false"' \
     --customize-hook='chroot "$1" bash -s <"$SETUP" >&2' bookworm - "$sources" |
-    TMPDIR=/var/tmp/cni-lab-image "$ENGINE" import --change 'CMD ["/sbin/init"]' --change 'STOPSIGNAL SIGRTMIN+3' - "$1-unfinished" >&2
+    TMPDIR=/var/tmp/cni-lab-image "$ENGINE" import --change 'CMD ["/sbin/init"]' --change 'STOPSIGNAL SIGRTMIN+3' \
+    - "$1-unfinished" >&2
   "$ENGINE" tag "$1-unfinished" "$1"
   "$ENGINE" rmi "$1-unfinished" >&2
   rm -rf --one-file-system /var/tmp/cni-lab-image

@@ -82,7 +82,8 @@ record() {
     fdb)
       line=$(fdb_entry "$MAC")
       [[ $line =~ ^[0-9a-f:]+\ dst\ [0-9.]+\ self\ permanent\ *$ ]] ||
-        fail "the entry of $MAC in the forwarding table of $VXLAN_DEVICE is not as Felix writes it: ${line:-it is not there}"
+        fail "the entry of $MAC in the forwarding table of $VXLAN_DEVICE is not as Felix writes it:" \
+          "${line:-it is not there}"
       note line "$line"
       ;;
     sysctl)

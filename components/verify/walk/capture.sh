@@ -4,7 +4,7 @@
 #
 # POINTS: lines "NUMBER|POD|DEVICE|FILTER"; POD is the host side of the eth0 of the pod to listen in, empty for the node
 # itself. When all listen, "ready" goes to stdout. Then, or after LISTEN_SECONDS, comes a line on stdin. With PING
-# ("POD ADDRESS") that pod then pings once; without, the ping has been sent and the listening ends. Comes after netns.sh.
+# ("POD ADDRESS") that pod then pings once; without, the ping has been sent and the listening ends. Needs netns.sh.
 : "${POINTS:?}" "${LISTEN_SECONDS:?}" "${PING=}"
 command -v tcpdump >&2 || { echo "tcpdump is not installed on $(uname -n): apt-get install tcpdump" >&2 && exit 3; }
 work=$(mktemp -d)
