@@ -76,6 +76,18 @@ def plan(
 
 
 @app.command()
+def pin(
+    part: Annotated[str, typer.Argument(help="calico, or multus, which needs no pin")],
+    version: Annotated[str, typer.Argument(help="a release, e.g. 3.33.0")],
+    stack: Annotated[str | None, typer.Option(help="fetch through the mirrors of this stack")] = None,
+) -> None:
+    """Fetch a release's manifests once, show their checksums, and write them to stacks/pins.yaml for review."""
+    from cli.pin.command import pin as run
+
+    raise typer.Exit(run(part, version, stack=stack))
+
+
+@app.command()
 def demo(
     stack: Annotated[str, typer.Argument(help="a lab of stacks/Pulumi.<STACK>.yaml")] = "cfos-egress",
     fast: Annotated[bool, typer.Option("--fast", help="do not pause between the steps")] = False,

@@ -19,6 +19,7 @@ from components.machines.providers import PROVIDERS
 from components.multus.component import Multus, MultusArgs
 from components.multus.node_files import NodeFiles, NodeFilesArgs
 from components.spec import models, names
+from components.spec.notes import notes
 from components.verify.component import Verification, VerificationArgs
 from components.workloads.component import Workloads, WorkloadsArgs
 
@@ -53,6 +54,8 @@ class Lab(pulumi.ComponentResource):
         tags = {"cni-lab:stack": args.stack, "cni-lab:owner": lab.owner}
         if lab.ttl_hours is not None:
             tags["cni-lab:ttl-hours"] = str(lab.ttl_hours)
+        for note in notes(lab):
+            (pulumi.warn if note.warning else pulumi.info)(str(note))
         made = PROVIDERS[lab.machines.provider](name, MachinesArgs(lab, args.stack, tags), own)
         machines = made.by_node
         cluster = Cluster(f"{name}-cluster", ClusterArgs(lab, machines, args.stack, made.api_endpoint), own)

@@ -9,7 +9,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from components.spec import pins
+from components.spec import versions
 
 Raw = dict[str, Any]
 
@@ -87,7 +87,7 @@ def labs(draw: st.DrawFn, provider: str | None = None, multus: bool | None = Non
         "kubernetes": draw(
             optional(
                 st.just({"podCidr": str(pods), "serviceCidr": services}),
-                version=st.sampled_from([f"{minor}.{patch}" for minor, patch in pins.KUBERNETES.items()]),
+                version=st.sampled_from([f"{minor}.{known.patch}" for minor, known in versions.KUBERNETES.items()]),
                 controlPlaneEndpoint=st.just("lb.example:6443"),
                 dnsDomain=st.just("lab.example"),
             )

@@ -16,6 +16,7 @@ from cli.lifecycle.locks import release_dead_locks
 from cli.lifecycle.pulumi_cli import environment_for_state, find_pulumi, select
 from cli.project import stack_file
 from components.spec.load import load_stack_file
+from components.spec.notes import notes
 
 CONFIRMED = {"-y", "--yes", "--preview-only"}
 """Options of `up` and `destroy` after which pulumi asks nothing."""
@@ -45,6 +46,9 @@ def run(command: str, stack: str, arguments: Sequence[str], *, repaired: bool = 
     with tempfile.TemporaryDirectory(dir=project.HOME) as folder:
         log = Path(folder) / "events"
         if screen.is_wanted(command, arguments):
+            # Elsewhere pulumi prints what the program says; the screen has no place for it.
+            for note in notes(lab) if command != "destroy" else ():
+                print(f"lab {command}: {'warning' if note.warning else 'note'}: {note}", file=sys.stderr)
             shown = screen.Screen(command, stack, lab, pulumi, environment, project.ROOT, project.HOME)
             code = shown.run(options, arguments, log)
         else:

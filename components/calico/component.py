@@ -14,7 +14,7 @@ from components.cluster.api import Api, KubeObject
 from components.machines.machine import Machine
 from components.node.script import File
 from components.node.step import Step, StepArgs
-from components.spec import names, pins
+from components.spec import names, versions
 from components.spec.models import Lab
 
 DIRECTORY = "/var/lib/cni-lab/calico"
@@ -74,12 +74,8 @@ class Calico(pulumi.ComponentResource):
     def _install(self) -> pulumi.CustomResource:
         lab = self._lab
         by_operator = lab.calico.install == "operator"
-        sources = (
-            ["v1_crd_projectcalico_org.yaml", "tigera-operator.yaml"]
-            if by_operator
-            else [manifests.upstream_manifest(lab)]
-        )
-        sums = pins.CALICO[lab.calico.version].sha256
+        sources = versions.calico_manifests(lab.calico.install, lab.calico.bgp)
+        sums = versions.calico_sums(lab.calico.version, lab.calico.sha256)
         # In the directory to which calico.sh downloads the manifests: kustomize reads no files outside it.
         files = [
             File(f"{DIRECTORY}/kustomization.yaml", manifests.kustomization(lab)),

@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from components.spec.addresses import given_mtu
 from components.spec.models import CALICO_NETWORK, Lab
+from components.spec.versions import calico_manifests
 
 Manifest = dict[str, Any]
 
@@ -81,17 +82,12 @@ def api_server() -> Manifest:
 # --- by manifest ------------------------------------------------------------------------------------------------------
 
 
-def upstream_manifest(lab: Lab) -> str:
-    """The file name of the release's manifest: the one with BIRD, or the one with VXLAN alone."""
-    return "calico.yaml" if lab.calico.bgp == "Enabled" else "calico-vxlan.yaml"
-
-
 def kustomization(lab: Lab) -> Manifest:
     """The lab's changes to the upstream manifest, applied before it is installed. The file is written beside it."""
     return {
         "apiVersion": "kustomize.config.k8s.io/v1beta1",
         "kind": "Kustomization",
-        "resources": [upstream_manifest(lab)],
+        "resources": [*calico_manifests(lab.calico.install, lab.calico.bgp)],
         "patches": [{"path": "calico-node.yaml"}, {"path": "calico-config.yaml"}],
     }
 

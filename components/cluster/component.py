@@ -11,12 +11,12 @@ from pulumi_command import remote
 
 from components.cluster import kubeadm
 from components.cluster.api import Api
-from components.cluster.host import host_files, minor
+from components.cluster.host import host_files
 from components.cluster.pki import Client, Pki
 from components.machines.machine import Machine
 from components.node.script import File, installed_script
 from components.node.step import Step, StepArgs
-from components.spec import names, pins
+from components.spec import names, versions
 from components.spec.addresses import API_PORT, kernel_modules
 from components.spec.models import Lab, Node
 from components.spec.modes import TUNNELS, links_for_shell
@@ -55,7 +55,8 @@ class Cluster(pulumi.ComponentResource):
         self.multus = self._pki.multus
         first, *others = args.lab.control_planes
         given = args.lab.mirrors.calicoctl_sha256.model_dump(exclude_none=True)
-        self._calicoctl: dict[str, str] = pins.CALICO[args.lab.calico.version].calicoctl | given
+        release = versions.calico_release(args.lab.calico.version)
+        self._calicoctl: dict[str, str] = dict(release.calicoctl if release else {}) | given
         if not self._calicoctl:
             pulumi.info(
                 f"calicoctl is not installed: no SHA-256 of calicoctl {args.lab.calico.version} is pinned here. "
@@ -108,17 +109,18 @@ class Cluster(pulumi.ComponentResource):
     @property
     def _versions(self) -> dict[str, pulumi.Input[str]]:
         version = self._lab.kubernetes.version
-        return {"KUBERNETES_VERSION": version, "CRIO_VERSION": pins.CRIO[minor(version)]}
+        return {"KUBERNETES_VERSION": version, "CRIO_VERSION": versions.crio(version)}
 
     @property
     def _packages(self) -> dict[str, pulumi.Input[str]]:
         mirrors = self._lab.mirrors
         return self._versions | {
-            "KUBERNETES_MINOR": minor(self._lab.kubernetes.version),
+            "KUBERNETES_MINOR": versions.minor_of(self._lab.kubernetes.version),
             "KUBERNETES_PACKAGES": mirrors.kubernetes_packages,
             "KUBERNETES_KEY": mirrors.kubernetes_key,
             "CRIO_PACKAGES": mirrors.crio_packages,
             "CRIO_KEY": mirrors.crio_key,
+            **({} if versions.pause(self._lab.kubernetes.version) else {"PAUSE": "ask kubeadm"}),
         }
 
     def _variables(self, node: Node) -> dict[str, pulumi.Input[str]]:

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 from components.node.script import File
-from components.spec import pins
+from components.spec import versions
 from components.spec.addresses import kernel_modules
 from components.spec.models import Lab
 
 
-def minor(version: str) -> str:
-    """The minor of a version: 1.36 for 1.36.3."""
-    return version.rpartition(".")[0]
+def pause_image(lab: Lab) -> str | None:
+    """The pause image that this version of kubeadm names. CRI-O's default may be an older one; both would be pulled.
 
-
-def pause_image(lab: Lab) -> str:
-    """The pause image that this version of kubeadm names. CRI-O's default may be an older one; both would be pulled."""
-    return f"registry.k8s.io/pause:{pins.PAUSE[minor(lab.kubernetes.version)]}"
+    None for an unknown minor: then kubeadm is asked on the node (ask_pause in packages.sh).
+    """
+    version = versions.pause(lab.kubernetes.version)
+    return f"registry.k8s.io/pause:{version}" if version else None
 
 
 def host_files(lab: Lab) -> list[File]:
@@ -34,8 +33,9 @@ def host_files(lab: Lab) -> list[File]:
             "# Without this a restart of networkd deletes the routes that Calico wrote.\n"
             "[Network]\nManageForeignRoutes=no\nManageForeignRoutingPolicyRules=no\n",
         ),
-        File("/etc/crio/crio.conf.d/20-cni-lab.conf", f'[crio.image]\npause_image = "{pause_image(lab)}"\n'),
     ]
+    if image := pause_image(lab):
+        files.append(File("/etc/crio/crio.conf.d/20-cni-lab.conf", f'[crio.image]\npause_image = "{image}"\n'))
     if lab.mirrors.images:
         files.append(File("/etc/containers/registries.conf.d/50-cni-lab.conf", _mirrors(lab)))
     return files

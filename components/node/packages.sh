@@ -1,14 +1,16 @@
 # shellcheck shell=bash
 # A node's packages and its CRI-O: what preparing and upgrading it have in common.
 # CRIO_VERSION: a whole version, or a minor, which stands for any patch release of it. *_PACKAGES: a repository's
-# address without /vMINOR/deb. *_KEY: the fingerprint of the key that signs it.
+# address without /vMINOR/deb. *_KEY: the fingerprint of the key that signs it. PAUSE, if set: write the pause image that
+# kubeadm names into CRI-O's settings, because the stack's program does not know it.
 : "${NODE_NAME:?}" "${KUBERNETES_VERSION:?}" "${KUBERNETES_MINOR:?}" "${CRIO_VERSION:?}"
 : "${KUBERNETES_PACKAGES:?}" "${KUBERNETES_KEY?}" "${CRIO_PACKAGES:?}" "${CRIO_KEY?}"
 
 MANIFESTS=/etc/kubernetes/manifests
 # shellcheck disable=SC2034  # for the scripts that come after
 PATCHES=/etc/kubernetes/cni-lab/patches
-CRIO_SETTINGS=(/etc/crio/crio.conf.d/20-cni-lab.conf /etc/crio/crio.conf.d/30-cni-lab-cgroup.conf)
+PAUSE_SETTINGS=/etc/crio/crio.conf.d/20-cni-lab-pause.conf
+CRIO_SETTINGS=(/etc/crio/crio.conf.d/20-cni-lab.conf "$PAUSE_SETTINGS" /etc/crio/crio.conf.d/30-cni-lab-cgroup.conf)
 if [[ $CRIO_VERSION == *.*.* ]]; then CRIO_PATTERN="$CRIO_VERSION-*"; else CRIO_PATTERN="$CRIO_VERSION.*"; fi
 
 # --- Versions ---------------------------------------------------------------------------------------------------------
@@ -208,6 +210,17 @@ disable_sample_network() {
       log "$file is now $file.disabled"
     fi
   done
+}
+
+# ask_pause: set the pause image that the installed kubeadm names. CRI-O's default may be another one.
+ask_pause() {
+  local images image
+  [[ -n ${PAUSE:-} ]] || return 0
+  images=$(timeout 60 kubeadm config images list --kubernetes-version "v$(version_of kubeadm)") ||
+    fail "kubeadm config images list fails on $NODE_NAME: see the line above"
+  image=$(grep -E '/pause:[A-Za-z0-9._-]+$' <<<"$images") ||
+    fail "kubeadm $(version_of kubeadm) on $NODE_NAME names no pause image: write a version of Kubernetes that is known"
+  apt_file "$PAUSE_SETTINGS" 0644 <<<"[crio.image]"$'\n'"pause_image = \"$image\""
 }
 
 crio_failed() {

@@ -39,14 +39,29 @@ claim_host() {
   replace "$OWNER_FILE" 0644 "$OWNER"$'\n'
 }
 
+# later_release ID VERSION: whether it is a later release of Ubuntu or Debian than those of check_system. Debian's testing
+# and unstable have no VERSION_ID; their next release is later as well.
+later_release() {
+  case $1 in
+    ubuntu) [[ $2 =~ ^[0-9]{2}\.[0-9]{2}$ ]] && newer "$2" 26.04 ;;
+    debian) [[ -z $2 ]] || { [[ $2 =~ ^[0-9]+$ ]] && (($2 > 13)); } ;;
+    *) return 1 ;;
+  esac
+}
+
 check_system() {
   local ID='' VERSION_ID='' PRETTY_NAME=''
   # shellcheck source=/dev/null
   . /etc/os-release
   SYSTEM="$ID $VERSION_ID"
   case $SYSTEM in
-    'ubuntu 22.04' | 'ubuntu 24.04' | 'debian 12') ;;
-    *) fail "$NODE_NAME runs ${PRETTY_NAME:-$SYSTEM}: use Ubuntu 22.04, Ubuntu 24.04 or Debian 12" ;;
+    'ubuntu 22.04' | 'ubuntu 24.04' | 'ubuntu 26.04' | 'debian 12' | 'debian 13') ;;
+    *)
+      later_release "$ID" "$VERSION_ID" || fail "$NODE_NAME runs ${PRETTY_NAME:-$SYSTEM}: use Ubuntu 22.04, 24.04 or" \
+        "26.04, or Debian 12 or 13"
+      log "warning: $NODE_NAME runs ${PRETTY_NAME:-$SYSTEM}, a later release than this program knows; nothing of it was" \
+        "tried here"
+      ;;
   esac
   [[ $(</proc/1/comm) == systemd ]] || fail "$NODE_NAME does not run systemd as its first process: take one that does"
 }
@@ -244,6 +259,8 @@ else
   install_packages
 fi
 hold_packages
+ask_pause
+if [[ -n ${PAUSE:-} ]]; then OWN_FILES+=("$PAUSE_SETTINGS"); fi
 fit_cgroups
 keep_files "$PHASE-own" "${OWN_FILES[@]}"
 disable_sample_network

@@ -32,6 +32,7 @@ if ! have_versions; then
 fi
 hold_packages
 disable_sample_network
+ask_pause
 if changed "${PROGRAMS[@]}"; then
   systemctl daemon-reload
   start_crio

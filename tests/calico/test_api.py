@@ -16,8 +16,9 @@ import pytest
 from components.calico import manifests
 from components.multus import manifests as multus
 from components.node.script import File
-from components.spec import pins
+from components.spec import versions
 from components.spec.addresses import given_mtu
+from components.spec.versions import calico_manifests
 from components.workloads import manifests as workloads
 from tests.calico import schemas
 from tests.calico.cluster import Cluster
@@ -50,7 +51,7 @@ def install(
     cluster: Cluster, folder: Path, kind: str, sources: tuple[str, ...], files: list[File] | None = None, **changed: str
 ) -> Any:
     schemas.upstream("calico-v3.32.1", sources[0])
-    sums = pins.CALICO[pins.DEFAULT_CALICO].sha256
+    sums = versions.CALICO[versions.DEFAULT_CALICO].sha256
     variables = {
         "INSTALL": kind,
         "DIRECTORY": str(folder / "calico"),
@@ -420,7 +421,7 @@ def test_the_manifest_installs_patched_and_refuses_a_change_of_kind(operator: Cl
             File(f"{folder}/calico-node.yaml", manifests.node_patch(spec)),
             File(f"{folder}/calico-config.yaml", manifests.config_patch(spec)),
         ]
-        done = install(operator, tmp_path, "manifest", (manifests.upstream_manifest(spec),), files)
+        done = install(operator, tmp_path, "manifest", calico_manifests("manifest", spec.calico.bgp), files)
         assert done.returncode == 0, done.stderr
         config = operator.read("-n", "kube-system", "configmap", "calico-config")["data"]
         assert config["calico_backend"] == backend

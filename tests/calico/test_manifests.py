@@ -12,6 +12,7 @@ import yaml
 
 from components.calico import manifests
 from components.spec.models import Lab
+from components.spec.versions import calico_manifests
 from tests.calico import schemas
 from tests.calico.labs import VARIETY, calico_lab, lab, pool
 
@@ -155,7 +156,7 @@ def test_settings_are_stored_objects_without_calicos_api_server() -> None:
 def test_the_patches_match_the_upstream_manifest() -> None:
     for name in ("manifest-bird", "manifest-vxlan"):
         spec = VARIETY[name]
-        upstream = schemas.objects("calico-v3.32.1", manifests.upstream_manifest(spec))
+        upstream = schemas.objects("calico-v3.32.1", *calico_manifests("manifest", spec.calico.bgp))
         by_name = {(o["kind"], o["metadata"]["name"], o["metadata"].get("namespace")): o for o in upstream}
         for patch in (manifests.node_patch(spec), manifests.config_patch(spec)):
             metadata = patch["metadata"]

@@ -181,6 +181,27 @@ def test_the_default_image_is_canonicals_current_one() -> None:
     assert [a for a in asked if a] == [name]
 
 
+@pytest.mark.parametrize(
+    ("system", "tail"),
+    [
+        ("ubuntu-26.04", "26.04/stable/current/amd64/hvm/ebs-gp3/ami-id"),
+        ("ubuntu-22.04", "22.04/stable/current/amd64/hvm/ebs-gp2/ami-id"),
+    ],
+)
+def test_the_image_is_chosen_by_a_word(system: str, tail: str) -> None:
+    asked: list[str] = []
+    with cloud() as aws:
+        answer = aws.invoke
+
+        def invoke(token: str, args: dict[str, Any]) -> dict[str, Any]:
+            asked.append(args.get("name", ""))
+            return answer(token, args)
+
+        aws.invoke = invoke  # type: ignore[method-assign]
+        deploy(aws_lab(machines={"provider": "aws", "operatorCidrs": ["203.0.113.7/32"], "system": system}), aws)
+    assert [a for a in asked if a] == [f"/aws/service/canonical/ubuntu/server/{tail}"]
+
+
 def test_a_new_host_key_replaces_its_machine_after_deleting_the_old_one() -> None:
     made, _ = deploy(aws_lab())
     by_urn = {r.urn: r for r in made.resources}

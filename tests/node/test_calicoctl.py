@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from components.spec import pins
+from components.spec import versions
 from tests.calico.scripts import run_step
 from tests.support.graphs import COMMAND, STEP, Graph, run_lab
 
@@ -111,7 +111,7 @@ def test_control_planes_get_it_without_another_connection() -> None:
     found = with_calicoctl(having)
     assert sorted(found) == ["n0", "n1", "n2"]
     for step in found.values():
-        assert step["variables"]["CALICOCTL_BASE"] == f"https://mirror.example/calico/v{pins.DEFAULT_CALICO}"
+        assert step["variables"]["CALICOCTL_BASE"] == f"https://mirror.example/calico/v{versions.DEFAULT_CALICO}"
         assert step["variables"]["CALICOCTL_SHA256"] == f"amd64 {'a' * 64}\narm64 {'b' * 64}\n"
         assert "prepare.sh" in step["scripts"]
     assert len(having.of_type(COMMAND)) == len(without.of_type(COMMAND)) <= 4 * 4
@@ -120,5 +120,5 @@ def test_control_planes_get_it_without_another_connection() -> None:
 def test_a_plan_says_why_it_is_not_installed() -> None:
     said = [m.text for m in run_lab(lab()).deployment.messages if "calicoctl" in m.text]
     assert len(said) == 1
-    assert pins.DEFAULT_CALICO in said[0] and "mirrors.calicoctlSha256" in said[0]
+    assert versions.DEFAULT_CALICO in said[0] and "mirrors.calicoctlSha256" in said[0]
     assert not [m for m in run_lab(lab(calicoctlSha256=SUMS)).deployment.messages if "calicoctl" in m.text]

@@ -308,7 +308,7 @@ def test_full_disk(clean: Host, repositories: Repositories) -> None:
         clean.read("umount /etc/crio")
 
 
-@pytest.mark.parametrize("system", ["debian 11", "ubuntu 20.04", "fedora 42"])
+@pytest.mark.parametrize("system", ["debian 11", "ubuntu 20.04", "ubuntu 25.10", "fedora 42"])
 def test_other_system(clean: Host, repositories: Repositories, system: str) -> None:
     name, version = system.split()
     clean.read(
@@ -316,7 +316,7 @@ def test_other_system(clean: Host, repositories: Repositories, system: str) -> N
         f" printf 'ID={name}\\nVERSION_ID={version}\\nPRETTY_NAME=\"{name} {version}\"\\n' >/run/os-release"
     )
     try:
-        assert f"runs {system}: use Ubuntu 22.04, Ubuntu 24.04 or Debian 12" in refused(clean, repositories)
+        assert f"runs {system}: use Ubuntu 22.04, 24.04 or 26.04, or Debian 12 or 13" in refused(clean, repositories)
     finally:
         clean.read("umount /usr/lib/os-release")
 

@@ -19,7 +19,8 @@ from components.spec import names
 from components.spec.models import AwsMachines, Lab, Node
 
 FIRST_BOOT = Path(__file__).parent / "first_boot.py"
-UBUNTU_PARAMETER = "/aws/service/canonical/ubuntu/server/24.04/stable/current/amd64/hvm/ebs-gp3/ami-id"
+# Canonical, "Find Ubuntu images on AWS", section "SSM". `release`: such as 24.04. `volume`: gp2 up to 23.04, then gp3.
+UBUNTU_PARAMETER = "/aws/service/canonical/ubuntu/server/{release}/stable/current/amd64/hvm/ebs-{volume}/ami-id"
 # From its launch an instance needs a minute or two until sshd runs with our host key. The client pauses up to 5 s
 # between attempts.
 DIAL_ATTEMPTS = 60
@@ -59,7 +60,7 @@ class Instances(pulumi.ComponentResource):
         )
         # Apart from its machine, because the API's certificate and the kubeconfig contain this address.
         address = aws.ec2.Eip(f"{name}-api", domain="vpc", tags={**args.tags, "Name": f"{name}-api"}, opts=child)
-        image = spec.image or _current_ubuntu(self)
+        image = spec.image or _current_image(spec.system, self)
 
         jump: remote.ProxyConnectionArgs | None = None
         machines: dict[str, Machine] = {}
@@ -210,8 +211,11 @@ bootcmd:
 """
 
 
-def _current_ubuntu(parent: pulumi.Resource) -> pulumi.Output[str]:
-    found = aws.ssm.get_parameter_output(name=UBUNTU_PARAMETER, opts=pulumi.InvokeOutputOptions(parent=parent))
+def _current_image(system: str, parent: pulumi.Resource) -> pulumi.Output[str]:
+    """The id of the newest AMI of a distribution such as ubuntu-24.04."""
+    release = system.removeprefix("ubuntu-")
+    name = UBUNTU_PARAMETER.format(release=release, volume="gp2" if release == "22.04" else "gp3")
+    found = aws.ssm.get_parameter_output(name=name, opts=pulumi.InvokeOutputOptions(parent=parent))
     return found.insecure_value  # `value` is the same text, but hidden as a secret
 
 

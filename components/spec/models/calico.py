@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from components.spec import pins
+from components.spec import versions
 from components.spec.models.base import DEFAULT_POD_CIDR, Cidr, DnsLabel, Model, Mtu, Switch, Version
 from components.spec.modes import MODES, Encapsulation, Mode
 
@@ -57,8 +57,11 @@ class BgpPeer(Model):
 
 
 class Calico(Model):
-    version: Version = pins.DEFAULT_CALICO
-    """Version of Calico."""
+    version: Version = versions.DEFAULT_CALICO
+    """Version of Calico: one whose manifests' checksums are known here, in stacks/pins.yaml or in calico.sha256."""
+    sha256: dict[versions.Manifest, versions.Sha256] = Field(default_factory=dict)
+    """SHA-256 of the release's manifests, by file name, for a version that is pinned nowhere else. `./lab pin calico
+    VERSION` fetches the manifests, shows the checksums and writes them to stacks/pins.yaml."""
     install: Literal["operator", "manifest"] = "operator"
     """Install Calico with the Tigera operator or with the manifest calico.yaml."""
     bgp: Switch = "Disabled"

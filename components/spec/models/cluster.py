@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, StringConstraints
 
-from components.spec import pins
+from components.spec import versions
 from components.spec.models.base import (
     DEFAULT_POD_CIDR,
     Cidr,
@@ -77,7 +77,7 @@ class Network(Model):
 
 
 class Kubernetes(Model):
-    version: Version = pins.DEFAULT_KUBERNETES
+    version: Version = versions.DEFAULT_KUBERNETES
     """Version of Kubernetes. CRI-O has the same minor version."""
     pod_cidr: Cidr = DEFAULT_POD_CIDR
     """Range of the pod network, kubeadm's podSubnet. Every pool is inside it."""

@@ -82,8 +82,11 @@ class AwsMachines(MachineProvider):
     refused."""
     instance_type: Annotated[str, StringConstraints(pattern=r"^[a-z0-9-]+\.[a-z0-9-]+$")] = "t3.large"
     """EC2 instance type. A control plane needs at least 2 vCPU and 2 GiB."""
+    system: Literal["ubuntu-22.04", "ubuntu-24.04", "ubuntu-26.04"] = "ubuntu-24.04"
+    """Distribution of the machines: its newest AMI when a machine is made. The machine keeps that AMI for its life, so
+    another word changes only machines that are made later."""
     image: Annotated[str, StringConstraints(pattern=r"^ami-[0-9a-f]{8,17}$")] | None = None
-    """AMI id. Default: the newest Ubuntu 24.04 when a machine is made. The machine keeps that AMI for its life."""
+    """AMI id. Overrides machines.system."""
     user: UserName = "ubuntu"
     """User that SSH connects as, one that the AMI has."""
     volume_size: Annotated[int, Field(ge=10, le=1024)] = 30

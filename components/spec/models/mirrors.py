@@ -6,8 +6,9 @@ from typing import Annotated
 
 from pydantic import StringConstraints
 
-from components.spec import pins
+from components.spec import versions
 from components.spec.models.base import Model
+from components.spec.versions import Sha256
 
 Registry = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9.-]+(:\d+)?(/[A-Za-z0-9._/-]+)?$")]
 
@@ -25,7 +26,6 @@ Url = Annotated[str, StringConstraints(pattern=r"^(https?|file)://[^\s]+[^/\s]$"
 
 
 Fingerprint = Annotated[str, StringConstraints(pattern=r"^[0-9A-F]{40}$")]
-Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 
 
 class CalicoctlSums(Model):
@@ -42,11 +42,11 @@ class Mirrors(Model):
 
     kubernetes_packages: Url = "https://pkgs.k8s.io/core:/stable:"
     """Base URL of the Kubernetes packages: BASE/v1.36/deb/ is a repository."""
-    kubernetes_key: Fingerprint = pins.KUBERNETES_KEY
+    kubernetes_key: Fingerprint = versions.KUBERNETES_KEY
     """Fingerprint of the key that signs the Kubernetes packages. Packages signed with another key are refused."""
     crio_packages: Url = "https://download.opensuse.org/repositories/isv:/cri-o:/stable:"
     """Base URL of the CRI-O packages: BASE/v1.36/deb/ is a repository."""
-    crio_key: Fingerprint = pins.CRIO_KEY
+    crio_key: Fingerprint = versions.CRIO_KEY
     """Fingerprint of the key that signs the CRI-O packages. Packages signed with another key are refused."""
     calico_manifests: Url = "https://raw.githubusercontent.com/projectcalico/calico"
     """Base URL of Calico's manifests: they are in BASE/v3.32.1/manifests/. Their checksums are pinned."""

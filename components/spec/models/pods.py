@@ -9,7 +9,7 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import BeforeValidator, Field, StringConstraints
 from pydantic_core import PydanticCustomError
 
-from components.spec import pins
+from components.spec import versions
 from components.spec.models.base import Cidr, DnsLabel, InterfaceName, Labels, Model, Mtu, Version
 
 CALICO_NETWORK: Final = "k8s-pod-network"
@@ -34,7 +34,7 @@ class Delegate(Model):
 
 
 class Multus(Model):
-    version: Version = pins.DEFAULT_MULTUS
+    version: Version = versions.DEFAULT_MULTUS
     """Version of Multus."""
     cluster_network: DnsLabel
     """Name of the network of eth0 for pods that ask for none: one of delegates, or k8s-pod-network, which is Calico's

@@ -6,49 +6,69 @@ import re
 from collections.abc import Iterator, Mapping
 from ipaddress import IPv4Address
 
-from components.spec import pins
-from components.spec.findings import Finding, nearest, shown, shown_key
+from components.spec import versions
+from components.spec.findings import Finding, shown, shown_key
 from components.spec.grammar.labels import is_domain, is_key, is_value, kubelet_may_set
 from components.spec.models import Lab
-from components.spec.rules.core import listed, repeated, rule
+from components.spec.rules.core import repeated, rule
 
 
 @rule("kubernetes.version")
 def kubernetes_version(lab: Lab) -> Iterator[Finding]:
-    key, version = "kubernetes.version", lab.kubernetes.version
-    minor, _, patch = version.rpartition(".")
-    newest = pins.KUBERNETES.get(minor)
-    if newest is None:
-        known = listed([f"{m}.{p}" for m, p in pins.KUBERNETES.items()])
-        # The nearest known minor: the one that is given may be too new or too old for the pins.
-        near = min(pins.KUBERNETES, key=lambda m: abs(_number(m) - _number(minor)))
-        fix = f"write {near}.{pins.KUBERNETES[near]}; known are the minor versions up to {known}"
-        yield Finding(key, version, "has a minor version that is not known to work with the rest", fix)
-    elif int(patch) > newest or str(int(patch)) != patch:
-        problem = f"is not a known patch version of {minor}"
-        yield Finding(key, version, problem, f"write {minor}.{newest} or an earlier patch")
+    """Later versions than the known ones are accepted, with a note (components/spec/notes.py)."""
+    version = lab.kubernetes.version
+    yield from _well_formed("kubernetes.version", version)
+    oldest, *_, newest = sorted(versions.KUBERNETES, key=versions.numbers)
+    minor = versions.minor_of(version)
+    first = f"{oldest}.0"
+    if versions.numbers(version) < versions.numbers(first):
+        known = versions.KUBERNETES[oldest].patch
+        problem = f"is earlier than {first}, the oldest version that is supported"
+        yield Finding("kubernetes.version", version, problem, f"write {oldest}.{known} or a later version")
+    elif minor not in versions.KUBERNETES and minor.split(".")[0] != newest.split(".")[0]:
+        problem = "has a major version that is not known"
+        fix = f"write {newest}.{versions.KUBERNETES[newest].patch}"
+        yield Finding("kubernetes.version", version, problem, fix)
 
 
-def _number(minor: str) -> int:
-    major, _, rest = minor.partition(".")
-    return int(major) * 1000 + int(rest)
-
-
-@rule("calico.version")
+@rule("calico.version", "calico.sha256", "calico.install", "calico.bgp")
 def calico_version(lab: Lab) -> Iterator[Finding]:
-    yield from _pinned("calico.version", lab.calico.version, list(pins.CALICO), pins.DEFAULT_CALICO)
+    calico = lab.calico
+    key, version = "calico.version", calico.version
+    yield from _well_formed(key, version)
+    if versions.numbers(version) < versions.numbers(versions.OLDEST_CALICO):
+        yield _too_old(key, version, versions.OLDEST_CALICO, versions.DEFAULT_CALICO)
+        return
+    try:
+        sums = versions.calico_sums(version, calico.sha256)
+    except versions.PinsError as error:
+        fix = "correct that file, or remove it and run ./lab pin again"
+        yield Finding(key, version, f"its checksums cannot be looked up: {error}", fix)
+        return
+    if missing := [name for name in versions.calico_manifests(calico.install, calico.bgp) if name not in sums]:
+        problem = f"the checksum of {' and of '.join(missing)} is not known"
+        fix = f"run ./lab pin calico {version}, which fetches and shows it, or write {versions.DEFAULT_CALICO}"
+        yield Finding(key, version, problem, fix)
 
 
 @rule("multus.version")
 def multus_version(lab: Lab) -> Iterator[Finding]:
     if lab.multus is not None:
-        yield from _pinned("multus.version", lab.multus.version, list(pins.MULTUS), pins.DEFAULT_MULTUS)
+        key, version = "multus.version", lab.multus.version
+        yield from _well_formed(key, version)
+        if versions.numbers(version) < versions.numbers(versions.OLDEST_MULTUS):
+            yield _too_old(key, version, versions.OLDEST_MULTUS, versions.DEFAULT_MULTUS)
 
 
-def _pinned(key: str, version: str, known: list[str], default: str) -> Iterator[Finding]:
-    if version not in known:
-        problem = "is not a version with known checksums"
-        yield Finding(key, version, problem, f"write {nearest(version, known) or default}; known is {listed(known)}")
+def _well_formed(key: str, version: str) -> Iterator[Finding]:
+    plain = ".".join(str(number) for number in versions.numbers(version))
+    if plain != version:
+        yield Finding(key, version, "has a number with a leading zero", f"write {plain}")
+
+
+def _too_old(key: str, version: str, oldest: str, default: str) -> Finding:
+    problem = f"is earlier than {oldest}, the oldest version that is supported"
+    return Finding(key, version, problem, f"write {default}")
 
 
 @rule("nodes[].role", "kubernetes.allowEvenControlPlanes")

@@ -1,0 +1,68 @@
+"""What the author of a valid stack file should know: versions that were not tried here.
+
+`./lab plan`, `preview` and `up` print these notes. They refuse nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from components.spec import versions
+from components.spec.models import Lab
+
+
+@dataclass(frozen=True)
+class Note:
+    """A remark about the value at `key`. `warning`: what is said may make the lab fail."""
+
+    key: str
+    value: str
+    text: str
+    warning: bool
+
+    def __str__(self) -> str:
+        return f"{self.key}: {self.value} — {self.text}"
+
+
+def notes(lab: Lab) -> list[Note]:
+    """Every note about a lab that the rules accept, in the order of the file's keys."""
+    found = [*_kubernetes(lab), *_calico(lab)]
+    if lab.multus is not None:
+        text = "not tried here: its image, and its flags and objects, which this program writes as for"
+        found += _later("multus.version", lab.multus.version, versions.DEFAULT_MULTUS, text)
+    return found
+
+
+def _kubernetes(lab: Lab) -> Iterator[Note]:
+    key, version = "kubernetes.version", lab.kubernetes.version
+    minor = versions.minor_of(version)
+    known = versions.KUBERNETES.get(minor)
+    if known is None:
+        last = max(versions.KUBERNETES, key=versions.numbers)
+        text = (
+            f"a later minor than {last}, the last that was tried here. Not tried: its kubeadm with this program's "
+            f"configuration (v1beta4), CRI-O {minor}, Calico {lab.calico.version} on it, and an upgrade to it. The "
+            "image of pause is asked of kubeadm on each node"
+        )
+        yield Note(key, version, text, warning=True)
+    elif versions.numbers(version)[2] > known.patch:
+        yield Note(key, version, f"a later patch release than {minor}.{known.patch}; not tried here", warning=False)
+
+
+def _calico(lab: Lab) -> Iterator[Note]:
+    tried, version = versions.DEFAULT_CALICO, lab.calico.version
+    text = "not tried here: its manifests with this program's settings and patches, which are written for"
+    if versions.numbers(version) < versions.numbers(tried) and version not in versions.CALICO:
+        yield Note("calico.version", version, f"{text} {tried}", warning=True)
+    if version not in versions.CALICO:
+        yield from _later("calico.version", version, tried, text)
+
+
+def _later(key: str, version: str, tried: str, text: str) -> Iterator[Note]:
+    """A note about a version that is later than the one that was tried. Of a patch release little is to be feared."""
+    if versions.numbers(version) > versions.numbers(tried):
+        if versions.minor_of(version) == versions.minor_of(tried):
+            yield Note(key, version, f"a later patch release than {tried}; not tried here", warning=False)
+        else:
+            yield Note(key, version, f"{text} {tried}", warning=True)
