@@ -30,6 +30,7 @@ from components.sandbox.model import (
     tunnel_mac,
 )
 from components.spec.addresses import attached_mtu, given_mtu
+from components.spec.gateways import firewalls, forwards
 from components.spec.models import (
     BridgeNetwork,
     CustomNetwork,
@@ -357,6 +358,49 @@ def nat_ruleset(plan: Plan, node: Node) -> list[str]:
             lines.append(f"  chain {chain} {{ type filter hook {hook} priority raw; udp dport {VXLAN_PORT} notrack; }}")
         lines.append("}")
     return lines
+
+
+def forwarding(plan: Plan, node: Node) -> list[str]:
+    """The namespaces of the pods that Calico's plugin lets forward packets."""
+    lab = plan.lab
+    found = []
+    for pod in plan.on(node.name):
+        workload = next((w for w in lab.workloads if pod.labels.get("cni-lab/workload") == w.name), None)
+        if workload is not None and forwards(lab, workload):
+            found.append(pod.netns)
+    return found
+
+
+def firewall_rules(plan: Plan, pod: Pod) -> list[str]:
+    """`iptables-restore` in a pod that is the gateway of others: what it takes from the bridge leaves by eth0 with its
+    own address, and nothing else is forwarded. Empty for other pods."""
+    inside = [f.interface for f in firewalls(plan.lab) if pod.labels.get("cni-lab/workload") == f.workload.name]
+    if not inside:
+        return []
+    accepted = "-m conntrack --ctstate ESTABLISHED,RELATED -j ACCEPT"
+    lines = ["*filter", ":FORWARD DROP [0:0]", f"-A FORWARD {accepted}"]
+    lines += [f"-A FORWARD -i {interface} -o eth0 -j ACCEPT" for interface in inside]
+    return [*lines, "COMMIT", "*nat", "-A POSTROUTING -o eth0 -j MASQUERADE", "COMMIT"]
+
+
+def firewall_ruleset(plan: Plan, pod: Pod) -> list[str]:
+    """The same for `nft -f`, where there is no iptables."""
+    inside = [f.interface for f in firewalls(plan.lab) if pod.labels.get("cni-lab/workload") == f.workload.name]
+    if not inside:
+        return []
+    return [
+        "table ip firewall {",
+        "  chain forward {",
+        "    type filter hook forward priority filter; policy drop;",
+        "    ct state established,related accept",
+        *(f'    iifname "{interface}" oifname "eth0" accept' for interface in inside),
+        "  }",
+        "  chain postrouting {",
+        "    type nat hook postrouting priority srcnat; policy accept;",
+        '    oifname "eth0" masquerade',
+        "  }",
+        "}",
+    ]
 
 
 def _masqueraded(plan: Plan, node: Node) -> list[tuple[IPv4Address, IPv4Network]]:

@@ -118,7 +118,7 @@ take_root() {
 }
 
 node() {
-  local plan=/run/sandbox conf file
+  local plan=/run/sandbox conf file name
   trap 'echo "failed $node" >&3' EXIT
   hostname "$node"
   take_root
@@ -142,6 +142,19 @@ node() {
   for file in "$plan"/pods/*; do
     [[ -e $file ]] || continue
     batch ip -netns "${file##*/}" "$file"
+  done
+  # What Calico's plugin sets in a pod, and the rules of the pods that are the gateway of others.
+  while read -r file; do
+    ip netns exec "$file" bash -c 'echo 1 >/proc/sys/net/ipv4/ip_forward'
+  done <"$plan/forwarding"
+  for file in "$plan"/firewalls/*.rules; do
+    [[ -e $file ]] || continue
+    name=${file##*/}
+    if command -v iptables-restore >/dev/null; then
+      ip netns exec "${name%.rules}" iptables-restore <"$file"
+    else
+      ip netns exec "${name%.rules}" nft -f "${file%.rules}.nft"
+    fi
   done
 
   trap - EXIT

@@ -128,6 +128,12 @@ class Running:
         _lines(here / "fdb.batch", links.fdb_batch(plan, node))
         _lines(here / "nat.rules", links.nat_rules(plan, node))
         _lines(here / "nat.nft", links.nat_ruleset(plan, node))
+        _lines(here / "forwarding", links.forwarding(plan, node))
+        (here / "firewalls").mkdir()
+        for pod in plan.on(node.name):
+            if rules := links.firewall_rules(plan, pod):
+                _lines(here / "firewalls" / f"{pod.netns}.rules", rules)
+                _lines(here / "firewalls" / f"{pod.netns}.nft", links.firewall_ruleset(plan, pod))
         if (self.directory / "ipip").exists():
             (here / "ipip").touch()
         if wireguard is not None:

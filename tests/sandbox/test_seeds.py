@@ -108,31 +108,32 @@ def test_seeds_000_and_004_egress_through_a_second_network(tmp_path: Path) -> No
             """,
         )
         assert "default" not in routes
-        # Patched with the bridge: net1.
+        # Patched with the bridge: net1. The lab gives .2, which the document's default route names, to a firewall.
         it.shows(
             it.run_in_pod("10.244.97.51", "ip", "addr"),
             """
             mtu 1500 qdisc noqueue state UP group default
-            inet 10.1.128.2/24 brd 10.1.128.255 scope global net1
+            inet 10.1.128.10/24 brd 10.1.128.255 scope global net1
             """,
         )
         it.shows(
             it.run_in_pod("10.244.97.51", "ip", "route"),
             """
+            default via 10.1.128.2 dev net1
             10.0.0.0/8 via 169.254.1.1 dev eth0
             10.0.0.2 via 10.1.128.1 dev net1
-            10.1.128.0/24 dev net1 proto kernel scope link src 10.1.128.2
+            10.1.128.0/24 dev net1 proto kernel scope link src 10.1.128.10
             10.96.0.0/12 via 10.1.128.1 dev net1
             10.96.0.0/12 via 169.254.1.1 dev eth0
             169.254.1.1 dev eth0 scope link
             """,
         )
-        # The document's own default route leads to the pod itself; the lab has it as a fault.
+        # In the document that route leads to the pod itself; the lab has this as a fault.
         of = observed(it.live, asyncio.run(read_lab(it.live)))
         fault = FAULTS["wrong-default-route"]
         target = aim(fault, of)
         asyncio.run(inject(it.live, "seed", fault, target))
-        it.shows(it.run_in_pod("10.244.97.51", "ip", "route"), "default via 10.1.128.2 dev net1")
+        it.shows(it.run_in_pod("10.244.97.51", "ip", "route"), "default via 10.1.128.10 dev net1")
         assert asyncio.run(mend(it.live, "seed")).undone
         # What calico-ipam, host-local and Multus say.
         it.shows(it.run("ip1001100", "ls", "/var/lib/cni/networks/net-calico"), "10.244.6.150")

@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator
 
 from components.spec.findings import Finding, shown
+from components.spec.gateways import firewalls_of, forwards
 from components.spec.grammar.labels import is_key
 from components.spec.links import is_shared
 from components.spec.models import (
@@ -20,7 +21,7 @@ from components.spec.models import (
     StaticAddresses,
     Workload,
 )
-from components.spec.placement import POOLS_ANNOTATION, nodes_for, pod_count, pools_for, selected
+from components.spec.placement import POOLS_ANNOTATION, is_on_each, nodes_for, pod_count, pools_for, selected
 from components.spec.rules.core import listed, repeated, rule
 from components.spec.rules.networks import gateway, handed_out, last_host
 
@@ -220,6 +221,40 @@ def names_of_fixed_networks(lab: Lab) -> Iterator[Finding]:
             yield Finding(f"{key}.ips", shown(attachment.ips), problem, "give the network a shorter name")
 
 
+@rule(
+    "workloads[].networks",
+    "workloads[].kind",
+    "workloads[].replicas",
+    "workloads[].nodeSelector",
+    "workloads[].onControlPlane",
+    "workloads[].defaultNetwork",
+    "multus",
+    "calico.containerIPForwarding",
+    "nodes",
+    *_NETWORKS,
+    each="workloads[]",
+)
+def firewalls_where_they_are_needed(lab: Lab) -> Iterator[Finding]:
+    """A default route through a pod's fixed address needs such a pod on each node, and one that forwards packets."""
+    for index, workload in enumerate(lab.workloads):
+        number = next((n for n, a in enumerate(workload.networks) if a.default_route is not None), None)
+        found = firewalls_of(lab, workload)
+        if number is None or not found or not pod_count(lab, workload):
+            continue
+        key, value = f"workloads[{index}].networks[{number}].defaultRoute", str(found[0].address)
+        names = listed([firewall.workload.name for firewall in found])
+        nodes = nodes_for(lab, workload)
+        bare = [n.name for n in nodes if not any(is_on_each(lab, firewall.workload, [n]) for firewall in found)]
+        if bare:
+            problem = f"is an address of {names}, which need not have a pod on {listed(bare)}, and bridges end there"
+            fix = f"let {names} be a DaemonSet that every node of {workload.name} accepts (see onControlPlane)"
+            yield Finding(key, value, problem, fix)
+        elif not all(forwards(lab, firewall.workload) for firewall in found):
+            problem = f"is an address of {names}, whose pods forward no packets"
+            fix = "set calico.containerIPForwarding: Enabled, or the delegate's allowIPForwarding: true"
+            yield Finding(key, value, problem, fix)
+
+
 RULES = (
     fixed_addresses_fit,
     fixed_macs_fit,
@@ -229,4 +264,5 @@ RULES = (
     pools_of_pods,
     devices_are_requested,
     names_of_fixed_networks,
+    firewalls_where_they_are_needed,
 )

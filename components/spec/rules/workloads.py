@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from ipaddress import IPv4Address, collapse_addresses
 
 from components.spec.findings import Finding, nearest, shown
+from components.spec.gateways import holders
 from components.spec.links import fixed_addresses, ipam_of, is_shared, plugin_of
 from components.spec.models import (
     CALICO_NETWORK,
@@ -19,7 +20,6 @@ from components.spec.models import (
     Lab,
     Node,
     StaticAddresses,
-    Workload,
 )
 from components.spec.placement import nodes_for, pod_count
 from components.spec.rules.cluster import label_findings
@@ -169,16 +169,7 @@ def _leads_back(lab: Lab, network: AttachedNetwork, route: IPv4Address) -> bool:
         return False
     if network.is_gateway and route == gateway(network):
         return network.ip_masq
-    return any(pod_count(lab, workload) for workload in gateways_on(lab, network, route))
-
-
-def gateways_on(lab: Lab, network: BridgeNetwork, address: IPv4Address) -> Iterator[Workload]:
-    """The workloads whose pods have this fixed address on the network's bridge."""
-    same_bridge = {n.name: n for n in lab.networks if isinstance(n, BridgeNetwork) and n.bridge == network.bridge}
-    for workload in lab.workloads:
-        attached = [(same_bridge[a.name], a) for a in workload.networks if a.name in same_bridge]
-        if any(address in fixed_addresses(*pair) for pair in attached):
-            yield workload
+    return any(pod_count(lab, found.workload) for found in holders(lab, network, route))
 
 
 _PLACES = (

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping
 from components.spec import models
 from components.verify.expect.cluster import cluster
 from components.verify.expect.datapath import datapath
+from components.verify.expect.egress import forwarding
 from components.verify.expect.multus import files
 from components.verify.expect.node import node as node_itself
 from components.verify.expect.node import source_dest_check
@@ -28,6 +29,7 @@ def expectations(observed: ObservedLab) -> list[Expectation]:
         found += [*node_itself(observed, node), *datapath(observed, node)]
         if spec.multus:
             found += files(observed, node, spec.multus)
+        found += forwarding(observed, node.name)
         for pod in observed.running(node.name):
             found += pod_of(observed, pod)
         if isinstance(spec.machines, models.AwsMachines):

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
+from components.verify.expect.egress import firewall_of, users
 from components.verify.model import Expectation, ObservedLab, OneOf, Pod, Topic, Value
 
 
@@ -42,13 +43,44 @@ def pairs(observed: ObservedLab) -> list[Pair]:
 
 def pings(observed: ObservedLab) -> Mapping[str, Sequence[Ping]]:
     """The pings that each node's pods send, by node."""
-    return {pair.source.node: [Ping(pair.source.interface, pair.destination.address)] for pair in pairs(observed)}
+    found: dict[str, list[Ping]] = {}
+    for source, destination in pairs(observed):
+        found.setdefault(source.node, []).append(Ping(source.interface, destination.address))
+    for pod, gateway in gateways(observed):
+        found.setdefault(pod.node, []).append(Ping(pod.interface, gateway))
+    return found
+
+
+def gateways(observed: ObservedLab) -> Iterator[tuple[Pod, str]]:
+    """One pod of each node whose gateway is another pod, and that gateway's address."""
+    for node in observed.spec.nodes:
+        for pod in users(observed, node.name)[:1]:
+            found = firewall_of(observed, pod)
+            if found is not None:
+                yield pod, str(found[0].address)
 
 
 def probes(observed: ObservedLab) -> Iterator[Expectation]:
     """An answer to every ping of the ring."""
     for source, destination in pairs(observed):
         yield answered(observed, source, destination, destination.address)
+    for pod, gateway in gateways(observed):
+        yield _gateway_answers(pod, gateway)
+
+
+def _gateway_answers(pod: Pod, gateway: str) -> Expectation:
+    return Expectation(
+        topic=Topic.PROBE,
+        key=Ping(pod.interface, gateway).key,
+        expected={"received": "yes", "ttl": "64"},
+        sentence=f"{pod.id} on {pod.node} reaches its gateway {gateway}, a pod on the same bridge",
+        command=f"kubectl -n {pod.namespace} exec {pod.name} -- ping -c 1 {gateway}",
+        because="no node is between the two, so the TTL stays 64",
+        cause="the firewall's pod does not run on this node, or its interface is down",
+        advice=f"`./lab walk STACK {pod.id} 8.8.8.8` shows the hop at which a packet ends",
+        node=pod.node,
+        about=pod.id,
+    )
 
 
 def answered(observed: ObservedLab, source: Pod, destination: Pod | None, address: str) -> Expectation:

@@ -10,6 +10,8 @@
 #   sysctl   INTERFACE: the host side of the pod
 #   emptied  FILE
 #   renamed  FILE
+#   unplugged INTERFACE: the host side of the pod; DEVICE: the pod's interface that goes down
+#   forward  INTERFACE, DEVICE: the pod drops what comes from this interface to be forwarded
 #   route    INTERFACE, and GATEWAY, DEVICE of the wrong default route
 # Prints a line "NUMBER-FAULT TAB WHAT" for each thing done.
 : "${DO:?}" "${OWNER:?}" "${VXLAN_DEVICE:?}" "${STATE:=/var/lib/cni-lab}"
@@ -41,6 +43,17 @@ has_rule() {
   local status=0
   iptables_raw -C PREROUTING "$@" "${drop[@]}" >"$errors" 2>&1 || status=$?
   # 1 means that there is no such rule.
+  ((status <= 1)) || fail "iptables does not answer: $(<"$errors")"
+  ((status == 0))
+}
+
+# Before all of the pod's own rules. Without nft or iptables on the node, the fault cannot be made.
+forward_rule() { # NAMESPACE -I|-D|-C DEVICE
+  ip netns exec "$1" iptables -w 10 "$2" FORWARD -i "$3" "${drop[@]}"
+}
+has_forward_rule() { # NAMESPACE DEVICE
+  local status=0
+  forward_rule "$1" -C "$2" >"$errors" 2>&1 || status=$?
   ((status <= 1)) || fail "iptables does not answer: $(<"$errors")"
   ((status == 0))
 }
@@ -106,6 +119,20 @@ record() {
       note line "$line"
       note wrong "default via $GATEWAY dev $DEVICE"
       ;;
+    unplugged)
+      namespace_of "$INTERFACE" >"$entry/namespace"
+      line=$(ip -n "$(<"$entry/namespace")" -o link show "$DEVICE")
+      [[ $line =~ \<.*,UP[,\>] ]] || fail "$DEVICE of the pod is down already"
+      note device "$DEVICE"
+      # The kernel forgets these with the link; it makes those of its own again.
+      ip -n "$(<"$entry/namespace")" -4 route show dev "$DEVICE" |
+        { grep -v ' proto kernel ' || true; } >"$entry/routes"
+      ;;
+    forward)
+      namespace_of "$INTERFACE" >"$entry/namespace"
+      if has_forward_rule "$(<"$entry/namespace")" "$DEVICE"; then fail "the pod drops what it forwards already"; fi
+      note device "$DEVICE"
+      ;;
     *) fail "there is no fault of kind $KIND" ;;
   esac
 }
@@ -140,6 +167,8 @@ act() {
       read -ra words <"$1/wrong"
       ip -n "$(<"$1/namespace")" route replace "${words[@]}"
       ;;
+    unplugged) ip -n "$(<"$1/namespace")" link set "$DEVICE" down ;;
+    forward) forward_rule "$(<"$1/namespace")" -I "$DEVICE" ;;
   esac
 }
 
@@ -213,6 +242,22 @@ undo() {
         { echo "the pod's default route has been changed since, or was not changed yet" && return; }
       read -ra words <<<"$line"
       ip -n "$namespace" route replace "${words[@]}"
+      ;;
+    unplugged)
+      namespace=$(<"$1/namespace") interface=$(<"$1/device")
+      [[ -e /run/netns/$namespace ]] || { echo "the pod is gone, and its interface with it" && return; }
+      ip -n "$namespace" link set "$interface" up
+      # From the last to the first, each before the others: two routes may have one destination.
+      while read -ra words; do
+        [[ -n $(ip -n "$namespace" -4 route show "${words[@]}" dev "$interface") ]] ||
+          ip -n "$namespace" route prepend "${words[@]}" dev "$interface"
+      done < <(tac "$1/routes")
+      ;;
+    forward)
+      namespace=$(<"$1/namespace") interface=$(<"$1/device")
+      [[ -e /run/netns/$namespace ]] || { echo "the pod is gone, and its rules with it" && return; }
+      has_forward_rule "$namespace" "$interface" || { echo "the rule is gone, or was not there yet" && return; }
+      forward_rule "$namespace" -D "$interface"
       ;;
     *) fail "$1 is of a kind that this program does not know: $(<"$1/kind")" ;;
   esac

@@ -136,6 +136,24 @@ FAULTS: Mapping[str, Fault] = {
             targets=targets.default_route,
             cuts=_cuts_default_route,
         ),
+        Fault(
+            id="firewall-gone",
+            title="the firewall's interface on the node's bridge is down, as if its pod were gone: no gateway answers",
+            heals="nothing, but it goes away with the firewall's pod: its successor is set up from the start",
+            kind="unplugged",
+            hop="firewall",
+            refusal=targets.only_with_firewall,
+            targets=targets.firewall(unplugged=True),
+        ),
+        Fault(
+            id="firewall-drops",
+            title="the firewall drops every packet that it would forward; it still answers a ping",
+            heals="nothing, but it goes away with the firewall's pod",
+            kind="forward",
+            hop="firewall",
+            refusal=targets.only_with_firewall,
+            targets=targets.firewall(unplugged=False),
+        ),
     )
 }
 

@@ -6,11 +6,15 @@ from collections.abc import Callable, Iterator
 from itertools import product
 
 from components.spec import addresses, models
+from components.spec.gateways import firewalls
 from components.spec.modes import VXLAN, Tunnel
 from components.spec.placement import pod_count
-from components.verify.expect.multus import MULTUS_FILE, default_interface, delegate_file
+from components.verify.expect.egress import firewall_of, users
+from components.verify.expect.multus import MULTUS_FILE, default_interface, delegate_file, destination
+from components.verify.expect.probes import Ping
 from components.verify.faults.model import Target
 from components.verify.model import EntryKey, ObservedLab, Pod, Topic, tunnel_mac
+from components.verify.read.filters import FORWARDED
 
 # --- in which labs ---------------------------------------------------------------------------------------------------
 
@@ -48,6 +52,11 @@ def only_with_delegates(lab: models.Lab) -> str | None:
 def only_with_pods(lab: models.Lab) -> str | None:
     has_pods = any(pod_count(lab, workload) for workload in lab.workloads)
     return None if has_pods else "workloads: the lab has no pods of its own"
+
+
+def only_with_firewall(lab: models.Lab) -> str | None:
+    """Labs in which a pod is the gateway of other pods."""
+    return None if firewalls(lab) else "workloads: no pod's defaultRoute is the fixed address (ips) of another pod"
 
 
 def only_with_default_route(lab: models.Lab) -> str | None:
@@ -143,6 +152,30 @@ def delegate(lab: ObservedLab) -> Iterator[Target]:
                 (EntryKey(Topic.FILE, path, node),),
                 {"FILE": path},
             )
+
+
+def firewall(*, unplugged: bool) -> Callable[[ObservedLab], Iterator[Target]]:
+    """Firewalls with a running pod behind them on the same node."""
+
+    def targets(lab: ObservedLab) -> Iterator[Target]:
+        for node in _nodes(lab):
+            for user in users(lab, node)[:1]:
+                of, pod = firewall_of(lab, user) or (None, None)
+                if of is None or pod is None:
+                    continue
+                variables = {"INTERFACE": pod.interface, "DEVICE": of.interface}
+                if unplugged:
+                    gone = [destination(route.dst) for route in of.network.routes]
+                    breaks = [EntryKey(Topic.ROUTE, key, node, pod.interface) for key in gone]
+                    breaks.append(EntryKey(Topic.LINK, of.interface, node, pod.interface))
+                    breaks.append(EntryKey(Topic.PROBE, Ping(user.interface, str(of.address)).key, node))
+                    sentence = f"take {of.interface} of {pod.id} on {node} down, the gateway {of.address} of other pods"
+                else:
+                    breaks = [EntryKey(Topic.FILTER, FORWARDED, node, pod.interface)]
+                    sentence = f"let {pod.id} on {node} drop every packet that it would forward"
+                yield Target(node, sentence, tuple(breaks), variables, user)
+
+    return targets
 
 
 def default_route(lab: ObservedLab) -> Iterator[Target]:

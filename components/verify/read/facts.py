@@ -247,6 +247,9 @@ def _add_pods(facts: NodeFacts, found: Mapping[str, Section]) -> None:
             facts.pods[interface] = Scope()
             for topic in (Topic.LINK, Topic.ROUTE, Topic.NEIGHBOUR):
                 _add(facts.pods[interface], topic, found.get(f"pod {name} {topic}"), iproute.PARSERS[topic])
+            for topic, parse in _POD_PARSERS_WHERE_ASKED.items():
+                if f"pod {name} {topic}" in found:
+                    _add(facts.pods[interface], topic, found[f"pod {name} {topic}"], parse)
 
 
 def _values(line: re.Pattern[str]) -> Parser:
@@ -324,5 +327,9 @@ _PARSERS: Mapping[Topic, Parser] = {
     Topic.IP_FORWARD: _one("all"),
     Topic.FILE: _files,
     Topic.CRIO: _crio,
+}
+_POD_PARSERS_WHERE_ASKED: Mapping[Topic, Parser] = {
+    Topic.IP_FORWARD: _one("all"),
+    Topic.FILTER: filters.forward_drops,
 }
 _PARSERS_WHERE_ASKED: Mapping[Topic, Parser] = {Topic.BGP: _bgp, Topic.ENCRYPTED: iproute.routes}

@@ -68,5 +68,41 @@ def _packets(protocol: str, ports: str) -> list[str]:
     ]
 
 
+FORWARDED = "forwarded packets"
+"""The key of a rule that drops every packet that is forwarded."""
+
+_IPTABLES_DROP = re.compile(r'-A FORWARD(?: -i \S+)?(?: -m comment --comment (?:"[^"]*"|\S+))* -j (?:DROP|REJECT)\b.*')
+_NFT_DROP = re.compile(r"(?:iifname \S+ )?(?:counter(?: packets \d+ bytes \d+)? )?(?:drop|reject)\b.*")
+
+
+def forward_drops(output: str) -> Table:
+    """The rules that drop all forwarded packets, or all from one interface, before a rule of their chain accepts any.
+
+    A firewall's own last rule, which drops what none before it accepts, is not among them.
+    """
+    found: list[Entry] = []
+    forward = accepted = False
+    table = ""
+    for line in map(str.strip, output.splitlines()):
+        words = line.split()
+        if line.startswith("*"):
+            table, accepted = line, False
+        elif words[:1] == ["chain"]:
+            forward = accepted = False
+            table = ""
+        elif "hook forward" in line:
+            forward = True
+        elif line.startswith("-A FORWARD ") and table == "*filter":
+            if _IPTABLES_DROP.fullmatch(line) and not accepted:
+                found.append(Entry({}, line))
+            accepted = accepted or "-j ACCEPT" in line
+        elif forward:
+            # nft lists the rules of iptables-nft a second time.
+            if _NFT_DROP.fullmatch(re.sub(r' ?comment "[^"]*"', "", line)) and not accepted and not found:
+                found.append(Entry({}, line))
+            accepted = accepted or "accept" in words
+    return {FORWARDED: tuple(found)} if found else {}
+
+
 PARSERS = {Topic.FILTER: filters}
 """What reads each of observe.sh's sections."""

@@ -4,8 +4,9 @@
 # Comes after netns.sh.
 #
 # PROBES: lines "INTERFACE ADDRESS": the pod behind this host-side interface pings this address.
+# FIREWALLS: host-side interfaces, separated by spaces, of the pods that forward for others.
 # BGP: yes where BIRD's sessions are wanted. WIREGUARD_DEVICE: the device, where the routes into it are wanted.
-: "${PROBES=}" "${BGP=no}" "${WIREGUARD_DEVICE=}"
+: "${PROBES=}" "${FIREWALLS=}" "${BGP=no}" "${WIREGUARD_DEVICE=}"
 errors=$(mktemp)
 trap 'rm -f -- "$errors"' EXIT
 
@@ -88,3 +89,14 @@ while read -r name; do
   section "pod $name route" ip -n "$name" -4 route show
   section "pod $name neighbour" ip -n "$name" -4 neigh show
 done < <(namespaces)
+
+pod_filter() { # NAMESPACE
+  ip netns exec "$1" bash -c "$(declare -f filter); filter"
+}
+read -ra firewalls <<<"$FIREWALLS"
+for interface in "${firewalls[@]}"; do
+  # A pod that is gone is known from its links.
+  name=$(namespace_of "$interface" 2>"$errors") || continue
+  section "pod $name ip_forward" ip netns exec "$name" cat /proc/sys/net/ipv4/ip_forward
+  section "pod $name filter" pod_filter "$name"
+done

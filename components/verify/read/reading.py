@@ -13,6 +13,7 @@ from typing import Any
 
 from components.spec import addresses, models
 from components.spec.modes import WIREGUARD
+from components.verify.expect.egress import firewall_pods
 from components.verify.expect.probes import Ping, pings
 from components.verify.model import Entry, NodeFacts, ObservedLab, Pod, Scope, Topic
 from components.verify.read import api, ec2, facts
@@ -141,6 +142,7 @@ async def read_node(
     """Add one node, over a connection to it. `wanted`: the pings that its pods send. Raises Unreachable."""
     variables = {
         "PROBES": "".join(f"{ping.interface} {ping.address}\n" for ping in wanted),
+        "FIREWALLS": " ".join(pod.interface for pod in firewall_pods(live.spec, reading.pods, name)),
         "BGP": "yes" if live.spec.calico.bgp == "Enabled" else "no",
         "WIREGUARD_DEVICE": WIREGUARD.device if live.spec.calico.wireguard else "",
     }

@@ -65,10 +65,11 @@ def points(walk: Walk, lab: ObservedLab) -> Iterator[Point]:
     """Where the packet can be seen on its way out, in the way's order."""
     inner = f"icmp and host {walk.address}"
     # What leaves by a bridge has another source address, and on the way out yet another.
-    if all(hop.kind not in ("bridge", "outside") for hop in walk.hops):
+    if all(hop.kind not in ("bridge", "firewall", "outside") for hop in walk.hops):
         inner += f" and host {walk.source.address}"
     out = [hop for hop in walk.hops if hop.direction == "out"]
     tunnel = next((tunnel_of(hop.device) for hop in out if hop.kind == "tunnel"), None)
+    inside_of = {pod.id: pod.interface for pod in lab.pods}
     listened: set[tuple[str, str, str]] = set()
     for hop in out:
         on_the_wire = tunnel is not None and hop.kind in ("underlay", "arrival")
@@ -80,7 +81,7 @@ def points(walk: Walk, lab: ObservedLab) -> Iterator[Point]:
         if hop.kind == "arrival" and wrapped is not None:
             yield Point(hop.node, "", lab.nics.get(hop.node, ""), wrapped)
             wrapped = None
-        inside = walk.source.interface if hop.where == walk.source.id else ""
+        inside = inside_of.get(hop.where, "")
         place = (hop.node, inside, hop.device)
         if hop.device and place not in listened:
             listened.add(place)

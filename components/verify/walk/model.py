@@ -12,6 +12,7 @@ Kind = Literal[
     "gateway arp",
     "host veth",
     "bridge",
+    "firewall",
     "host route",
     "tunnel",
     "plain",

@@ -10,13 +10,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from components.spec.gateways import Firewall
 from components.spec.modes import VXLAN, VXLAN_VNI, WIREGUARD, Tunnel, tunnel_of
 from components.verify.expect import by_entry, expectations
 from components.verify.expect import pod as expect_pod
 from components.verify.expect.datapath import any_route, underlay
+from components.verify.expect.egress import firewall_of
 from components.verify.expect.multus import gateway_bridge
 from components.verify.expect.node import interface_up
-from components.verify.expect.probes import answered
+from components.verify.expect.probes import Ping, answered
 from components.verify.model import (
     HOST_SIDE_MAC,
     EntryKey,
@@ -29,6 +31,7 @@ from components.verify.model import (
     addresses_of,
     tunnel_mac,
 )
+from components.verify.read.filters import FORWARDED
 from components.verify.read.reading import LiveLab, Reading, observed
 from components.verify.report import compare, judge
 from components.verify.routes import Route, best_route
@@ -45,7 +48,7 @@ def walk(live: LiveLab, reading: Reading, ends: Ends) -> Walk:
     source, target, address = ends
     hops = _Direction(lab, reading, known, "out", source, target, address).walk()
     # What left by a bridge has another source address, so its answer does not go to the pod's own.
-    if target is not None and all(hop.kind != "bridge" for hop in hops):
+    if target is not None and all(hop.kind not in ("bridge", "firewall") for hop in hops):
         hops += _Direction(lab, reading, known, "back", target, source, source.address).walk()
     [ping] = compare([answered(lab, source, target, address)], reading)
     if ping.status != "passed":
@@ -77,6 +80,9 @@ class _Direction:
         device, gateway = self._leave_pod()
         if device == "eth0":
             self._gateway(gateway)
+        elif (firewall := firewall_of(self.lab, source)) and gateway == str(firewall[0].address):
+            if not self._firewall(device, *firewall):
+                return self.hops
         elif not self._bridge(device, gateway):
             return self.hops
         self.ttl -= 1
@@ -170,6 +176,35 @@ class _Direction:
             self._compared(*self._expected(Topic.LINK, host, node)),
             **macs,
         )
+
+    def _firewall(self, device: str, firewall: Firewall, pod: Pod | None) -> bool:
+        """A pod on the same bridge is the gateway: it forwards the packet by its own eth0, with its own address.
+        Returns whether that pod runs and the packet goes on from its node."""
+        node, bridge, address = self.source.node, firewall.network.bridge, firewall.address
+        if pod is None:
+            ping = self._expected(Topic.PROBE, Ping(self.source.interface, str(address)).key, node)
+            sentence = f"{device} is on the bridge {bridge}, where no pod has {address}: the packet ends here"
+            self._add("firewall", node, bridge, sentence, self._compared(*ping))
+            return False
+        keys = [(Topic.LINK, firewall.interface), (Topic.IP_FORWARD, "all"), (Topic.FILTER, FORWARDED)]
+        entries = [EntryKey(topic, key, node, pod.interface) for topic, key in keys]
+        checks = [self.known[entry] for entry in entries if entry in self.known]
+        self.sender = pod.address
+        self._add(
+            "firewall",
+            node,
+            bridge,
+            f"{device} is on the bridge {bridge} beside {pod.id}, which has {address}: it forwards the packet by eth0 "
+            f"and translates the source to its own address {pod.address}",
+            self._compared(*checks),
+            destination_mac=self._mac(node, firewall.interface, pod.interface),
+        )
+        self.source, self.ttl = pod, self.ttl - 1
+        onward, gateway = self._leave_pod()
+        if onward != "eth0":
+            return self._bridge(onward, gateway)
+        self._gateway(gateway)
+        return True
 
     def _bridge(self, device: str, gateway: str) -> bool:
         """An attached network. Returns whether the node routes the packet further, because the network's bridge is the
