@@ -52,6 +52,21 @@ SANDBOX = typer.Option("--sandbox", help="use the stack's sandbox even if the la
 PASS_ON = {"allow_extra_args": True, "ignore_unknown_options": True}
 
 
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"cni-lab {project.version()}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="print the version")
+    ] = False,
+) -> None:
+    """Kubernetes networking labs: one stack file, one up, checked hop by hop."""
+
+
 @app.command()
 def plan(
     stack: Annotated[str | None, typer.Argument(help="a lab of stacks/Pulumi.<STACK>.yaml")] = None,

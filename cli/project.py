@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import os
+import subprocess
+import tomllib
 from pathlib import Path
 
 from cli.errors import USAGE, CommandError
@@ -17,6 +19,22 @@ PROGRAM = "__main__.py"
 
 HOME = ROOT / ".lab"
 """What `./lab` keeps (mode 0700, ignored by git): state, passphrase, logs, and a pulumi CLI that it installed."""
+
+
+def version() -> str:
+    """The release, and in a git checkout the commit: `0.1.0 (1a2b3c4)`, with `+` where files were changed."""
+    release = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]
+    try:
+        described = subprocess.run(
+            ["git", "describe", "--always", "--dirty=+", "--exclude=*"],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            timeout=10,
+        ).stdout.strip()
+    except (OSError, subprocess.TimeoutExpired):
+        described = ""
+    return f"{release} ({described})" if described else str(release)
 
 
 def give_to_sudo_user() -> None:

@@ -1,0 +1,39 @@
+"""The front door: its help, its version, and the folder it is called from."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from cli import main, project
+from tests.support.graphs import ROOT
+
+
+def test_version_names_the_release(monkeypatch: pytest.MonkeyPatch) -> None:
+    result = CliRunner().invoke(main.app, ["--version"])
+    assert result.exit_code == 0 and re.fullmatch(r"cni-lab \d+\.\d+\.\d+( \([0-9a-f]+\+?\))?\n", result.stdout)
+    monkeypatch.setenv("PATH", "/nowhere")
+    assert re.fullmatch(r"\d+\.\d+\.\d+", project.version()), "without git the release alone"
+
+
+@pytest.mark.parametrize("words", [["-h"], ["plan", "-h"], ["ssh", "--help"]], ids=" ".join)
+def test_both_options_show_help(words: list[str]) -> None:
+    result = CliRunner().invoke(main.app, words)
+    assert result.exit_code == 0 and result.stdout.startswith("Usage:")
+
+
+@pytest.mark.skipif(not (ROOT / ".venv/.installed-requirements").exists(), reason="./lab has made no .venv here yet")
+def test_lab_runs_from_any_folder_and_writes_into_the_callers(tmp_path: Path) -> None:
+    """Through a symlink, and beside folders that have the names of the project's packages."""
+    (tmp_path / "cli").mkdir()
+    (tmp_path / "cli/__init__.py").write_text("raise SystemExit('the wrong cli')\n")
+    (tmp_path / "lab").symlink_to(ROOT / "lab")
+    done = subprocess.run(
+        ["./lab", "plan", "local", "--out", "graph"], cwd=tmp_path, capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert (tmp_path / "graph/graph.svg").is_file()
