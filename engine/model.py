@@ -68,6 +68,7 @@ class Resource:
     ignore_changes: tuple[str, ...] = ()
     replace_on_changes: tuple[str, ...] = ()
     replace_with: tuple[str, ...] = ()
+    replacement_trigger: Any = None
     delete_before_replace: bool | None = None
     additional_secret_outputs: tuple[str, ...] = ()
     protect: bool = False
@@ -98,6 +99,7 @@ class Resource:
             "providers": dict(self.providers),
             "replaceOnChanges": list(self.replace_on_changes),
             "replaceWith": list(self.replace_with),
+            "replacementTrigger": self.replacement_trigger,
             "deleteBeforeReplace": self.delete_before_replace,
             "additionalSecretOutputs": list(self.additional_secret_outputs),
             "protect": self.protect or None,

@@ -104,6 +104,9 @@ class Monitor:
         provider = request.provider.rpartition("::")[0] if request.custom else ""
         timeouts = {entry.name: value for entry, value in request.customTimeouts.ListFields()}
         position = request.sourcePosition
+        trigger = struct_pb2.Struct()
+        if request.HasField("replacement_trigger"):
+            trigger.fields["value"].CopyFrom(request.replacement_trigger)
         resource = self._record(
             Resource(
                 urn=self._urn(request.parent, request.type, request.name),
@@ -124,6 +127,7 @@ class Monitor:
                 ignore_changes=tuple(request.ignoreChanges),
                 replace_on_changes=tuple(request.replaceOnChanges),
                 replace_with=tuple(request.replace_with),
+                replacement_trigger=masked(trigger).get("value"),
                 delete_before_replace=request.deleteBeforeReplace if request.deleteBeforeReplaceDefined else None,
                 additional_secret_outputs=tuple(request.additionalSecretOutputs),
                 protect=request.protect,

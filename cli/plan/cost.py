@@ -144,7 +144,9 @@ def count(resources: Sequence[Resource], prices: Prices) -> tuple[list[Item], li
     """
     machines: Counter[str] = Counter()
     disks: Counter[tuple[str, int]] = Counter()
-    own_addresses = fixed_addresses = balancers = gateways = 0
+    own_addresses: set[str] = set()
+    replaced_addresses: set[str] = set()
+    fixed_addresses = balancers = gateways = 0
     unknown: set[str] = set()
     for resource in resources:
         match resource.type:
@@ -152,7 +154,11 @@ def count(resources: Sequence[Resource], prices: Prices) -> tuple[list[Item], li
                 machines[resource.inputs["instanceType"]] += 1
                 disk = resource.inputs["rootBlockDevice"]
                 disks[disk["volumeType"], int(disk["volumeSize"])] += 1
-                own_addresses += bool(resource.inputs.get("associatePublicIpAddress"))
+                if resource.inputs.get("associatePublicIpAddress"):
+                    own_addresses.add(resource.urn)
+            case "aws:ec2/eipAssociation:EipAssociation":
+                # A fixed address takes the place of the machine's own, which is given back.
+                replaced_addresses.update(resource.property_dependencies.get("instanceId", ()))
             case "aws:ec2/eip:Eip":
                 fixed_addresses += 1
             case "aws:lb/loadBalancer:LoadBalancer" if resource.inputs.get("loadBalancerType") == "network":
@@ -169,7 +175,9 @@ def count(resources: Sequence[Resource], prices: Prices) -> tuple[list[Item], li
         hour = prices.look_up(prices.disk_gib_month, "disk", kind, "diskGibMonth") * size / MONTH_HOURS
         items.append(Item("disk", f"disk {kind}, {size} GiB", number, hour, hour))
     # A stopped machine gives its own address back. A fixed address stays, and is charged.
-    items.append(Item("address", "public address of a machine", own_addresses, prices.address_hour, 0))
+    items.append(
+        Item("address", "public address of a machine", len(own_addresses - replaced_addresses), prices.address_hour, 0)
+    )
     items.append(Item("address", "fixed public address", fixed_addresses, prices.address_hour, prices.address_hour))
     items.append(Item("balancer", "network load balancer", balancers, prices.balancer_hour, prices.balancer_hour))
     items.append(Item("gateway", "NAT gateway", gateways, prices.nat_hour, prices.nat_hour))

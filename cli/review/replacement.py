@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -38,6 +39,11 @@ def replacements(old: Planned, new: Planned) -> dict[str, list[Reason]]:
         changed = _changed_paths(before, resource)
         rules = replacing(resource)
         reasons = [Reason(f"change of {path}", follows=False) for path in top_level(matching(changed, rules))]
+        triggers = [side.get("replacementTrigger") for side in (before, resource)]
+        # As in the engine, a trigger that is added or removed replaces nothing.
+        if None not in triggers and triggers[0] != triggers[1]:
+            words = [json.dumps(trigger) for trigger in triggers]
+            reasons.append(Reason(f"its replacement trigger changes from {words[0]} to {words[1]}", follows=False))
         if (owner := resource.get("deletedWith")) in replaced:
             reasons.append(Reason(f"{named(owner)} is replaced, which deletes this too"))
         reasons += [

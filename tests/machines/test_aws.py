@@ -13,9 +13,9 @@ import yaml
 
 from components.machines.aws import instances as instances_module
 from components.machines.aws.instances import FIRST_BOOT, user_data
-from engine.model import Deployment
+from engine.model import Deployment, ProgramError, Registration
 from tests.support.aws_labs import INSTANCE, TAGS, aws_lab, deploy, of_type
-from tests.support.moto_ec2 import Cloud, cloud
+from tests.support.moto_ec2 import Cloud, Made, cloud
 
 NAMES = {"10.0.1.100": "ip1001100", "10.0.2.200": "ip-10-0-2-200", "10.0.2.201": "ip-10-0-2-201"}
 
@@ -96,7 +96,7 @@ def test_every_connection_pins_a_host_key_and_waits_for_the_boot(standing: tuple
         stored = aws.made[next(urn for urn in aws.made if urn.endswith(f"::machines-{name}-host"))][1]
         assert connection["host_key"] == stored["publicKeyOpenssh"].strip()
         assert connection["private_key"] == "<secret>"
-        assert (connection["dial_error_limit"], connection["per_dial_timeout"]) == (60, 15)
+        assert (connection["dial_error_limit"], connection["per_dial_timeout"]) == (90, 15)
         keys.add(connection["host_key"])
     assert len(keys) == 3
 
@@ -233,9 +233,35 @@ def test_spot_is_an_option() -> None:
             assert (options or {}).get("marketType") == ("spot" if spot else None)
 
 
-def test_only_the_first_control_plane_gets_no_automatic_public_address() -> None:
-    found = {i.name: i.inputs.get("associatePublicIpAddress") for i in of_type(deploy(aws_lab())[0], INSTANCE)}
-    assert found == {"machines-ip1001100": None, "machines-ip-10-0-2-200": True, "machines-ip-10-0-2-201": True}
+def test_a_change_of_spot_replaces_every_machine_of_a_lab() -> None:
+    """The provider takes an absent `instanceMarketOptions` for no change, so the host keys carry the trigger."""
+    for spot in (True, False):
+        made, _ = deploy(aws_lab({"spot": spot}))
+        by_urn = {r.urn: r for r in made.resources}
+        machines = of_type(made, INSTANCE)
+        assert len(machines) == 3
+        for machine in machines:
+            assert [by_urn[urn].replacement_trigger for urn in machine.replace_with] == [spot]
+            # In the state of labs made earlier: with another value an update would replace live workers.
+            assert machine.replacement_trigger == (None if machine.name == "machines-ip1001100" else "Public")
+
+
+def test_every_machine_has_a_public_address_from_its_launch() -> None:
+    """If `up` fails before the fixed address is associated, the first control plane still reaches Parameter Store."""
+    with cloud() as aws:
+        create = aws.create
+
+        def until_the_fixed_address(resource: Registration) -> Made:
+            if resource.type == "aws:ec2/eipAssociation:EipAssociation":
+                raise RuntimeError("AddressLimitExceeded")
+            return create(resource)
+
+        aws.create = until_the_fixed_address  # type: ignore[method-assign]
+        with pytest.raises(ProgramError, match="AddressLimitExceeded"):
+            deploy(aws_lab(), aws)
+        found = instances(aws)
+        assert "10.0.1.100" in found
+        assert all("PublicIpAddress" in instance for instance in found.values())
 
 
 def test_private_workers_have_no_public_address_and_the_same_jump_host() -> None:

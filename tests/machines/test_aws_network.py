@@ -62,6 +62,25 @@ def test_vpc_subnets_and_routes(standing: tuple[Cloud, Deployment]) -> None:
     assert out["GatewayId"] == gateway["InternetGatewayId"]
 
 
+def test_a_replaced_network_is_deleted_before_the_new_one_is_made() -> None:
+    """EC2 takes no subnet that overlaps another (InvalidSubnet.Conflict). It detaches no gateway while public addresses
+    are in use, so the gateway is replaced in its turn: the engine deletes its dependents, the machines, before it."""
+    made, _ = deploy(aws_lab())
+    by_urn = {r.urn: r for r in made.resources}
+    vpc = only(of_type(made, "aws:ec2/vpc:Vpc"))
+    gateway = only(of_type(made, "aws:ec2/internetGateway:InternetGateway"))
+    replaced = [vpc, gateway, *of_type(made, "aws:ec2/subnet:Subnet")]
+    assert all(r.delete_before_replace for r in replaced) and len(replaced) == 4
+    assert gateway.replace_on_changes == ("vpcId",) and gateway.property_dependencies["vpcId"] == (vpc.urn,)
+    for instance in of_type(made, "aws:ec2/instance:Instance"):
+        behind, stack = set(), [instance.urn]
+        while stack:
+            for urn in set(by_urn[stack.pop()].dependencies) - behind:
+                behind.add(urn)
+                stack.append(urn)
+        assert gateway.urn in behind
+
+
 def security_group_rules(aws: Cloud) -> list[dict[str, Any]]:
     """Every rule of the lab's VPC, whatever group it is in."""
     mine = [{"Name": "tag:cni-lab:stack", "Values": ["test"]}]

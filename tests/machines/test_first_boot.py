@@ -22,7 +22,7 @@ from botocore.auth import SigV4Auth
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
 
-from components.machines.aws.instances import user_data
+from components.machines.aws.instances import DIAL_ATTEMPTS, DIAL_TIMEOUT_SECONDS, user_data
 
 PARAMETER = "/cni-lab/test/node1/ssh-host-key"
 ACCESS = {"AccessKeyId": "ASIAEXAMPLE", "SecretAccessKey": "s3cr3t+access/key", "Token": "s3ssion==token"}
@@ -109,6 +109,8 @@ class Host:
 
     def __init__(self, path: Path, surroundings: Surroundings) -> None:
         self.ssh, self.instance, self.tools = path / "ssh", path / "instance", path / "bin"
+        self.nologin = path / "nologin"
+        self.nologin.write_text("System is booting up.")
         for folder in (self.ssh, self.instance, self.tools):
             folder.mkdir()
         for kind in ("rsa", "ed25519"):
@@ -128,6 +130,7 @@ class Host:
             "CNI_LAB_SSH": str(self.ssh),
             "CNI_LAB_INSTANCE": str(self.instance),
             "CNI_LAB_TIMEOUT_SECONDS": "2",
+            "CNI_LAB_NOLOGIN": str(self.nologin),
             "http_proxy": "http://127.0.0.1:9",
         }
 
@@ -177,6 +180,23 @@ def test_the_key_becomes_the_only_host_key(host: Host, surroundings: Surrounding
     assert (host.ssh / "ssh_host_ed25519_key.pub").read_text().split()[:2] == public
     assert PARAMETER in done.stdout
     assert_secrets_kept(host, done, surroundings)
+
+
+def test_logins_are_allowed_before_sshd_listens(host: Host) -> None:
+    for boot in ("first", "second"):
+        host.nologin.write_text("System is booting up.")
+        assert host.boot().returncode == 0
+        assert not host.nologin.exists(), f"{boot} boot"
+
+
+def test_first_boot_tries_far_longer_than_anybody_dials(host: Host) -> None:
+    """The next `up` after one that failed must find sshd running, also on the next day."""
+    ((_, _, program, _),) = yaml.safe_load(user_data("node1", PARAMETER))["bootcmd"]
+    names: dict[str, float] = {}
+    exec(compile(program, "first_boot", "exec"), names)
+    dialled = DIAL_ATTEMPTS * (5 + DIAL_TIMEOUT_SECONDS)
+    assert names["TIMEOUT_SECONDS"] > 24 * dialled
+    assert names["LONGEST_PAUSE_SECONDS"] < DIAL_ATTEMPTS * 4 / 2, "it tries while somebody dials"
 
 
 def test_a_second_boot_sends_no_request(host: Host, surroundings: Surroundings) -> None:

@@ -20,11 +20,14 @@ from pathlib import Path
 IMDS = os.environ.get("CNI_LAB_IMDS", "http://169.254.169.254")
 SSM = os.environ.get("CNI_LAB_SSM", "")  # empty: the endpoint of the machine's region
 SSH = Path(os.environ.get("CNI_LAB_SSH", "/etc/ssh"))
+NOLOGIN = Path(os.environ.get("CNI_LAB_NOLOGIN", "/run/nologin"))
 # In cloud-init's folder for this instance: a machine made from an image of this one has another folder.
 DONE = Path(os.environ.get("CNI_LAB_INSTANCE", "/var/lib/cloud/instance")) / "cni-lab-host-key"
-# IAM needs a while until a new role is known everywhere.
-TIMEOUT_SECONDS = float(os.environ.get("CNI_LAB_TIMEOUT_SECONDS", "300"))
+# IAM needs a while until a new role is known everywhere. An `up` that fails may leave a machine that cannot reach
+# Parameter Store; the next `up`, also on the next day, must find sshd running.
+TIMEOUT_SECONDS = float(os.environ.get("CNI_LAB_TIMEOUT_SECONDS", "86400"))
 PAUSE_SECONDS = min(5.0, TIMEOUT_SECONDS / 10)
+LONGEST_PAUSE_SECONDS = 30.0  # the client dials for several minutes
 
 # The environment's proxies are not meant for these link-local and regional addresses.
 HTTP = urllib.request.build_opener(urllib.request.ProxyHandler({}))
@@ -96,12 +99,13 @@ def install(key: str) -> None:
     DONE.touch()
 
 
-def main(parameter: str) -> None:
+def get_host_key(parameter: str) -> None:
+    """Install the machine's host key, unless an earlier boot has done it. Ends the program where it cannot."""
     if DONE.exists():
         return
     for stale in SSH.glob("ssh_host_*"):  # made for the image
         stale.unlink()
-    deadline = time.monotonic() + TIMEOUT_SECONDS
+    start = time.monotonic()
     while True:
         try:
             install(fetch(parameter))
@@ -109,13 +113,21 @@ def main(parameter: str) -> None:
             # The text of any other error may quote the key or the credentials.
             reason = error if isinstance(error, OSError) else type(error).__name__
             print(f"cni-lab: SSH host key {parameter}: {reason}", file=sys.stderr, flush=True)
-            if time.monotonic() > deadline:
-                waited = f"{TIMEOUT_SECONDS:.0f} s"
-                sys.exit(f"cni-lab: no SSH host key after {waited}; sshd stays off. Fix: replace the machine")
-            time.sleep(PAUSE_SECONDS)
+            waited = time.monotonic() - start
+            if waited > TIMEOUT_SECONDS:
+                fix = "reboot the machine, which then tries again, or replace it"
+                sys.exit(f"cni-lab: no SSH host key after {waited:.0f} s; sshd stays off. Fix: {fix}")
+            time.sleep(min(max(PAUSE_SECONDS, waited / 20), LONGEST_PAUSE_SECONDS))
         else:
             print(f"cni-lab: SSH host key {parameter} installed", flush=True)
             return
+
+
+def main(parameter: str) -> None:
+    get_host_key(parameter)
+    # systemd forbids logins until systemd-user-sessions, which runs after this and beside sshd. A login refused then
+    # would close the one channel that the client has through the jump host.
+    NOLOGIN.unlink(missing_ok=True)
 
 
 if __name__ == "__main__":

@@ -21,9 +21,9 @@ from components.spec.models import AwsMachines, Lab, Node
 FIRST_BOOT = Path(__file__).parent / "first_boot.py"
 # Canonical, "Find Ubuntu images on AWS", section "SSM". `release`: such as 24.04. `volume`: gp2 up to 23.04, then gp3.
 UBUNTU_PARAMETER = "/aws/service/canonical/ubuntu/server/{release}/stable/current/amd64/hvm/ebs-{volume}/ami-id"
-# From its launch an instance needs a minute or two until sshd runs with our host key. The client pauses up to 5 s
-# between attempts.
-DIAL_ATTEMPTS = 60
+# From its launch an instance needs a minute or two until sshd runs with our host key, and more where IAM is slow to
+# make the new role known. The client pauses up to 5 s between attempts: in all, over six minutes.
+DIAL_ATTEMPTS = 90
 DIAL_TIMEOUT_SECONDS = 15
 
 
@@ -66,7 +66,10 @@ class Instances(pulumi.ComponentResource):
         machines: dict[str, Machine] = {}
         # The jump host comes first: the others' connections name it.
         for node in sorted(args.lab.nodes, key=lambda n: n is not entrance):
-            host_key = ssh_key(f"{name}-{node.name}-host", child)
+            # The provider sees no difference where the file no longer asks for spot. The machine is replaced with its
+            # host key, and not by a trigger of its own: that has another value in the state of labs made earlier.
+            key_options = pulumi.ResourceOptions(parent=self, replacement_trigger=spec.spot)
+            host_key = ssh_key(f"{name}-{node.name}-host", key_options)
             instance = self._instance(f"{name}-{node.name}", args, spec, node, host_key, key_pair, image)
             is_entrance = node is entrance
             if is_entrance:
@@ -143,7 +146,6 @@ class Instances(pulumi.ComponentResource):
         )
         profile = aws.iam.InstanceProfile(name, name_prefix=_iam_prefix(node), role=role.name, tags=tags, opts=child)
         groups = ["nodes", "control-plane"] if node.role == "control-plane" else ["nodes"]
-        first = node is args.lab.control_planes[0]
         private = args.lab.private_workers and node.role == "worker"
         return aws.ec2.Instance(
             name,
@@ -151,9 +153,10 @@ class Instances(pulumi.ComponentResource):
             instance_type=spec.instance_type,
             subnet_id=args.network.subnet_ids[node.subnet],
             private_ip=str(node.address),
-            # A machine reaches the package mirrors by its own public address, or through NAT. The first control plane
-            # gets its fixed address instead.
-            associate_public_ip_address=None if first else not private,
+            # A machine reaches Parameter Store at first boot, and the package mirrors later, by its own public address
+            # or through NAT. The fixed address takes the place of the first control plane's own; an `up` that fails
+            # before that leaves a machine whose first boot can still finish.
+            associate_public_ip_address=not private,
             # Packets carry pods' addresses, which are not the instance's own.
             source_dest_check=False,
             vpc_security_group_ids=[args.network.security_group_ids[group] for group in groups],

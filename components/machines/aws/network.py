@@ -39,6 +39,9 @@ class Network(pulumi.ComponentResource):
         subnets = {subnet: str(cidr) for subnet, cidr in network.subnets.items()}
         super().__init__(names.NETWORK, name, {"vpcCidr": str(network.vpc_cidr), "subnets": subnets}, opts)
         child = pulumi.ResourceOptions(parent=self)
+        # Everything in the old network is deleted first, in its order: the machines, which have public addresses,
+        # before the gateway, and the old subnet before one whose range overlaps it.
+        replaced = pulumi.ResourceOptions(parent=self, delete_before_replace=True)
 
         def tags(resource: str) -> dict[str, str]:
             return {**args.tags, "Name": resource}
@@ -49,9 +52,15 @@ class Network(pulumi.ComponentResource):
             enable_dns_hostnames=True,
             enable_dns_support=True,
             tags=tags(f"{name}-vpc"),
-            opts=child,
+            opts=replaced,
         )
-        gateway = aws.ec2.InternetGateway(f"{name}-gateway", vpc_id=vpc.id, tags=tags(f"{name}-gateway"), opts=child)
+        gateway = aws.ec2.InternetGateway(
+            f"{name}-gateway",
+            vpc_id=vpc.id,
+            tags=tags(f"{name}-gateway"),
+            # The provider would move it to the new VPC. EC2 does not detach it while the old one has public addresses.
+            opts=pulumi.ResourceOptions.merge(replaced, pulumi.ResourceOptions(replace_on_changes=["vpcId"])),
+        )
         routes = aws.ec2.RouteTable(
             f"{name}-routes",
             vpc_id=vpc.id,
@@ -72,7 +81,9 @@ class Network(pulumi.ComponentResource):
                 map_public_ip_on_launch=False,
                 tags=tags(f"{name}-{subnet_name}"),
                 # The answer may differ tomorrow, and another zone is no reason to replace a lab.
-                opts=pulumi.ResourceOptions(parent=self, ignore_changes=["availability_zone"]),
+                opts=pulumi.ResourceOptions.merge(
+                    replaced, pulumi.ResourceOptions(ignore_changes=["availability_zone"])
+                ),
             )
             self.subnet_ids[subnet_name] = subnet.id
 

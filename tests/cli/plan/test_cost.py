@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,22 @@ def test_three_machines_by_hand() -> None:
     assert items["machine t3.large"].number == 3
     assert items["public address of a machine"].number == 2 and items["fixed public address"].number == 1
     assert sum(i.number * i.stopped for i in items.values()) * MONTH_HOURS == pytest.approx(3 * 30 * 0.08 + 0.005 * 730)
+
+
+def test_an_address_that_a_fixed_one_replaces_is_not_charged_twice() -> None:
+    machine = resource(
+        "aws:ec2/instance:Instance",
+        instanceType="t3.large",
+        rootBlockDevice={"volumeType": "gp3", "volumeSize": 8},
+        associatePublicIpAddress=True,
+    )
+    fixed = resource("aws:ec2/eip:Eip")
+    association = replace(
+        resource("aws:ec2/eipAssociation:EipAssociation"), property_dependencies={"instanceId": (machine.urn,)}
+    )
+    for made, number in ([machine, fixed], 2), ([machine, fixed, association], 1), ([association, fixed, machine], 1):
+        items, _ = count(made, Prices.of(TABLE, "us-east-1"))
+        assert sum(item.number for item in items if item.source == "address") == number
 
 
 def test_what_the_file_asks_for_is_what_is_counted() -> None:

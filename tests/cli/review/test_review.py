@@ -230,6 +230,20 @@ def test_what_replaces(kind: str, old: Any, new: Any, more: Any, reasons: tuple[
     assert [(c.action, c.reasons) for c in found.changes] == [("replaced" if reasons else "changed", reasons)]
 
 
+@pytest.mark.parametrize(
+    ("old", "new", "action"), [(False, True, "replaced"), (None, True, None), (False, None, None), (True, True, None)]
+)
+def test_a_changed_replacement_trigger_replaces(old: Any, new: Any, action: str | None) -> None:
+    """One that is added or removed does not: the engine has nothing to compare it with."""
+    sides = [plan(resource(INSTANCE, "x", inputs={"ami": "a"}, replacementTrigger=trigger)) for trigger in (old, new)]
+    found = [(c.action, c.reasons) for c in compare("s", *sides).changes]
+    assert (
+        not any(kind == "replaced" for kind, _ in found)
+        if action is None
+        else found == [(action, ("its replacement trigger changes from false to true",))]
+    )
+
+
 def test_what_is_ignored_is_no_change() -> None:
     sides = [plan(resource(INSTANCE, "x", inputs={"ami": ami}, ignoreChanges=["ami"])) for ami in ("a", "b")]
     assert compare("s", *sides).changes == () and compare("s", *sides).same == 1
