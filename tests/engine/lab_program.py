@@ -1,4 +1,4 @@
-"""A little lab as a Pulumi program: components, steps, secrets, unknowns, Kubernetes objects, options."""
+"""A small lab as a Pulumi program: components, steps, secrets, unknowns, Kubernetes objects, options."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Room(pulumi.ComponentResource):
 
 
 class Step(pulumi.ComponentResource):
-    """The shape of the real one: reviewable inputs, and one command of the same name."""
+    """Like the real Step: inputs that can be reviewed, and one command of the same name."""
 
     def __init__(
         self,
@@ -54,7 +54,7 @@ class Step(pulumi.ComponentResource):
 
 
 def program() -> None:
-    """Two nodes, a provider, three objects."""
+    """A lab of two nodes, with a provider and three objects."""
     network = Room("cnilab:network:Network", "net", cidr="10.0.0.0/16", size=24, ratio=0.5)
     key = tls.PrivateKey("key", algorithm="ED25519", opts=pulumi.ResourceOptions(parent=network))
     token = random.RandomPassword("token", length=6, opts=pulumi.ResourceOptions(parent=network))

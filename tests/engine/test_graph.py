@@ -62,12 +62,12 @@ def test_waves_and_the_longest_chain() -> None:
     assert graph.wave_count == 4
 
 
-def test_of_chains_of_one_length_the_one_made_first_is_shown() -> None:
+def test_of_equally_long_chains_the_one_made_first_is_shown() -> None:
     graph = Graph.of([resource("z"), resource("a"), resource("y", "a", "z"), resource("x", "z")])
     assert names(graph.longest_chain())[-1] == "y"
 
 
-def test_a_component_stands_for_what_is_below_it() -> None:
+def test_a_dependency_on_a_component_is_one_on_its_resources() -> None:
     graph = Graph.of(
         [
             component("room"),
@@ -85,7 +85,7 @@ def test_a_component_stands_for_what_is_below_it() -> None:
     assert graph.nodes["after"].wave == 4
 
 
-def test_what_a_component_waits_for_delays_what_is_below_it_and_so_does_the_provider() -> None:
+def test_resources_wait_for_the_inputs_of_their_component_and_for_their_provider() -> None:
     graph = Graph.of(
         [
             resource("value"),
@@ -111,7 +111,7 @@ def test_a_cycle_is_named() -> None:
         Graph.of([resource("start"), resource("a", "c", "start"), resource("b", "a"), resource("c", "b")])
 
 
-def test_a_dependency_that_is_not_there_is_named() -> None:
+def test_an_unknown_dependency_is_named() -> None:
     with pytest.raises(GraphError, match="a depends on b, which is not in the graph"):
         Graph.of([resource("a", "b")])
 
@@ -140,7 +140,7 @@ def test_drawn_edges_are_the_transitive_reduction(waits: list[list[int]]) -> Non
 # --- the tree
 
 
-def test_the_tree_shows_steps_on_one_line_and_work_in_its_order(lab: Graph) -> None:
+def test_the_tree_shows_a_step_on_one_line_and_the_work_in_order(lab: Graph) -> None:
     assert [(row.waves, row.label, row.kind) for row in lab.tree()] == [
         ("1-4", "├─ net", "cnilab:network:Network"),
         ("1", "│  ├─ key", "tls:PrivateKey"),
@@ -173,7 +173,7 @@ def test_the_longest_chain_of_the_lab(lab: Graph) -> None:
     assert chain == ["PrivateKey key", "prepare on one", "init on one", "ConfigMap lab", "Installation default"]
 
 
-def test_counts_come_most_first(lab: Graph) -> None:
+def test_counts_are_sorted(lab: Graph) -> None:
     assert lab.counts()[:3] == [("cnilab:node:Step", 4), ("command:remote:Command", 4), ("ConfigMap v1", 1)]
 
 
@@ -222,7 +222,7 @@ def test_two_objects_keep_their_own_boxes() -> None:
     assert [box.title for box in boxes_of(Graph.of(objects(2)))] == ["o0", "o1"]
 
 
-def test_a_large_graph_joins_what_is_alike() -> None:
+def test_in_a_large_graph_similar_resources_share_a_box() -> None:
     def step(i: int) -> list[dict[str, Any]]:
         face = {"node": f"n{i}", "phase": "join"}
         return [
@@ -256,7 +256,7 @@ def test_svg_is_well_formed_and_boxes_do_not_overlap(lab: Graph) -> None:
     assert sum(edge.attrib["stroke-width"] == "1.8" for edge in edges) == lab.wave_count - 1
 
 
-def test_drawings_are_the_same_each_time(lab: Graph) -> None:
+def test_drawings_are_reproducible(lab: Graph) -> None:
     again = Graph.of(run_program(program).to_json()["resources"])
     assert svg(lab, "t") == svg(again, "t") and mermaid(lab) == mermaid(again)
 

@@ -1,4 +1,4 @@
-"""The engine that plan runs programs on: what it records, what it refuses, how a hanging program ends."""
+"""The in-process engine: what it records, what it refuses, and how a program that hangs ends."""
 
 from __future__ import annotations
 
@@ -41,14 +41,14 @@ def by_name(deployment: Deployment, name: str, kind: str = "") -> Resource:
 
 
 def text(name: str, opts: Options | None = None, **inputs: Any) -> random.RandomString:
-    """A custom resource with one input and, once made, one output (`result`)."""
+    """A custom resource with one input and, once created, one output (`result`)."""
     return random.RandomString(name, length=8, keepers=inputs, opts=opts)
 
 
 # --- what is recorded
 
 
-def test_a_resource_is_recorded_as_the_engine_would_get_it() -> None:
+def test_a_resource_is_recorded_as_pulumi_would_receive_it() -> None:
     def one() -> None:
         first = text("first")
         room = Room("cnilab:a:Room", "room")
@@ -121,7 +121,7 @@ def test_unknown_and_secret_leaves_are_marked_one_by_one() -> None:
     assert made.outputs == {"leaves": {"unknown": UNKNOWN, "secret": SECRET, "both": SECRET, "plain": [1, "a"]}}
 
 
-def test_what_a_provider_keeps_secret_is_secret_before_it_is_known() -> None:
+def test_a_secret_output_is_secret_before_it_is_known() -> None:
     def one() -> None:
         password = random.RandomPassword("password", length=8)
         command = remote.Command(
@@ -159,7 +159,7 @@ def test_a_component_in_depends_on_stands_for_its_resources() -> None:
     assert set(by_name(made, "after").dependencies) == {by_name(made, "in").urn, by_name(made, "deeper").urn}
 
 
-def test_children_inherit_what_the_engine_hands_down() -> None:
+def test_children_inherit_options_of_their_parent() -> None:
     def one() -> None:
         machine = text("machine")
         west = aws.Provider("west", region="us-west-2")
@@ -180,7 +180,7 @@ def test_children_inherit_what_the_engine_hands_down() -> None:
     assert by_name(made, "inner").providers == {"aws": west}
 
 
-def test_a_data_source_is_unknown_in_a_preview_and_asked_in_an_up() -> None:
+def test_a_data_source_is_unknown_in_a_preview_and_invoked_in_an_up() -> None:
     asked: list[tuple[str, dict[str, Any]]] = []
 
     def invoke(token: str, args: dict[str, Any]) -> dict[str, Any]:
@@ -193,7 +193,7 @@ def test_a_data_source_is_unknown_in_a_preview_and_asked_in_an_up() -> None:
     assert by_name(run_program(one, invoke=invoke), "room").inputs == {"ami": UNKNOWN}
     assert asked == []
     made = run_program(one, dry_run=False, invoke=invoke)
-    # The SDK marks the value of a parameter as secret where the answer says so; this one does not.
+    # The SDK marks the value of a parameter as secret if the answer says so, which this one does not.
     assert by_name(made, "room").inputs == {"ami": "ami-1"}
     assert asked == [("aws:ssm/getParameter:getParameter", {"name": "/an/ami"})]
 
@@ -210,7 +210,7 @@ def test_the_log_is_kept_without_its_debug_lines() -> None:
     assert next(m.urn for m in made.messages if m.text == "w") == by_name(made, "about").urn
 
 
-def test_config_reaches_the_program_and_stays_in_its_run() -> None:
+def test_config_reaches_the_program_and_no_later_run() -> None:
     seen: list[str | None] = []
 
     def one() -> None:
@@ -250,7 +250,7 @@ def test_an_async_program() -> None:
 # --- preview and up
 
 
-def test_the_graph_of_a_preview_is_that_of_the_up() -> None:
+def test_preview_and_up_have_the_same_graph() -> None:
     def shape(deployment: Deployment) -> list[dict[str, Any]]:
         return [r.to_json() | {"inputs": sorted(r.inputs)} for r in deployment.resources]
 
@@ -260,12 +260,12 @@ def test_the_graph_of_a_preview_is_that_of_the_up() -> None:
     assert "s3cret" not in json.dumps(preview.to_json()) + json.dumps(up.to_json())
 
 
-def test_each_run_gives_the_same() -> None:
+def test_runs_are_reproducible() -> None:
     assert run_program(program) == run_program(program)
     assert run_program(program, dry_run=False) == run_program(program, dry_run=False)
 
 
-def test_create_gets_plain_inputs_and_gives_id_and_outputs() -> None:
+def test_create_gets_inputs_in_clear_and_returns_id_and_outputs() -> None:
     told: list[Registration] = []
 
     def create(registration: Registration) -> tuple[str, dict[str, Any]]:
@@ -294,7 +294,7 @@ def test_a_failing_create_is_the_programs_failure() -> None:
 # --- what is refused
 
 
-def test_two_resources_of_one_urn_are_refused_with_both_places() -> None:
+def test_two_resources_with_one_urn_are_refused_with_both_places() -> None:
     def one() -> None:
         text("twin")
         text("twin")
@@ -306,7 +306,7 @@ def test_two_resources_of_one_urn_are_refused_with_both_places() -> None:
     assert message.count(f"{__file__}:") == 2
 
 
-def test_a_run_error_is_its_message_and_nothing_else() -> None:
+def test_a_run_error_shows_only_its_message() -> None:
     def one() -> None:
         raise pulumi.RunError("the pool is too small:\n  make it larger")
 
@@ -317,7 +317,7 @@ def test_a_run_error_is_its_message_and_nothing_else() -> None:
 
 
 @pytest.mark.parametrize("where", ["at once", "in an apply"])
-def test_any_other_error_says_where_in_the_program(where: str) -> None:
+def test_any_other_error_shows_its_place_in_the_program(where: str) -> None:
     def one() -> None:
         if where == "at once":
             raise KeyError("spec")
@@ -417,14 +417,14 @@ def test_a_component_that_waits_for_its_own_late_child_is_named() -> None:
     start = time.monotonic()
     with pytest.raises(HangError) as caught:
         run_program(one, timeout_seconds=60)
-    assert time.monotonic() - start < 10, "no need to wait for the timeout"
+    assert time.monotonic() - start < 10, "it must not wait for the timeout"
     message = str(caught.value)
     assert "after (random:index/randomString:RandomString) waits for late.urn" in message
     assert "late (random:index/randomString:RandomString) waits for after.result" in message
     assert "1 resources were registered, the last of them room (cnilab:a:Room)" in message
 
 
-def test_a_future_that_nobody_resolves_is_named() -> None:
+def test_a_future_that_is_never_resolved_is_reported() -> None:
     async def never() -> str:
         return str(await asyncio.get_running_loop().create_future())
 
@@ -432,7 +432,7 @@ def test_a_future_that_nobody_resolves_is_named() -> None:
         run_program(lambda: void(text("stuck", word=pulumi.Output.from_input(never()))), timeout_seconds=60)
 
 
-def test_a_failure_is_told_before_the_hang_it_causes() -> None:
+def test_a_failure_takes_precedence_over_the_hang_that_it_causes() -> None:
     def one() -> None:
         text("twin")
         text("twin")
@@ -446,7 +446,7 @@ def test_a_failure_is_told_before_the_hang_it_causes() -> None:
         run_program(one, timeout_seconds=60)
 
 
-def test_a_program_that_sleeps_is_cut() -> None:
+def test_a_program_that_sleeps_is_stopped() -> None:
     async def one() -> None:
         text("made")
         await asyncio.sleep(600)
@@ -455,7 +455,7 @@ def test_a_program_that_sleeps_is_cut() -> None:
         run_program(one, timeout_seconds=0.5)
 
 
-def test_a_program_that_computes_forever_is_cut_and_its_line_named() -> None:
+def test_a_program_that_computes_forever_is_stopped_and_its_line_named() -> None:
     def one() -> None:
         while True:
             pass
@@ -501,7 +501,7 @@ local.Command("below", create="echo 3", opts=O(depends_on=[room], parent=child))
     not (shutil.which("pulumi") and shutil.which("pulumi-resource-command")),
     reason="the pulumi CLI and its command plugin are not on PATH",
 )
-def test_the_real_engine_records_the_same(tmp_path: Path) -> None:
+def test_pulumi_itself_records_the_same(tmp_path: Path) -> None:
     (tmp_path / "Pulumi.yaml").write_text("name: oracle\nruntime: python\n")
     (tmp_path / "__main__.py").write_text(ORACLE)
     (tmp_path / "state").mkdir()

@@ -1,4 +1,4 @@
-"""The network and the machines of an aws lab alone, as a program."""
+"""Only the network and the machines of an aws lab, as a program."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ INSTANCE = "aws:ec2/instance:Instance"
 
 
 def aws_lab(machines: dict[str, Any] | None = None, **keys: Any) -> Lab:
-    """A valid lab on EC2: the default nodes, and the keys given."""
+    """A valid lab on EC2 with the default nodes and the given keys."""
     own = {"provider": "aws", "operatorCidrs": ["203.0.113.7/32"], **(machines or {})}
     return Lab.model_validate({"machines": own, **keys})
 
 
 def deploy(lab: Lab, cloud: Cloud | None = None, *, balancer: bool = False) -> tuple[Deployment, dict[str, Machine]]:
-    """The graph of the lab: a preview without a cloud, an up with one."""
+    """The graph of the lab: a preview without a cloud, an `up` with one."""
     machines: dict[str, Machine] = {}
 
     def program() -> None:
@@ -45,7 +45,7 @@ def deploy(lab: Lab, cloud: Cloud | None = None, *, balancer: bool = False) -> t
             pulumi.export("host", Balancer("api", BalancerArgs(network, behind, TAGS)).host)
         if lab.private_workers:
             Endpoint("endpoint", EndpointArgs(network, [machines[node.name] for node in lab.workers], TAGS))
-        # Connections are no resources of their own: exported, they can be looked at.
+        # Connections are no resources, so they are exported for the tests.
         pulumi.export("connections", {name: machine.connection for name, machine in machines.items()})
         pulumi.export("apiHosts", {name: machine.api_host for name, machine in machines.items()})
 

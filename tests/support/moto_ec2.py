@@ -1,4 +1,4 @@
-"""An AWS that answers: each resource of the graph made by the calls its provider makes, against moto.
+"""AWS by moto: creates each resource of a graph with the calls that its provider makes.
 
 A resource's inputs are taken one by one, and one that no call takes is an error: what the program asks for is what
 the cloud is told. What moto cannot hold (spot, balancers' attributes) is taken and said so where it is.
@@ -29,15 +29,15 @@ Made = tuple[str, Json]
 
 @contextmanager
 def cloud() -> Iterator[Cloud]:
-    """A cloud that is empty at first and gone afterwards."""
+    """A cloud that is empty at first and removed afterwards."""
     with mocked_aws():
         yield Cloud()
 
 
 @contextmanager
 def mocked_aws() -> Iterator[None]:
-    """AWS's APIs are moto's, without what takes it seconds."""
-    # moto has images of its own to load; ours is enough. Each session of botocore parses the models of its services
+    """Replaces AWS's APIs by moto's, without what takes moto seconds."""
+    # moto would load its own images, but ours is enough. Each session of botocore parses the models of its services
     # anew, and the program has a session for each client.
     with (
         patch.dict(os.environ, MOTO_EC2_LOAD_DEFAULT_AMIS="false"),
@@ -128,7 +128,7 @@ class Cloud:
     def _default_group(self, rest: Json) -> Made:
         filters = [{"Name": "vpc-id", "Values": [rest.pop("vpcId")]}, {"Name": "group-name", "Values": ["default"]}]
         group = self.ec2.describe_security_groups(Filters=filters)["SecurityGroups"][0]
-        # The provider adopts the group and takes away every rule that the program does not name.
+        # The provider adopts the group and removes every rule that the program does not have.
         assert "ingress" not in rest and "egress" not in rest
         if group["IpPermissions"]:
             self.ec2.revoke_security_group_ingress(GroupId=group["GroupId"], IpPermissions=group["IpPermissions"])
@@ -153,7 +153,7 @@ class Cloud:
         return made["NatGateway"]["NatGatewayId"], {}
 
     def _endpoint(self, rest: Json) -> Made:
-        # moto has no CreateInstanceConnectEndpoint: that its subnet and groups are there is all that can be asked.
+        # moto has no CreateInstanceConnectEndpoint, so only its subnet and groups can be checked.
         self.ec2.describe_subnets(SubnetIds=[rest.pop("subnetId")])
         self.ec2.describe_security_groups(GroupIds=rest.pop("securityGroupIds"))
         assert rest.pop("preserveClientIp") is False
@@ -196,7 +196,7 @@ class Cloud:
             VpcId=vpc,
             TagSpecifications=spec,
         )["GroupId"]
-        # The provider takes away the rule that lets everything out, which EC2 gives every new group.
+        # The provider removes the rule that EC2 gives every new group, which allows all outgoing traffic.
         every = [{"IpProtocol": "-1", "IpRanges": [{"CidrIp": "0.0.0.0/0"}]}]
         self.ec2.revoke_security_group_egress(GroupId=group, IpPermissions=every)
         return group, {"arn": f"arn:aws:ec2:{REGION}::security-group/{group}"}
@@ -209,7 +209,7 @@ class Cloud:
 
     def _rule(self, rest: Json, authorize: Callable[..., Any]) -> Made:
         description = rest.pop("description", "")
-        # EC2 reads absent ports as all of them; moto needs the -1 that EC2 answers with.
+        # For EC2 absent ports mean all ports; moto needs the -1 that EC2 returns for them.
         ports = {"FromPort": rest.pop("fromPort", -1), "ToPort": rest.pop("toPort", -1)}
         permission: Json = {"IpProtocol": rest.pop("ipProtocol"), **ports}
         assert ("cidrIpv4" in rest) != ("referencedSecurityGroupId" in rest), "EC2 takes exactly one source"

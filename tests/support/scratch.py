@@ -1,4 +1,4 @@
-"""A copy of the project in a git repository of its own, for what reads revisions."""
+"""A copy of the project in its own git repository, for commands that read revisions."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Scratch:
         self.commit()
 
     def git(self, *arguments: str) -> str:
-        # Neither the person's settings nor the repository around the tests may matter.
+        # Neither the user's settings nor the repository around the tests must matter.
         quiet = {"GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_NOSYSTEM": "1", "GIT_DIR": str(self.folder / ".git")}
         person = {
             f"GIT_{who}_{what}": "test@example.org" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")
@@ -38,7 +38,7 @@ class Scratch:
         self.git("commit", "--quiet", "--message=change")
 
     def clean(self) -> None:
-        """Back to main, as it was committed."""
+        """Go back to main as it was committed."""
         self.git("checkout", "--quiet", "--force", "main")
         self.git("clean", "--quiet", "--force", "-d")
 
@@ -49,7 +49,7 @@ class Scratch:
         file.write_text(text.replace(old, new, 1))
 
     def lab(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        """`./lab ARGUMENTS` with this Python; the copy's own modules are found before any other."""
+        """Run `./lab ARGUMENTS` with this Python on the copy's own modules."""
         environment = {key: value for key, value in os.environ.items() if not key.startswith("GIT_")}
         environment.pop("PYTHONPATH", None)
         command = [sys.executable, "-m", "cli", *arguments]

@@ -163,7 +163,7 @@ def test_a_lab_that_could_not_be_destroyed_is_reaped_once_its_time_is_over() -> 
     assert "always()" in JOBS["reap"]["if"], "also where the lab's job is skipped"
 
 
-def test_the_form_is_githubs() -> None:
+def test_the_nightly_workflow_is_valid() -> None:
     pytest.importorskip("check_jsonschema", reason="check-jsonschema is not installed")
     command = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", "vendor.github-workflows", str(WORKFLOW)]
     done = subprocess.run(command, capture_output=True, text=True, env=os.environ, timeout=120)

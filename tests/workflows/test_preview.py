@@ -1,4 +1,4 @@
-"""preview.yml and comment.yml: their form, and their steps run for real in a scratch repository."""
+"""preview.yml and comment.yml: their form, and their steps in a temporary repository."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ OURS = ("preview", "comment")
 
 
 def workflow(name: str) -> dict[str, Any]:
-    # A YAML 1.1 reader takes `on` for true.
+    # YAML 1.1 reads `on` as true.
     return {"on" if key is True else key: value for key, value in yaml.safe_load(text(name)).items()}
 
 
@@ -53,7 +53,7 @@ def script(name: str, step: str) -> tuple[str, dict[str, str]]:
 
 
 @pytest.mark.parametrize("name", OURS)
-def test_the_schema_is_kept(name: str) -> None:
+def test_the_workflow_is_valid(name: str) -> None:
     spec = importlib.util.find_spec("check_jsonschema")
     if spec is None or spec.origin is None:
         pytest.skip("check-jsonschema, which carries GitHub's schema of workflows, is not installed")
@@ -79,12 +79,12 @@ def test_actions_are_pinned_and_scripts_see_no_expression(name: str) -> None:
             if step["uses"].startswith("actions/checkout@"):
                 assert step["with"]["persist-credentials"] is False
                 assert "ref" not in step["with"] and "repository" not in step["with"]
-        # What others choose (a branch's name) reaches a script as a variable, never as a part of its text.
+        # Values that others choose, such as the name of a branch, must reach a script as variables, not in its text.
         assert "${{" not in step.get("run", "")
     assert all("timeout-minutes" in job for job in workflow(name)["jobs"].values())
 
 
-def test_what_runs_a_strangers_code_may_write_nothing() -> None:
+def test_a_job_that_runs_the_pull_requests_code_cannot_write() -> None:
     preview = workflow("preview")
     assert list(preview["on"]) == ["pull_request"] and preview["permissions"] == {"contents": "read"}
     compare, pulumi = preview["jobs"]["compare"], preview["jobs"]["pulumi"]
@@ -102,7 +102,7 @@ def test_what_runs_a_strangers_code_may_write_nothing() -> None:
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Scratch:
-    """The project with a merge commit as GitHub makes it, and a .venv that ./lab takes for whole."""
+    """The project with a merge commit like GitHub's, and a .venv that ./lab accepts."""
     scratch = Scratch(tmp_path_factory.mktemp("workflow") / "project")
     scratch.git("checkout", "--quiet", "-b", "change")
     for stack in {*STACKS} - {"cross-node", "packet-life"}:
@@ -127,14 +127,14 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Scratch:
 def run(
     scratch: Scratch, tmp_path: Path, name: str, step: str, **values: str
 ) -> tuple[subprocess.CompletedProcess[str], str, str]:
-    """A step's script as the runner runs it; also what it wrote as outputs and summary."""
+    """Run a step's script as the runner does; returns also its outputs and its summary."""
     command, names = script(name, step)
     assert set(values) <= set(names) | {"PATH"}
     output, summary = tmp_path / "output", tmp_path / "summary"
     output.touch()
     summary.touch()
     environment = {key: value for key, value in os.environ.items() if not key.startswith(("GIT_", "PYTHONPATH"))}
-    # What the workflow says itself, where it says it plainly.
+    # The values that the workflow sets without expressions.
     environment |= {key: value for key, value in names.items() if "${{" not in str(value)}
     environment |= {"GITHUB_OUTPUT": str(output), "GITHUB_STEP_SUMMARY": str(summary)} | values
     done = subprocess.run(
@@ -157,7 +157,7 @@ def test_the_gate_opens_with_the_label(project: Scratch, tmp_path: Path, labelle
     assert folder.name == uploaded
 
 
-def test_a_revision_that_is_not_there_fails_the_step(project: Scratch, tmp_path: Path) -> None:
+def test_an_unknown_revision_fails_the_step(project: Scratch, tmp_path: Path) -> None:
     shutil.rmtree(project.folder / "comparison", ignore_errors=True)
     done, output, summary = run(project, tmp_path, "preview", "Compare", LABELLED="false", BASE="HEAD^2^2")
     assert done.returncode == 2 and output == summary == ""
@@ -222,7 +222,7 @@ class GitHub(http.server.BaseHTTPRequestHandler):
 
 @pytest.fixture
 def github(tmp_path: Path) -> Iterator[dict[str, str]]:
-    """The environment in which comment.py meets the server; one open pull request, no comments."""
+    """The environment of comment.py, with a server that has one open pull request and no comments."""
     GitHub.pulls = [{"number": 6, "head": {"sha": "old"}}, {"number": 7, "head": {"sha": "new"}}]
     GitHub.comments, GitHub.asked = [], []
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), GitHub) as server:
@@ -254,7 +254,7 @@ def comment(number: int, login: str, body: str) -> dict[str, Any]:
     return {"id": number, "user": {"login": login}, "body": body}
 
 
-def test_a_first_comment_is_made_and_later_ones_replace_it(github: dict[str, str]) -> None:
+def test_the_first_run_posts_a_comment_and_later_ones_update_it(github: dict[str, str]) -> None:
     done = post(github)
     assert done.returncode == 0 and done.stdout == "comment: #7 has a new comment\n", done.stderr
     assert GitHub.asked == [("POST", "/repos/o/r/issues/7/comments", {"body": f"{MARKER}\nhello ä\n"})]
@@ -268,13 +268,13 @@ def test_a_first_comment_is_made_and_later_ones_replace_it(github: dict[str, str
     assert [(method, path) for method, path, _ in GitHub.asked] == [("PATCH", "/repos/o/r/issues/comments/101")]
 
 
-def test_a_run_that_is_no_longer_the_latest_says_nothing(github: dict[str, str]) -> None:
+def test_a_run_of_an_older_commit_posts_nothing(github: dict[str, str]) -> None:
     done = post(github | {"HEAD_SHA": "older"})
     assert done.returncode == 0 and "the run of a newer commit will comment" in done.stdout and GitHub.asked == []
 
 
 @pytest.mark.parametrize("body", ["no marker", f"{MARKER}\n" + "x" * 65_536])
-def test_what_is_no_comparison_is_not_posted(github: dict[str, str], body: str) -> None:
+def test_a_file_that_is_no_comparison_is_not_posted(github: dict[str, str], body: str) -> None:
     done = post(github, body)
     assert done.returncode == 1 and done.stderr.count("\n") == 1 and GitHub.asked == []
 
@@ -292,6 +292,6 @@ def test_a_server_that_refuses_is_one_line(github: dict[str, str]) -> None:
     assert done.returncode == 1 and done.stderr.count("\n") == 1 and "GET /pulls" in done.stderr
 
 
-def test_both_sides_know_the_marker_and_the_limit() -> None:
+def test_marker_and_limit_agree() -> None:
     source = (ROOT / ".github" / "comment.py").read_text()
     assert f'MARKER = "{MARKER}"\n' in source and "LIMIT = 65_536\n" in source and LIMIT < 65_536

@@ -1,4 +1,4 @@
-"""preview, up and destroy hand the right program, state and stack file to the pulumi CLI."""
+"""preview, up and destroy give the right program, state and stack file to the pulumi CLI."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from cli.lifecycle.deploy import run
 from tests.support.cli import lab
 from tests.support.graphs import ROOT
 
-# A lab that does not stand gives out nothing.
+# A lab that is not up has no outputs.
 RECORDER = """#!/bin/sh
 case $* in "stack output"*) exit 1 ;; esac
 printf '%s\\n' "$PWD|$PULUMI_BACKEND_URL|$*" >>"$CALLS"
@@ -33,7 +33,7 @@ case $* in "stack select"*) ;; *) exit 0 ;; esac
 
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A `.lab` of the test's own, and none of the caller's Pulumi settings."""
+    """A `.lab` for this test alone, without the caller's Pulumi settings."""
     monkeypatch.setattr(project, "HOME", tmp_path / ".lab")
     for name in ("PULUMI_BACKEND_URL", "PULUMI_CONFIG_PASSPHRASE", "PULUMI_CONFIG_PASSPHRASE_FILE"):
         monkeypatch.delenv(name, raising=False)
@@ -42,7 +42,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def calls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A pulumi on PATH that writes down how it was called: folder|backend|arguments."""
+    """A pulumi on PATH that records its calls: folder|backend|arguments."""
     program = tmp_path / "bin" / "pulumi"
     program.parent.mkdir()
     program.write_text(RECORDER)
@@ -52,7 +52,7 @@ def calls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "calls"
 
 
-def test_up_uses_a_state_of_its_own_and_leaves_the_stack_file_alone(home: Path, calls: Path) -> None:
+def test_up_uses_its_own_state_and_does_not_change_the_stack_file(home: Path, calls: Path) -> None:
     original = (ROOT / "stacks" / "Pulumi.cfos-egress.yaml").read_text()
     assert run("up", "cfos-egress", ["--yes", "--diff"]) == 0
     select, up = (line.split("|") for line in calls.read_text().splitlines())
@@ -64,7 +64,7 @@ def test_up_uses_a_state_of_its_own_and_leaves_the_stack_file_alone(home: Path, 
         == f"up --stack cfos-egress --config-file {copy} --policy-pack {ROOT / 'policy'} --yes --diff"
     )
     written = yaml.safe_load(copy.read_text())
-    assert written["encryptionsalt"] == "v1:abc", "what the CLI keeps there must stay"
+    assert written["encryptionsalt"] == "v1:abc", "what the CLI wrote there must stay"
     assert written["config"] == yaml.safe_load(original)["config"]
     assert (ROOT / "stacks" / "Pulumi.cfos-egress.yaml").read_text() == original
     assert stat.S_IMODE(home.stat().st_mode) == 0o700
@@ -72,12 +72,12 @@ def test_up_uses_a_state_of_its_own_and_leaves_the_stack_file_alone(home: Path, 
     assert len((home / "passphrase").read_text()) >= 32
 
 
-def test_a_policy_pack_of_the_callers_choice_wins(home: Path, calls: Path) -> None:
+def test_the_callers_policy_pack_replaces_ours(home: Path, calls: Path) -> None:
     assert run("preview", "cfos-egress", ["--policy-pack=theirs"]) == 0
     assert calls.read_text().count("--policy-pack") == 1
 
 
-def test_passphrase_is_made_once(home: Path, calls: Path) -> None:
+def test_the_passphrase_is_generated_once(home: Path, calls: Path) -> None:
     for _ in range(2):
         assert run("preview", "cfos-egress", []) == 0
         first = (home / "passphrase").read_text()
@@ -95,15 +95,15 @@ def test_without_a_terminal_nothing_is_changed_unless_the_caller_agrees(
     assert not calls.exists()
 
 
-def test_destroy_forgets_the_stack(home: Path, calls: Path) -> None:
+def test_destroy_removes_the_stack(home: Path, calls: Path) -> None:
     assert run("destroy", "cfos-egress", ["--yes"]) == 0
     assert [line.split("|")[2].split()[0] for line in calls.read_text().splitlines()] == ["stack", "destroy", "stack"]
     assert calls.read_text().splitlines()[-1].endswith("stack rm --yes --preserve-config --stack cfos-egress")
     assert not (home / "config" / "Pulumi.cfos-egress.yaml").exists()
 
 
-def test_only_a_destroy_leaves_checkpoints_out(home: Path, calls: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An up that is killed must remember what it made."""
+def test_only_a_destroy_skips_checkpoints(home: Path, calls: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An `up` that is killed must have in its state what it made."""
     given: list[str | None] = []
     real = subprocess.run
 
@@ -124,7 +124,7 @@ def test_destroy_of_a_part_keeps_the_stack(home: Path, calls: Path) -> None:
     assert "stack rm" not in calls.read_text()
 
 
-def test_a_backend_of_the_callers_choice_wins(home: Path, calls: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_callers_backend_replaces_ours(home: Path, calls: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PULUMI_BACKEND_URL", "s3://somewhere")
     monkeypatch.setenv("PULUMI_CONFIG_PASSPHRASE", "mine")
     assert run("preview", "cfos-egress", []) == 0
@@ -157,16 +157,16 @@ def test_first_preview_with_the_real_cli(tmp_path: Path) -> None:
     """No host is contacted, no cluster exists, and every Kubernetes object has its row."""
     pulumi = shutil.which("pulumi")
     if pulumi is None:
-        pytest.skip("the pulumi CLI is not at hand")
+        pytest.skip("the pulumi CLI is not installed")
     if not (ROOT / ".venv").exists():
-        pytest.skip("the program's own .venv is not there: run ./lab once")
+        pytest.skip("the program's .venv does not exist: run ./lab once")
     folder = tmp_path / "state"
     folder.mkdir()
     environment = dict(os.environ) | {"PULUMI_BACKEND_URL": folder.as_uri(), "PULUMI_CONFIG_PASSPHRASE": "test"}
     command = [sys.executable, "-m", "cli", "preview", "components", "--json", "--non-interactive"]
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=240)
     if "no resource plugin" in done.stderr + done.stdout:
-        pytest.skip("a provider plugin of the pulumi CLI is not at hand")
+        pytest.skip("a provider plugin of the pulumi CLI is not installed")
     assert done.returncode == 0, done.stderr + done.stdout[-3000:]
     steps = json.loads(done.stdout[done.stdout.index("{") :])["steps"]
     kinds = {step["newState"]["type"] for step in steps if step["op"] == "create"}

@@ -1,4 +1,4 @@
-"""What is said about hosts that SSH did not get to; through the real engine where it is at hand."""
+"""Hints about hosts that SSH cannot reach, also with pulumi itself where it is installed."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from cli.lifecycle.hints import hints, meaning_of
 from tests.support.cli import lab as lab_command
 from tests.support.graphs import ROOT
 
-# As pulumi-command 1.2.1 says it.
+# A message of pulumi-command 1.2.1.
 DIAL = "after 8 failed attempts: dial tcp 192.168.56.10:22: connect: connection refused\n"
 REFUSED = (
     "after 8 failed attempts: ssh: handshake failed: ssh: unable to authenticate, attempted methods [none publickey], "
@@ -56,7 +56,7 @@ def test_each_failure_has_its_fix(message: str, words: str) -> None:
     assert meaning is not None and words in meaning and meaning.endswith("; then run the same command again")
 
 
-def test_what_a_script_says_is_left_to_it() -> None:
+def test_errors_of_scripts_get_no_hint() -> None:
     said = "cni-lab: error: after 3 failed attempts: dial tcp 192.0.2.1:6443: i/o timeout"
     assert meaning_of(f'Process exited with status 1: running "sudo -n timeout 900 bash -s":\n{said}\n') is None
 
@@ -67,7 +67,7 @@ def test_no_event_log_no_hints(tmp_path: Path) -> None:
 
 @dataclass
 class Daemon:
-    """A sshd of this user's own, which lets in `key` and forwards nothing."""
+    """An sshd of this user, which accepts `key` and forwards no connections."""
 
     folder: Path
     port: int
@@ -100,10 +100,10 @@ def daemon(tmp_path: Path) -> Iterator[Daemon]:
 
 
 @pytest.mark.timeout(300)
-def test_a_jump_host_that_refuses_is_named_with_its_fix(
+def test_a_jump_host_that_forwards_nothing_is_named_with_its_fix(
     daemon: Daemon, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """The whole way: stack file, program, engine, provider, sshd, and back."""
+    """From the stack file through program, pulumi, provider and sshd to the message."""
     root = daemon.folder / "project"
     (root / "stacks").mkdir(parents=True)
     for name in ("components", "engine", "cli", "policy", "__main__.py"):

@@ -1,4 +1,4 @@
-"""stop and start, on an AWS that answers."""
+"""`./lab stop` and `./lab start`, on moto."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def states(aws: Cloud, nodes: dict[str, str]) -> set[str]:
     return {instance["State"]["Name"] for reservation in found for instance in reservation["Instances"]}
 
 
-def test_off_and_on_again_and_a_second_time_changes_nothing(aws: Cloud) -> None:
+def test_stop_and_start_and_a_second_time_changes_nothing(aws: Cloud) -> None:
     nodes, other = machines(aws, "one", "two"), machines(aws, "somebody's")
     address = aws.ec2.allocate_address(Domain="vpc")
     aws.ec2.associate_address(InstanceId=nodes["one"], AllocationId=address["AllocationId"])
@@ -55,7 +55,7 @@ def test_a_half_stopped_lab_is_finished(aws: Cloud) -> None:
 
 
 @pytest.mark.parametrize("forgotten", [False, True])
-def test_a_machine_that_is_gone_is_named_and_nothing_is_touched(aws: Cloud, forgotten: bool) -> None:
+def test_a_lost_machine_is_named_and_nothing_is_changed(aws: Cloud, forgotten: bool) -> None:
     nodes = machines(aws, "one", "two")
     if forgotten:
         nodes["two"] = "i-0123456789abcdef0"
@@ -66,8 +66,8 @@ def test_a_machine_that_is_gone_is_named_and_nothing_is_touched(aws: Cloud, forg
     assert states(aws, {"one": nodes["one"]}) == {"running"}
 
 
-def test_an_order_waits_for_the_state_before(monkeypatch: pytest.MonkeyPatch) -> None:
-    """EC2 refuses to start a machine that is still stopping."""
+def test_an_instance_that_is_still_stopping_is_started_afterwards(monkeypatch: pytest.MonkeyPatch) -> None:
+    """EC2 refuses to start an instance that is still stopping."""
     calls: list[str] = []
 
     class Ec2:
@@ -101,7 +101,7 @@ def test_without_credentials_one_clear_line(monkeypatch: pytest.MonkeyPatch) -> 
     assert caught.value.code == MISSING
 
 
-def test_a_profile_that_is_not_there_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unknown_profile_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_PROFILE", "nobody")
     with pytest.raises(CommandError, match="nobody") as caught:
         switch("stop", {"one": "i-1"}, REGION)
@@ -117,7 +117,7 @@ def test_a_profile_that_is_not_there_is_one_line(monkeypatch: pytest.MonkeyPatch
         ("nosuch", "there is no stack 'nosuch'"),
     ],
 )
-def test_what_cannot_be_stopped_is_refused_with_the_reason(
+def test_a_lab_that_cannot_be_stopped_is_refused_with_the_reason(
     stack: str, reason: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert lab("stop", stack) == 2
@@ -125,14 +125,14 @@ def test_what_cannot_be_stopped_is_refused_with_the_reason(
     assert said.startswith("lab stop: ") and reason in said and said.count("\n") == 1
 
 
-def test_the_region_is_the_stack_files() -> None:
+def test_the_region_comes_from_the_stack_file() -> None:
     assert region_of("stop", "cfos-egress") == "us-west-2"
-    assert region_of("start", "nightly") == "us-west-2", "what spot has ended is a matter of EC2's answer"
+    assert region_of("start", "nightly") == "us-west-2", "whether a spot instance still exists is for EC2 to say"
 
 
 @pytest.fixture
 def a_stack(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """Replaces the backend: its outputs, or its error, are what the test sets."""
+    """Replaces the backend by one with the outputs, or the error, that the test sets."""
     monkeypatch.setattr(Backend, "__init__", lambda self, folder: None)
 
     def answer(outputs: dict[str, Any] | BackendError) -> None:
@@ -146,7 +146,7 @@ def a_stack(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     yield answer
 
 
-def test_a_whole_run_says_what_follows(aws: Cloud, a_stack: Any, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_whole_run_says_what_to_do_next(aws: Cloud, a_stack: Any, capsys: pytest.CaptureFixture[str]) -> None:
     a_stack({"nodes": machines(aws, "one", "two")})
     assert lab("stop", "cfos-egress") == 0
     assert "2 of 2 machines stopped now" in capsys.readouterr().out
@@ -154,9 +154,7 @@ def test_a_whole_run_says_what_follows(aws: Cloud, a_stack: Any, capsys: pytest.
     assert "2 of 2 machines running now" in capsys.readouterr().out
 
 
-def test_a_stack_that_is_not_up_and_a_backend_that_does_not_answer(
-    a_stack: Any, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_stack_that_is_not_up_and_a_failing_backend(a_stack: Any, capsys: pytest.CaptureFixture[str]) -> None:
     a_stack({})
     assert lab("stop", "cfos-egress") == 2
     assert capsys.readouterr().err == "lab stop: cfos-egress has no machines yet; run ./lab up cfos-egress\n"

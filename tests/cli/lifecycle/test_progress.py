@@ -1,5 +1,5 @@
-"""Phases, nodes and failures from the engine's events: recorded ones of a whole local lab, first with a mirror of
-Calico's manifests that is not there."""
+"""Phases, nodes and failures from pulumi's events. They were recorded with a whole local lab, whose first `up` had a
+mirror of Calico's manifests that did not exist."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def recorded(name: str) -> list[dict[str, Any]]:
 
 
 def played(events: list[Any], until: float = float("inf")) -> Progress:
-    """The state after the events of so many seconds."""
+    """The progress after the events of the first `until` seconds."""
     progress, start = Progress(NODES), events[0]["timestamp"]
     for event in events:
         if event["timestamp"] - start > until:
@@ -37,7 +37,7 @@ def played(events: list[Any], until: float = float("inf")) -> Progress:
     return progress
 
 
-def test_which_node_is_at_what() -> None:
+def test_the_work_of_each_node() -> None:
     progress = played(recorded("up-failed.jsonl"), 36)
     now = {work.node: work.line for phase in progress.phases.values() for work in phase.running.values()}
     assert now == {
@@ -49,7 +49,7 @@ def test_which_node_is_at_what() -> None:
     assert progress.phases["machines"].done == 23 and not progress.phases["machines"].running
 
 
-def test_results_of_scripts_are_no_news() -> None:
+def test_results_of_scripts_are_not_shown() -> None:
     seen = set()
     for events in (recorded("up-failed.jsonl"), recorded("up-again.jsonl")):
         progress = Progress(NODES)
@@ -61,7 +61,7 @@ def test_results_of_scripts_are_no_news() -> None:
     ]
 
 
-def test_a_failure_has_its_phase_its_node_and_the_scripts_last_lines() -> None:
+def test_a_failure_has_its_phase_its_node_and_the_last_lines_of_the_script() -> None:
     progress = played(recorded("up-failed.jsonl"))
     [failure] = progress.failures
     assert (failure.phase, failure.node, failure.what) == ("calico", "ip1001100", "lab-calico-install")
@@ -78,7 +78,7 @@ def test_a_rule_that_stops_the_run_is_a_failure() -> None:
     assert progress.failures == [model.Failure("machines", None, "lab-network", ("policy owner-tags: no owner tag",))]
 
 
-def test_a_run_that_goes_on_where_the_last_one_stopped() -> None:
+def test_a_run_that_continues_where_the_last_one_stopped() -> None:
     progress = played(recorded("up-again.jsonl"))
     assert progress.failures == [] and not any(phase.running for phase in progress.phases.values())
     worked = [name for name in model.PHASES if name in progress.phases and progress.phases[name].began is not None]
@@ -87,7 +87,7 @@ def test_a_run_that_goes_on_where_the_last_one_stopped() -> None:
     assert progress.phases["node files"].done == 4  # three nodes and the reservation
 
 
-def test_a_preview_says_how_much_each_phase_has() -> None:
+def test_a_preview_counts_the_resources_of_each_phase() -> None:
     plan = played(recorded("preview.jsonl"))
     failed, again = (played(recorded(name)) for name in ("up-failed.jsonl", "up-again.jsonl"))
     assert list(plan.phases) and "upgrade" not in plan.phases
@@ -129,17 +129,17 @@ JSON = st.recursive(
 
 @examples(200)
 @given(st.lists(JSON, max_size=6))
-def test_events_that_nobody_knows_are_passed_over(events: list[Any]) -> None:
+def test_unknown_events_are_ignored(events: list[Any]) -> None:
     progress = Progress(NODES)
     for event in events:
         progress.take(event)
 
 
-def test_colours_and_control_characters_go() -> None:
+def test_colours_and_control_characters_are_removed() -> None:
     assert model.clean("<{%fg 1%}>\x1b[31mred\x1b[0m\x07 \x9b31m\nnext<{%reset%}>") == "red   31m\nnext"
 
 
-def test_what_is_expected_comes_from_earlier_runs_then_from_the_rule_of_thumb() -> None:
+def test_expected_times_come_from_earlier_runs_else_from_the_typical_ones() -> None:
     progress = played(recorded("up-failed.jsonl"))
     run = model.run_of("up", progress)
     assert run is not None
@@ -155,14 +155,14 @@ def test_what_is_expected_comes_from_earlier_runs_then_from_the_rule_of_thumb() 
     assert model.run_of("up", Progress(NODES)) is None
 
 
-def test_each_phase_has_its_rule_of_thumb() -> None:
+def test_each_phase_has_a_typical_time() -> None:
     assert set(model.TYPICAL_SECONDS["up"]) == set(model.PHASES)
     for provider in MachineProvider.__subclasses__():
         for phases in provider.typical_seconds.values():
             assert set(phases) <= set(model.PHASES), provider
 
 
-def test_a_provider_that_says_nothing_has_the_common_rule_of_thumb() -> None:
+def test_a_provider_without_typical_times_has_the_common_ones() -> None:
     machines = MachineProvider(provider="new")
     guess = model.expected("up", machines, model.PHASES, [])
     assert guess.phases == model.TYPICAL_SECONDS["up"]

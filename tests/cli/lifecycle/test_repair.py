@@ -1,4 +1,4 @@
-"""What verify finds gone becomes the options that make pulumi write it again."""
+"""Findings of verify become options that make pulumi run the right steps again."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def failed(topic: Topic, key: str = "x", node: str | None = "worker1", repair: R
     return Result(expectation, "failed", "", "gone")
 
 
-def test_each_finding_has_its_step_once() -> None:
+def test_each_step_is_repeated_once() -> None:
     found = [
         failed(Topic.FILE, "a", repair=Repair.FILES),
         failed(Topic.FILE, "b", repair=Repair.FILES),
@@ -76,9 +76,7 @@ def test_a_block_that_moved_is_read_again_by_the_next_up(
         one["spec"]["cidr"] = "10.244.97.0/24"
 
 
-def test_a_silent_api_and_a_lab_that_does_not_stand_say_nothing(
-    replica: Replica, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_without_an_api_or_a_lab_nothing_has_moved(replica: Replica, monkeypatch: pytest.MonkeyPatch) -> None:
     stands(monkeypatch, replica.outputs | {"kubeconfig": replica.expired_kubeconfig})
     assert repair.moved(STACK) == []
     stands(monkeypatch, {})
@@ -91,7 +89,7 @@ def test_a_silent_api_and_a_lab_that_does_not_stand_say_nothing(
     assert repair.moved(STACK) == []
 
 
-def test_with_host_local_a_block_is_the_node_s_pod_cidr(replica: Replica, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_with_host_local_a_block_is_the_nodes_pod_cidr(replica: Replica, monkeypatch: pytest.MonkeyPatch) -> None:
     host_local = SimpleNamespace(lab=SimpleNamespace(calico=SimpleNamespace(ipam="HostLocal")))
     monkeypatch.setattr(repair, "load_stack_file", lambda path: host_local)
     cidrs = {item["metadata"]["name"]: [item["spec"]["podCIDR"]] for item in replica.api.objects["/api/v1/nodes"]}

@@ -1,4 +1,4 @@
-"""`up` on a terminal: what a person sees, answers and is left with. Stands in for pulumi: one that plays events."""
+"""`up` on a terminal: what it shows, asks and leaves behind. A stand-in for pulumi replays recorded events."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ sys.exit(run(sys.argv[2], "cfos-egress", sys.argv[3:]))
 
 @dataclass
 class Terminal:
-    """A program on a terminal of its own."""
+    """A program on its own terminal."""
 
     folder: Path
     words: list[str]
@@ -88,7 +88,7 @@ class Terminal:
         os.close(slave)
 
     def until(self, pattern: str, seconds: float = 60) -> None:
-        """Read on until what was said has the pattern."""
+        """Read until the output has the pattern."""
         deadline = time.monotonic() + seconds
         while not re.search(pattern, self.said):
             assert time.monotonic() < deadline, self.said[-2000:]
@@ -112,14 +112,14 @@ class Terminal:
             return False
         try:
             data = os.read(self.master, 65536)
-        except OSError:  # Linux' word for a terminal that nobody has open
+        except OSError:  # Linux reports this when no process has the terminal open
             return False
         self.said += re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", data.decode(errors="replace"))
         return bool(data)
 
     @property
     def calls(self) -> list[list[str]]:
-        """How pulumi was called, but for what only asks it about its stacks."""
+        """The calls of pulumi, without those that only read a stack."""
         words = [line.split() for line in (self.folder / "calls").read_text().splitlines()]
         return [call for call in words if call[0] != "stack"]
 
@@ -129,7 +129,7 @@ class Terminal:
         return log
 
 
-def test_an_up_is_previewed_agreed_to_and_shown(tmp_path: Path) -> None:
+def test_an_up_is_previewed_confirmed_and_shown(tmp_path: Path) -> None:
     terminal = Terminal(tmp_path, ["up"], columns=200)
     terminal.until("yes, no, details: ")
     assert "create" in terminal.said and "Changes:" in terminal.said
@@ -144,12 +144,12 @@ def test_an_up_is_previewed_agreed_to_and_shown(tmp_path: Path) -> None:
     assert f"log: {terminal.log}" in last and "the engine's own words" not in terminal.said
     assert terminal.log.read_text().count("the engine's own words") == 2
     assert stat.S_IMODE(terminal.log.stat().st_mode) == 0o600
-    # What the next run is measured by.
+    # The times for the next run.
     [run] = screen.recall(tmp_path / "lab", "cfos-egress")
     assert run.command == "up" and set(run.phases) == {"calico", "node files", "workloads", "verification"}
 
 
-def test_who_says_no_has_nothing_done(tmp_path: Path) -> None:
+def test_the_answer_no_changes_nothing(tmp_path: Path) -> None:
     terminal = Terminal(tmp_path, ["destroy"])
     terminal.until("yes, no, details: ")
     terminal.type("details\n")
@@ -160,7 +160,7 @@ def test_who_says_no_has_nothing_done(tmp_path: Path) -> None:
     assert (tmp_path / "lab" / "config" / "Pulumi.cfos-egress.yaml").exists()
 
 
-def test_a_failure_ends_with_where_the_last_lines_and_what_to_do(tmp_path: Path) -> None:
+def test_a_failure_ends_with_its_place_its_last_lines_and_what_to_do(tmp_path: Path) -> None:
     terminal = Terminal(tmp_path, ["up", "--yes", "--skip-preview"], "up-failed.jsonl", code=255)
     assert terminal.end() == 255
     assert [call[0] for call in terminal.calls] == ["up"]
@@ -172,7 +172,7 @@ def test_a_failure_ends_with_where_the_last_lines_and_what_to_do(tmp_path: Path)
     assert screen.recall(tmp_path / "lab", "cfos-egress") == []
 
 
-def test_ctrl_c_reaches_the_engine_once_and_is_waited_for(tmp_path: Path) -> None:
+def test_ctrl_c_reaches_pulumi_once_and_its_end_is_awaited(tmp_path: Path) -> None:
     terminal = Terminal(tmp_path, ["up", "-y", "-f"], "up-failed.jsonl", pause=0.2)
     terminal.until("▸ machines")
     os.killpg(terminal.process.pid, signal.SIGINT)  # as the terminal does
@@ -183,7 +183,7 @@ def test_ctrl_c_reaches_the_engine_once_and_is_waited_for(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("option", ["--non-interactive", "--json", "--diff", "--help"])
-def test_with_other_options_the_engine_speaks_for_itself(tmp_path: Path, option: str) -> None:
+def test_with_other_options_pulumis_own_output_is_shown(tmp_path: Path, option: str) -> None:
     terminal = Terminal(tmp_path, ["up", "--skip-preview", option])
     assert terminal.end() == 0
     assert "the engine's own words" in terminal.said and "log:" not in terminal.said
@@ -198,7 +198,7 @@ def picture(progress: Progress, phases: list[str], guess: Expected, width: int) 
     return [line.rstrip() for line in console.export_text().splitlines()]
 
 
-def test_the_picture_is_no_wider_than_the_terminal() -> None:
+def test_the_progress_fits_the_width_of_the_terminal() -> None:
     progress = played(recorded("up-failed.jsonl"), 36)
     guess = model.expected("up", LOCAL, ["prepare", "node files"], [])
     wide = picture(progress, ["machines", "prepare", "cluster", "node files"], guess, 100)
@@ -221,7 +221,7 @@ def test_many_nodes_do_not_fill_the_screen() -> None:
     assert len(lines) == screen.MAX_WORK_LINES + 2 and lines[-1].strip() == "… and 28 more"
 
 
-def test_times_are_kept_for_the_last_runs_and_a_broken_file_is_none(tmp_path: Path) -> None:
+def test_times_of_the_last_runs_are_kept_and_a_broken_file_is_ignored(tmp_path: Path) -> None:
     for number in range(7):
         screen.remember(tmp_path, "local", Run("up", {"calico": (0, number)}))
     screen.remember(tmp_path, "local", Run("destroy", {"machines": (0, 9)}))
@@ -233,7 +233,7 @@ def test_times_are_kept_for_the_last_runs_and_a_broken_file_is_none(tmp_path: Pa
         assert screen.recall(tmp_path, "local") == []
 
 
-def test_an_event_that_is_still_being_written_waits(tmp_path: Path) -> None:
+def test_an_incomplete_event_is_read_later(tmp_path: Path) -> None:
     file = tmp_path / "events"
     read = screen.reader(file)
     assert read() == []
@@ -244,10 +244,10 @@ def test_an_event_that_is_still_being_written_waits(tmp_path: Path) -> None:
     assert read() == [{"b": 2}] and read() == []
 
 
-def test_spans() -> None:
+def test_durations() -> None:
     assert [screen.duration(s) for s in (-1, 0.4, 59.4, 60, 187)] == ["0 s", "0 s", "59 s", "1 min 00 s", "3 min 07 s"]
 
 
-def test_recorded_events_hold_no_secret() -> None:
+def test_recorded_events_have_no_secret() -> None:
     text = "".join(json.dumps(recorded(file.name)) for file in EVENTS.iterdir())
     assert "PRIVATE KEY" not in text and "stdin" not in text and NODES[0] in text

@@ -1,4 +1,4 @@
-"""`./lab kubeconfig`: what it writes is the owner's alone, and nothing of anybody else's is overwritten."""
+"""`./lab kubeconfig`: its file is private, and no other file is overwritten."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ def outputs(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
     return found
 
 
-def test_on_stdout_it_is_the_output_and_nothing_else() -> None:
+def test_stdout_has_the_kubeconfig_and_nothing_else() -> None:
     result = CliRunner().invoke(app, ["kubeconfig", "local"])
     assert result.exit_code == 0 and json.loads(result.stdout) == json.loads(TEXT) and result.stderr == ""
 
 
-def test_a_file_is_the_owners_alone_and_written_again(tmp_path: Path, outputs: dict[str, str]) -> None:
+def test_a_file_is_private_and_can_be_written_again(tmp_path: Path, outputs: dict[str, str]) -> None:
     file = tmp_path / "my config"
     result = CliRunner().invoke(app, ["kubeconfig", "local", "--out", str(file)])
     assert result.exit_code == 0 and result.stdout == ""
@@ -42,7 +42,7 @@ def test_a_file_is_the_owners_alone_and_written_again(tmp_path: Path, outputs: d
     assert [path.name for path in tmp_path.iterdir()] == [file.name]
 
 
-def test_what_is_not_ours_stays_unless_forced(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_file_of_somebody_else_stays_unless_forced(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     theirs, edited, link = tmp_path / "theirs", tmp_path / "edited", tmp_path / "link"
     theirs.write_text(TEXT)
     kubeconfig.write(edited, TEXT, "local")
@@ -57,7 +57,7 @@ def test_what_is_not_ours_stays_unless_forced(tmp_path: Path, capsys: pytest.Cap
     assert kubeconfig.is_ours(theirs)
 
 
-def test_what_cannot_be_written_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_file_that_cannot_be_written_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for file, force in ((tmp_path / "absent" / "file", False), (tmp_path, True), (tmp_path, False)):
         assert lab("kubeconfig", "local", "--out", file, *(["--force"] if force else [])) == 2
         said = capsys.readouterr().err
@@ -65,7 +65,7 @@ def test_what_cannot_be_written_is_one_line(tmp_path: Path, capsys: pytest.Captu
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_lab_that_does_not_stand(outputs: dict[str, str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_lab_that_is_not_up(outputs: dict[str, str], capsys: pytest.CaptureFixture[str]) -> None:
     outputs.clear()
     assert lab("kubeconfig", "local") == 2
     assert "returned no `kubeconfig`. Run `./lab up local`" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""`./lab ssh`: real OpenSSH to real sshds, through a jump host too; nothing of it is left."""
+"""`./lab ssh`: the real ssh to real sshds, also through a jump host; no file and no process is left."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def replica() -> Iterator[Replica]:
 
 @pytest.fixture
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Where the files of a connection come to lie; its name has what ssh_config(5) would read as more than a name."""
+    """The folder for the files of a connection. Its name has characters that are special in ssh_config(5)."""
     folder = tmp_path / "a %h b"
     folder.mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(folder))
@@ -49,13 +49,13 @@ def answers(monkeypatch: pytest.MonkeyPatch, outputs: dict[str, Any]) -> None:
     monkeypatch.setattr(ssh, "chosen_outputs", lambda _stack, sandbox: outputs)
 
 
-def test_a_command_runs_on_its_node_and_its_exit_code_is_passed_on(
+def test_a_command_runs_on_its_node_and_returns_its_exit_code(
     replica: Replica, place: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     answers(monkeypatch, replica.outputs)
     assert lab("ssh", "local", WORKER, "--", "hostname; echo $((6 * 7)); exit 7") == 7
     assert capfd.readouterr().out.split() == [WORKER, "42"]
-    # Without `--` options are the command's all the same, and none of them ssh's.
+    # Without `--` the options belong to the remote command too, and not to ssh.
     assert lab("ssh", "local", WORKER, "ip", "-o", "-4", "address") == 0
     assert "10.0.2.200/24" in capfd.readouterr().out
     assert list(place.iterdir()) == []
@@ -81,7 +81,7 @@ def test_another_host_key_is_refused(replica: Replica, place: Path, capfd: pytes
     assert said.out == "" and "Host key verification failed" in said.err
 
 
-def test_the_agent_is_asked_where_there_is_no_key(
+def test_the_agent_is_used_without_a_key(
     replica: Replica, place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     access = SshAccess.of(FIRST, replica.access[FIRST])
@@ -107,7 +107,7 @@ def test_the_agent_is_asked_where_there_is_no_key(
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
-def test_what_ends_the_command_leaves_no_key_and_no_process(replica: Replica, place: Path, number: int) -> None:
+def test_a_signal_leaves_no_key_and_no_process(replica: Replica, place: Path, number: int) -> None:
     access = asdict(SshAccess.of(FIRST, replica.access[FIRST]))
     call = f"connect(SshAccess(**{access!r}), ['echo up; sleep 60'])"
     program = f"import sys; from cli.live.ssh import *; sys.exit({call})"
@@ -128,8 +128,8 @@ def test_what_ends_the_command_leaves_no_key_and_no_process(replica: Replica, pl
     assert list(place.iterdir()) == []
 
 
-def test_nothing_of_the_persons_own_settings(tmp_path: Path) -> None:
-    """What ssh itself makes of the files."""
+def test_the_users_own_ssh_settings_do_not_matter(tmp_path: Path) -> None:
+    """As ssh itself reads the files."""
     jump = Jump("jump.example", 2222, "me", None, None)
     config = ssh.write_files(tmp_path, replace(PLAIN, jump=jump))
     read = {}
@@ -155,7 +155,7 @@ def test_nothing_of_the_persons_own_settings(tmp_path: Path) -> None:
         ({}, FIRST, r"the lab local is not up: .* Run `\./lab up local`"),
     ],
 )
-def test_a_node_that_is_not_there(
+def test_a_node_that_does_not_exist(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
     outputs: dict[str, Any],

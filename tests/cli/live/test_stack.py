@@ -1,4 +1,4 @@
-"""What a stack's outputs say, before anything is asked."""
+"""The outputs of a stack, and what is known without reading them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from cli.errors import USAGE, CommandError
 from cli.live import stack as live
 
 
-def test_a_lab_that_was_never_up_is_said_so_without_the_cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_lab_that_was_never_up_is_reported_without_the_cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(project, "HOME", tmp_path)
     monkeypatch.setattr(live, "find_pulumi", lambda: pytest.fail("it was asked for"))
     monkeypatch.delenv("PULUMI_BACKEND_URL", raising=False)

@@ -1,4 +1,4 @@
-"""cost: counted from the graph, priced from a table, honest about what it does not know."""
+"""`./lab cost`: counts the graph, takes prices from a table, and names what has no price."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def priced(lab: dict[str, Any]) -> dict[str, Item]:
     return {item.what: item for item in items}
 
 
-def test_three_machines_by_hand() -> None:
+def test_the_sum_of_three_machines() -> None:
     items = priced({"machines": AWS})
     hour = 3 * 0.0832 + 3 * 30 * 0.08 / 730 + 3 * 0.005
     assert sum(item.of(1) for item in items.values()) == pytest.approx(hour)
@@ -58,7 +58,7 @@ def test_an_address_that_a_fixed_one_replaces_is_not_charged_twice() -> None:
         assert sum(item.number for item in items if item.source == "address") == number
 
 
-def test_what_the_file_asks_for_is_what_is_counted() -> None:
+def test_keys_of_the_stack_file_change_the_sum() -> None:
     nodes = [
         {"name": f"cp{i}", "role": "control-plane", "subnet": "control", "address": f"10.0.1.{i}"} for i in (11, 12, 13)
     ]
@@ -75,13 +75,13 @@ def test_a_nat_gateway_and_its_address_are_counted() -> None:
     assert unknown == []
 
 
-def test_what_has_no_price_and_is_not_free_is_named() -> None:
+def test_a_resource_without_a_price_is_named() -> None:
     made = [resource("aws:rds/instance:Instance"), resource("aws:lb/loadBalancer:LoadBalancer", loadBalancerType="x")]
     items, unknown = count(made, Prices.of(TABLE, "us-east-1"))
     assert items == [] and unknown == ["aws:lb/loadBalancer:LoadBalancer", "aws:rds/instance:Instance"]
 
 
-def test_the_table_is_whole() -> None:
+def test_the_table_is_complete() -> None:
     for region in TABLE["regions"]:
         prices = Prices.of(TABLE, region)
         assert prices.instance_hour["t3.large"] > 0 and prices.disk_gib_month["gp3"] > 0
@@ -90,7 +90,7 @@ def test_the_table_is_whole() -> None:
     assert all(kind.startswith("aws:") for kind in FREE)
 
 
-def test_an_unknown_kind_and_an_unknown_region_name_the_mend() -> None:
+def test_an_unknown_machine_type_or_region_names_the_fix() -> None:
     made = [
         resource(
             "aws:ec2/instance:Instance", instanceType="x9.huge", rootBlockDevice={"volumeType": "gp3", "volumeSize": 8}
@@ -119,7 +119,7 @@ def test_a_shipped_stack_on_the_page_and_as_json(capsys: pytest.CaptureFixture[s
     assert document["perMonthStopped"] < document["perMonth"]
 
 
-def test_a_lab_without_a_cloud_costs_nothing_there(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_lab_outside_the_cloud_costs_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     assert lab("cost", "local") == 0
     assert "no cloud account is charged" in capsys.readouterr().out
 

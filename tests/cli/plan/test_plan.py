@@ -1,4 +1,4 @@
-"""`./lab plan`: the page, the JSON, the folder, and what it says where it cannot."""
+"""`./lab plan`: the page, the JSON, the folder, and errors."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ PROGRAM = "from tests.engine.lab_program import program\nprogram()\n"
 
 @pytest.fixture
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A project of its own: one valid stack file, `lab`, and the little program."""
+    """A project with one valid stack file, `lab`, and a small program."""
     folder = tmp_path / "project"
     (folder / "stacks").mkdir(parents=True)
     shutil.copy(ROOT / "stacks" / "Pulumi.cfos-egress.yaml", folder / "stacks" / "Pulumi.lab.yaml")
@@ -108,7 +108,7 @@ def test_the_json(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert init["inputs"]["files"][0]["content"]["delegates"] == [{"subnet": UNKNOWN, "token": SECRET}]
     assert init["inputs"]["variables"]["TOKEN"] == SECRET
     assert "s3cret" not in captured.out
-    # Notes are for people: stdout stays JSON.
+    # Notes go to stderr, so that stdout is JSON.
     assert captured.err == "warning: a word of warning\n"
 
 
@@ -181,7 +181,7 @@ def test_an_earlier_plan_is_replaced_file_by_file(tmp_path: Path) -> None:
     assert [p.name for p in out.iterdir() if p.is_dir()] == []
 
 
-def test_a_cut_run_can_be_repeated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupted_run_can_be_repeated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     out = tmp_path / "out"
     write(out, {"a": "1", "b": "1"})
     original = Path.write_text
@@ -200,7 +200,7 @@ def test_a_cut_run_can_be_repeated(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 
 @pytest.mark.parametrize("with_ours", [False, True])
-def test_others_files_are_never_touched(tmp_path: Path, with_ours: bool) -> None:
+def test_other_files_are_never_touched(tmp_path: Path, with_ours: bool) -> None:
     out = tmp_path / "out"
     out.mkdir()
     if with_ours:
@@ -213,7 +213,7 @@ def test_others_files_are_never_touched(tmp_path: Path, with_ours: bool) -> None
     assert tree_of(out) == before
 
 
-def test_a_folder_that_is_a_file_or_cannot_be_made(tmp_path: Path) -> None:
+def test_a_folder_that_is_a_file_or_cannot_be_created(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     with pytest.raises(CommandError, match="is a file: name a folder"):
         write(tmp_path / "file", {"a": "1"})
@@ -240,7 +240,7 @@ def rendered(*resources: dict[str, Any]) -> tuple[dict[str, str], list[str]]:
     return render(run_program(lambda: None), Graph.of(resources), "{}")
 
 
-def test_of_two_steps_that_write_one_file_the_later_is_shown_and_said() -> None:
+def test_of_two_steps_that_write_one_file_the_later_one_counts_with_a_warning() -> None:
     one = {"path": "/etc/x", "mode": "0644", "content": "one"}
     files, warnings = rendered(step("a", one), step("b", one), step("c", one | {"content": "two"}))
     assert files["nodes/n/etc/x"] == "two\n"
@@ -255,13 +255,13 @@ def test_no_path_leaves_the_folder(path: str) -> None:
     assert "nodes/n/steps/01-p.sh" in files
 
 
-def test_what_is_not_known_yet_is_said() -> None:
+def test_unknown_files_and_variables_are_marked() -> None:
     files, _ = rendered(step("a", files=UNKNOWN, variables=UNKNOWN))
     text = files["nodes/n/steps/01-p.sh"]
     assert f"# files: {UNKNOWN}" in text and f"# variables: {UNKNOWN}" in text
 
 
-# --- where it cannot
+# --- errors
 
 
 def test_an_unknown_stack_is_one_line_with_the_known_ones(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -271,7 +271,7 @@ def test_an_unknown_stack_is_one_line_with_the_known_ones(project: Path, capsys:
     assert "'lap'" in captured.err and "lab" in captured.err
 
 
-def test_a_bad_stack_file_is_every_finding(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_bad_stack_file_shows_every_finding(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
     stack = project / "stacks" / "Pulumi.lab.yaml"
     text = stack.read_text()
     assert "blockSize: 24" in text
@@ -282,7 +282,7 @@ def test_a_bad_stack_file_is_every_finding(project: Path, capsys: pytest.Capture
 
 
 @pytest.mark.parametrize("asked", [False, True])
-def test_a_failing_program_is_its_message(
+def test_a_failing_program_shows_its_message(
     project: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, asked: bool
 ) -> None:
     if asked:
@@ -294,8 +294,8 @@ def test_a_failing_program_is_its_message(
     assert ("Traceback" in captured.err) is asked
 
 
-def test_a_reader_that_stops_early() -> None:
-    """`plan | head -1`, on the shipped program and a shipped stack."""
+def test_a_reader_that_ends_early() -> None:
+    """`plan | head -1`, with the real program and a shipped stack."""
     command = [sys.executable, "-m", "cli", "plan", "local", "--json"]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     with subprocess.Popen(
@@ -308,7 +308,7 @@ def test_a_reader_that_stops_early() -> None:
     assert process.returncode == 0 and "Traceback" not in errors and "BrokenPipe" not in errors
 
 
-def test_the_little_program_is_a_pulumi_program() -> None:
-    """It runs as a file too, as the language host runs one."""
+def test_the_small_program_is_a_pulumi_program() -> None:
+    """It also runs as a file, as pulumi would run it."""
     deployment = run_program(Path(lab_program.__file__))
     assert len(deployment.resources) == 17

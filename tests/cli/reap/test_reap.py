@@ -1,4 +1,4 @@
-"""reap: which stacks go, which stay, and that one that fails stops none of the others."""
+"""`./lab reap`: which stacks are destroyed, which stay, and that a failure stops none of the others."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def checkpoint(born: datetime | str | None = OLD, **inputs: Any) -> list[dict[st
 
 @dataclass
 class Fake:
-    """The Automation API's boundary: checkpoints or errors by stack, and what was asked for."""
+    """A fake backend: a checkpoint or an error for each stack, and the calls that were made."""
 
     known: dict[str, Any]
     trouble: dict[str, list[BackendError]] = field(default_factory=dict)
@@ -89,7 +89,7 @@ def locked(hours: float | None) -> StackLocked:
     return StackLocked(Lock("ann@box (pid 7)", None if hours is None else NOW - timedelta(hours=hours)))
 
 
-def test_only_the_marked_and_expired_go_and_failures_stop_nothing() -> None:
+def test_only_marked_and_expired_stacks_are_destroyed_and_a_failure_stops_none_of_them() -> None:
     fake = Fake(
         {
             "broken": BackendError("failed to load checkpoint: unexpected end of JSON input"),
@@ -119,11 +119,11 @@ def test_only_the_marked_and_expired_go_and_failures_stop_nothing() -> None:
     assert "DependencyViolation" in rows["stuck"].why and "not ephemeral" in rows["plain"].why
 
 
-def test_tags_hold_no_organization() -> None:
+def test_tags_have_no_organization() -> None:
     assert run(Fake({"acme/plain": checkpoint()}))[1] == {"plain"}
 
 
-def test_a_dry_run_asks_and_touches_nothing() -> None:
+def test_a_dry_run_of_reap_changes_nothing() -> None:
     fake = Fake({"old": checkpoint(ttlHours=4), "fresh": checkpoint(FRESH, ttlHours=4)})
     rows, known = run(fake, dry_run=True)
     assert rows["old"].outcome == "would be destroyed" and rows["fresh"].outcome == "kept"
@@ -146,13 +146,13 @@ def test_a_lock_protects_until_it_is_old(hours: float | None, calls: list[str], 
     assert fake.calls == [*calls, "destroy other"]
 
 
-def test_a_lock_that_comes_back_is_somebodys() -> None:
+def test_a_lock_that_comes_back_is_respected() -> None:
     fake = Fake({"old": checkpoint(ttlHours=4)}, {"old": [locked(5), locked(0)]})
     rows, _ = run(fake)
     assert rows["old"].outcome == "left behind" and fake.calls.count("cancel old") == 1
 
 
-def test_a_backend_that_does_not_answer_is_one_row() -> None:
+def test_a_backend_without_an_answer_is_one_row() -> None:
     rows, known = run(Fake({}, silent=True))
     assert "none answers" in rows["backend"].why
     assert [row.outcome for row in rows.values()] == ["left behind"] and known is None
@@ -169,7 +169,7 @@ def test_a_backend_that_does_not_answer_is_one_row() -> None:
         (checkpoint("2026-11-21T05:00:00+02:00", ttlHours=4), Life(OLD, 4)),
     ],
 )
-def test_the_mark_and_the_birth(resources: list[dict[str, Any]], life: Life | None) -> None:
+def test_the_mark_and_the_creation_time(resources: list[dict[str, Any]], life: Life | None) -> None:
     assert life_of(resources) == life
 
 
@@ -183,15 +183,13 @@ def test_the_mark_and_the_birth(resources: list[dict[str, Any]], life: Life | No
         (checkpoint("yesterday", ttlHours=4), "does not say when it was created"),
     ],
 )
-def test_a_mark_that_cannot_be_understood_is_neither_destroyed_nor_passed_over(
-    resources: list[dict[str, Any]], reason: str
-) -> None:
+def test_an_invalid_mark_is_reported_and_the_stack_stays(resources: list[dict[str, Any]], reason: str) -> None:
     fake = Fake({"odd": resources})
     rows, _ = run(fake)
     assert rows["odd"].outcome == "left behind" and reason in rows["odd"].why and fake.calls == []
 
 
-def test_the_program_sets_the_mark_where_the_stack_file_says_ttl_hours() -> None:
+def test_the_program_sets_the_mark_from_ttl_hours() -> None:
     marked = run_lab({"machines": {"provider": "local"}, "ttlHours": 4, "owner": "ann"}).one(names.LAB)
     assert marked.inputs == {MARK: 4, "owner": "ann"}
     assert run_lab({"machines": {"provider": "local"}, "owner": "ann"}).one(names.LAB).inputs == {}
@@ -223,7 +221,7 @@ def command(monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
     return run
 
 
-def test_the_exit_code_says_whether_something_stays_behind(
+def test_the_exit_code_says_whether_something_is_left_behind(
     command: Callable[..., int], capsys: pytest.CaptureFixture[str]
 ) -> None:
     done = Sweep("lost", "destroyed", "1 VPC")
@@ -236,14 +234,14 @@ def test_the_exit_code_says_whether_something_stays_behind(
     assert command(Fake({}), []) == 0
 
 
-def test_without_credentials_the_sweep_is_optional_unless_asked_for(command: Callable[..., int]) -> None:
+def test_without_credentials_the_sweep_is_optional_unless_a_region_is_named(command: Callable[..., int]) -> None:
     none = SweepError("not looked at: no AWS credentials", no_credentials=True)
     assert command(Fake({}), none) == 0
     assert command(Fake({}), none, "--region", "us-west-2") == 1
     assert command(Fake({}), SweepError("cannot be looked at: AuthFailure")) == 1
 
 
-def test_a_silent_backend_still_lets_the_cloud_be_looked_at(
+def test_the_cloud_is_swept_without_changes_if_the_backend_fails(
     command: Callable[..., int], capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert command(Fake({}, silent=True), [Sweep("lost", "would be destroyed", "1 VPC")]) == 1
@@ -251,7 +249,7 @@ def test_a_silent_backend_still_lets_the_cloud_be_looked_at(
     assert "cannot list its stacks" in said and "not deleted" in said
 
 
-def test_the_report_is_the_jobs_summary(
+def test_the_report_is_also_the_summary_of_the_job(
     command: Callable[..., int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     summary, file = tmp_path / "summary.md", tmp_path / "report.md"
@@ -264,7 +262,7 @@ def test_the_report_is_the_jobs_summary(
     assert "the report cannot be written" in capsys.readouterr().err
 
 
-def test_markdown_survives_what_errors_say() -> None:
+def test_error_messages_do_not_break_the_markdown() -> None:
     text = as_markdown([Row("stack a", "left behind", "exit 1 | cat")], NOW, dry_run=True)
     assert r"exit 1 \| cat" in text and "**1 left behind.**" in text and "(dry run)" in text
 
@@ -295,20 +293,20 @@ FAILED = """ code: 255
 """
 
 
-def test_the_youngest_lock_counts() -> None:
+def test_the_latest_lock_counts() -> None:
     assert latest_lock(LOCKED) == Lock("ann@box (pid 4712)", datetime(2026, 11, 21, 10, tzinfo=UTC))
     assert latest_lock("[409] Conflict: Another update is currently in progress.") == Lock("somebody", None)
 
 
-def test_the_reason_is_the_resources_own() -> None:
+def test_the_reason_is_the_error_of_the_resource() -> None:
     assert reason_of(FAILED) == 'exit status 1: running "false": cannot go'
     assert reason_of("") == "the pulumi CLI gave no reason"
     assert len(reason_of("error: " + "x" * 9000)) <= 300
 
 
-def test_a_cli_that_never_ends_is_ended(tmp_path: Path) -> None:
+def test_a_cli_that_does_not_end_is_killed(tmp_path: Path) -> None:
     program = tmp_path / "pulumi"
-    # It forks, ignores what asks it to end, and keeps the pipes open.
+    # It forks, ignores interrupts, and keeps the pipes open.
     program.write_text("#!/bin/bash\ntrap '' INT\nsleep 300 &\nwhile :; do sleep 1; done\n")
     program.chmod(0o755)
     begun = datetime.now(UTC)
@@ -318,7 +316,7 @@ def test_a_cli_that_never_ends_is_ended(tmp_path: Path) -> None:
     assert datetime.now(UTC) - begun < timedelta(seconds=20)
 
 
-def test_what_is_no_json_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_output_that_is_not_json_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PULUMI_BACKEND_URL", "s3://somewhere")
     monkeypatch.setenv("PULUMI_CONFIG_PASSPHRASE", "x")
     monkeypatch.setattr(backends, "find_pulumi", lambda: "pulumi")
@@ -346,7 +344,7 @@ class Lab(pulumi.ComponentResource):
     def __init__(self) -> None:
         super().__init__("cnilab:index:Lab", "lab", {"ttlHours": hours} if hours else {})
         RandomPet("pet", opts=pulumi.ResourceOptions(parent=self, protect=config.get_bool("protect")))
-        # As machines on this computer are removed: by a script, named from the project's folder.
+        # Local machines are removed like this: by a script whose path is relative to the project.
         script = "test -f components/machines/local-machine.sh"
         local.Command("room", create="true", delete=script, opts=pulumi.ResourceOptions(parent=self))
         self.register_outputs({})
@@ -357,7 +355,7 @@ Lab()
 
 
 @pytest.mark.timeout(900)
-def test_a_real_backend(tmp_path: Path) -> None:
+def test_reap_with_the_real_cli(tmp_path: Path) -> None:
     """Expired, fresh, unmarked, empty, locked, busy, protected and broken stacks in one folder."""
     pulumi = shutil.which("pulumi")
     if pulumi is None:

@@ -1,4 +1,4 @@
-"""The sweep, on an AWS that answers: a whole lab is made, its state is lost, and its tags alone decide."""
+"""The sweep, on moto: a whole lab is created and its state lost, so that only its tags decide."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def aws(monkeypatch: pytest.MonkeyPatch) -> Iterator[Cloud]:
 
 
 def make(aws: Cloud, tags: dict[str, str] = TAGS) -> None:
-    """A lab with a balancer, all of it carrying the tags."""
+    """A lab with a load balancer. All of its resources have the tags."""
     lab = aws_lab()
 
     def program() -> None:
@@ -49,7 +49,7 @@ def make(aws: Cloud, tags: dict[str, str] = TAGS) -> None:
 
 
 def make_small(aws: Cloud, tags: dict[str, str] = TAGS) -> str:
-    """A VPC with a subnet, a machine in it and a role; returns the VPC's id."""
+    """A VPC with a subnet, an instance in it, and a role; returns the id of the VPC."""
     listed: Any = [{"Key": key, "Value": value} for key, value in tags.items()]
     vpc = str(aws.ec2.create_vpc(CidrBlock="10.0.0.0/16")["Vpc"]["VpcId"])
     subnet = aws.ec2.create_subnet(VpcId=vpc, CidrBlock="10.0.1.0/24")["Subnet"]["SubnetId"]
@@ -60,7 +60,7 @@ def make_small(aws: Cloud, tags: dict[str, str] = TAGS) -> str:
 
 
 def left(aws: Cloud) -> dict[str, int]:
-    """How many things there are, by kind; what every account has is not counted."""
+    """The number of things by kind, without those that every account has."""
     states = [{"Name": "instance-state-name", "Values": ["pending", "running", "stopping", "stopped"]}]
     ec2: Any = aws.ec2
     found = {
@@ -83,7 +83,7 @@ def run(now: datetime, *known: str, dry_run: bool = False) -> list[Sweep]:
     return sweep(REGION, now, frozenset(known), dry_run=dry_run)
 
 
-def test_a_lost_lab_past_its_time_goes_whole(aws: Cloud) -> None:
+def test_a_lost_lab_whose_time_is_over_is_deleted_completely(aws: Cloud) -> None:
     before = left(aws)
     make(aws)
     made = left(aws)
@@ -95,7 +95,7 @@ def test_a_lost_lab_past_its_time_goes_whole(aws: Cloud) -> None:
     assert run(LATER) == [], "a second sweep finds nothing"
 
 
-def test_a_dry_run_touches_nothing(aws: Cloud) -> None:
+def test_a_dry_run_of_the_sweep_changes_nothing(aws: Cloud) -> None:
     make_small(aws)
     made = left(aws)
     assert [each.outcome for each in run(LATER, dry_run=True)] == ["would be destroyed"]
@@ -111,28 +111,28 @@ def test_a_dry_run_touches_nothing(aws: Cloud) -> None:
         pytest.param(TAGS | {"cni-lab:ttl-hours": "-4"}, id="negative"),
     ],
 )
-def test_what_is_not_marked_is_not_looked_at_twice(aws: Cloud, tags: dict[str, str]) -> None:
+def test_things_without_both_tags_stay(aws: Cloud, tags: dict[str, str]) -> None:
     make_small(aws, tags)
     made = left(aws)
     assert run(NOW + timedelta(days=900)) == []
     assert left(aws) == made
 
 
-def test_a_stack_of_the_state_is_the_states(aws: Cloud) -> None:
+def test_a_stack_in_the_state_stays(aws: Cloud) -> None:
     make_small(aws)
     made = left(aws)
     assert run(LATER, "nightly") == []
     assert left(aws) == made
 
 
-def test_a_young_thing_keeps_the_others(aws: Cloud) -> None:
+def test_the_newest_thing_decides_for_its_stack(aws: Cloud) -> None:
     make_small(aws)
     (found,) = run(NOW + timedelta(hours=3))
     assert found.outcome == "kept" and "until" in found.why
     assert left(aws)["instances"] == 1
 
 
-def test_what_has_no_creation_time_goes_on_the_second_sweep(aws: Cloud) -> None:
+def test_things_without_a_creation_time_are_deleted_by_a_later_sweep(aws: Cloud) -> None:
     vpc = aws.ec2.create_vpc(CidrBlock="10.0.0.0/16")["Vpc"]["VpcId"]
     address = aws.ec2.allocate_address(Domain="vpc")["AllocationId"]
     aws.ec2.create_tags(Resources=[vpc, address], Tags=[{"Key": key, "Value": value} for key, value in TAGS.items()])
@@ -144,9 +144,9 @@ def test_what_has_no_creation_time_goes_on_the_second_sweep(aws: Cloud) -> None:
     assert "vpcs" not in left(aws) and "addresses" not in left(aws)
 
 
-def test_what_will_not_go_is_named_and_the_rest_goes(aws: Cloud) -> None:
+def test_a_thing_that_cannot_be_deleted_is_named_and_the_rest_is_deleted(aws: Cloud) -> None:
     vpc = make_small(aws)
-    # Somebody else's: a subnet without our tags holds the VPC.
+    # A subnet without our tags keeps the VPC.
     other = aws.ec2.create_subnet(VpcId=vpc, CidrBlock="10.0.99.0/24")["Subnet"]["SubnetId"]
     (found,) = run(LATER)
     assert found.outcome == "left behind" and vpc in found.why and "DependencyViolation" in found.why, found
@@ -154,7 +154,7 @@ def test_what_will_not_go_is_named_and_the_rest_goes(aws: Cloud) -> None:
     assert "instances" not in left(aws) and "roles" not in left(aws)
 
 
-def test_what_is_refused_is_not_tried_for_ten_minutes(aws: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_refused_deletion_is_not_retried(aws: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "TIMEOUT_SECONDS", 600.0)
     monkeypatch.setattr(module, "PAUSE_SECONDS", 600.0)
     make_small(aws)
@@ -172,8 +172,8 @@ def test_what_is_refused_is_not_tried_for_ten_minutes(aws: Cloud, monkeypatch: p
     assert found.outcome == "left behind" and found.why.startswith("1 of 4 ") and "not allowed" in found.why
 
 
-def test_a_restarted_machine_is_as_old_as_it_is(aws: Cloud) -> None:
-    """LaunchTime moves with each start; the first interface's attachment does not."""
+def test_a_restart_does_not_change_the_age_of_an_instance(aws: Cloud) -> None:
+    """LaunchTime changes with each start; the attachment of the first interface does not."""
     account = Account(lambda service: boto3.client(service, REGION))
     early = NOW - timedelta(hours=9)
     instance = {"LaunchTime": NOW, "NetworkInterfaces": [{"Attachment": {"AttachTime": early}}]}
@@ -186,7 +186,7 @@ def test_a_restarted_machine_is_as_old_as_it_is(aws: Cloud) -> None:
     assert account.instance("i-1") == Present(early)
 
 
-def test_private_workers_gateway_and_endpoint_go_too(aws: Cloud) -> None:
+def test_the_gateway_of_private_workers_is_deleted_too(aws: Cloud) -> None:
     listed: Any = [{"Key": key, "Value": value} for key, value in TAGS.items()]
     make_small(aws)
     subnet = next(s["SubnetId"] for s in aws.ec2.describe_subnets()["Subnets"] if s["CidrBlock"] == "10.0.1.0/24")
@@ -198,8 +198,8 @@ def test_private_workers_gateway_and_endpoint_go_too(aws: Cloud) -> None:
     assert left(aws) == {}
 
 
-def test_a_connect_endpoint_is_asked_for_as_ec2_wants_it() -> None:
-    """moto has none: botocore's own model checks the calls."""
+def test_calls_for_a_connect_endpoint_match_the_api() -> None:
+    """moto has no connect endpoints, so botocore's model checks the calls."""
     client = boto3.client("ec2", REGION, aws_access_key_id="a", aws_secret_access_key="b")
     account = Account(lambda service: client if service == "ec2" else None)
     name = "eice-0123456789abcdef0"
@@ -215,8 +215,8 @@ def test_a_connect_endpoint_is_asked_for_as_ec2_wants_it() -> None:
         stub.assert_no_pending_responses()
 
 
-def test_what_only_its_tags_remember_does_not_stop_the_rest() -> None:
-    """Tags are listed for a while after their thing has gone; asking for it by name then fails."""
+def test_tags_of_a_deleted_thing_do_not_stop_the_sweep() -> None:
+    """Tags are listed for a while after their thing was deleted; then describing it by its id fails."""
     client = boto3.client("ec2", REGION, aws_access_key_id="a", aws_secret_access_key="b")
     account = Account(lambda service: client if service == "ec2" else None)
     endpoint, address = "eice-0123456789abcdef0", "eipalloc-0123456789abcdef0"
@@ -236,14 +236,14 @@ def test_what_only_its_tags_remember_does_not_stop_the_rest() -> None:
             list(account.in_ec2())
 
 
-def test_without_credentials_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_credentials_the_region_is_not_swept(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(boto3.Session, "get_credentials", lambda self: None)
     with pytest.raises(SweepError, match="no AWS credentials") as caught:
         run(LATER)
     assert caught.value.no_credentials
 
 
-def test_an_account_that_does_not_answer_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_error_of_the_account_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     with mock_aws():
 
         def fail(self: object, *_: object, **__: object) -> None:
@@ -257,12 +257,12 @@ def test_an_account_that_does_not_answer_is_one_line(monkeypatch: pytest.MonkeyP
 
 
 @pytest.mark.parametrize("region", ["", "us west", "-"])
-def test_a_region_that_is_none_is_one_line(region: str) -> None:
+def test_an_invalid_region_is_one_line(region: str) -> None:
     with mock_aws(), pytest.raises(SweepError, match="cannot be looked at"):
         sweep(region, LATER, frozenset(), dry_run=True)
 
 
-def test_a_profile_that_is_not_there_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unknown_profile_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_PROFILE", "nobody")
     with pytest.raises(SweepError, match=r"cannot be looked at: .*nobody"):
         run(LATER)

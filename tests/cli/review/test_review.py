@@ -1,4 +1,4 @@
-"""`./lab plan --against`: what the page says, what it never says, and what it says where it cannot."""
+"""`./lab plan --against`: the page, the comment, what they never show, and errors."""
 
 from __future__ import annotations
 
@@ -49,8 +49,8 @@ SCENARIOS = {
 
 
 @pytest.mark.parametrize("name", SCENARIOS)
-def test_page_is_as_agreed(project: Scratch, name: str) -> None:
-    """After a wanted change: CNILAB_UPDATE_GOLDEN=1, and read the difference before it is committed."""
+def test_page_matches_its_golden_file(project: Scratch, name: str) -> None:
+    """After an intended change, update the file with CNILAB_UPDATE_GOLDEN=1, and read the difference."""
     stack, old, new, code = SCENARIOS[name]
     project.git("checkout", "--quiet", "-B", "change")
     project.edit(f"stacks/Pulumi.{stack}.yaml", old, new)
@@ -66,8 +66,8 @@ def test_page_is_as_agreed(project: Scratch, name: str) -> None:
     assert ("control plane controlplane would be replaced: change of privateIp" in done.stderr) is (code == 4)
 
 
-def test_all_stacks_of_which_some_fail(project: Scratch, tmp_path: Path) -> None:
-    """One run with all that can be wrong with a stack: one line each, and the rest is done."""
+def test_all_stacks_when_some_fail(project: Scratch, tmp_path: Path) -> None:
+    """One run with everything that can be wrong with a stack: each has one line, and the others are compared."""
     stacks = project.folder / "stacks"
     text = (stacks / "Pulumi.nightly.yaml").read_text()
     project.git("checkout", "--quiet", "-B", "base")
@@ -99,7 +99,7 @@ def test_all_stacks_of_which_some_fail(project: Scratch, tmp_path: Path) -> None
     assert [(c["action"], c["title"], c["detail"]) for c in changed] == [
         ("changed", "Deployment busybox-deployment", "spec.replicas: 2 → 3")
     ]
-    # Of a stack that had no valid plan nobody can tell what becomes of it: the gate is closed, not open.
+    # Without a valid plan of the old side, what happens to the stack is not known, so the gate is closed.
     assert found["gate"] == ["mended: what happens to its control plane is not known"]
     assert found["uncommitted"] == 6 and "uncommitted changes in 6 files" in done.stdout
     assert (out / "stacks.txt").read_text().split() == sorted(notes.keys() | {"packet-life"})
@@ -110,7 +110,7 @@ def test_all_stacks_of_which_some_fail(project: Scratch, tmp_path: Path) -> None
 
 
 def test_each_side_runs_its_own_program(project: Scratch) -> None:
-    """A change of a script touches every stack, and is shown once."""
+    """A change of a script changes every stack, and is shown once."""
     project.edit("components/node/join.sh", "\n", "\n# a change of this script\n")
     done = project.lab("plan", "--against", "HEAD", "--markdown")
     assert done.returncode == 0, done.stderr
@@ -137,7 +137,7 @@ def test_a_revision_that_lacks_things(project: Scratch) -> None:
     done = project.lab("plan", "local", "--against", "older")
     assert done.returncode == 0 and "its program cannot be loaded: No module named" in done.stdout
 
-    # The working tree's program ends the process: its stacks have a line each, the other side is no worse for it.
+    # The program of the working tree ends its process. Its stacks have one line each; the other side is not affected.
     (project.folder / "__main__.py").write_text("import os\nos._exit(7)\n")
     done = project.lab("plan", "local", "--against", "main")
     assert done.returncode == 1
@@ -225,7 +225,7 @@ INSTANCE = "aws:ec2/instance:Instance"
         ("tls:index/selfSignedCert:SelfSignedCert", {"earlyRenewalHours": 1}, {"earlyRenewalHours": 2}, {}, ()),
     ],
 )  # fmt: skip
-def test_what_replaces(kind: str, old: Any, new: Any, more: Any, reasons: tuple[str, ...]) -> None:
+def test_inputs_that_force_a_replacement(kind: str, old: Any, new: Any, more: Any, reasons: tuple[str, ...]) -> None:
     found = compare("s", plan(resource(kind, "x", inputs=old, **more)), plan(resource(kind, "x", inputs=new, **more)))
     assert [(c.action, c.reasons) for c in found.changes] == [("replaced" if reasons else "changed", reasons)]
 
@@ -244,7 +244,7 @@ def test_a_changed_replacement_trigger_replaces(old: Any, new: Any, action: str 
     )
 
 
-def test_what_is_ignored_is_no_change() -> None:
+def test_ignored_inputs_are_not_compared() -> None:
     sides = [plan(resource(INSTANCE, "x", inputs={"ami": ami}, ignoreChanges=["ami"])) for ami in ("a", "b")]
     assert compare("s", *sides).changes == () and compare("s", *sides).same == 1
 
@@ -268,7 +268,7 @@ def lab(address: str) -> dict[str, Any]:
     return plan(one, two, init, join, provider, thing, key, control_planes=("one",))
 
 
-def test_consequences_are_followed_and_the_control_plane_is_named() -> None:
+def test_consequences_are_found_and_the_lost_control_plane_is_named() -> None:
     found = compare("s", lab("10.0.0.1"), lab("10.0.0.2"))
     assert rows(found) == [
         ("replaced", "Instance one", ("change of privateIp",)),
@@ -282,7 +282,7 @@ def test_consequences_are_followed_and_the_control_plane_is_named() -> None:
     assert found.control_planes == ("one would be replaced: change of privateIp (Instance one)",)
 
 
-def test_a_worker_is_no_control_plane() -> None:
+def test_a_replaced_worker_does_not_close_the_gate() -> None:
     before, after = lab("10.0.0.1"), lab("10.0.0.1")
     for side, ip in ((before, "10.0.0.9"), (after, "10.0.0.8")):
         next(r for r in side["resources"] if r["urn"].endswith("::two"))["inputs"]["privateIp"] = ip
@@ -291,7 +291,7 @@ def test_a_worker_is_no_control_plane() -> None:
     assert found.control_planes == ()
 
 
-def test_a_control_plane_that_is_gone() -> None:
+def test_a_removed_control_plane_is_named() -> None:
     before = lab("10.0.0.1")
     after = plan(*(r for r in before["resources"] if r["name"] == "other"))
     found = compare("s", before, after)
@@ -300,8 +300,8 @@ def test_a_control_plane_that_is_gone() -> None:
 
 
 @pytest.mark.parametrize("was_secret", [False, True])
-def test_a_value_that_becomes_or_was_secret_is_on_neither_side(was_secret: bool) -> None:
-    """What is a secret on one side alone is the same secret on the other."""
+def test_a_value_that_is_secret_on_one_side_is_hidden_on_both(was_secret: bool) -> None:
+    """A value that is secret on one side only is the same secret on the other."""
     faces = [
         {
             "variables": {"TOKEN": value, "NAME": name},
@@ -342,7 +342,7 @@ def big(count: int, lines: int) -> Report:
 
 
 @pytest.mark.parametrize(("count", "lines"), [(1, 3), (400, 10), (3, 9000), (3000, 1)])
-def test_the_comment_is_cut_at_whole_resources(count: int, lines: int) -> None:
+def test_the_comment_leaves_out_whole_resources(count: int, lines: int) -> None:
     page = markdown(big(count, lines))
     assert len(page.encode()) <= LIMIT
     assert page.count("<details>") == page.count("</details>") and page.count("```") % 2 == 0
@@ -351,12 +351,12 @@ def test_the_comment_is_cut_at_whole_resources(count: int, lines: int) -> None:
         left_out = [int(number) for number in re.findall(r"\*(\d+) more resources? do", section)]
         assert shown + sum(left_out) == count
         assert bool(left_out) is (count > 1)
-        # A share for each: the first stack's many do not leave the others without a word.
+        # Each stack has a share, so the many resources of the first one do not crowd out the others.
         assert shown or lines > 1000
 
 
-def test_a_strangers_text_stays_text() -> None:
-    """Names and lines of a change are somebody else's: they end no fence, open no tag, call nobody, blink nowhere."""
+def test_text_of_the_change_cannot_become_markup() -> None:
+    """Names and lines of a change must not end a fence, open a tag, mention a user or control a terminal."""
     text = "```\n@everyone <img src=x>\n````\n\x1b[31m red\n"
     made = resource("kubernetes:core/v1:Service", "x", inputs={"metadata": {"name": "<b>@you`</b>"}, "text": text})
     page = markdown(Report("main", "0" * 40, 0, (compare("s", plan(), plan(made)),), ("a `note` <i>",)))

@@ -1,4 +1,4 @@
-"""What a comparison says is replaced, held against the real engine and providers."""
+"""The replacements that a comparison predicts, compared with those of pulumi and its providers."""
 
 from __future__ import annotations
 
