@@ -56,7 +56,12 @@ def machines(provider: str) -> st.SearchStrategy[Raw]:
                 cpus=st.sampled_from([1, 2.5]),
                 extraMounts=st.just([{"hostPath": "/srv", "containerPath": "/srv", "readOnly": True}]),
             )
-    jump = optional(st.just({"address": "198.51.100.1", "user": "jump"}), port=ports, hostKey=host_keys)
+    jump = optional(
+        st.just({"address": "198.51.100.1", "user": "jump"}),
+        port=ports,
+        hostKey=host_keys,
+        privateKeyFile=st.just("~/.ssh/jump"),
+    )
     return optional(
         st.just({"provider": "existing", "user": "vagrant"}),
         port=ports,
@@ -90,10 +95,18 @@ def labs(draw: st.DrawFn, provider: str | None = None, multus: bool | None = Non
                 version=st.sampled_from([f"{minor}.{known.patch}" for minor, known in versions.KUBERNETES.items()]),
                 controlPlaneEndpoint=st.just("lb.example:6443"),
                 dnsDomain=st.just("lab.example"),
+                apiServer=st.just(
+                    {
+                        "certSANs": ["k8s.example"],
+                        "extraArgs": [{"name": "service-node-port-range", "value": "1-65535"}],
+                    }
+                ),
             )
         )
         | ({"allowEvenControlPlanes": True} if control_planes % 2 == 0 else {}),
     }
+    if "jumpHost" in lab["machines"]:
+        lab["kubernetes"]["controlPlaneEndpoint"] = "lb.example:6443"
     subnets_of = {role: {n["subnet"] for n in nodes if n.get("role") == role} for role in ("control-plane", None)}
     if provider == "aws" and subnets_of[None] and not subnets_of[None] & subnets_of["control-plane"]:
         lab["machines"]["workerAccess"] = draw(st.sampled_from(["Public", "InstanceConnect"]))

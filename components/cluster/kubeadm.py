@@ -91,7 +91,7 @@ def init_documents(
                 "serviceSubnet": str(lab.kubernetes.service_cidr),
                 "dnsDomain": lab.kubernetes.dns_domain,
             },
-            "apiServer": {"certSANs": [*sans]},
+            "apiServer": {"certSANs": [*sans, *lab.kubernetes.api_server.cert_sans]} | _extra_args(lab),
         },
         {"apiVersion": "kubelet.config.k8s.io/v1beta1", "kind": "KubeletConfiguration", **_kubelet(lab)},
         {"apiVersion": "kubeproxy.config.k8s.io/v1alpha1", "kind": "KubeProxyConfiguration"},
@@ -103,6 +103,11 @@ def init_documents(
         # A container may not write nf_conntrack_max. 0 leaves the computer's limits as they are.
         documents[-1]["conntrack"] = {"maxPerCore": 0, "min": 0}
     return documents
+
+
+def _extra_args(lab: Lab) -> dict[str, Any]:
+    args = lab.kubernetes.api_server.extra_args
+    return {"extraArgs": [argument.model_dump() for argument in args]} if args else {}
 
 
 def _kubelet(lab: Lab) -> dict[str, Any]:

@@ -24,6 +24,7 @@ PATTERNS = {
     r"^[A-Za-z0-9_.-]{1,15}$": "an interface name: at most 15 letters, digits, dots, hyphens and underscores",
     r"^[a-z0-9-]+\.[a-z0-9-]+$": "an EC2 instance type, e.g. t3.large",
     r"^ami-[0-9a-f]{8,17}$": "an AMI id, e.g. ami-0123456789abcdef0",
+    r"^[a-z][a-z0-9-]*$": "the argument's name without the two hyphens, e.g. service-node-port-range",
     r"^\d+(\.\d+)?([munkMGTPE]|[KMGTPE]i)?$": "an amount as Kubernetes writes it, e.g. 500m, 64Mi or 1",
     r"^[0-9A-Fa-f]{2}(:[0-9A-Fa-f]{2}){5}$": "a MAC address, e.g. 02:00:00:00:00:02",
     r"^[A-Z][A-Z0-9_]{1,40}$": "a capability without CAP_, e.g. NET_ADMIN",

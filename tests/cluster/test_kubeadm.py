@@ -207,3 +207,10 @@ def test_mirrors_reach_the_container_runtime() -> None:
     read = tomllib.loads(files["/etc/containers/registries.conf.d/50-cni-lab.conf"])
     assert read["registry"][0]["location"] == "docker.io"
     assert read["registry"][0]["mirror"] == [{"location": "mirror.lab.test:5000/hub", "insecure": True}]
+
+
+def test_further_settings_of_the_api_server() -> None:
+    given = {"certSANs": ["k8s.example"], "extraArgs": [{"name": "service-node-port-range", "value": "1-65535"}]}
+    spec = Lab.model_validate({"machines": {"provider": "local"}, "kubernetes": {"apiServer": given}})
+    _, cluster, *_ = kubeadm.init_documents(spec, endpoint="e:6443", token="t", machine="m", sans=["10.0.1.100"])
+    assert cluster["apiServer"] == {"certSANs": ["10.0.1.100", "k8s.example"], "extraArgs": given["extraArgs"]}

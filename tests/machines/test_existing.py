@@ -100,6 +100,12 @@ def test_id_changes_only_with_the_host(key: Path, monkeypatch: pytest.MonkeyPatc
     assert {name for name in before if before[name] != after[name]} == {"host0"}
 
 
+def test_a_jump_host_with_a_key_of_its_own(key: Path) -> None:
+    missing = {"address": "bastion.example", "user": "ops", "privateKeyFile": str(key.with_name("gone"))}
+    with pytest.raises(ProgramError, match=r"gone — does not exist.*for the jump host"):
+        deploy(existing_lab({"privateKeyFile": str(key), "jumpHost": missing}))
+
+
 def test_jump_host(key: Path) -> None:
     jump = {"address": "bastion.example", "user": "ops", "port": 2222, "hostKey": HOST_KEYS[2]}
     made, _ = deploy(existing_lab({"privateKeyFile": str(key), "jumpHost": jump}))

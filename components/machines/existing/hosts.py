@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from ipaddress import ip_address
 from pathlib import Path
@@ -37,12 +38,12 @@ class Hosts(pulumi.ComponentResource):
         assert isinstance(spec, ExistingMachines)
         super().__init__(names.EXISTING_MACHINES, name, {"hosts": [n.name for n in args.lab.nodes]}, opts)
         keys = _private_keys(spec, args.lab.nodes)
-        self.machines = {node.name: _machine(spec, node, keys[_key_file(spec, node)]) for node in args.lab.nodes}
+        self.machines = {node.name: _machine(spec, node, keys) for node in args.lab.nodes}
         self.register_outputs({})
 
 
-def _machine(spec: ExistingMachines, node: Node, key: pulumi.Output[str] | None) -> Machine:
-    ssh = node.ssh
+def _machine(spec: ExistingMachines, node: Node, keys: Mapping[str | None, pulumi.Output[str] | None]) -> Machine:
+    key, ssh = keys[_key_file(spec, node)], node.ssh
     if ssh is None:
         raise pulumi.RunError(f"nodes ({node.name}): ssh.hostKey is missing. Fix: add the host's public key")
     host_key = " ".join(ssh.host_key.split()[:2])
@@ -54,7 +55,7 @@ def _machine(spec: ExistingMachines, node: Node, key: pulumi.Output[str] | None)
             host=jump.address,
             port=jump.port,
             user=jump.user,
-            private_key=key,
+            private_key=keys[jump.private_key_file] if jump.private_key_file else key,
             host_key=jump.host_key,
             dial_error_limit=DIAL_ATTEMPTS,
             per_dial_timeout=DIAL_TIMEOUT_SECONDS,
@@ -99,8 +100,11 @@ def _private_keys(spec: ExistingMachines, nodes: tuple[Node, ...]) -> dict[str |
     preview = pulumi.runtime.is_dry_run()
     found: dict[str | None, pulumi.Output[str] | None] = {}
     problems: list[str] = []
-    for file in dict.fromkeys(_key_file(spec, node) for node in nodes):
-        users = ", ".join(node.name for node in nodes if _key_file(spec, node) == file)
+    needed = {node.name: _key_file(spec, node) for node in nodes}
+    if spec.jump_host is not None and spec.jump_host.private_key_file is not None:
+        needed["the jump host"] = spec.jump_host.private_key_file
+    for file in dict.fromkeys(needed.values()):
+        users = ", ".join(user for user, wanted in needed.items() if wanted == file)
         found[file] = None
         try:
             if file is not None:

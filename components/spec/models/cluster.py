@@ -76,6 +76,21 @@ class Network(Model):
     """MTU between nodes, in bytes. Default: 9001 on EC2 and in local machines, 1500 on existing hosts."""
 
 
+class Argument(Model):
+    name: Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9-]*$")]
+    """Name of the argument without the two hyphens, e.g. service-node-port-range."""
+    value: str
+    """Value of the argument."""
+
+
+class ApiServer(Model):
+    # The alias is given because the generator would make certSans.
+    cert_sans: tuple[HostName, ...] = Field(default=(), alias="certSANs")
+    """Further names and addresses in the API server's certificate, e.g. [k8s.example.com]."""
+    extra_args: tuple[Argument, ...] = ()
+    """Further arguments of kube-apiserver, e.g. [{name: service-node-port-range, value: 30000-32000}]."""
+
+
 class Kubernetes(Model):
     version: Version = versions.DEFAULT_KUBERNETES
     """Version of Kubernetes. CRI-O has the same minor version."""
@@ -88,6 +103,9 @@ class Kubernetes(Model):
     control_plane_endpoint: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9.-]+:\d{1,5}$")] | None = None
     """host:port of a load balancer in front of all control planes. Default: on EC2, a load balancer that the lab makes
     if it has several control planes; else the first control plane."""
+    api_server: ApiServer = ApiServer()
+    """Further settings of the API server, as in kubeadm's ClusterConfiguration. kubeadm reads them when it makes the
+    cluster."""
     allow_even_control_planes: bool = False
     """Allow an even number of control planes. It tolerates no more losses than one control plane less does."""
 

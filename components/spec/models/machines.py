@@ -149,6 +149,8 @@ class JumpHost(Model):
     """User on the jump host."""
     port: Port = 22
     """SSH port of the jump host."""
+    private_key_file: Line | None = None
+    """Path of the SSH private key for the jump host. Default: machines.privateKeyFile."""
     host_key: str | None = None
     """Public key of the jump host: one line as in known_hosts, without the host name."""
 

@@ -132,6 +132,27 @@ def labels_and_taints(lab: Lab) -> Iterator[Finding]:
             yield Finding(f"{key}.taints[{number}].key", taints[number].key, problem, "remove one of the two")
 
 
+OWN_ARGUMENTS = {
+    "advertise-address": "nodes[].address",
+    "secure-port": "kubernetes.controlPlaneEndpoint",
+    "service-cluster-ip-range": "kubernetes.serviceCidr",
+}
+"""Arguments of kube-apiserver that another key of the stack file gives, and that key."""
+
+
+@rule("kubernetes.apiServer")
+def api_server_arguments(lab: Lab) -> Iterator[Finding]:
+    args = lab.kubernetes.api_server.extra_args
+    for index, argument in enumerate(args):
+        if argument.name in OWN_ARGUMENTS:
+            key = f"kubernetes.apiServer.extraArgs[{index}].name"
+            problem = "follows from another key of this file"
+            yield Finding(key, argument.name, problem, f"write {OWN_ARGUMENTS[argument.name]}, and remove it here")
+    for index, first in repeated([argument.name for argument in args]):
+        key = f"kubernetes.apiServer.extraArgs[{index}].name"
+        yield Finding(key, args[index].name, f"is extraArgs[{first}] already", "keep one of the two")
+
+
 def label_findings(key: str, labels: Mapping[str, str]) -> Iterator[Finding]:
     """What is wrong with the keys and values of labels."""
     for name, value in labels.items():
@@ -152,4 +173,5 @@ RULES = (
     endpoint,
     dns_domain,
     labels_and_taints,
+    api_server_arguments,
 )

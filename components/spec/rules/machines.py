@@ -149,11 +149,28 @@ def host_key_problem(line: str) -> str | None:
     return None
 
 
-@rule("machines.provider", "machines.privateKeyFile")
+@rule("machines.provider", "machines.privateKeyFile", "machines.jumpHost.privateKeyFile")
 def private_key(lab: Lab) -> Iterator[Finding]:
     given = lab.machines.private_key_file if isinstance(lab.machines, ExistingMachines) else None
     if given is not None:
         yield from _private_key_file("machines.privateKeyFile", given)
+    jump = lab.machines.jump_host if isinstance(lab.machines, ExistingMachines) else None
+    if jump is not None and jump.private_key_file is not None:
+        yield from _private_key_file("machines.jumpHost.privateKeyFile", jump.private_key_file)
+
+
+@rule("machines.provider", "machines.jumpHost", "kubernetes.controlPlaneEndpoint", "nodes[].address", "nodes[].role")
+def api_behind_jump_host(lab: Lab) -> Iterator[Finding]:
+    """SSH goes through the jump host; kubectl and the Kubernetes provider of `up` connect to the API themselves."""
+    jump = lab.machines.jump_host if isinstance(lab.machines, ExistingMachines) else None
+    if jump is not None and lab.kubernetes.control_plane_endpoint is None and lab.control_planes:
+        address = f"{lab.control_planes[0].address}:6443"
+        problem = f"leads to SSH alone: this computer connects to the API at {address} itself"
+        fix = (
+            f"set kubernetes.controlPlaneEndpoint to the API as this computer reaches it, host:port, or to {address} "
+            "if a route or a VPN leads there"
+        )
+        yield Finding("machines.jumpHost", jump.address, problem, fix)
 
 
 @rule("nodes[].ssh.privateKeyFile", each="nodes[]")
@@ -197,6 +214,7 @@ RULES = (
     host_keys,
     jump_host_key,
     private_key,
+    api_behind_jump_host,
     node_private_keys,
     mounts,
     image_mirrors,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from components.spec import models
 from components.spec.gateways import Firewall, firewalls, firewalls_of
@@ -28,6 +28,12 @@ def firewall_of(observed: ObservedLab, pod: Pod) -> tuple[Firewall, Pod | None] 
             if (other.workload, other.namespace) == mine and other.id != pod.id:
                 return firewall, other
     return (found[0], None) if found else None
+
+
+def by_name(observed: ObservedLab, pods: Iterable[Pod]) -> list[Pod]:
+    """Pods by namespace and name, the firewalls last: a firewall has a path of its own."""
+    names = {(firewall.workload.name, firewall.workload.namespace) for firewall in firewalls(observed.spec)}
+    return sorted(pods, key=lambda pod: ((pod.workload, pod.namespace) in names, pod.namespace, pod.name))
 
 
 def users(observed: ObservedLab, node: str) -> list[Pod]:

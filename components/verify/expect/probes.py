@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
-from components.verify.expect.egress import firewall_of, users
+from components.verify.expect.egress import by_name, firewall_of, users
 from components.verify.model import Expectation, ObservedLab, OneOf, Pod, Topic, Value
 
 
@@ -37,7 +37,7 @@ def pairs(observed: ObservedLab) -> list[Pair]:
         # Only the lab's own pods: others may be behind a network policy.
         own = [pod for pod in observed.running(node.name) if pod.workload is not None]
         if own:
-            chosen.append(min(own, key=lambda pod: (pod.namespace, pod.name)))
+            chosen.append(by_name(observed, own)[0])
     return [Pair(*pair) for pair in (*pairwise(chosen), (chosen[-1], chosen[0]))] if len(chosen) > 1 else []
 
 

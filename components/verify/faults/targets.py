@@ -9,7 +9,7 @@ from components.spec import addresses, models
 from components.spec.gateways import firewalls
 from components.spec.modes import VXLAN, Tunnel
 from components.spec.placement import pod_count
-from components.verify.expect.egress import firewall_of, users
+from components.verify.expect.egress import by_name, firewall_of, users
 from components.verify.expect.multus import MULTUS_FILE, default_interface, delegate_file, destination
 from components.verify.expect.probes import Ping
 from components.verify.faults.model import Target
@@ -82,7 +82,7 @@ def pods(lab: ObservedLab) -> Iterator[Pod]:
     """Pods of the lab's workloads, node by node. The first of each node is the one whose pings verify looks at."""
     for node in _nodes(lab):
         own = [pod for pod in lab.running(node) if lab.workload_of(pod)]
-        yield from sorted(own, key=lambda pod: (pod.namespace, pod.name))
+        yield from by_name(lab, own)
 
 
 def source_dest(lab: ObservedLab) -> Iterator[Target]:
