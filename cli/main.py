@@ -30,7 +30,7 @@ class Commands(TyperGroup):
             typer.echo(error, err=True)
             raise typer.Exit(USAGE) from None
         except OSError as error:
-            if error.errno == errno.EPIPE:  # the reader of our output is gone
+            if error.errno == errno.EPIPE:  # the reader of the output has ended
                 raise
             typer.echo(f"lab {ctx.invoked_subcommand}: {system_message(error)}", err=True)
             raise typer.Exit(MISSING) from None

@@ -156,7 +156,7 @@ class BoundedPulumi(PulumiCommand):
         self, program: str, destroy_seconds: float, *, answer_seconds: float = 60.0, end_seconds: float = 60.0
     ) -> None:
         """The longest `destroy`; the longest other command, which only reads or writes the state; the longest wait for
-        a CLI that was told to end."""
+        a CLI that was asked to end."""
         self.command = program
         self.version = None
         self._destroy_seconds, self._answer_seconds, self._end_seconds = destroy_seconds, answer_seconds, end_seconds
@@ -232,7 +232,8 @@ def latest_lock(text: str) -> Lock:
         Lock(holder, datetime.fromisoformat(time).astimezone(UTC))
         for holder, time in re.findall(r"created by (\S+ \(pid \d+\)) at (\S+)", text)
     ]
-    return max(locks, key=lambda lock: lock.since or datetime.min.replace(tzinfo=UTC), default=Lock("somebody", None))
+    unknown = Lock("another process", None)
+    return max(locks, key=lambda lock: lock.since or datetime.min.replace(tzinfo=UTC), default=unknown)
 
 
 def reason_of(text: str) -> str:

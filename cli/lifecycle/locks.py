@@ -24,7 +24,7 @@ def unlock(stack: str) -> int:
 
 
 def release_dead_locks(command: str, stack: str, environment: Mapping[str, str]) -> None:
-    """Remove the locks of processes of this computer that are gone, and say so. A backend in a bucket has none such."""
+    """Remove the locks of ended processes of this computer, and report it. Does nothing for other backends."""
     backend = urlparse(environment["PULUMI_BACKEND_URL"])
     if backend.scheme != "file":
         return
@@ -35,14 +35,14 @@ def release_dead_locks(command: str, stack: str, environment: Mapping[str, str])
 
 
 def _dead_locks(backend: Path, stack: str) -> Iterator[tuple[Path, str]]:
-    """Each lock whose process is gone, and who held it. Their form: pulumi's pkg/backend/diy/lock.go."""
+    """Each lock whose process has ended, and its holder. Their form: pulumi's pkg/backend/diy/lock.go."""
     folder = backend / ".pulumi/locks/organization" / project.NAME / stack
     for lock in sorted(folder.glob("*.json")):
         try:
             content = json.loads(lock.read_text(encoding="utf-8"))
             process, host, user = int(content["pid"]), str(content["hostname"]), str(content["username"])
         except (OSError, ValueError, KeyError, TypeError):
-            continue  # somebody removed it, or it is another version's
+            continue  # it was removed meanwhile, or another version of pulumi wrote it
         if host == socket.gethostname() and process > 0 and not _runs(process):
             yield lock, f"process {process} of {user}"
 

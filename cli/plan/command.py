@@ -24,7 +24,8 @@ from cli.plan.policy import note, violations
 from cli.project import stack_file
 from components.node.script import LIBRARY, text_of
 from components.spec.load import load_stack_file
-from engine.graph import STEP_TYPE, Graph, Node
+from components.spec.names import STEP
+from engine.graph import Graph, Node
 from engine.mermaid import mermaid
 from engine.model import UNKNOWN, Deployment, ProgramError
 from engine.run import run_program
@@ -178,7 +179,7 @@ def _node_files(graph: Graph) -> tuple[dict[str, str], list[str]]:
     warnings: list[str] = []
     steps: dict[str, list[Node]] = defaultdict(list)
     for row in graph.tree():
-        if row.node.type == STEP_TYPE:
+        if row.node.type == STEP:
             steps[_file_name(row.node.inputs["node"])].append(row.node)
     for machine, of_machine in steps.items():
         of_machine.sort(key=lambda step: max((graph.nodes[urn].wave for urn in step.children), default=0))

@@ -1,1 +1,1 @@
-"""`./lab plan --against REV`: what a change does to the labs, told without a cloud account."""
+"""`./lab plan --against REV`: what a change does to the labs. It needs no cloud account."""

@@ -8,7 +8,7 @@ from typing import Any, get_args
 import pytest
 
 from components.spec import names
-from engine.graph import STEP_TYPE
+from engine.graph import OWN_PACKAGE, STEP_TYPE
 from policy.check import load_config
 from tests.support.graphs import STACKS, STEP, Graph, run_lab, run_stack
 
@@ -69,5 +69,5 @@ def test_machines_have_a_common_beginning() -> None:
 
 
 def test_what_may_not_import_the_program_agrees() -> None:
-    assert STEP_TYPE == STEP == names.STEP
+    assert STEP_TYPE == STEP == names.STEP and OWN_PACKAGE == names.PACKAGE
     assert load_config()["public-addresses"]["allowedIn"] == [names.AWS_MACHINES, names.NETWORK]

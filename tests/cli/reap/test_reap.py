@@ -295,7 +295,7 @@ FAILED = """ code: 255
 
 def test_the_latest_lock_counts() -> None:
     assert latest_lock(LOCKED) == Lock("ann@box (pid 4712)", datetime(2026, 11, 21, 10, tzinfo=UTC))
-    assert latest_lock("[409] Conflict: Another update is currently in progress.") == Lock("somebody", None)
+    assert latest_lock("[409] Conflict: Another update is currently in progress.") == Lock("another process", None)
 
 
 def test_the_reason_is_the_error_of_the_resource() -> None:
