@@ -15,8 +15,10 @@ from cli.lifecycle.hints import hints
 from cli.lifecycle.locks import release_dead_locks
 from cli.lifecycle.pulumi_cli import environment_for_state, find_pulumi, select
 from cli.project import stack_file
+from components.spec.findings import SpecError
 from components.spec.load import load_stack_file
 from components.spec.notes import notes
+from components.spec.rules.machines import placeholders
 
 CONFIRMED = {"-y", "--yes", "--preview-only"}
 """Options of `up` and `destroy` after which pulumi asks nothing."""
@@ -31,6 +33,9 @@ def run(command: str, stack: str, arguments: Sequence[str], *, repaired: bool = 
     lab = load_stack_file(path).lab
     if command != "preview" and not sys.stdin.isatty() and not CONFIRMED & set(arguments):
         raise CommandError("standard input is not a terminal, so nobody can confirm: add --yes", USAGE)
+    # A preview changes nothing, so there it is a warning (components/spec/notes.py).
+    if command == "up" and (found := list(placeholders(lab))):
+        raise SpecError(found, path.name)
     pulumi, environment = find_pulumi(), environment_for_state()
     release_dead_locks(command, stack, environment)
     config = select(pulumi, stack, path, environment)

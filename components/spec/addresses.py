@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, collapse_addresses, summarize_address_range
 from typing import Literal
 
-from components.spec.models import AddressedNetwork, BridgeNetwork, Delegate, Lab, Pool
+from components.spec.models import AddressedNetwork, AwsMachines, BridgeNetwork, Delegate, Lab, Pool
 from components.spec.modes import Tunnel
 
 GATEWAY = IPv4Address("169.254.1.1")
@@ -42,6 +42,23 @@ def nat_address(lab: Lab) -> IPv4Address:
     """
     cidr = lab.network.subnets[lab.control_planes[0].subnet]
     taken = {node.address for node in lab.nodes}
+    return _last_free(cidr, taken)
+
+
+def has_balancer(lab: Lab) -> bool:
+    """Whether the API of several control planes on EC2 gets a load balancer."""
+    in_vpc = isinstance(lab.machines, AwsMachines)
+    return in_vpc and len(lab.control_planes) > 1 and lab.kubernetes.control_plane_endpoint is None
+
+
+def balancer_address(lab: Lab) -> IPv4Address:
+    """The load balancer's address: as the NAT gateway's, in the same subnet, and not the same."""
+    cidr = lab.network.subnets[lab.control_planes[0].subnet]
+    taken = {node.address for node in lab.nodes} | ({nat_address(lab)} if lab.private_workers else set())
+    return _last_free(cidr, taken)
+
+
+def _last_free(cidr: IPv4Network, taken: set[IPv4Address]) -> IPv4Address:
     return next(address for n in range(2, cidr.num_addresses) if (address := cidr[-n]) not in taken)
 
 

@@ -1,4 +1,4 @@
-"""What the author of a valid stack file should know: versions that were not tried here.
+"""What the author of a valid stack file should know: versions that were not tried here, and an example's address.
 
 `./lab plan`, `preview` and `up` print these notes. They refuse nothing.
 """
@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from components.spec import versions
 from components.spec.models import Lab
+from components.spec.rules.machines import placeholders
 
 
 @dataclass(frozen=True)
@@ -27,11 +28,16 @@ class Note:
 
 def notes(lab: Lab) -> list[Note]:
     """Every note about a lab that the rules accept, in the order of the file's keys."""
-    found = [*_kubernetes(lab), *_calico(lab)]
+    found = [*_operators(lab), *_kubernetes(lab), *_calico(lab)]
     if lab.multus is not None:
         text = "not tried here: its image, and its flags and objects, which this program writes as for"
         found += _later("multus.version", lab.multus.version, versions.DEFAULT_MULTUS, text)
     return found
+
+
+def _operators(lab: Lab) -> Iterator[Note]:
+    for finding in placeholders(lab):
+        yield Note(finding.key, finding.value, f"{finding.problem}. Before up: {finding.fix}", warning=True)
 
 
 def _kubernetes(lab: Lab) -> Iterator[Note]:

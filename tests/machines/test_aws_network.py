@@ -184,6 +184,21 @@ def test_a_type_that_no_zone_offers_is_named() -> None:
         )
 
 
+def test_subnets_are_in_no_local_or_wavelength_zone() -> None:
+    """EC2 names them too in an account that opted in. They have few instance types, and no NAT gateway."""
+    zones = ["us-west-2-lax-1a", "us-west-2-wl1-las-wlz-1", "us-west-2b", "us-west-2c"]
+    with cloud() as aws:
+        answer = aws.invoke
+
+        def invoke(token: str, args: dict[str, Any]) -> dict[str, Any]:
+            return {"locations": zones} if token.endswith(":getInstanceTypeOfferings") else answer(token, args)
+
+        aws.invoke = invoke  # type: ignore[method-assign]
+        deploy(aws_lab(), aws)
+        mine = [{"Name": "tag:cni-lab:stack", "Values": ["test"]}]
+        assert {s["AvailabilityZone"] for s in aws.ec2.describe_subnets(Filters=mine)["Subnets"]} == {"us-west-2b"}
+
+
 PRIVATE = {"workerAccess": "InstanceConnect"}
 
 
@@ -242,6 +257,26 @@ def test_ssh_to_private_workers_is_open_to_the_endpoint_and_the_nodes_only() -> 
 def test_public_workers_have_neither_endpoint_nor_nat_gateway() -> None:
     kinds = {r.type for r in deploy(aws_lab())[0].resources}
     assert not {kind for kind in kinds if "natGateway" in kind or "nstanceConnect" in kind}
+
+
+@pytest.mark.parametrize(
+    ("machines", "last", "address"),
+    [({}, 12, "10.0.1.254"), ({}, 254, "10.0.1.253"), (PRIVATE, 12, "10.0.1.253"), (PRIVATE, 253, "10.0.1.252")],
+)
+def test_the_load_balancers_address_is_no_nodes_and_not_the_nat_gateways(
+    machines: dict[str, Any], last: int, address: str
+) -> None:
+    """EC2 would choose any free address: that of a control plane which is launched in the same minute."""
+    nodes = [
+        {"name": f"cp{i}", "role": "control-plane", "subnet": "control", "address": f"10.0.1.{i}"}
+        for i in (10, 11, last)
+    ]
+    nodes.append({"name": "w", "subnet": "workers", "address": "10.0.2.10"})
+    made, _ = deploy(aws_lab(machines, nodes=nodes), balancer=True)
+    balancer = only(of_type(made, "aws:lb/loadBalancer:LoadBalancer"))
+    assert only(balancer.inputs["subnetMappings"])["privateIpv4Address"] == address
+    # The balancers of labs made earlier have `subnets`. Another one would have another name.
+    assert set(balancer.ignore_changes) == {"subnetMappings", "subnets"}
 
 
 def test_several_control_planes_have_a_load_balancer() -> None:

@@ -17,6 +17,7 @@ from components.machines.aws import (
     NetworkArgs,
 )
 from components.machines.machine import Machine
+from components.spec.addresses import balancer_address
 from components.spec.models import Lab
 from engine.model import Deployment, Resource
 from engine.run import run_program
@@ -42,7 +43,7 @@ def deploy(lab: Lab, cloud: Cloud | None = None, *, balancer: bool = False) -> t
         machines.update(Instances("machines", InstancesArgs(lab, network, "test", TAGS)).machines)
         if balancer:
             behind = [machines[node.name] for node in lab.control_planes]
-            pulumi.export("host", Balancer("api", BalancerArgs(network, behind, TAGS)).host)
+            pulumi.export("host", Balancer("api", BalancerArgs(network, behind, str(balancer_address(lab)), TAGS)).host)
         if lab.private_workers:
             Endpoint("endpoint", EndpointArgs(network, [machines[node.name] for node in lab.workers], TAGS))
         # Connections are no resources, so they are exported for the tests.

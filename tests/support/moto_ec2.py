@@ -338,11 +338,16 @@ class Cloud:
     # --- balancer ---
 
     def _balancer(self, rest: Json) -> Made:
+        mappings = [
+            {"SubnetId": mapping.pop("subnetId"), "PrivateIPv4Address": mapping.pop("privateIpv4Address")}
+            for mapping in rest["subnetMappings"]
+        ]
+        assert not any(rest.pop("subnetMappings"))
         made = self.elb.create_load_balancer(
             Name=f"{rest.pop('namePrefix')}{len(self.made)}",
             Type=rest.pop("loadBalancerType"),
             Scheme="internal" if rest.pop("internal") else "internet-facing",
-            Subnets=rest.pop("subnets"),
+            SubnetMappings=mappings,
             SecurityGroups=rest.pop("securityGroups"),
             Tags=_tag_list(rest),
         )["LoadBalancers"][0]

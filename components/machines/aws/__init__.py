@@ -9,7 +9,7 @@ from components.machines.aws.endpoint import Endpoint, EndpointArgs
 from components.machines.aws.instances import Instances, InstancesArgs
 from components.machines.aws.network import Network, NetworkArgs
 from components.machines.machine import Machines, MachinesArgs
-from components.spec.addresses import API_PORT, api_endpoint
+from components.spec.addresses import API_PORT, api_endpoint, balancer_address, has_balancer
 
 __all__ = [
     "Balancer",
@@ -32,9 +32,11 @@ def make_machines(name: str, args: MachinesArgs, opts: pulumi.ResourceOptions) -
     instances = InstancesArgs(lab, network, args.stack, args.tags)
     machines = Instances(f"{name}-machines", instances, opts).machines
     endpoint: pulumi.Input[str] = api_endpoint(lab)
-    if len(lab.control_planes) > 1 and lab.kubernetes.control_plane_endpoint is None:
+    if has_balancer(lab):
         control_planes = [machines[node.name] for node in lab.control_planes]
-        balancer = Balancer(f"{name}-balancer", BalancerArgs(network, control_planes, args.tags), opts)
+        balancer = Balancer(
+            f"{name}-balancer", BalancerArgs(network, control_planes, str(balancer_address(lab)), args.tags), opts
+        )
         endpoint = pulumi.Output.concat(balancer.host, f":{API_PORT}")
     if lab.private_workers:
         workers = [machines[node.name] for node in lab.workers]

@@ -20,10 +20,12 @@ from components.spec.addresses import API_PORT
 
 @dataclass(frozen=True)
 class BalancerArgs:
-    """`control_planes`: the machines behind the balancer, which is in the first one's subnet."""
+    """`control_planes`: the machines behind the balancer, which is in the first one's subnet. `address`: its own
+    address there."""
 
     network: Network
     control_planes: Sequence[Machine]
+    address: str
     tags: Mapping[str, str]
 
 
@@ -78,10 +80,18 @@ class Balancer(pulumi.ComponentResource):
             name_prefix="k8s-",
             load_balancer_type="network",
             internal=True,
-            subnets=[args.network.subnet_ids[args.control_planes[0].node.subnet]],
+            # Chosen here because EC2 would choose any, also one of a node that is made later.
+            subnet_mappings=[
+                {
+                    "subnet_id": args.network.subnet_ids[args.control_planes[0].node.subnet],
+                    "private_ipv4_address": args.address,
+                }
+            ],
             security_groups=[group.id],
             tags=tags,
-            opts=child,
+            # A balancer keeps the address that it has. Another one would be another balancer with another name, which
+            # the certificates of a live lab do not have.
+            opts=pulumi.ResourceOptions(parent=self, ignore_changes=["subnetMappings", "subnets"]),
         )
         targets = aws.lb.TargetGroup(
             name,

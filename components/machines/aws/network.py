@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -12,6 +13,9 @@ from components.machines.aws.security import security_groups
 from components.spec import names
 from components.spec.addresses import nat_address
 from components.spec.models import AwsMachines, Lab
+
+# A zone of the region itself, e.g. us-west-2a. Local and Wavelength Zones have longer names, e.g. us-west-2-lax-1a.
+_ZONE = re.compile(r"[a-z]{2}(-[a-z]+)+-\d[a-z]")
 
 
 @dataclass(frozen=True)
@@ -142,6 +146,7 @@ def _zone(parent: pulumi.Resource, lab: Lab) -> pulumi.Output[str]:
     )
 
     def first(zones: list[str]) -> str:
+        zones = [zone for zone in zones if _ZONE.fullmatch(zone)]
         if not zones:
             raise pulumi.RunError(
                 f"machines.instanceType: {instance_type} — no zone of the region offers it. "

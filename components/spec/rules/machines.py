@@ -5,8 +5,11 @@ from __future__ import annotations
 import base64
 import binascii
 import re
+from collections import defaultdict
 from collections.abc import Iterator, Mapping
+from ipaddress import IPv4Network
 
+from components.spec.addresses import has_balancer
 from components.spec.findings import Finding, shown
 from components.spec.models import AwsMachines, ExistingMachines, Lab, LocalMachines
 from components.spec.rules.core import repeated, rule
@@ -15,6 +18,7 @@ WIDEST_OPERATOR = 8
 """The shortest prefix that machines.operatorCidrs may have."""
 AWS_KEEPS = 5
 """The number of addresses that AWS reserves in every subnet."""
+DOCUMENTATION = [IPv4Network(cidr) for cidr in ("192.0.2.0/24", "198.51.100.0/24", "203.0.113.0/24")]
 KEY_TYPES = ("ssh-ed25519", "ecdsa-sha2-nistp256", "ecdsa-sha2-nistp384", "ecdsa-sha2-nistp521")
 # Length in bytes of an ed25519 public key in its wire format (RFC 8709): the type and 32 bytes, each after its length.
 ED25519_LENGTH = 4 + 11 + 4 + 32
@@ -41,6 +45,23 @@ def operators(lab: Lab) -> Iterator[Finding]:
         if cidr.prefixlen < WIDEST_OPERATOR:
             problem = "opens SSH and the Kubernetes API to the world" if not cidr.prefixlen else "is far too wide"
             fix = f"write your own address with /32, or a range of at least /{WIDEST_OPERATOR}"
+            yield Finding(f"machines.operatorCidrs[{index}]", str(cidr), problem, fix)
+    for index, first in repeated(lab.machines.operator_cidrs):
+        key, given = f"machines.operatorCidrs[{index}]", str(lab.machines.operator_cidrs[index])
+        yield Finding(key, given, f"is the same as operatorCidrs[{first}]", "remove one of the two")
+
+
+def placeholders(lab: Lab) -> Iterator[Finding]:
+    """The ranges for documentation in machines.operatorCidrs, which a shipped stack file has in place of an address.
+
+    The file is valid with them, and its plan is right. But nobody has such an address, so `up` would build and bill
+    machines that it then cannot reach.
+    """
+    given = lab.machines.operator_cidrs if isinstance(lab.machines, AwsMachines) else ()
+    for index, cidr in enumerate(given):
+        if any(cidr.subnet_of(range_) for range_ in DOCUMENTATION):
+            problem = "is an example's address (RFC 5737), from which nobody reaches the machines"
+            fix = "write your own address with /32: curl https://checkip.amazonaws.com"
             yield Finding(f"machines.operatorCidrs[{index}]", str(cidr), problem, fix)
 
 
@@ -73,12 +94,31 @@ def worker_access(lab: Lab) -> Iterator[Finding]:
             problem = "is a control plane's subnet, from which only public addresses reach the internet"
             fix = "give the workers a subnet of their own, or write machines.workerAccess: Public"
             yield Finding(f"nodes[{index}].subnet", node.subnet, problem, fix)
-    tenants = {node.subnet: "endpoint" for node in lab.workers[:1]}
-    tenants |= {node.subnet: "NAT gateway" for node in lab.control_planes[:1]}
-    for name, tenant in tenants.items():
+
+
+@rule(
+    "machines.provider",
+    "machines.workerAccess",
+    "kubernetes.controlPlaneEndpoint",
+    "nodes[].role",
+    "nodes[].subnet",
+    "network.subnets",
+)
+def addresses_left(lab: Lab) -> Iterator[Finding]:
+    """What the lab needs besides its nodes has an address in a subnet too."""
+    tenants: dict[str, list[str]] = defaultdict(list)
+    for node in lab.control_planes[:1]:
+        if lab.private_workers:
+            tenants[node.subnet].append("the NAT gateway of machines.workerAccess: InstanceConnect")
+        if has_balancer(lab):
+            tenants[node.subnet].append("the load balancer of several control planes")
+    for node in lab.workers[:1] if lab.private_workers else ():
+        tenants[node.subnet].append("the endpoint of machines.workerAccess: InstanceConnect")
+    for name, wanting in tenants.items():
         cidr = lab.network.subnets.get(name)
-        if cidr and sum(node.subnet == name for node in lab.nodes) + AWS_KEEPS >= cidr.num_addresses:
-            problem = f"has no address left for the {tenant} of machines.workerAccess: InstanceConnect"
+        nodes = sum(node.subnet == name for node in lab.nodes)
+        if cidr and nodes + len(wanting) + AWS_KEEPS > cidr.num_addresses:
+            problem = f"has no address left for {' and '.join(wanting)}"
             yield Finding(f"network.subnets.{name}", str(cidr), problem, "choose a larger range, or remove a node")
 
 
@@ -210,6 +250,7 @@ RULES = (
     operators,
     instance_type,
     worker_access,
+    addresses_left,
     existing_hosts,
     host_keys,
     jump_host_key,

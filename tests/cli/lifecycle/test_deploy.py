@@ -19,6 +19,7 @@ import yaml
 from cli import project
 from cli.errors import USAGE, CommandError
 from cli.lifecycle.deploy import run
+from components.spec.findings import SpecError
 from tests.support.cli import lab
 from tests.support.graphs import ROOT
 
@@ -27,7 +28,7 @@ RECORDER = """#!/bin/sh
 case $* in "stack output"*) exit 1 ;; esac
 printf '%s\\n' "$PWD|$PULUMI_BACKEND_URL|$*" >>"$CALLS"
 case $* in "stack select"*) ;; *) exit 0 ;; esac
-[ -e Pulumi.cfos-egress.yaml ] || echo 'encryptionsalt: v1:abc' >Pulumi.cfos-egress.yaml
+[ -e Pulumi.local.yaml ] || echo 'encryptionsalt: v1:abc' >Pulumi.local.yaml
 """
 
 
@@ -53,23 +54,34 @@ def calls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_up_uses_its_own_state_and_does_not_change_the_stack_file(home: Path, calls: Path) -> None:
-    original = (ROOT / "stacks" / "Pulumi.cfos-egress.yaml").read_text()
-    assert run("up", "cfos-egress", ["--yes", "--diff"]) == 0
+    original = (ROOT / "stacks" / "Pulumi.local.yaml").read_text()
+    assert run("up", "local", ["--yes", "--diff"]) == 0
     select, up = (line.split("|") for line in calls.read_text().splitlines())
     assert select[0] == str(home / "config") and up[0] == str(ROOT)
     assert up[1] == (home / "state").as_uri()
-    copy = home / "config" / "Pulumi.cfos-egress.yaml"
+    copy = home / "config" / "Pulumi.local.yaml"
     assert (
         re.sub(r" --event-log \S+", "", up[2])
-        == f"up --stack cfos-egress --config-file {copy} --policy-pack {ROOT / 'policy'} --yes --diff"
+        == f"up --stack local --config-file {copy} --policy-pack {ROOT / 'policy'} --yes --diff"
     )
     written = yaml.safe_load(copy.read_text())
     assert written["encryptionsalt"] == "v1:abc", "what the CLI wrote there must stay"
     assert written["config"] == yaml.safe_load(original)["config"]
-    assert (ROOT / "stacks" / "Pulumi.cfos-egress.yaml").read_text() == original
+    assert (ROOT / "stacks" / "Pulumi.local.yaml").read_text() == original
     assert stat.S_IMODE(home.stat().st_mode) == 0o700
     assert stat.S_IMODE((home / "passphrase").stat().st_mode) == 0o600
     assert len((home / "passphrase").read_text()) >= 32
+
+
+@pytest.mark.parametrize("command", ["up", "preview", "destroy"])
+def test_up_refuses_an_examples_address(home: Path, calls: Path, command: str) -> None:
+    """With it machines would be built and billed, and then nobody could reach them."""
+    if command == "up":
+        with pytest.raises(SpecError, match=r"operatorCidrs\[0\]: 203\.0\.113\.7/32 — is an example's address"):
+            run(command, "cfos-egress", ["--yes"])
+        assert not calls.exists(), "nothing has been made"
+    else:
+        assert run(command, "cfos-egress", ["--yes"]) == 0
 
 
 def test_the_callers_policy_pack_replaces_ours(home: Path, calls: Path) -> None:
@@ -115,7 +127,7 @@ def test_only_a_destroy_skips_checkpoints(home: Path, calls: Path, monkeypatch: 
     monkeypatch.setattr(subprocess, "run", recorded)
     monkeypatch.delenv("PULUMI_SKIP_CHECKPOINTS", raising=False)
     for command in ("up", "destroy"):
-        assert run(command, "cfos-egress", ["--yes"]) == 0
+        assert run(command, "local", ["--yes"]) == 0
     assert given == [None, "true"]
 
 

@@ -52,7 +52,7 @@ from pathlib import Path
 from cli import project
 from cli.lifecycle.deploy import run
 project.HOME = Path(sys.argv[1])
-sys.exit(run(sys.argv[2], "cfos-egress", sys.argv[3:]))
+sys.exit(run(sys.argv[2], "local", sys.argv[3:]))
 """
 
 
@@ -139,13 +139,13 @@ def test_an_up_is_previewed_confirmed_and_shown(tmp_path: Path) -> None:
     preview, up = terminal.calls
     assert "--yes" not in preview and "--policy-pack" in preview
     assert {"--yes", "--skip-preview", "--non-interactive", "--policy-pack"} <= set(up)
-    last = terminal.said[terminal.said.rindex("up cfos-egress:") :]
+    last = terminal.said[terminal.said.rindex("up local:") :]
     assert re.search(r"✓ node files +10 s", last) and re.search(r"= prepare", last)
     assert f"log: {terminal.log}" in last and "the engine's own words" not in terminal.said
     assert terminal.log.read_text().count("the engine's own words") == 2
     assert stat.S_IMODE(terminal.log.stat().st_mode) == 0o600
     # The times for the next run.
-    [run] = screen.recall(tmp_path / "lab", "cfos-egress")
+    [run] = screen.recall(tmp_path / "lab", "local")
     assert run.command == "up" and set(run.phases) == {"calico", "node files", "workloads", "verification"}
 
 
@@ -157,7 +157,7 @@ def test_the_answer_no_changes_nothing(tmp_path: Path) -> None:
     terminal.type("\n")
     assert terminal.end() == 1
     assert [call[:2] for call in terminal.calls] == [["destroy", "--preview-only"]]
-    assert (tmp_path / "lab" / "config" / "Pulumi.cfos-egress.yaml").exists()
+    assert (tmp_path / "lab" / "config" / "Pulumi.local.yaml").exists()
 
 
 def test_a_failure_ends_with_its_place_its_last_lines_and_what_to_do(tmp_path: Path) -> None:
@@ -168,8 +168,8 @@ def test_a_failure_ends_with_its_place_its_last_lines_and_what_to_do(tmp_path: P
     assert tail[0] == "Failed: phase calico, node ip1001100, lab-calico-install"
     assert tail[1] == "  cni-lab: calico.sh" and tail[2].startswith("  curl: (37) Couldn't open file")
     assert "cannot be fetched: open the way to it" in tail[-3]
-    assert tail[-2:] == [f"The whole log: {terminal.log}", "Try again: ./lab up cfos-egress"]
-    assert screen.recall(tmp_path / "lab", "cfos-egress") == []
+    assert tail[-2:] == [f"The whole log: {terminal.log}", "Try again: ./lab up local"]
+    assert screen.recall(tmp_path / "lab", "local") == []
 
 
 def test_ctrl_c_reaches_pulumi_once_and_its_end_is_awaited(tmp_path: Path) -> None:
@@ -179,7 +179,7 @@ def test_ctrl_c_reaches_pulumi_once_and_its_end_is_awaited(tmp_path: Path) -> No
     assert terminal.end() == 3
     assert terminal.log.read_text().count("interrupted once") == 1
     assert "interrupted: finishes its current work first; Ctrl-C again abandons it" in terminal.said
-    assert "Try again: ./lab up cfos-egress" in terminal.said and "Traceback" not in terminal.said
+    assert "Try again: ./lab up local" in terminal.said and "Traceback" not in terminal.said
 
 
 @pytest.mark.parametrize("option", ["--non-interactive", "--json", "--diff", "--help"])
@@ -189,7 +189,7 @@ def test_with_other_options_pulumis_own_output_is_shown(tmp_path: Path, option: 
     assert "the engine's own words" in terminal.said and "log:" not in terminal.said
     assert [call[0] for call in terminal.calls] == ["up"]
     assert not (tmp_path / "lab" / "logs").exists()
-    assert len(screen.recall(tmp_path / "lab", "cfos-egress")) == 1
+    assert len(screen.recall(tmp_path / "lab", "local")) == 1
 
 
 def picture(progress: Progress, phases: list[str], guess: Expected, width: int) -> list[str]:
