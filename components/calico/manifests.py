@@ -68,8 +68,15 @@ def installation(lab: Lab) -> Manifest:
 
 
 def _autodetection(lab: Lab) -> Manifest:
-    if lab.calico.interface is not None:
-        return {"interface": lab.calico.interface}
+    calico = lab.calico
+    if calico.interface is not None:
+        return {"interface": calico.interface}
+    if calico.can_reach is not None:
+        return {"canReach": calico.can_reach}
+    if calico.skip_interface is not None:
+        return {"skipInterface": calico.skip_interface}
+    if calico.cidrs:
+        return {"cidrs": [str(cidr) for cidr in calico.cidrs]}
     if lab.calico.node_address_autodetection == "NodeInternalIP":
         return {"kubernetes": "NodeInternalIP"}
     return {"firstFound": True}
@@ -97,6 +104,12 @@ def node_patch(lab: Lab) -> Manifest:
     calico = lab.calico
     if calico.interface is not None:
         method = f"interface={calico.interface}"
+    elif calico.can_reach is not None:
+        method = f"can-reach={calico.can_reach}"
+    elif calico.skip_interface is not None:
+        method = f"skip-interface={calico.skip_interface}"
+    elif calico.cidrs:
+        method = f"cidr={','.join(map(str, calico.cidrs))}"
     elif calico.node_address_autodetection == "NodeInternalIP":
         method = "kubernetes-internal-ip"
     else:

@@ -186,12 +186,12 @@ def _ipam(network: AddressedNetwork) -> Config:
 
 
 def _whereabouts(network: AddressedNetwork, ipam: Whereabouts) -> Config:
-    found = {"range": str(network.subnet)}
+    found: Config = {"range": str(network.subnet)}
     if ipam.range_start:
         found["range_start"] = str(ipam.range_start)
     if ipam.range_end:
         found["range_end"] = str(ipam.range_end)
-    return found
+    return found | ({"exclude": [str(cidr) for cidr in ipam.exclude]} if ipam.exclude else {})
 
 
 def plugins(lab: Lab) -> list[str]:

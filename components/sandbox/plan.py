@@ -159,6 +159,8 @@ class _Addresses:
             return ipam.addresses[0]
         scope = "" if isinstance(ipam, Whereabouts) else node
         skipped = {subnet[0]} if isinstance(ipam, Whereabouts) else {subnet[0], gateway_of(network)}
+        if isinstance(ipam, Whereabouts):
+            skipped |= {address for cidr in ipam.exclude for address in cidr}
         first = ipam.range_start or subnet[1]
         last = ipam.range_end or (subnet[-2] if subnet.prefixlen < 31 else subnet[-1])
         free = (IPv4Address(n) for n in range(int(first), int(last) + 1) if IPv4Address(n) not in skipped)

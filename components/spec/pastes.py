@@ -118,6 +118,11 @@ def autodetection(value: object) -> str | None:
         return f"write calico.interface: {setting}"
     if method in _METHODS:
         return f"write calico.nodeAddressAutodetection: {_METHODS[method]}"
-    if method in ("canreach", "cidr", "cidrs", "skipinterface"):
-        return "name the interface instead, e.g. calico.interface: eth1; this method has no key here"
+    if method == "canreach" and setting:
+        return f"write calico.canReach: {setting}"
+    if method == "skipinterface" and setting:
+        return f"write calico.skipInterface: {setting}"
+    if method in ("cidr", "cidrs") and setting:
+        given = setting if isinstance(setting, list) else str(setting).split(",")
+        return f"write calico.cidrs: [{', '.join(map(str, given))}]"
     return None

@@ -16,8 +16,8 @@ from typing import Any
 
 import pytest
 
-from components.multus.delegates import delegate_config, network_config
-from tests.calico.labs import lab
+from components.multus.delegates import delegate_config, fixed_config, network_config
+from tests.calico.labs import SEED, lab
 
 SEED_ROUTES = {"10.96.0.0/12 via 10.1.128.1 dev net1", "10.0.0.2 via 10.1.128.1 dev net1"}
 
@@ -142,6 +142,28 @@ def test_the_default_route_of_the_seed_leads_nowhere_and_ours_leads_out(bench: B
     for gateway, arrives in ((str(own), False), ("10.1.128.1", True)):
         bench.inside(pod, "ip", "route", "replace", "default", "via", gateway, "dev", "net1")
         assert bench.reaches(pod, world, "192.0.2.7") is arrives, gateway
+
+
+def test_a_firewall_has_its_fixed_address_beside_the_pods_of_host_local(bench: Bench) -> None:
+    network = SEED["networks"][0] | {"ipam": {"type": "host-local", "rangeStart": "10.1.128.10"}}
+    attachment = {"name": "cfosdefaultcni5", "ips": ["10.1.128.2/24"], "mac": "CA:FE:C0:FF:00:02"}
+    workload = {"name": "fw", "kind": "DaemonSet", "image": "docker.io/library/busybox", "networks": [attachment]}
+    spec = lab(networks=[network], workloads=[workload])
+    base, fixed = network_config(spec, spec.networks[0]), fixed_config(spec, spec.networks[0])
+    assert fixed is not None
+    # What libcni adds for a capability that the configuration declares.
+    asked = {"runtimeConfig": {"ips": attachment["ips"], "mac": attachment["mac"]}}
+    firewall, pod = bench.pod(), bench.pod()
+    assert address_of(bench.cni("ADD", fixed | asked, firewall)) == IPv4Address("10.1.128.2")
+    assert address_of(bench.cni("ADD", base, pod)) == IPv4Address("10.1.128.10")
+    assert "ca:fe:c0:ff:00:02" in bench.inside(firewall, "ip", "link", "show", "net1")
+    routes = {" ".join(line.split()) for line in bench.inside(firewall, "ip", "-4", "route").splitlines()}
+    assert routes >= SEED_ROUTES
+    assert "10.1.128.1/24" in bench.node("ip", "-4", "address", "show", "cni5")
+    assert bench.reaches(pod, firewall, "10.1.128.2")
+    # Why there is a second definition: host-local itself refuses an address outside its range.
+    with pytest.raises(AssertionError, match=r"failed to allocate all requested IPs: 10\.1\.128\.2"):
+        bench.cni("ADD", base | {"runtimeConfig": {"ips": attachment["ips"]}}, bench.pod())
 
 
 @pytest.mark.parametrize(("index", "first", "last"), [(0, 150, 250), (1, 50, 100)])

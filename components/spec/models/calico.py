@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from components.spec import versions
-from components.spec.models.base import DEFAULT_POD_CIDR, Cidr, DnsLabel, Model, Mtu, Switch, Version
+from components.spec.models.base import DEFAULT_POD_CIDR, Cidr, DnsLabel, HostName, Model, Mtu, Switch, Version
 from components.spec.modes import MODES, Encapsulation, Mode
 
 
@@ -80,6 +80,14 @@ class Calico(Model):
     """How Calico finds the address of a node: the first one found, or the Node's InternalIP."""
     interface: str | None = None
     """Regular expression of the interface whose address Calico uses, e.g. eth1. Overrides nodeAddressAutodetection."""
+    can_reach: HostName | None = None
+    """Address or host name; Calico uses the node's address from which packets go there. Overrides
+    nodeAddressAutodetection."""
+    skip_interface: str | None = None
+    """Regular expression of the interfaces whose addresses Calico does not use, e.g. docker.*. Overrides
+    nodeAddressAutodetection."""
+    cidrs: tuple[Cidr, ...] = ()
+    """Ranges; Calico uses the node's first address inside one of them. Overrides nodeAddressAutodetection."""
     mtu: Mtu | None = None
     """MTU of the pods in bytes. Default: network.mtu less the largest overhead of the encapsulations."""
     as_number: Annotated[int, Field(ge=1, le=4294967295)] = 64512

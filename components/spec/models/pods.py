@@ -75,6 +75,8 @@ class StaticAddresses(Model):
 class Whereabouts(Model):
     type: Literal["whereabouts"]
     """The addresses are unique in the cluster. The nodes must have the whereabouts plugin."""
+    exclude: tuple[Cidr, ...] = ()
+    """Ranges inside the subnet that no pod gets, e.g. [192.168.2.228/30]."""
     range_start: IPv4Address | None = None
     """First address for pods. Default: the first of the subnet."""
     range_end: IPv4Address | None = None

@@ -198,6 +198,31 @@ def link_mtu(lab: Lab) -> Iterator[Finding]:
 _METHODS = ("interface=", "skip-interface=", "can-reach=", "cidr=", "first-found", "kubernetes-internal-ip")
 
 
+@rule("calico.interface", "calico.canReach", "calico.skipInterface", "calico.cidrs", "nodes[].address")
+def one_autodetection(lab: Lab) -> Iterator[Finding]:
+    calico = lab.calico
+    given = {
+        "calico.interface": calico.interface,
+        "calico.canReach": calico.can_reach,
+        "calico.skipInterface": calico.skip_interface,
+        "calico.cidrs": calico.cidrs or None,
+    }
+    chosen = [key for key, value in given.items() if value is not None]
+    for key in chosen[1:]:
+        problem = f"is a second way to find the nodes' addresses, beside {chosen[0]}"
+        yield Finding(key, shown(given[key]), problem, "keep one of them")
+    for index, node in enumerate(lab.nodes):
+        if calico.cidrs and not any(node.address in cidr for cidr in calico.cidrs):
+            problem = f"is outside of calico.cidrs ({listed(calico.cidrs)}), so Calico does not find the node's address"
+            yield Finding(f"nodes[{index}].address", str(node.address), problem, "add its range to calico.cidrs")
+    if calico.skip_interface is not None:
+        try:
+            regexp.check(calico.skip_interface)
+        except regexp.RegexpError as error:
+            problem = f"is not a regular expression of Go: {error}"
+            yield Finding("calico.skipInterface", shown(calico.skip_interface), problem, "write e.g. docker.*")
+
+
 @rule("calico.interface")
 def interface(lab: Lab) -> Iterator[Finding]:
     """Go compiles each of the comma-separated patterns (projectcalico/calico, node/pkg/lifecycle/startup)."""
@@ -235,5 +260,6 @@ RULES = (
     peer_names,
     pod_mtu_fits,
     link_mtu,
+    one_autodetection,
     interface,
 )

@@ -197,6 +197,10 @@ def ipam_in_subnet(lab: Lab) -> Iterator[Finding]:
             outside = {name: a for name, a in ends.items() if a is not None and not subnet[1] <= a <= last_host(subnet)}
             for name, address in outside.items():
                 yield Finding(f"{key}.{name}", str(address), f"is not a host of the subnet {subnet}", fix)
+            for number, cidr in enumerate(ipam.exclude if isinstance(ipam, Whereabouts) else ()):
+                if not cidr.subnet_of(subnet):
+                    place = f"{key}.exclude[{number}]"
+                    yield Finding(place, str(cidr), f"is not inside the subnet {subnet}", "choose a range inside it")
             start, end = handed_out(network)
             if not outside and start > end:
                 yield Finding(f"{key}.rangeStart", str(start), f"comes after the last address, {end}", "swap the two")
