@@ -11,12 +11,16 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 from ipaddress import ip_network
+from pathlib import Path
 from typing import Any
+
+import yaml
 
 from components.spec.names import AWS_MACHINES, LAB, NETWORK
 from policy.model import PlannedResource, PolicyRule, Settings
 from policy.values import SECRET, UNKNOWN, decoded, is_known, mapping, sequence, shown
 
+PRICES = Path(__file__).resolve().parents[1] / "cli" / "plan" / "prices.yaml"
 OWNER_TAGS = ("cni-lab:stack", "cni-lab:owner")
 EXPIRY_TAG = "cni-lab:ttl-hours"
 
@@ -228,6 +232,12 @@ def instance_kinds(resource: PlannedResource, settings: Settings) -> Iterator[st
         yield f"instanceType {given} is not allowed; allowed: {', '.join(settings['allowed'])}"
 
 
+def _priced_types() -> list[str]:
+    """The instance types that `./lab cost` knows: whoever may use one can see what it costs."""
+    table = yaml.safe_load(PRICES.read_text(encoding="utf-8"))
+    return sorted({kind for region in table["regions"].values() for kind in region.get("instanceHour", ())})
+
+
 def public_addresses(resource: PlannedResource, settings: Settings) -> Iterator[str]:
     props, stated = resource.props, any(component in resource.within for component in settings["allowedIn"])
     where = f"outside {', '.join(settings['allowedIn']) or 'any component that may have one'}"
@@ -293,10 +303,10 @@ RULES = (
     ),
     PolicyRule(
         "instance-kinds",
-        "Machines are of an instance type that config.json allows.",
+        "Machines are of an instance type that has a price in cli/plan/prices.yaml, or that config.json allows.",
         "Choose another machines.instanceType, or allow it in policy/config.json.",
         instance_kinds,
-        defaults={"allowed": ["t3.*", "t3a.*"]},
+        defaults={"allowed": _priced_types()},
     ),
     PolicyRule(
         "public-addresses",

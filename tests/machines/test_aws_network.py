@@ -252,6 +252,7 @@ def test_ssh_to_private_workers_is_open_to_the_endpoint_and_the_nodes_only() -> 
         endpoint = only(of_type(made, "aws:ec2transitgateway/instanceConnectEndpoint:InstanceConnectEndpoint"))
         behind = {urn.split("::")[-1] for urn in endpoint.dependencies if "aws:ec2/instance" in urn}
         assert behind == {"machines-ip-10-0-2-200", "machines-ip-10-0-2-201"}, "EC2 chooses its address after theirs"
+        assert endpoint.custom_timeouts == {"create": "20m", "delete": "20m"}, "the provider gives up after 10 minutes"
 
 
 def test_public_workers_have_neither_endpoint_nor_nat_gateway() -> None:

@@ -66,9 +66,12 @@ class Endpoint(pulumi.ComponentResource):
             # Packets then come from the endpoint's address, which a security group can name.
             preserve_client_ip=False,
             tags=tags,
-            # EC2 chooses the endpoint's address. After the machines are made, it cannot be one of theirs.
+            # EC2 chooses the endpoint's address. After the machines are made, it cannot be one of theirs. So `destroy`
+            # deletes the machines after it, and both operations take EC2 minutes: the provider's 10 may be too few.
             opts=pulumi.ResourceOptions(
-                parent=self, depends_on=[machine.resource for machine in args.workers if machine.resource]
+                parent=self,
+                depends_on=[machine.resource for machine in args.workers if machine.resource],
+                custom_timeouts=pulumi.CustomTimeouts(create="20m", delete="20m"),
             ),
         )
         self.register_outputs({})

@@ -90,7 +90,8 @@ class AwsMachines(MachineProvider):
     user: UserName = "ubuntu"
     """User that SSH connects as, one that the AMI has."""
     volume_size: Annotated[int, Field(ge=10, le=1024)] = 30
-    """Size of the root volume in GiB (gp3, encrypted)."""
+    """Size of the root volume in GiB (gp3, encrypted). A larger one changes live machines in place: their file systems
+    grow at the next boot. EC2 refuses a smaller one; it needs new machines."""
     spot: bool = False
     """Use spot instances. They cost about a third, and AWS may end them at any time."""
     worker_access: Literal["Public", "InstanceConnect"] = "Public"

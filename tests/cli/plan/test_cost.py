@@ -14,6 +14,8 @@ from cli import project
 from cli.errors import USAGE, CommandError
 from cli.plan.cost import FREE, MONTH_HOURS, PRICES, Item, Prices, count
 from engine.model import Resource
+from policy.check import load_config
+from policy.rules import RULES
 from tests.support.cli import lab
 from tests.support.graphs import ROOT, run_lab
 
@@ -40,6 +42,14 @@ def test_the_sum_of_three_machines() -> None:
     assert items["machine t3.large"].number == 3
     assert items["public address of a machine"].number == 2 and items["fixed public address"].number == 1
     assert sum(i.number * i.stopped for i in items.values()) * MONTH_HOURS == pytest.approx(3 * 30 * 0.08 + 0.005 * 730)
+
+
+def test_the_policy_allows_what_has_a_price_and_nothing_else() -> None:
+    (rule,) = [rule for rule in RULES if rule.name == "instance-kinds"]
+    allowed = {**rule.defaults, **load_config().get("instance-kinds", {})}["allowed"]
+    for region in TABLE["regions"]:
+        assert set(allowed) == set(Prices.of(TABLE, region).instance_hour)
+    assert {"t3.small", "t3.large", "m6i.large", "c7i-flex.large", "m7i-flex.large"} <= set(allowed)
 
 
 def test_an_address_that_a_fixed_one_replaces_is_not_charged_twice() -> None:
