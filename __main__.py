@@ -23,6 +23,9 @@ except SpecError as error:
 lab = Lab(names.STACK_LAB, LabArgs(spec, pulumi.get_stack(), region))
 
 pulumi.export("kubeconfig", lab.kubeconfig)
+# With this the next `up` judges whether the live lab can take a change (components/spec/changes.py). Secret, because
+# nobody wants to read it at the end of an `up`. An `up` that fails registers no outputs, so the earlier ones stay.
+pulumi.export("lab", pulumi.Output.secret(spec.model_dump(mode="json", by_alias=True, exclude_none=True)))
 pulumi.export("nodes", lab.nodes)
 pulumi.export("blocks", lab.blocks)
 pulumi.export("access", lab.access)

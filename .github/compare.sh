@@ -12,6 +12,11 @@ if [[ -f $OUT/comment.md ]]; then
   printf 'stacks=%s\n' "$(paste -sd ' ' -- "$OUT/stacks.txt")" >>"$GITHUB_OUTPUT"
 fi
 if ((status == 4)); then
+  # No label helps where a live lab refuses the change, or the policy does.
+  if jq --exit-status '[.stacks[] | .refused + .policy] | add | length > 0' "$OUT/comparison.json" >/dev/null; then
+    echo '::error::a live lab cannot take this change, or the policy refuses it: see the comment for which and why'
+    exit "$status"
+  fi
   if [[ $LABELLED == true ]]; then
     echo '::notice::a control plane would be replaced, and the label replace-control-plane allows it'
     exit 0

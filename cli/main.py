@@ -74,7 +74,7 @@ def plan(
     out: Annotated[Path | None, typer.Option(help="write graph, node files and objects into this folder")] = None,
     against: Annotated[str | None, typer.Option(metavar="REV", help="show what changes since a git revision")] = None,
     markdown: Annotated[bool, typer.Option("--markdown", help="with --against: print a review comment")] = False,
-    gate: Annotated[bool, typer.Option("--gate", help="with --against: exit 4 if a control plane is replaced")] = False,
+    gate: Annotated[bool, typer.Option("--gate", help="with --against: exit 4 if a lab does not survive")] = False,
 ) -> None:
     """Show the whole graph without cloud account, pulumi CLI or network; with --against, the effect of a change."""
     if against is not None:

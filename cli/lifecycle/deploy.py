@@ -12,6 +12,7 @@ from cli import project
 from cli.errors import USAGE, CommandError
 from cli.lifecycle import repair, screen
 from cli.lifecycle.hints import hints
+from cli.lifecycle.live_changes import refuse_changes
 from cli.lifecycle.locks import release_dead_locks
 from cli.lifecycle.pulumi_cli import environment_for_state, find_pulumi, select
 from cli.project import stack_file
@@ -38,6 +39,8 @@ def run(command: str, stack: str, arguments: Sequence[str], *, repaired: bool = 
         raise SpecError(found, path.name)
     pulumi, environment = find_pulumi(), environment_for_state()
     release_dead_locks(command, stack, environment)
+    if command in ("preview", "up"):
+        refuse_changes(command, stack, lab)
     config = select(pulumi, stack, path, environment)
     if command == "up":
         arguments = [*arguments, *(repair.options(stack) if repaired else repair.moved(stack))]

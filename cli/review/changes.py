@@ -42,14 +42,17 @@ class Change:
 class Comparison:
     """A stack on both sides.
 
-    `same`: the number of unchanged resources. `control_planes`: each one that would not survive, and why. `notes`:
-    what else the reader should know, one line each. `failed`: the working tree's side has no plan. `judged`: whether
-    the control planes survive is known.
+    `same`: the number of unchanged resources. `refused`: each change that a live lab cannot take. `broken`: each
+    mandatory rule of the policy that the working tree breaks. `control_planes`: each one that would not survive, and
+    why. `notes`: what else the reader should know, one line each. `failed`: the working tree's side has no plan.
+    `judged`: whether the control planes survive is known.
     """
 
     stack: str
     changes: tuple[Change, ...] = ()
     same: int = 0
+    refused: tuple[str, ...] = ()
+    broken: tuple[str, ...] = ()
     control_planes: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     failed: bool = False
@@ -57,7 +60,7 @@ class Comparison:
 
     @property
     def touched(self) -> bool:
-        return bool(self.changes or self.notes)
+        return bool(self.changes or self.notes or self.refused or self.broken)
 
     def count(self, action: Action) -> int:
         return sum(change.action == action for change in self.changes)

@@ -17,6 +17,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from cli.console import page
 from cli.errors import MISSING, USAGE, CommandError
 from cli.plan.command import WIDTH, write
@@ -24,9 +26,13 @@ from cli.project import ROOT, stack_files
 from cli.review import side
 from cli.review.changes import Comparison, compare
 from cli.review.pages import Report, document, markdown, show
+from components.spec.changes import refused_changes
+from components.spec.models import Lab
+from policy.check import ConfigError, check
+from policy.model import PlannedResource
 
 GATE = 4
-"""Exit code where a control plane would be replaced."""
+"""Exit code where a live lab cannot take a change, the policy refuses it, or a control plane would be replaced."""
 
 _STACK_TIMEOUT_SECONDS = 150
 """A side is killed after this time for each stack. A program that hangs is reported before that, by engine.run."""
@@ -39,9 +45,9 @@ def review(
 ) -> int:
     """Print what the working tree changes against a revision, for one stack or for every one.
 
-    Returns 0, also where much changes; 1 where a stack of the working tree cannot be planned; with `gate`, GATE where
-    a control plane would not survive or that is not known. Raises CommandError for a bad revision, stack or folder
-    (USAGE), and without git (MISSING).
+    Returns 0, also where much changes; 1 where a stack of the working tree cannot be planned; with `gate`, GATE where a
+    live lab cannot take a change, where the policy refuses it, and where a control plane would not survive or that is
+    not known. Raises CommandError for a bad revision, stack or folder (USAGE), and without git (MISSING).
     """
     report = _report(stack, against)
     # Only what is needed is built: the text of a large change takes longer to lay out than all the rest.
@@ -91,7 +97,7 @@ def _compared(stack: str, before: Json, after: Json, against: str) -> Comparison
     """The comparison, or a note where a side has no plan. An error of None means that there is no stack file."""
     file = f"stacks/Pulumi.{stack}.yaml"
     if "error" not in before and "error" not in after:
-        return compare(stack, before, after)
+        return replace(compare(stack, before, after), refused=_refused(before, after), broken=_broken(after))
     notes = []
     if before.get("error"):
         notes.append(f"at {against}: {before['error']}: nothing to compare with")
@@ -105,10 +111,34 @@ def _compared(stack: str, before: Json, after: Json, against: str) -> Comparison
         made = compare(stack, empty, after)
         # Hundreds of new resources have no place in a comparison; `plan` shows them.
         changes = tuple(replace(change, parts=()) for change in made.changes)
-        return replace(made, changes=changes, notes=(f"a new stack: ./lab plan {stack} shows it", *made.notes))
+        return replace(
+            made,
+            changes=changes,
+            broken=_broken(after),
+            notes=(f"a new stack: ./lab plan {stack} shows it", *made.notes),
+        )
     return Comparison(
         stack, notes=tuple(notes), failed=bool(after.get("error")), judged=not (before.get("error") and not gone)
     )
+
+
+def _refused(before: Json, after: Json) -> tuple[str, ...]:
+    """What a live lab cannot take. Nothing is known of a lab whose keys this program does not have any more."""
+    try:
+        old, new = (Lab.model_validate_json(json.dumps(side["lab"])) for side in (before, after))
+    except (KeyError, ValidationError):
+        return ()
+    return tuple(str(finding) for finding in refused_changes(old, new))
+
+
+def _broken(plan: Json) -> tuple[str, ...]:
+    """The mandatory rules of the policy that a plan breaks. Raises CommandError for a policy that cannot be used."""
+    made = [PlannedResource(r["type"], r["name"], r["inputs"], r["urn"]) for r in plan["resources"]]
+    try:
+        found = check(made)
+    except ConfigError as error:
+        raise CommandError(str(error), USAGE) from None
+    return tuple(f"{violation.rule.name}: {violation}" for violation in found if violation.mandatory)
 
 
 # --- the two sides ---------------------------------------------------------------------------------------------------

@@ -58,8 +58,13 @@ class Report:
 
     @property
     def stopped(self) -> tuple[str, ...]:
-        """Why the gate is closed: control planes that do not survive, and stacks for which that is not known."""
-        lines = [f"{c.stack}: the control plane {line}" for c in self.comparisons for line in c.control_planes]
+        """Why the gate is closed: what a live lab cannot take, what the policy refuses, control planes that do not
+        survive, and stacks for which that is not known."""
+        lines = [
+            f"{c.stack}: a live lab cannot take this change: {line}" for c in self.comparisons for line in c.refused
+        ]
+        lines += [f"{c.stack}: the policy refuses this: {line}" for c in self.comparisons for line in c.broken]
+        lines += [f"{c.stack}: the control plane {line}" for c in self.comparisons for line in c.control_planes]
         lines += [
             f"{c.stack}: what happens to its control plane is not known" for c in self.comparisons if not c.judged
         ]
@@ -127,6 +132,10 @@ def show(report: Report, console: Console) -> None:
     for comparison in report.touched:
         line()
         line((comparison.stack, "bold"), f": {_counts(comparison)}")
+        for refused in comparison.refused:
+            line((f"  ! a live lab cannot take this change: {refused}", "bold red"))
+        for broken in comparison.broken:
+            line((f"  ! the policy refuses this: {broken}", "bold red"))
         for lost in comparison.control_planes:
             line((f"  ! the control plane {lost}", "bold red"))
         for note in comparison.notes:
@@ -272,6 +281,8 @@ def document(report: Report) -> dict[str, Any]:
                 "touched": c.touched,
                 "failed": c.failed,
                 "counts": {action: c.count(action) for action in ACTIONS} | {"same": c.same},
+                "refused": list(c.refused),
+                "policy": list(c.broken),
                 "controlPlanes": list(c.control_planes),
                 "notes": list(c.notes),
                 "changes": [

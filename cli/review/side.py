@@ -1,7 +1,7 @@
 """One side of a comparison, in a process of its own: plans stacks of a tree with that tree's program.
 
 `python side.py TREE OUT STACK…` writes a line of JSON to OUT for each stack, as soon as it has it: its resources,
-outputs and control planes, or `error`, one line. Both sides run on this tree's engine, so that only the labs
+outputs, control planes and lab, or `error`, one line. Both sides run on this tree's engine, so that only the labs
 themselves can differ; `components` and `__main__.py` are those of TREE.
 """
 
@@ -20,7 +20,10 @@ BLOCKS = "-calico-blocks"
 
 
 def plan(tree: Path, stack: str) -> dict[str, Any]:
-    """A stack's plan, as plan's JSON with `controlPlanes`, the names of those nodes; or {"error": one line}."""
+    """A stack's plan, as plan's JSON with `controlPlanes`, the names of those nodes, and `lab`.
+
+    Where there is no plan, it is {"error": one line}.
+    """
     file = tree / "stacks" / f"Pulumi.{stack}.yaml"
     program = tree / "__main__.py"
     if not file.is_file():
@@ -47,7 +50,10 @@ def plan(tree: Path, stack: str) -> dict[str, Any]:
         return {"error": f"it cannot be planned: {type(error).__name__}: {_line(error)}"}
     if errors := [message.text for message in deployment.messages if message.severity == "error"]:
         return {"error": f"its program logs an error: {' '.join(errors[0].split())}"}
-    return deployment.to_json() | {"controlPlanes": [node.name for node in spec.lab.control_planes]}
+    return deployment.to_json() | {
+        "controlPlanes": [node.name for node in spec.lab.control_planes],
+        "lab": spec.lab.model_dump(mode="json", by_alias=True),
+    }
 
 
 def _line(error: BaseException) -> str:

@@ -20,6 +20,7 @@ from cli import project
 from cli.errors import USAGE, CommandError
 from cli.lifecycle.deploy import run
 from components.spec.findings import SpecError
+from components.spec.load import load_stack_file
 from tests.support.cli import lab
 from tests.support.graphs import ROOT
 
@@ -71,6 +72,46 @@ def test_up_uses_its_own_state_and_does_not_change_the_stack_file(home: Path, ca
     assert stat.S_IMODE(home.stat().st_mode) == 0o700
     assert stat.S_IMODE((home / "passphrase").stat().st_mode) == 0o600
     assert len((home / "passphrase").read_text()) >= 32
+
+
+def with_stored_lab(home: Path, calls: Path, stored: Any) -> None:
+    """A pulumi whose stack has this lab in its outputs."""
+    program = calls.parent / "bin" / "pulumi"
+    answer = calls.parent / "outputs.json"
+    answer.write_text(json.dumps({"lab": stored}))
+    program.write_text(RECORDER.replace("exit 1", f"cat {answer}; exit 0", 1))
+    state = home / "state/.pulumi/stacks" / project.NAME
+    state.mkdir(parents=True)
+    (state / "local.json").write_text("{}")
+
+
+@pytest.mark.parametrize("command", ["up", "preview"])
+def test_what_a_live_lab_cannot_take_is_refused_before_anything_is_touched(
+    home: Path, calls: Path, command: str
+) -> None:
+    live = load_stack_file(ROOT / "stacks" / "Pulumi.local.yaml").lab
+    stored = live.model_dump(mode="json", by_alias=True, exclude_none=True)
+    stored["kubernetes"]["version"] = "1.36.4"
+    stored["calico"]["pools"][0]["blockSize"] = 26
+    with_stored_lab(home, calls, stored)
+    with pytest.raises(CommandError) as caught:
+        run(command, "local", ["--yes"])
+    assert caught.value.code == USAGE
+    head, *lines = str(caught.value).splitlines()
+    assert head == "local is up, and a live lab cannot take this:"
+    assert [line.split(":")[0].strip() for line in lines] == ["kubernetes.version", "calico.pools[0].blockSize"]
+    assert not calls.exists()
+
+
+@pytest.mark.parametrize("stored", ["as it is", "of another program"])
+def test_a_live_lab_that_can_take_it_is_changed(
+    home: Path, calls: Path, stored: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    live = load_stack_file(ROOT / "stacks" / "Pulumi.local.yaml").lab
+    known = stored == "as it is"
+    with_stored_lab(home, calls, live.model_dump(mode="json", by_alias=True) if known else {"machines": 1})
+    assert run("preview", "local", ["--diff"]) == 0
+    assert ("it is not checked" in capsys.readouterr().err) is not known
 
 
 @pytest.mark.parametrize("command", ["up", "preview", "destroy"])

@@ -37,7 +37,7 @@ def project(shared: Scratch) -> Iterator[Scratch]:
 SCENARIOS = {
     "mode-switch": ("cfos-egress", "encapsulation: VXLAN,", "encapsulation: VXLANCrossSubnet,", 0),
     "delegate-range": ("cfos-egress", "rangeStart: 150", "rangeStart: 160", 0),
-    "kubernetes-version": ("cfos-egress", "version: 1.36.3", "version: 1.36.2", 0),
+    "kubernetes-version": ("cfos-egress", "version: 1.36.3", "version: 1.36.4", 0),
     "added-worker": (
         "cross-node",
         "address: 10.0.1.31}",
@@ -64,6 +64,34 @@ def test_page_matches_its_golden_file(project: Scratch, name: str) -> None:
         file.write_text(page)
     assert page == file.read_text()
     assert ("control plane controlplane would be replaced: change of privateIp" in done.stderr) is (code == 4)
+
+
+def test_what_a_live_lab_cannot_take_closes_the_gate_and_comes_first(project: Scratch) -> None:
+    project.git("checkout", "--quiet", "-B", "change")
+    project.edit("stacks/Pulumi.cfos-egress.yaml", "blockSize: 24", "blockSize: 23")
+    project.edit("stacks/Pulumi.cfos-egress.yaml", "version: 1.36.3", "version: 1.36.2")
+    project.commit()
+    done = project.lab("plan", "cfos-egress", "--against", "main", "--gate")
+    assert done.returncode == 4, done.stderr
+    head = [line for line in done.stdout.splitlines() if line.strip()][2:4]
+    assert head[0].startswith("  ! a live lab cannot take this change: kubernetes.version: 1.36.3 → 1.36.2")
+    assert head[1].startswith("  ! a live lab cannot take this change: calico.pools[0].blockSize: 24 → 23")
+    assert "lab plan: cfos-egress: a live lab cannot take this change: calico.pools[0].blockSize" in done.stderr
+    assert "the control plane" not in done.stderr
+    # Without --gate it is shown and no failure.
+    assert project.lab("plan", "cfos-egress", "--against", "main", "--json").returncode == 0
+
+
+def test_what_the_policy_refuses_closes_the_gate(project: Scratch) -> None:
+    project.git("checkout", "--quiet", "-B", "change")
+    # policy/config.json does not allow this kind of instance.
+    project.edit("stacks/Pulumi.cfos-egress.yaml", "instanceType: t3.large", "instanceType: m7i.large")
+    project.commit()
+    alone = project.lab("plan", "cfos-egress")
+    assert alone.returncode == 1 and "error: policy" in alone.stdout
+    done = project.lab("plan", "cfos-egress", "--against", "main", "--gate")
+    assert done.returncode == 4, done.stderr
+    assert "lab plan: cfos-egress: the policy refuses this: " in done.stderr
 
 
 def test_all_stacks_when_some_fail(project: Scratch, tmp_path: Path) -> None:

@@ -1,0 +1,139 @@
+"""What a live lab cannot take: changes of a stack file that its cluster would refuse, ignore, or break on.
+
+`./lab plan --against` shows them, and `./lab up` and `./lab preview` refuse them before anything is touched. Each rule
+is a pure function from the old and the new lab to findings. To destroy the lab and bring it up anew is always possible.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from components.spec import versions
+from components.spec.addresses import api_endpoint
+from components.spec.findings import Finding, shown
+from components.spec.models import Lab
+
+_AFRESH = "set it back, or destroy the lab and bring it up again"
+_Rule = Callable[[Lab, Lab], Iterator[Finding]]
+
+
+def refused_changes(old: Lab, new: Lab) -> list[Finding]:
+    """Every change from `old`, which is live, to `new` that a live lab cannot take. `value` is `old → new`."""
+    if old.machines.provider != new.machines.provider:
+        problem = "the machines of another provider make another lab"
+        return [_finding("machines.provider", old.machines.provider, new.machines.provider, problem, _DESTROY)]
+    first, now = old.control_planes[0], new.control_planes[0]
+    if (first.name, first.address) != (now.name, now.address) and first.name not in {n.name for n in new.nodes}:
+        # With another first control plane a new cluster is made (docs/design.md), so nothing of the old one is kept.
+        # The hosts of the others keep their names, however.
+        return list(_renamed(old, new))
+    return [finding for rule in _RULES for finding in rule(old, new)]
+
+
+_DESTROY = "destroy the lab with the old file, and bring it up with the new one"
+
+
+def _finding(key: str, old: object, new: object, problem: str, fix: str = _AFRESH) -> Finding:
+    return Finding(key, f"{shown(old)} → {shown(new)}", problem, fix)
+
+
+def _kubernetes_version(old: Lab, new: Lab) -> Iterator[Finding]:
+    """kubeadm's version skew policy: an upgrade goes forward, and to the next minor at most."""
+    key, before, after = "kubernetes.version", old.kubernetes.version, new.kubernetes.version
+    was, will = versions.numbers(before), versions.numbers(after)
+    if will < was:
+        yield _finding(key, before, after, "a cluster does not go back", f"write {before} or a later version")
+    elif will[:2] > (was[0], was[1] + 1):
+        fix = f"write a version of {was[0]}.{was[1] + 1} first, bring that up, then {after}"
+        yield _finding(key, before, after, "kubeadm does not skip a minor version", fix)
+
+
+# The keys that are written once, by key, with how they are read and who wrote them.
+_WRITTEN_ONCE: tuple[tuple[str, Callable[[Lab], object], str], ...] = (
+    (
+        "kubernetes.podCidr",
+        lambda lab: lab.kubernetes.pod_cidr,
+        "kubeadm gave the cluster this range",
+    ),
+    (
+        "kubernetes.serviceCidr",
+        lambda lab: lab.kubernetes.service_cidr,
+        "Services have addresses of the old range",
+    ),
+    ("kubernetes.dnsDomain", lambda lab: lab.kubernetes.dns_domain, "kubelet and CoreDNS got this domain from kubeadm"),
+    ("calico.install", lambda lab: lab.calico.install, "Calico stays as it was installed"),
+    ("calico.ipam", lambda lab: lab.calico.ipam, "pods keep the addresses that the other IPAM gave them"),
+    (
+        "calico.linuxDataplane",
+        lambda lab: lab.calico.linux_dataplane,
+        "kubeadm writes kube-proxy's mode once, when the cluster is made, and it must agree with Calico's",
+    ),
+)
+
+
+def _written_once(old: Lab, new: Lab) -> Iterator[Finding]:
+    for key, read, problem in _WRITTEN_ONCE:
+        if read(old) != read(new):
+            yield _finding(key, read(old), read(new), problem)
+
+
+def _pools(old: Lab, new: Lab) -> Iterator[Finding]:
+    """Calico sets cidr and blockSize when an IPPool is made, and refuses pools that overlap (its page "IPPool")."""
+    live = {pool.name: pool for pool in old.calico.pools}
+    fix = "add a pool of another name with a free range, move the pods, and remove the old pool"
+    for index, pool in enumerate(new.calico.pools):
+        key = f"calico.pools[{index}]"
+        before = live.get(pool.name)
+        if before is None:
+            for other in old.calico.pools:
+                if pool.cidr.overlaps(other.cidr):
+                    problem = f"overlaps {other.cidr} of the live pool {other.name}, which a new pool may not"
+                    yield Finding(f"{key}.cidr", str(pool.cidr), problem, fix)
+            continue
+        if before.cidr != pool.cidr and old.kubernetes.pod_cidr == new.kubernetes.pod_cidr:
+            yield _finding(f"{key}.cidr", before.cidr, pool.cidr, "the range of a live pool cannot change", fix)
+        if before.block_size != pool.block_size:
+            problem = "the block size of a live pool cannot change: nodes hold blocks of the old size"
+            yield _finding(f"{key}.blockSize", before.block_size, pool.block_size, problem, fix)
+
+
+def _renamed(old: Lab, new: Lab) -> Iterator[Finding]:
+    names = {node.address: node.name for node in old.nodes}
+    for index, node in enumerate(new.nodes):
+        before = names.get(node.address, node.name)
+        if before != node.name:
+            problem = f"the machine at {node.address} is the node {before}, and a node's name cannot change"
+            fix = f"remove {before} from the file, bring that up, then add {node.name}"
+            yield _finding(f"nodes[{index}].name", before, node.name, problem, fix)
+
+
+def _roles(old: Lab, new: Lab) -> Iterator[Finding]:
+    roles = {node.name: node.role for node in old.nodes}
+    for index, node in enumerate(new.nodes):
+        before = roles.get(node.name, node.role)
+        if before != node.role:
+            fix = f"remove {node.name} from the file, bring that up, then add it with the new role"
+            yield _finding(f"nodes[{index}].role", before, node.role, "a node joins in one role for its life", fix)
+
+
+def _endpoint(old: Lab, new: Lab) -> Iterator[Finding]:
+    """The API's address is in every kubeconfig and in the certificate that kubeadm made."""
+    before, after = _reached_at(old), _reached_at(new)
+    if before != after and old.control_planes[0] == new.control_planes[0]:
+        key = "nodes" if old.kubernetes.control_plane_endpoint == new.kubernetes.control_plane_endpoint else _ENDPOINT
+        problem = "the address of the Kubernetes API cannot move: kubeadm wrote it into every node's configuration"
+        fix = f"keep the number of control planes and {_ENDPOINT}, or destroy the lab and bring it up again"
+        yield _finding(key, before, after, problem, fix)
+
+
+_ENDPOINT = "kubernetes.controlPlaneEndpoint"
+
+
+def _reached_at(lab: Lab) -> str:
+    """Where nodes reach the API: EC2 machines bring a load balancer for several control planes."""
+    if lab.kubernetes.control_plane_endpoint is None and lab.machines.provider == "aws" and len(lab.control_planes) > 1:
+        return "the lab's load balancer"
+    return api_endpoint(lab)
+
+
+_RULES: tuple[_Rule, ...] = (_kubernetes_version, _written_once, _pools, _renamed, _roles, _endpoint)

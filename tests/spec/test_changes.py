@@ -1,0 +1,132 @@
+"""Changes that a live lab cannot take: each rule, what it says, and the changes that are possible."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+
+from components.spec.changes import refused_changes
+from components.spec.load import load_stack_file, parse_lab
+from components.spec.models import Lab
+from tests.strategies import labs
+
+DATA = Path(__file__).parents[1] / "data" / "changes"
+
+
+def node(name: str, host: int, role: str = "worker") -> dict[str, Any]:
+    return {"name": name, "role": role, "subnet": "workers", "address": f"10.0.2.{host}"}
+
+
+NODES = [node("cp", 10, "control-plane"), node("w1", 11), node("w2", 12)]
+THREE = [*NODES, node("cp2", 13, "control-plane"), node("cp3", 14, "control-plane")]
+AWS = {"provider": "aws", "operatorCidrs": ["203.0.113.7/32"]}
+POOL = {"name": "a", "cidr": "10.244.0.0/17", "blockSize": 26}
+
+
+def lab(**keys: Any) -> Lab:
+    return parse_lab({"machines": {"provider": "local"}, "nodes": NODES, **keys})
+
+
+def pools(*given: dict[str, Any], **keys: Any) -> dict[str, Any]:
+    return {"calico": {"pools": [*given], **keys}}
+
+
+REFUSED: dict[str, tuple[dict[str, Any], dict[str, Any], str, str]] = {
+    "an earlier version": (
+        {"kubernetes": {"version": "1.36.3"}},
+        {"kubernetes": {"version": "1.36.2"}},
+        "kubernetes.version",
+        "1.36.3 → 1.36.2 — a cluster does not go back",
+    ),
+    "a skipped minor": (
+        {"kubernetes": {"version": "1.34.4"}},
+        {"kubernetes": {"version": "1.36.3"}},
+        "kubernetes.version",
+        "write a version of 1.35 first, bring that up, then 1.36.3",
+    ),
+    "operator to manifest": ({}, {"calico": {"install": "manifest"}}, "calico.install", "operator → manifest"),
+    "pod range": ({}, {"kubernetes": {"podCidr": "10.128.0.0/16"}}, "kubernetes.podCidr", "10.244.0.0/16 → 10.128"),
+    "service range": ({}, {"kubernetes": {"serviceCidr": "10.112.0.0/16"}}, "kubernetes.serviceCidr", "Services have"),
+    "DNS domain": ({}, {"kubernetes": {"dnsDomain": "lab.example"}}, "kubernetes.dnsDomain", "CoreDNS"),
+    "dataplane": ({}, {"calico": {"linuxDataplane": "Nftables"}}, "calico.linuxDataplane", "kube-proxy's mode once"),
+    "block size": (pools(POOL), pools(POOL | {"blockSize": 28}), "calico.pools[0].blockSize", "26 → 28"),
+    "range of a pool": (pools(POOL), pools(POOL | {"cidr": "10.244.0.0/16"}), "calico.pools[0].cidr", "cannot change"),
+    "another name for a pool": (pools(POOL), pools(POOL | {"name": "b"}), "calico.pools[0].cidr", "live pool a"),
+    "another name for a node": (
+        {},
+        {"nodes": [*NODES[:2], node("other", 12)]},
+        "nodes[2].name",
+        "remove w2 from the file, bring that up, then add other",
+    ),
+    "another name for the control plane": (
+        {},
+        {"nodes": [node("other", 10, "control-plane"), *NODES[1:]]},
+        "nodes[0].name",
+        "the machine at 10.0.2.10 is the node cp",
+    ),
+    "another role": (
+        {"nodes": THREE},
+        {"nodes": [*THREE[:4], node("cp3", 14)], "kubernetes": {"allowEvenControlPlanes": True}},
+        "nodes[4].role",
+        "control-plane → worker",
+    ),
+    "another endpoint": (
+        {},
+        {"kubernetes": {"controlPlaneEndpoint": "lb.example:6443"}},
+        "kubernetes.controlPlaneEndpoint",
+        "10.0.2.10:6443 → lb.example:6443",
+    ),
+    "one control plane to three on EC2": (
+        {"machines": AWS},
+        {"machines": AWS, "nodes": THREE},
+        "nodes",
+        "10.0.2.10:6443 → the lab's load balancer",
+    ),
+    "another provider": ({}, {"machines": AWS}, "machines.provider", "local → aws"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_a_live_lab_cannot_take(name: str) -> None:
+    before, after, key, part = REFUSED[name]
+    found = refused_changes(lab(**before), lab(**after))
+    assert [finding.key for finding in found] == [key]
+    assert part in str(found[0])
+
+
+POSSIBLE: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "a later patch": ({"kubernetes": {"version": "1.36.2"}}, {"kubernetes": {"version": "1.36.3"}}),
+    "the next minor": ({"kubernetes": {"version": "1.35.4"}}, {"kubernetes": {"version": "1.36.3"}}),
+    "another encapsulation": (pools(POOL), pools(POOL | {"encapsulation": "VXLANCrossSubnet"})),
+    "a further pool": (pools(POOL), pools(POOL, {"name": "b", "cidr": "10.244.128.0/17", "blockSize": 28})),
+    "a further worker": ({}, {"nodes": [*NODES, node("w3", 15)]}),
+    "a worker less": ({}, {"nodes": NODES[:2]}),
+    "a worker in another's place, of another address": ({}, {"nodes": [*NODES[:2], node("w3", 15)]}),
+    "three control planes where the endpoint stays": ({}, {"nodes": THREE}),
+    "another machine as first control plane": ({}, {"nodes": [node("new", 20, "control-plane"), *NODES[1:]]}),
+    "MTU": ({}, {"network": {"mtu": 1500}}),
+}
+
+
+@pytest.mark.parametrize("name", POSSIBLE)
+def test_what_a_live_lab_can_take(name: str) -> None:
+    before, after = POSSIBLE[name]
+    assert refused_changes(lab(**before), lab(**after)) == []
+
+
+def test_a_block_size_that_changes_in_a_stack_file() -> None:
+    """A lab on existing hosts, by manifest. Source of the rule: Calico's page on the resource IPPool."""
+    before, after = (load_stack_file(DATA / f"Pulumi.blocksize-{side}.yaml").lab for side in ("before", "after"))
+    [finding] = refused_changes(before, after)
+    assert finding.key == "calico.pools[0].blockSize" and finding.value == "26 → 28"
+
+
+@given(labs())
+def test_a_lab_is_the_same_after_it_was_stored(found: dict[str, Any]) -> None:
+    lab = parse_lab(found)
+    stored = lab.model_dump(mode="json", by_alias=True, exclude_none=True)
+    assert Lab.model_validate(stored) == lab
+    assert refused_changes(Lab.model_validate(stored), lab) == []
