@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import re
 import secrets
 import shutil
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import yaml
@@ -15,16 +17,20 @@ from cli import project
 from cli.errors import MISSING, CommandError
 
 VERSION = "3.272.0"
+_VERSION_TIMEOUT_SECONDS = 30
 
 PARALLEL = "64"
 """Resources that Pulumi works on at once. Its default follows this computer's cores, but the machines do the work."""
 
 
 def find_pulumi() -> str:
-    """The pulumi CLI: the one on PATH, else the one in .lab, else Pulumi's own installer installs it there now."""
+    """The pulumi CLI: the one on PATH, else the one in .lab, else Pulumi's own installer installs it there now.
+
+    One that is older than VERSION is passed over: an older engine ignores options of resources that it does not know.
+    """
     ours = project.HOME / "pulumi"
     for found in (shutil.which("pulumi"), shutil.which("pulumi", path=str(ours / "bin"))):
-        if found:
+        if found and not _is_too_old(found):
             return found
     from pulumi.automation import PulumiCommand
     from semver import VersionInfo
@@ -35,10 +41,31 @@ def find_pulumi() -> str:
     except Exception as error:  # the installer raises whatever its download raises
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise CommandError(
-            f"the pulumi CLI is not on PATH and its installer could not be run ({reason}); "
+            f"no pulumi CLI of version {VERSION} or later is on PATH, and its installer could not be run ({reason}); "
             f"install pulumi {VERSION} from https://www.pulumi.com/docs/install/ and run the same command again",
             MISSING,
         ) from None
+
+
+@cache
+def _is_too_old(pulumi: str) -> bool:
+    """Whether the CLI says that it is older than VERSION. One that cannot be asked fails later, with its own words."""
+    try:
+        done = subprocess.run(
+            [pulumi, "version"],
+            env=os.environ | {"PULUMI_SKIP_UPDATE_CHECK": "true"},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=_VERSION_TIMEOUT_SECONDS,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return False
+    numbers = re.match(r"v?(\d+)\.(\d+)\.(\d+)", done.stdout)
+    if numbers is None or tuple(map(int, numbers.groups())) >= tuple(map(int, VERSION.split("."))):
+        return False
+    print(f"lab: {pulumi} is {numbers[0]}, older than {VERSION}, and is not used", file=sys.stderr)
+    return True
 
 
 def environment_for_state() -> dict[str, str]:

@@ -19,6 +19,7 @@ import yaml
 from cli import project
 from cli.errors import USAGE, CommandError
 from cli.lifecycle.deploy import run
+from cli.lifecycle.pulumi_cli import find_pulumi
 from components.spec.findings import SpecError
 from components.spec.load import load_stack_file
 from tests.support.cli import lab
@@ -26,7 +27,7 @@ from tests.support.graphs import ROOT
 
 # A lab that is not up has no outputs.
 RECORDER = """#!/bin/sh
-case $* in "stack output"*) exit 1 ;; esac
+case $* in "stack output"*) exit 1 ;; version) echo v999.0.0; exit ;; esac
 printf '%s\\n' "$PWD|$PULUMI_BACKEND_URL|$*" >>"$CALLS"
 case $* in "stack select"*) ;; *) exit 0 ;; esac
 [ -e Pulumi.local.yaml ] || echo 'encryptionsalt: v1:abc' >Pulumi.local.yaml
@@ -114,6 +115,30 @@ def test_a_live_lab_that_can_take_it_is_changed(
     assert ("it is not checked" in capsys.readouterr().err) is not known
 
 
+@pytest.mark.parametrize(
+    ("says", "used"),
+    [("v3.148.0", False), ("v3.271.9", False), ("v3.272.0", True), ("v3.300.1-alpha.2", True), ("", True)],
+)
+def test_an_older_cli_on_path_is_not_used(
+    home: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    says: str,
+    used: bool,
+) -> None:
+    """The runners of GitHub have 3.148. It ignores the options that replace a machine together with its host key."""
+    theirs, ours = tmp_path / "bin" / "pulumi", home / "pulumi" / "bin" / "pulumi"
+    for program, version in (theirs, says), (ours, "v3.272.0"):
+        program.parent.mkdir(parents=True)
+        program.write_text(f'#!/bin/sh\n[ "$*" = version ] && echo {version}\n')
+        program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{theirs.parent}:/usr/bin:/bin")
+    assert find_pulumi() == str(theirs if used else ours)
+    said = capsys.readouterr().err
+    assert said == ("" if used else f"lab: {theirs} is {says}, older than 3.272.0, and is not used\n")
+
+
 @pytest.mark.parametrize("command", ["up", "preview", "destroy"])
 def test_up_refuses_an_examples_address(home: Path, calls: Path, command: str) -> None:
     """With it machines would be built and billed, and then nobody could reach them."""
@@ -197,7 +222,9 @@ def test_without_the_cli_one_clear_line(
     monkeypatch.setenv("PATH", "/nowhere")
     assert lab("preview", "cfos-egress") == 3
     lines = capsys.readouterr().err.splitlines()
-    assert lines[-1].startswith("lab preview: the pulumi CLI is not on PATH and its installer could not be run")
+    assert lines[-1].startswith(
+        "lab preview: no pulumi CLI of version 3.272.0 or later is on PATH, and its installer could"
+    )
     assert len(lines) == 2
 
 

@@ -27,6 +27,9 @@ from tests.support.graphs import ROOT
 PULUMI = f"""#!{sys.executable} -IS
 import json, os, signal, sys, time
 words = sys.argv[1:]
+if words == ["version"]:
+    print("v999.0.0")
+    sys.exit()
 with open(os.environ["CALLS"], "a") as calls:
     calls.write(" ".join(words) + "\\n")
 if words[0] == "stack":
