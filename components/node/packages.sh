@@ -1,8 +1,8 @@
 # shellcheck shell=bash
 # A node's packages and its CRI-O: what preparing and upgrading it have in common.
 # CRIO_VERSION: a whole version, or a minor, which stands for any patch release of it. *_PACKAGES: a repository's
-# address without /vMINOR/deb. *_KEY: the fingerprint of the key that signs it. PAUSE, if set: write the pause image that
-# kubeadm names into CRI-O's settings, because the stack's program does not know it.
+# address without /vMINOR/deb. *_KEY: the fingerprint of the key that signs it. PAUSE, if set: write the pause image
+# that kubeadm names into CRI-O's settings, because the stack's program does not know it.
 : "${NODE_NAME:?}" "${KUBERNETES_VERSION:?}" "${KUBERNETES_MINOR:?}" "${CRIO_VERSION:?}"
 : "${KUBERNETES_PACKAGES:?}" "${KUBERNETES_KEY?}" "${CRIO_PACKAGES:?}" "${CRIO_KEY?}"
 

@@ -39,8 +39,8 @@ claim_host() {
   replace "$OWNER_FILE" 0644 "$OWNER"$'\n'
 }
 
-# later_release ID VERSION: whether it is a later release of Ubuntu or Debian than those of check_system. Debian's testing
-# and unstable have no VERSION_ID; their next release is later as well.
+# later_release ID VERSION: whether it is a later release of Ubuntu or Debian than those of check_system. Debian's
+# testing and unstable have no VERSION_ID; their next release is later as well.
 later_release() {
   case $1 in
     ubuntu) [[ $2 =~ ^[0-9]{2}\.[0-9]{2}$ ]] && newer "$2" 26.04 ;;
@@ -59,8 +59,8 @@ check_system() {
     *)
       later_release "$ID" "$VERSION_ID" || fail "$NODE_NAME runs ${PRETTY_NAME:-$SYSTEM}: use Ubuntu 22.04, 24.04 or" \
         "26.04, or Debian 12 or 13"
-      log "warning: $NODE_NAME runs ${PRETTY_NAME:-$SYSTEM}, a later release than this program knows; nothing of it was" \
-        "tried here"
+      log "warning: $NODE_NAME runs ${PRETTY_NAME:-$SYSTEM}, a later release than this program knows;" \
+        "it was not tried"
       ;;
   esac
   [[ $(</proc/1/comm) == systemd ]] || fail "$NODE_NAME does not run systemd as its first process: take one that does"
