@@ -25,5 +25,8 @@ def test_every_accepted_lab_plans(lab: dict[str, Any]) -> None:
         if lab["machines"]["provider"] == "existing":
             # An up reads the key; a preview does not.
             nodes = [n | {"ssh": n["ssh"] | {"privateKeyFile": str(key)}} for n in lab["nodes"]]
-            lab = lab | {"machines": lab["machines"] | {"privateKeyFile": str(key)}, "nodes": nodes}
+            machines = lab["machines"] | {"privateKeyFile": str(key)}
+            if "privateKeyFile" in machines.get("jumpHost", {}):
+                machines["jumpHost"] = machines["jumpHost"] | {"privateKeyFile": str(key)}
+            lab = lab | {"machines": machines, "nodes": nodes}
         check_every_graph(preview, run_lab_once(lab, dry_run=False, timeout_seconds=30))

@@ -129,13 +129,15 @@ def test_resources_of_cfos_egress() -> None:
     assert (pool["encapsulation"], pool["natOutgoing"], pool["nodeSelector"]) == ("VXLAN", "Enabled", "all()")
 
     nads = {n.inputs["metadata"]["name"]: n.inputs for n in graph.objects("NetworkAttachmentDefinition")}
-    assert set(nads) == {"net-calico", "default-calico", "cfosdefaultcni5"}
+    assert set(nads) == {"net-calico", "default-calico", "cfosdefaultcni5", "cfosdefaultcni5-fixed"}
     for name in ("net-calico", "default-calico"):
         assert nads[name]["metadata"]["namespace"] == "kube-system" and not nads[name].get("spec", {}).get("config")
+    fixed = yaml.safe_load(nads["cfosdefaultcni5-fixed"]["spec"]["config"])
+    assert (fixed["bridge"], fixed["ipam"]["type"]) == ("cni5", "static"), "the firewall's address is its own choice"
     bridge = yaml.safe_load(nads["cfosdefaultcni5"]["spec"]["config"])
     assert nads["cfosdefaultcni5"]["metadata"]["namespace"] == "default"
     assert (bridge["bridge"], bridge["isGateway"], bridge["hairpinMode"]) == ("cni5", True, True)
-    assert bridge["ipam"]["ranges"] == [[{"subnet": "10.1.128.0/24"}]]
+    assert bridge["ipam"]["ranges"] == [[{"subnet": "10.1.128.0/24", "rangeStart": "10.1.128.10"}]]
     assert bridge["ipam"]["routes"] == [
         {"dst": "10.96.0.0/12", "gw": "10.1.128.1"},
         {"dst": "10.0.0.2/32", "gw": "10.1.128.1"},
@@ -170,7 +172,8 @@ def test_order_of_cfos_egress() -> None:
     calico = graph.step("ip1001100", "calico")
     blocks = graph.step("ip1001100", "blocks")
     (reservation,) = graph.objects("IPReservation")
-    (daemonset,) = graph.objects("DaemonSet")
+    (multus,) = (d for d in graph.objects("DaemonSet") if d.inputs["metadata"]["namespace"] == "kube-system")
+    (firewall,) = (d for d in graph.objects("DaemonSet") if d is not multus)
     nads = graph.objects("NetworkAttachmentDefinition")
     for node in workers:
         prepare, join = graph.step(node, "prepare"), graph.step(node, "join")
@@ -180,13 +183,13 @@ def test_order_of_cfos_egress() -> None:
         assert graph.waits(blocks, join)
     assert graph.waits(calico, init) and not graph.waits(calico, graph.step(workers[0], "prepare"))
     assert graph.waits(graph.objects("Installation")[0], calico)
-    assert not graph.waits(daemonset, calico), "Multus needs the API, not Calico"
+    assert not graph.waits(multus, calico), "Multus needs the API, not Calico"
     for node in ("ip1001100", *workers):
         files = graph.step(node, "files")
-        for earlier in (reservation, daemonset, *nads):
+        for earlier in (reservation, multus, *nads):
             assert graph.waits(files, earlier)
-        for deployment in graph.objects("Deployment"):
-            assert graph.waits(deployment, files)
+        for workload in (firewall, *graph.objects("Deployment")):
+            assert graph.waits(workload, files)
     assert graph.waits(reservation, blocks)
 
 

@@ -41,7 +41,7 @@ def make(aws: Cloud, tags: dict[str, str] = TAGS) -> None:
     def program() -> None:
         network = Network("network", NetworkArgs(lab, tags))
         machines = Instances("machines", InstancesArgs(lab, network, tags["cni-lab:stack"], tags)).machines
-        Balancer("api", BalancerArgs(network, list(machines.values()), tags))
+        Balancer("api", BalancerArgs(network, list(machines.values()), "10.0.1.254", tags))
 
     run_program(
         program, stack="test", config={"aws:region": REGION}, dry_run=False, create=aws.create, invoke=aws.invoke
