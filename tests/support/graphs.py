@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 import tempfile
 from dataclasses import dataclass
@@ -105,21 +106,23 @@ def run_stack(stack: str, *, dry_run: bool = True) -> Graph:
 def _shared(config: str, stack: str, dry_run: bool) -> Graph:
     """Each graph is made once in a process, so a test must not change it; `assert_unchanged` looks after that."""
     graph = _run(json.loads(config), stack, dry_run, 120)
-    _SHARED.append((graph, _text(graph)))
+    _SHARED.append((graph, _lines(graph)))
     return graph
 
 
-_SHARED: list[tuple[Graph, str]] = []
+_SHARED: list[tuple[Graph, list[str]]] = []
 
 
-def _text(graph: Graph) -> str:
-    return json.dumps([graph.deployment.to_json(), graph.plain], sort_keys=True, default=str)
+def _lines(graph: Graph) -> list[str]:
+    text = json.dumps([graph.deployment.to_json(), graph.plain], sort_keys=True, default=str, indent=1)
+    return text.splitlines()
 
 
 def assert_unchanged() -> None:
     """No test has changed a graph that others share."""
     for graph, before in _SHARED:
-        assert _text(graph) == before, "a test changed the inputs of a shared plan: copy them first"
+        changes = list(difflib.unified_diff(before, _lines(graph), "planned", "now", n=2, lineterm=""))
+        assert not changes, "\n".join(["a test changed a plan that others share: copy it first", *changes[:40]])
 
 
 def _run(config: dict[str, str], stack: str, dry_run: bool, timeout_seconds: float) -> Graph:
