@@ -73,7 +73,7 @@ def test_every_variable_of_a_machine_replaces_it(graph: Graph) -> None:
 def test_host_keys_go_through_stdin_only_and_are_secret(graph: Graph) -> None:
     for machine in of_script(graph, MACHINE):
         assert machine.inputs["stdin"] == "<secret>"
-        plain = graph.plain[machine.urn]
+        plain = dict(graph.plain[machine.urn])
         assert "PRIVATE KEY" in plain.pop("stdin")
         assert "PRIVATE KEY" not in json.dumps(plain)
 
