@@ -38,6 +38,10 @@ class LabArgs(TypedDict):
     """Network of the machines."""
     nodes: NotRequired[list[dict[str, Any]]]
     """Machines of the lab. Default: one control plane and two workers."""
+    control_planes: NotRequired[int]
+    """Number of control planes, instead of nodes."""
+    workers: NotRequired[int]
+    """Number of workers, instead of nodes."""
     kubernetes: NotRequired[dict[str, Any]]
     """The Kubernetes cluster, which kubeadm makes."""
     calico: NotRequired[dict[str, Any]]

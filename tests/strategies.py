@@ -107,6 +107,10 @@ def labs(draw: st.DrawFn, provider: str | None = None, multus: bool | None = Non
     }
     if "jumpHost" in lab["machines"]:
         lab["kubernetes"]["controlPlaneEndpoint"] = "lb.example:6443"
+    if provider == "aws" and draw(st.booleans()):
+        # The load balancer of several control planes is in one zone.
+        choice = st.sampled_from(["us-west-2a", "us-west-2b"] if control_planes == 1 else ["us-west-2a"])
+        lab["network"]["zones"] = {name: draw(choice) for name in subnets}
     subnets_of = {role: {n["subnet"] for n in nodes if n.get("role") == role} for role in ("control-plane", None)}
     if provider == "aws" and subnets_of[None] and not subnets_of[None] & subnets_of["control-plane"]:
         lab["machines"]["workerAccess"] = draw(st.sampled_from(["Public", "InstanceConnect"]))

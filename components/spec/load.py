@@ -29,6 +29,7 @@ PULUMI_KEYS = ("config", "secretsprovider", "encryptedkey", "encryptionsalt", "e
 MAX_REPAIRS = 6
 # A reader does not need more, and finding thousands takes long.
 MAX_FINDINGS = 500
+_COUNTS = (("controlPlanes",), ("workers",))
 _NOT_TEXT = "holds a control character or half a surrogate pair"
 _REMOVE = "remove that character"
 
@@ -128,8 +129,9 @@ def _lab(value: object, config: Mapping[str, str] | None, known: Sequence[Flaw])
         except ValidationError as error:
             errors = error.errors(include_url=False)
             found = list(flaws(errors[:MAX_FINDINGS], rest))
-        if attempt == 0:
-            findings += [flaw.finding for flaw in found if flaw.finding and flaw.path not in unreliable]
+        # Later attempts find what follows from the placeholders, but nodes are counted only when all else is right.
+        new = [flaw for flaw in found if attempt == 0 or flaw.path in _COUNTS]
+        findings += [flaw.finding for flaw in new if flaw.finding and flaw.path not in unreliable]
         unreliable |= {flaw.unreliable for flaw in found}
         paths = {flaw.path[:-1] if flaw.missing and not has_placeholder(flaw.path) else flaw.path for flaw in found}
         unreliable |= paths

@@ -14,6 +14,7 @@ from components.spec.advice import for_unknown_key
 from components.spec.findings import Finding, nearest, shown
 from components.spec.keypath import KeyPath, dotted, pattern_of, value_at
 from components.spec.model_paths import annotation_at, bare, tags_at
+from components.spec.models.lab import NODE_COUNT
 from components.spec.pastes import autodetection
 
 # A description of each pattern that a type demands.
@@ -24,6 +25,7 @@ PATTERNS = {
     r"^[A-Za-z0-9_.-]{1,15}$": "an interface name: at most 15 letters, digits, dots, hyphens and underscores",
     r"^[a-z0-9-]+\.[a-z0-9-]+$": "an EC2 instance type, e.g. t3.large",
     r"^ami-[0-9a-f]{8,17}$": "an AMI id, e.g. ami-0123456789abcdef0",
+    r"^[a-z]{2}(-[a-z]+)+-\d[a-z]$": "an availability zone, e.g. us-west-2b",
     r"^[a-z][a-z0-9-]*$": "the argument's name without the two hyphens, e.g. service-node-port-range",
     r"^\d+(\.\d+)?([munkMGTPE]|[KMGTPE]i)?$": "an amount as Kubernetes writes it, e.g. 500m, 64Mi or 1",
     r"^[0-9A-Fa-f]{2}(:[0-9A-Fa-f]{2}){5}$": "a MAC address, e.g. 02:00:00:00:00:02",
@@ -79,6 +81,11 @@ def _place_of(loc: Sequence[str | int], raw: object) -> tuple[KeyPath, bool]:
     return tuple(path[:-1] if in_key else path), in_key
 
 
+def _loc(error: ErrorDetails) -> Sequence[str | int]:
+    """pydantic's location of the error. An error of the whole lab names the key that it belongs to."""
+    return (error["ctx"]["key"],) if error["type"] == NODE_COUNT else error["loc"]
+
+
 @dataclass(frozen=True)
 class Flaw:
     """What is wrong with one value.
@@ -96,7 +103,7 @@ class Flaw:
 
 def flaws(errors: Sequence[ErrorDetails], raw: object) -> Iterator[Flaw]:
     """A Flaw for each of pydantic's errors on `raw`, without those that only follow from another."""
-    found = [(error, *_place_of(error["loc"], raw)) for error in errors]
+    found = [(error, *_place_of(_loc(error), raw)) for error in errors]
     misspelt = {for_unknown_key(raw, path).meant for error, path, _ in found if error["type"] == "extra_forbidden"}
     in_ipv6 = [path for _, path, in_key in found if not in_key and _is_ipv6(raw, path)]
     yield from _ipv6_flaws(in_ipv6, raw)
@@ -192,6 +199,8 @@ def _flaw(error: ErrorDetails, path: KeyPath, value: object, raw: object, *, in_
         case "string_type" if path[-1] == "version" and isinstance(value, float):
             # YAML reads 1.36 as a number. `seen` is its text in the file.
             problem, fix = "is not a whole version", f"write all three parts, e.g. {seen}.0"
+        case _ if kind == NODE_COUNT:
+            problem, fix, unreliable = context["problem"], context["fix"], ("nodes",)
         case "json_text":
             problem, fix = error["msg"], "correct the text there, or write it as a mapping"
         case _ if kind in _KINDS:

@@ -199,6 +199,14 @@ def test_subnets_are_in_no_local_or_wavelength_zone() -> None:
         assert {s["AvailabilityZone"] for s in aws.ec2.describe_subnets(Filters=mine)["Subnets"]} == {"us-west-2b"}
 
 
+def test_a_subnet_is_in_the_zone_that_the_file_names() -> None:
+    with cloud() as aws:
+        deploy(aws_lab(network={"zones": {"workers": "us-west-2c"}}), aws)
+        mine = [{"Name": "tag:cni-lab:stack", "Values": ["test"]}]
+        found = {s["CidrBlock"]: s["AvailabilityZone"] for s in aws.ec2.describe_subnets(Filters=mine)["Subnets"]}
+    assert found == {"10.0.1.0/24": "us-west-2a", "10.0.2.0/24": "us-west-2c"}
+
+
 PRIVATE = {"workerAccess": "InstanceConnect"}
 
 

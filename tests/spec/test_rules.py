@@ -56,7 +56,8 @@ def test_every_rule_is_broken_by_a_bad_file(monkeypatch: pytest.MonkeyPatch) -> 
     for path in BAD:
         with pytest.raises(SpecError):
             load_stack_file(path)
-    assert broken == {f"{rule.check.__module__}.{rule.check.__name__}" for rule in rules.RULES}
+    checks = [*(rule.check for rule in rules.RULES), *(check for check, _ in rules.CONFIG_RULES)]
+    assert broken == {f"{check.__module__}.{check.__name__}" for check in checks}
 
 
 def properties() -> dict[str, set[str]]:

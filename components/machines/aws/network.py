@@ -74,19 +74,23 @@ class Network(pulumi.ComponentResource):
         )
         groups = security_groups(name, args.lab, vpc, args.tags, child)
 
-        zone = _zone(self, args.lab)
+        # The default, which is asked only if a subnet needs it.
+        zone = _zone(self, args.lab) if set(subnets) - set(network.zones) else None
         self.subnet_ids = {}
         for subnet_name, cidr in subnets.items():
             subnet = aws.ec2.Subnet(
                 f"{name}-{subnet_name}",
                 vpc_id=vpc.id,
                 cidr_block=cidr,
-                availability_zone=zone,
+                availability_zone=network.zones.get(subnet_name, zone),
                 map_public_ip_on_launch=False,
                 tags=tags(f"{name}-{subnet_name}"),
-                # The answer may differ tomorrow, and another zone is no reason to replace a lab.
+                # The default may differ tomorrow, which is no reason to replace a lab.
                 opts=pulumi.ResourceOptions.merge(
-                    replaced, pulumi.ResourceOptions(ignore_changes=["availability_zone"])
+                    replaced,
+                    pulumi.ResourceOptions(
+                        ignore_changes=[] if subnet_name in network.zones else ["availability_zone"]
+                    ),
                 ),
             )
             self.subnet_ids[subnet_name] = subnet.id
@@ -135,8 +139,8 @@ class Network(pulumi.ComponentResource):
 
 
 def _zone(parent: pulumi.Resource, lab: Lab) -> pulumi.Output[str]:
-    """The first availability zone, by name, that offers the lab's instance type. All subnets are in this one zone:
-    traffic inside a zone is free."""
+    """The first availability zone, by name, that offers the instance type. All subnets that name no zone are
+    in this one: traffic inside a zone is free."""
     assert isinstance(lab.machines, AwsMachines)
     instance_type = lab.machines.instance_type
     offers = aws.ec2.get_instance_type_offerings_output(

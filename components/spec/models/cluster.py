@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from ipaddress import IPv4Address, IPv4Network
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 from pydantic import Field, StringConstraints
 
@@ -21,6 +22,9 @@ from components.spec.models.base import (
     UserName,
     Version,
 )
+
+MOST_CONTROL_PLANES: Final = 10
+"""The addresses that control planes have for themselves where workers share their subnet, in `counted_nodes`."""
 
 
 class Ssh(Model):
@@ -65,6 +69,10 @@ class Node(Model):
     """How SSH reaches the host. Only for existing machines, which need it."""
 
 
+# A zone of the region itself. Local and Wavelength Zones have longer names, e.g. us-west-2-lax-1a.
+AvailabilityZone = Annotated[str, StringConstraints(pattern=r"^[a-z]{2}(-[a-z]+)+-\d[a-z]$")]
+
+
 class Network(Model):
     vpc_cidr: Cidr = IPv4Network("10.0.0.0/16")
     """Range of the VPC. Only EC2 machines have one."""
@@ -72,6 +80,9 @@ class Network(Model):
         default_factory=lambda: {"control": IPv4Network("10.0.1.0/24"), "workers": IPv4Network("10.0.2.0/24")}
     )
     """Range of each subnet, by the subnet's name. On EC2 each is inside vpcCidr."""
+    zones: dict[DnsLabel, AvailabilityZone] = Field(default_factory=dict)
+    """Availability zone of a subnet, by the subnet's name, e.g. {workers: us-west-2b}. Only for EC2. Default: the first
+    zone that offers the instance type, for all subnets. Traffic between zones costs by the gigabyte."""
     mtu: Mtu | None = None
     """MTU between nodes, in bytes. Default: 9001 on EC2 and in local machines, 1500 on existing hosts."""
 
@@ -120,3 +131,37 @@ def default_nodes() -> tuple[Node, ...]:
     return tuple(
         Node.model_validate(dict(zip(("name", "role", "subnet", "address"), row, strict=True))) for row in rows
     )
+
+
+def counted_nodes(
+    control_planes: int, workers: int, subnets: Mapping[str, IPv4Network], first_host: int
+) -> tuple[Node, ...]:
+    """The nodes control1, control2, … and worker1, worker2, …, for a lab that gives only their numbers.
+
+    Control planes are in the first subnet. Workers are in the other subnets in turn, or in the first if there is no
+    other. A node's name and address do not depend on how many others there are, so that a changed number adds or
+    removes nodes and leaves the rest alone. `first_host`: the first host number in a subnet that a node may have.
+    Raises ValueError with the name of a subnet that has no room.
+    """
+    names = list(subnets)
+    found = []
+    for role, count, places in (
+        ("control-plane", control_planes, names[:1]),
+        ("worker", workers, names[1:] or names[:1]),
+    ):
+        for index in range(count):
+            name = places[index % len(places)]
+            cidr = subnets[name]
+            # A subnet of 64 addresses or more has room to begin at a round number.
+            host = (10 if cidr.num_addresses >= 64 else first_host) + index // len(places)
+            if role == "worker" and places == names[:1]:
+                host += MOST_CONTROL_PLANES
+            if host >= cidr.num_addresses - 1:
+                raise ValueError(name)
+            kind = "control" if role == "control-plane" else "worker"
+            found.append(
+                Node.model_validate(
+                    {"name": f"{kind}{index + 1}", "role": role, "subnet": name, "address": str(cidr[host])}
+                )
+            )
+    return tuple(found)

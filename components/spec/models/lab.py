@@ -2,17 +2,33 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Self
+from typing import Annotated, Final, Self
 
 from pydantic import Field, StringConstraints, model_validator
+from pydantic_core import PydanticCustomError
 
 from components.spec.models.base import Model
 from components.spec.models.calico import Calico, Pool, default_pool
-from components.spec.models.cluster import Kubernetes, Network, Node, default_nodes
+from components.spec.models.cluster import (
+    MOST_CONTROL_PLANES,
+    Kubernetes,
+    Network,
+    Node,
+    counted_nodes,
+    default_nodes,
+)
 from components.spec.models.machines import Machines
 from components.spec.models.mirrors import Mirrors
 from components.spec.models.pods import CALICO_NETWORK, AttachedNetwork, Delegate, Multus, Workload
 from components.spec.modes import TUNNELS, WIREGUARD, Tunnel
+
+NODE_COUNT: Final = "node_count"
+"""The type of the errors of count_error."""
+
+
+def count_error(key: str, count: int | None, problem: str, fix: str) -> PydanticCustomError:
+    """An error of a whole lab that belongs to the key `controlPlanes` or `workers`."""
+    return PydanticCustomError(NODE_COUNT, "{problem}", {"key": key, "count": count, "problem": problem, "fix": fix})
 
 
 class Lab(Model):
@@ -24,6 +40,12 @@ class Lab(Model):
     """Network of the machines."""
     nodes: tuple[Node, ...] = Field(default_factory=default_nodes, min_length=1)
     """Machines of the lab. Default: one control plane and two workers."""
+    control_plane_count: Annotated[int, Field(ge=1, le=MOST_CONTROL_PLANES)] | None = Field(
+        default=None, alias="controlPlanes"
+    )
+    """Number of control planes, instead of nodes. They are control1, control2, … in the first subnet. Default: 1."""
+    worker_count: Annotated[int, Field(ge=0, le=500)] | None = Field(default=None, alias="workers")
+    """Number of workers, instead of nodes. They are worker1, worker2, … in the other subnets in turn. Default: 2."""
     kubernetes: Kubernetes = Kubernetes()
     """The Kubernetes cluster, which kubeadm makes."""
     calico: Calico = Calico()
@@ -42,6 +64,34 @@ class Lab(Model):
     """Check the whole lab at the end of `up`, as `./lab verify` does. The report is the output `verification`."""
     ttl_hours: Annotated[int, Field(ge=1, le=720)] | None = None
     """Hours to live. A stack that has them is ephemeral: `./lab reap` destroys it when they are over."""
+
+    @model_validator(mode="after")
+    def _count_nodes(self) -> Self:
+        """Put the nodes in place of their numbers, so that nothing else has to know of the numbers."""
+        given = {"controlPlanes": self.control_plane_count, "workers": self.worker_count}
+        key = next((key for key, count in given.items() if count is not None), None)
+        if key is None:
+            return self
+        if "nodes" in self.model_fields_set:
+            raise count_error(key, given[key], "is a second way to give the nodes, beside nodes", "keep one of the two")
+        if self.machines.hosts_stay:
+            problem = "cannot name hosts that exist already, with their addresses and host keys"
+            raise count_error(key, given[key], problem, "list them under nodes")
+        if not self.network.subnets:
+            raise count_error(key, given[key], "needs a subnet, and network.subnets is empty", "add a subnet there")
+        control_planes = 1 if self.control_plane_count is None else self.control_plane_count
+        workers = 2 if self.worker_count is None else self.worker_count
+        first_host = self.machines.first_node_host
+        try:
+            nodes = counted_nodes(control_planes, workers, self.network.subnets, first_host)
+        except ValueError as error:
+            problem = f"does not fit into network.subnets.{error} ({self.network.subnets[str(error)]})"
+            raise count_error(key, given[key], problem, "choose a larger range there, or fewer nodes") from None
+        # As below: the model is not in use yet.
+        self.__dict__.update(nodes=nodes, control_plane_count=None, worker_count=None)
+        self.model_fields_set.difference_update({"control_plane_count", "worker_count"})
+        self.model_fields_set.add("nodes")
+        return self
 
     @model_validator(mode="after")
     def _follow_pod_cidr(self) -> Self:

@@ -10,9 +10,9 @@ from collections.abc import Iterator, Mapping
 from ipaddress import IPv4Network
 
 from components.spec.addresses import has_balancer
-from components.spec.findings import Finding, shown
+from components.spec.findings import Finding, nearest, shown
 from components.spec.models import AwsMachines, ExistingMachines, Lab, LocalMachines
-from components.spec.rules.core import repeated, rule
+from components.spec.rules.core import listed, repeated, rule
 
 WIDEST_OPERATOR = 8
 """The shortest prefix that machines.operatorCidrs may have."""
@@ -35,6 +35,51 @@ def region(lab: Lab, config: Mapping[str, str]) -> Iterator[Finding]:
         yield Finding("aws:region", "missing", "EC2 machines need a region", fix)
     elif not REGION.fullmatch(given):
         yield Finding("aws:region", shown(given), "does not have the form of a region", "write e.g. us-west-2")
+
+
+def zones_in_region(lab: Lab, config: Mapping[str, str]) -> Iterator[Finding]:
+    """The zones of network.zones are in `aws:region`."""
+    region_name = config.get("aws:region", "")
+    if lab.machines.provider != "aws" or not REGION.fullmatch(region_name):
+        return
+    for name, zone in lab.network.zones.items():
+        if zone[:-1] != region_name:
+            problem = f"is not a zone of aws:region {region_name}"
+            yield Finding(f"network.zones.{name}", zone, problem, f"write e.g. {region_name}a, or change aws:region")
+
+
+@rule("machines.provider", "network.zones", "network.subnets")
+def zones(lab: Lab) -> Iterator[Finding]:
+    for name, zone in lab.network.zones.items():
+        key = f"network.zones.{name}"
+        if not lab.machines.in_vpc:
+            problem = f"is for EC2, and machines.provider is {lab.machines.provider}"
+            yield Finding(key, zone, problem, "remove network.zones")
+        elif name not in lab.network.subnets:
+            meant = nearest(name, lab.network.subnets)
+            fix = f"did you mean {meant}?" if meant else f"write {listed(list(lab.network.subnets))}"
+            yield Finding(key, zone, f"{name} is not one of network.subnets", fix)
+
+
+@rule(
+    "machines.provider",
+    "network.zones",
+    "network.subnets",
+    "nodes[].subnet",
+    "nodes[].role",
+    "kubernetes.controlPlaneEndpoint",
+)
+def balancer_in_one_zone(lab: Lab) -> Iterator[Finding]:
+    """The lab's load balancer has an address in one subnet. AWS, "Availability Zones" of Network Load Balancers: a
+    target in a zone that is not enabled for the balancer receives nothing."""
+    if not has_balancer(lab):
+        return
+    subnets = sorted({node.subnet for node in lab.control_planes})
+    if len({lab.network.zones.get(name) for name in subnets}) > 1:
+        given = ", ".join(f"{name} in {lab.network.zones.get(name, 'the default zone')}" for name in subnets)
+        problem = "puts control planes into several zones, and their load balancer is in one"
+        fix = "give their subnets one zone, or set kubernetes.controlPlaneEndpoint to a balancer of your own"
+        yield Finding("network.zones", given, problem, fix)
 
 
 @rule("machines.provider", "machines.operatorCidrs")
@@ -247,6 +292,8 @@ def image_mirrors(lab: Lab) -> Iterator[Finding]:
 
 
 RULES = (
+    zones,
+    balancer_in_one_zone,
     operators,
     instance_type,
     worker_access,
