@@ -3,6 +3,7 @@
 import pulumi
 from pulumi.runtime.settings import get_monitor
 
+from components.aws_client import ACCOUNT_KEYS
 from components.lab import Lab, LabArgs
 from components.spec import names
 from components.spec.load import SpecError, parse_lab
@@ -14,13 +15,15 @@ if get_monitor() is None:
     serve()
 
 config = pulumi.Config("cni-lab")
-region = pulumi.Config("aws").get("region")
+aws = pulumi.Config("aws")
+region = aws.get("region")
+account = {f"aws:{key}": text for key in ACCOUNT_KEYS if (text := aws.get(key))}
 try:
-    spec = parse_lab(config.require_object("lab"), {"aws:region": region or ""})
+    spec = parse_lab(config.require_object("lab"), {"aws:region": region or "", **account})
 except SpecError as error:
     raise pulumi.RunError(str(error)) from None
 
-lab = Lab(names.STACK_LAB, LabArgs(spec, pulumi.get_stack(), region))
+lab = Lab(names.STACK_LAB, LabArgs(spec, pulumi.get_stack(), region, account))
 
 pulumi.export("kubeconfig", lab.kubeconfig)
 # With this the next `up` judges whether the live lab can take a change (components/spec/changes.py). Secret, because

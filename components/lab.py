@@ -6,8 +6,8 @@ returned. A part waits for single resources, never for a component, so that inde
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import pulumi
@@ -27,11 +27,13 @@ from components.workloads.component import Workloads, WorkloadsArgs
 @dataclass(frozen=True)
 class LabArgs:
     """`stack` names the lab's stack. It is part of every name in a cloud or on this computer, so that two stacks never
-    touch each other's things. `region`: the AWS region, which the checks at the end of `up` need on EC2."""
+    touch each other's things. The checks at the end of `up` need two things on EC2: `region` is the AWS region, and
+    `account` the keys under `aws:` that say which account it is, where the environment does not."""
 
     lab: models.Lab
     stack: str
     region: str | None = None
+    account: Mapping[str, str] = field(default_factory=dict)
 
 
 class Lab(pulumi.ComponentResource):
@@ -88,5 +90,7 @@ class Lab(pulumi.ComponentResource):
             kubeconfig=self.kubeconfig,
             nodes=self.nodes,
             region=args.region,
+            # Absent where there is none: one more key would be a change of every live lab.
+            **({"account": dict(args.account)} if args.account else {}),
         )
         return VerificationArgs(args.lab, stack, after)

@@ -14,7 +14,7 @@ from typing import Any, Literal
 from cli.errors import FAILED, MISSING, USAGE, CommandError
 from cli.lifecycle.backend import Backend, BackendError
 from cli.project import stack_file
-from components.aws_client import clients
+from components.aws_client import AwsSettings, clients
 from components.spec.load import load_stack_file
 from components.verify.read.ec2 import instances
 
@@ -29,7 +29,7 @@ _PASSING_STATE: dict[Verb, tuple[str, str]] = {"stop": ("pending", "running"), "
 
 def run(verb: Verb, stack: str) -> int:
     """Stop or start a lab's machines and wait until it is done. Returns 0. Raises CommandError, SpecError."""
-    region = region_of(verb, stack)
+    aws = settings_of(verb, stack)
     try:
         with tempfile.TemporaryDirectory(prefix="cni-lab-power.") as folder:
             nodes = Backend(Path(folder)).outputs(stack).get("nodes")
@@ -37,7 +37,7 @@ def run(verb: Verb, stack: str) -> int:
         raise CommandError(str(error), FAILED) from None
     if not isinstance(nodes, dict) or not nodes:
         raise CommandError(f"{stack} has no machines yet; run ./lab up {stack}", USAGE)
-    changed = switch(verb, nodes, region)
+    changed = switch(verb, nodes, aws)
     print(f"{stack}: {len(changed)} of {len(nodes)} machines {_FINAL_STATE[verb]} now, the others were before")
     if verb == "stop":
         print(f"disks and the fixed address still cost money: ./lab cost {stack}. To go on: ./lab start {stack}")
@@ -46,15 +46,18 @@ def run(verb: Verb, stack: str) -> int:
     return 0
 
 
-def region_of(verb: Verb, stack: str) -> str:
-    """The region of a lab whose machines can be stopped or started. Raises CommandError with the reason for others."""
+def settings_of(verb: Verb, stack: str) -> AwsSettings:
+    """The account and region of a lab whose machines can be stopped or started.
+
+    Raises CommandError with the reason for others.
+    """
     file = load_stack_file(stack_file(stack))
     if refusal := file.lab.machines.power_refusal(verb):
         raise CommandError(refusal.replace("STACK", stack), USAGE)
-    return file.config["aws:region"]
+    return AwsSettings.of(file.config)
 
 
-def switch(verb: Verb, nodes: Mapping[str, str], region: str) -> list[str]:
+def switch(verb: Verb, nodes: Mapping[str, str], aws: AwsSettings) -> list[str]:
     """Bring every node's instance (its id by node name) to its state; returns the nodes that were not in it before.
 
     Raises CommandError: MISSING without credentials, FAILED where EC2 refuses, an instance is gone, or time is up.
@@ -62,7 +65,7 @@ def switch(verb: Verb, nodes: Mapping[str, str], region: str) -> list[str]:
     from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
 
     try:
-        ec2 = clients(region)("ec2")
+        ec2 = clients(aws)("ec2")
         states = _states(ec2, nodes)
         gone = sorted(node for node, state in states.items() if state in ("gone", "shutting-down", "terminated"))
         if gone:

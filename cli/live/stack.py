@@ -12,6 +12,7 @@ from cli import project
 from cli.errors import MISSING, USAGE, CommandError
 from cli.lifecycle.pulumi_cli import config_folder, environment_for_state, find_pulumi
 from cli.project import not_up, stack_file
+from components.aws_client import AwsSettings
 from components.spec.load import load_stack_file
 from components.verify.read.reading import LiveLab
 
@@ -60,7 +61,7 @@ def live(stack: str) -> LiveLab:
     found = outputs(stack)
     if not found.get("access"):
         raise not_up(stack, "access")
-    return LiveLab.of(file.lab, found, file.config.get("aws:region"))
+    return LiveLab.of(file.lab, found, AwsSettings.of(file.config))
 
 
 def is_up(stack: str) -> bool:

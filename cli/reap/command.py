@@ -7,6 +7,7 @@ an unchanged `up` shows no change. The time runs from the `created` of the stack
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sys
@@ -26,6 +27,7 @@ from cli.errors import FAILED, CommandError
 from cli.lifecycle.backend import Backend, BackendError, Json, StackLocked, StackMissing
 from cli.project import stack_files
 from cli.reap.sweep import Sweep, SweepError, sweep
+from components.aws_client import AwsSettings, account_config
 from components.spec import names
 
 STACK = "pulumi:pulumi:Stack"
@@ -175,12 +177,12 @@ def life_of(resources: Sequence[Mapping[str, Any]]) -> Life | None:
 
 def _sweep(regions: Sequence[str], now: datetime, known: frozenset[str] | None, *, dry_run: bool) -> list[Row]:
     """Sweep the regions for stacks that are not `known`. Without a list of the known ones nothing is deleted."""
-    asked = list(regions) or _regions()
     rows = []
-    for region in asked:
+    for aws in [AwsSettings(region) for region in regions] or _accounts():
+        region = " with ".join(filter(None, (aws.region, aws.account_words)))
         what = f"lost things in {region}"
         try:
-            found = sweep(region, now, known or frozenset(), dry_run=dry_run or known is None)
+            found = sweep(aws, now, known or frozenset(), dry_run=dry_run or known is None)
         except SweepError as error:
             # Without credentials there is nothing to sweep, unless a region was named.
             rows.append(Row(what, "left behind" if regions or not error.no_credentials else "kept", str(error)))
@@ -199,17 +201,19 @@ def _swept(found: Sweep, region: str, *, blind: bool) -> Row:
     return Row(what, found.outcome, found.why)
 
 
-def _regions() -> list[str]:
-    """The regions that the stack files under stacks/ name."""
-    named = set()
+def _accounts() -> list[AwsSettings]:
+    """The regions that the stack files under stacks/ name, each with the account that they name."""
+    named = {}
     for path in stack_files().values():
         try:
             config = (yaml.safe_load(path.read_text(encoding="utf-8")) or {}).get("config") or {}
         except (OSError, ValueError, AttributeError, yaml.YAMLError):
             continue  # plan and up report what is wrong with such a file
         if isinstance(config, dict) and isinstance(config.get("aws:region"), str):
-            named.add(config["aws:region"])
-    return sorted(named)
+            texts = {str(key): text if isinstance(text, str) else json.dumps(text) for key, text in config.items()}
+            with contextlib.suppress(ValueError):  # plan and up report this too
+                named[json.dumps(account_config(texts), sort_keys=True)] = AwsSettings.of(texts)
+    return sorted(named.values(), key=repr)
 
 
 # --- the report ------------------------------------------------------------------------------------------------------

@@ -16,7 +16,7 @@ from datetime import datetime, timedelta
 from typing import Literal
 
 from cli.reap.account import LOST, OWNER, TTL, Account, Thing, error_code, is_gone
-from components.aws_client import clients
+from components.aws_client import AwsSettings, clients
 
 TIMEOUT_SECONDS = 600.0
 """For deleting a stack's things: instances and network interfaces take minutes."""
@@ -44,13 +44,16 @@ class Sweep:
     why: str
 
 
-def sweep(region: str, now: datetime, known: frozenset[str], *, dry_run: bool) -> list[Sweep]:
-    """Delete what lost ephemeral stacks left in a region. `known`: the stacks of the state. Raises SweepError."""
+def sweep(aws: AwsSettings, now: datetime, known: frozenset[str], *, dry_run: bool) -> list[Sweep]:
+    """Delete what lost ephemeral stacks left in an account's region. `known`: the stacks of the state.
+
+    Raises SweepError.
+    """
     from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
 
     try:
         stacks: dict[str, list[Thing]] = defaultdict(list)
-        for thing in Account(clients(region)).things():
+        for thing in Account(clients(aws)).things():
             if _hours(thing) is not None and thing.tags[OWNER] not in known:
                 stacks[thing.tags[OWNER]].append(thing)
         return [_sweep_stack(stack, things, now, dry_run=dry_run) for stack, things in sorted(stacks.items())]

@@ -1,7 +1,8 @@
 """`python -m components.verify`: a lab on stdin, its report on stdout. `up` runs it where the lab has `verify: true`.
 
-stdin: JSON with lab (as in the stack file), name, region, and the outputs blocks, access, kubeconfig and nodes. Checks
-that fail are repeated for RETRY_SECONDS, because Felix writes the last routes a moment after the last pod runs.
+stdin: JSON with lab (as in the stack file), name, region, account (the other keys under `aws:` that say which account
+it is), and the outputs blocks, access, kubeconfig and nodes. Checks that fail are repeated for RETRY_SECONDS, because
+Felix writes the last routes a moment after the last pod runs.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import json
 import sys
 import time
 
+from components.aws_client import AwsSettings
 from components.spec import models
 from components.verify.read.reading import LiveLab, read_lab
 from components.verify.report import document, verify
@@ -22,7 +24,8 @@ _PAUSE_SECONDS = 5.0
 def main() -> int:
     """Returns 0 also where checks fail: the report is an output, and no reason for `up` to fail."""
     stack = json.load(sys.stdin)
-    live = LiveLab.of(models.Lab.model_validate(stack["lab"]), stack, stack.get("region"))
+    aws = AwsSettings.of({"aws:region": stack.get("region") or "", **(stack.get("account") or {})})
+    live = LiveLab.of(models.Lab.model_validate(stack["lab"]), stack, aws)
     name = str(stack.get("name", "lab"))
     end = time.monotonic() + RETRY_SECONDS
     while True:

@@ -10,6 +10,7 @@ from unittest.mock import patch
 import asyncssh
 import boto3
 
+from components.aws_client import AwsSettings
 from components.spec.models import Lab
 from components.verify.model import Result
 from components.verify.read import ssh
@@ -28,7 +29,8 @@ def bed(lab: Lab, **options: object) -> Iterator[tuple[Replica, LiveLab]]:
         if lab.calico.bgp == "Enabled":
             for node in lab.nodes:
                 give_bird(replica, node.name)
-        yield replica, LiveLab.of(lab, replica.outputs | {"nodes": instances(lab, replica.plan.stack)}, REGION)
+        outputs = replica.outputs | {"nodes": instances(lab, replica.plan.stack)}
+        yield replica, LiveLab.of(lab, outputs, AwsSettings(REGION))
 
 
 def instances(lab: Lab, stack: str) -> dict[str, str]:

@@ -56,7 +56,7 @@ def test_the_report_names_what_does_not_pass_and_nothing_secret(
             "lab": replica.lab.model_dump(mode="json", by_alias=True),
             "name": "replica",
             "nodes": dict(live.instances),
-            "region": live.region,
+            "region": live.aws.region,
         }
         whole = run(monkeypatch, capsys, stack)
         assert (whole["failed"], whole["unknown"], whole["checks"]) == (0, 0, [])

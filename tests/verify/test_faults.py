@@ -17,6 +17,7 @@ from boto3 import Session
 from botocore.exceptions import ClientError
 
 import cli.live.faults
+from components.aws_client import AwsSettings
 from components.sandbox.objects import make_objects
 from components.sandbox.plan import make_plan
 from components.spec.models import Lab as LabSpec
@@ -407,7 +408,7 @@ def test_without_the_api_a_node_can_be_broken_and_a_pod_cannot(
 
 
 def checks(live: LiveLab) -> dict[str, bool]:
-    ec2 = boto3.client("ec2", REGION)
+    ec2 = boto3.client("ec2", AwsSettings(REGION))
     found = ec2.describe_instances(InstanceIds=list(live.instances.values()))["Reservations"]
     by_id = {i["InstanceId"]: i["SourceDestCheck"] for reservation in found for i in reservation["Instances"]}
     return {node: by_id[machine] for node, machine in live.instances.items()}
@@ -423,11 +424,11 @@ def test_a_tag_records_the_check_before_it_is_switched_on(plain: Bed) -> None:
     assert sorted(e.topic for e in wanted.failed) == ["probe", "probe", "source_dest"]
     assert wanted.walk is not None and wanted.hop == "arrival"
     with patch.object(Session, "client", cut("modify_instance_attribute")), pytest.raises(NoEc2, match="EC2 did not"):
-        source_dest.switch_on(live.instances, target.node, STACK, REGION)
+        source_dest.switch_on(live.instances, target.node, STACK, AwsSettings(REGION))
     assert checks(live) == sound
     with pytest.raises(Refused, match="mend first"):
-        source_dest.switch_on(live.instances, target.node, STACK, REGION)
-    assert source_dest.switch_back(live.instances, STACK, REGION) == [
+        source_dest.switch_on(live.instances, target.node, STACK, AwsSettings(REGION))
+    assert source_dest.switch_back(live.instances, STACK, AwsSettings(REGION)) == [
         Undone(target.node, "source-dest-check", "the check is off again, or was not on yet")
     ]
     asyncio.run(inject(live, STACK, fault, target))
@@ -435,7 +436,7 @@ def test_a_tag_records_the_check_before_it_is_switched_on(plain: Bed) -> None:
     assert failed(live) == [f"{target.node}/source_dest/{target.node}"]
     assert stops_at(live, wanted.walk) == ("arrival", target.node)
     with patch.object(Session, "client", cut("delete_tags")), pytest.raises(NoEc2, match="EC2 did not do it"):
-        source_dest.switch_back(live.instances, STACK, REGION)
+        source_dest.switch_back(live.instances, STACK, AwsSettings(REGION))
     mended = asyncio.run(mend(live, STACK))
     assert mended.failed == {}
     assert [(entry.node, entry.fault) for entry in mended.undone] == [(target.node, "source-dest-check")]
@@ -446,11 +447,11 @@ def test_a_tag_records_the_check_before_it_is_switched_on(plain: Bed) -> None:
 def test_an_instance_of_another_lab_is_not_changed(plain: Bed) -> None:
     _, live = plain
     with pytest.raises(Refused, match="it is not this lab's"):
-        source_dest.switch_on(live.instances, "worker1", "another", REGION)
+        source_dest.switch_on(live.instances, "worker1", "another", AwsSettings(REGION))
     assert not any(checks(live).values())
     gone = {**live.instances, "worker1": "i-0123456789abcdef0"}
     with pytest.raises(Refused, match="is gone"):
-        source_dest.switch_on(gone, "worker1", STACK, REGION)
+        source_dest.switch_on(gone, "worker1", STACK, AwsSettings(REGION))
 
 
 def cut(call: str) -> Callable[..., object]:

@@ -37,6 +37,7 @@ RULES = (
 ConfigCheck = Callable[[Lab, Mapping[str, str]], Iterator[Finding]]
 CONFIG_RULES: tuple[tuple[ConfigCheck, str], ...] = (
     (machines.region, "machines.provider"),
+    (machines.account, "machines.provider"),
     (machines.zones_in_region, "network.zones"),
 )
 

@@ -9,6 +9,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from ipaddress import IPv4Network
 
+from components.aws_client import AwsSettings, BadSetting
 from components.spec.addresses import has_balancer
 from components.spec.findings import Finding, nearest, shown
 from components.spec.models import AwsMachines, ExistingMachines, Lab, LocalMachines
@@ -80,6 +81,27 @@ def balancer_in_one_zone(lab: Lab) -> Iterator[Finding]:
         problem = "puts control planes into several zones, and their load balancer is in one"
         fix = "give their subnets one zone, or set kubernetes.controlPlaneEndpoint to a balancer of your own"
         yield Finding("network.zones", given, problem, fix)
+
+
+# These would lead the aws provider into an account that no other command asks.
+_ACCOUNT_BY_ENVIRONMENT = {
+    "aws:assumeRole": "write aws:assumeRoles, a list, as the aws provider 7 reads it: - roleArn: arn:aws:iam::…",
+    "aws:assumeRoleWithWebIdentity": "set AWS_ROLE_ARN and AWS_WEB_IDENTITY_TOKEN_FILE in the environment",
+    "aws:accessKey": "use aws:profile, or set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY in the environment",
+}
+
+
+def account(lab: Lab, config: Mapping[str, str]) -> Iterator[Finding]:
+    """The keys under `aws:` that say which account it is: verify, stop, reap and doctor must ask the same one."""
+    if lab.machines.provider != "aws":
+        return
+    for key, fix in _ACCOUNT_BY_ENVIRONMENT.items():
+        if key in config:
+            yield Finding(key, "…", "is read by the aws provider alone, so the other commands would ask elsewhere", fix)
+    try:
+        AwsSettings.of(config)
+    except BadSetting as error:
+        yield Finding(error.key, shown(error.value), error.problem, error.fix)
 
 
 @rule("machines.provider", "machines.operatorCidrs")

@@ -37,7 +37,7 @@ async def inject(live: LiveLab, stack: str, fault: Fault, target: Target) -> Non
     Unreachable."""
     if not fault.kind:
         try:
-            await asyncio.to_thread(source_dest.switch_on, live.instances, target.node, stack, live.region)
+            await asyncio.to_thread(source_dest.switch_on, live.instances, target.node, stack, live.aws)
         except NoEc2 as error:
             raise Refused(str(error)) from None
         return
@@ -74,7 +74,7 @@ async def mend(live: LiveLab, stack: str) -> Mended:
     undone = [entry for entries in await asyncio.gather(*map(mend_node, nodes)) for entry in entries]
     if live.on_ec2:
         try:
-            undone += await asyncio.to_thread(source_dest.switch_back, live.instances, stack, live.region)
+            undone += await asyncio.to_thread(source_dest.switch_back, live.instances, stack, live.aws)
         except NoEc2 as error:
             failed["EC2"] = str(error)
     return Mended(tuple(undone), failed)

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from components.aws_client import AwsSettings
 from components.verify.faults.model import Refused, Undone
 from components.verify.read import ec2
 
@@ -21,7 +22,7 @@ class _Instance:
     check: bool
 
 
-def switch_on(instances: Mapping[str, str], node: str, stack: str, region: str | None) -> None:
+def switch_on(instances: Mapping[str, str], node: str, stack: str, aws: AwsSettings) -> None:
     """Switch a node's check on, after its instance's tag records that it was off. Raises Refused, NoEc2.
 
     `instances`: node → instance id, as the stack's output `nodes` has it.
@@ -29,7 +30,7 @@ def switch_on(instances: Mapping[str, str], node: str, stack: str, region: str |
     machine = instances.get(node)
     if machine is None:
         raise Refused(f"the stack's output `nodes` does not name {node}: `up` has not made it yet")
-    with ec2.client(region) as client:
+    with ec2.client(aws) as client:
         instance = _describe(client, [machine]).get(machine)
         if instance is None:
             raise Refused(f"{node}: its instance {machine} is gone")
@@ -48,10 +49,10 @@ def switch_on(instances: Mapping[str, str], node: str, stack: str, region: str |
         client.modify_instance_attribute(InstanceId=machine, SourceDestCheck={"Value": True})
 
 
-def switch_back(instances: Mapping[str, str], stack: str, region: str | None) -> list[Undone]:
+def switch_back(instances: Mapping[str, str], stack: str, aws: AwsSettings) -> list[Undone]:
     """Switch off every check that switch_on switched on. Raises NoEc2."""
     undone: list[Undone] = []
-    with ec2.client(region) as client:
+    with ec2.client(aws) as client:
         described = _describe(client, instances.values())
         for node, machine in instances.items():
             instance = described.get(machine)

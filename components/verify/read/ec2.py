@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from components.aws_client import clients
+from components.aws_client import AwsSettings, clients
 from components.verify.model import Entry, Table
 
 
@@ -15,14 +15,14 @@ class NoEc2(Exception):
 
 
 @contextmanager
-def client(region: str | None) -> Iterator[Any]:
+def client(aws: AwsSettings) -> Iterator[Any]:
     """A boto3 client of EC2. Raises NoEc2, also for what fails while it is used."""
     try:
         from botocore.exceptions import BotoCoreError, ClientError
     except ImportError:
         raise NoEc2("boto3 is not installed: pip install -r requirements.txt") from None
     try:
-        yield clients(region)("ec2")
+        yield clients(aws)("ec2")
     except (BotoCoreError, ClientError) as error:
         raise NoEc2(f"EC2 did not do it: {' '.join(str(error).split())}") from None
 
@@ -41,9 +41,9 @@ def instances(ec2: Any, machines: Iterable[str]) -> dict[str, Mapping[str, Any]]
     }
 
 
-def source_dest_checks(machines: Mapping[str, str], region: str | None) -> Table:
+def source_dest_checks(machines: Mapping[str, str], aws: AwsSettings) -> Table:
     """Node → field `check` (on, off), for the instances that exist. `machines`: node → instance id. Raises NoEc2."""
-    with client(region) as ec2:
+    with client(aws) as ec2:
         found = instances(ec2, machines.values())
     return {node: (_check(machine, found[machine]),) for node, machine in machines.items() if machine in found}
 

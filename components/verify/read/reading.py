@@ -11,6 +11,7 @@ from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Any
 
+from components.aws_client import AwsSettings
 from components.spec import addresses, models
 from components.spec.modes import WIREGUARD
 from components.verify.expect.egress import firewall_pods
@@ -32,7 +33,7 @@ class LiveLab:
     """A lab that was brought up: its stack file, and the stack's outputs.
 
     `blocks`: node → CIDRs. `access`: node → how it is reached. `instances`: node → machine id (on EC2, the
-    instance's). `region`: the stack's, where it has one.
+    instance's). `aws`: the account and region of EC2 machines.
     """
 
     spec: models.Lab
@@ -40,10 +41,10 @@ class LiveLab:
     access: Mapping[str, Access]
     kubeconfig: str
     instances: Mapping[str, str] = field(default_factory=dict)
-    region: str | None = None
+    aws: AwsSettings = field(default_factory=AwsSettings)
 
     @classmethod
-    def of(cls, spec: models.Lab, outputs: Mapping[str, Any], region: str | None) -> LiveLab:
+    def of(cls, spec: models.Lab, outputs: Mapping[str, Any], aws: AwsSettings | None) -> LiveLab:
         """From the stack's outputs blocks, access, kubeconfig and nodes. Those that `up` has not made yet are empty."""
         return cls(
             spec,
@@ -51,7 +52,7 @@ class LiveLab:
             access={node: access_of(node, entry) for node, entry in (outputs.get("access") or {}).items()},
             kubeconfig=str(outputs.get("kubeconfig") or ""),
             instances={node: str(machine) for node, machine in (outputs.get("nodes") or {}).items()},
-            region=region,
+            aws=aws or AwsSettings(),
         )
 
     @property
@@ -113,7 +114,7 @@ async def read_ec2(live: LiveLab, reading: Reading) -> None:
     """Add the instances' source/destination checks, where the lab is on EC2."""
     if live.on_ec2:
         try:
-            checks = await asyncio.to_thread(ec2.source_dest_checks, live.instances, live.region)
+            checks = await asyncio.to_thread(ec2.source_dest_checks, live.instances, live.aws)
         except ec2.NoEc2 as error:
             reading.cluster.unread[Topic.SOURCE_DEST] = str(error)
         else:

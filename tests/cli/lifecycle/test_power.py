@@ -13,9 +13,12 @@ import yaml
 from cli import project
 from cli.errors import FAILED, MISSING, CommandError
 from cli.lifecycle.backend import Backend, BackendError
-from cli.lifecycle.power import region_of, switch
+from cli.lifecycle.power import settings_of, switch
+from components.aws_client import AwsSettings
 from tests.support.cli import lab
 from tests.support.moto_ec2 import REGION, Cloud, cloud
+
+HERE = AwsSettings(REGION)
 
 
 @pytest.fixture
@@ -38,12 +41,12 @@ def test_stop_and_start_and_a_second_time_changes_nothing(aws: Cloud) -> None:
     nodes, other = machines(aws, "one", "two"), machines(aws, "somebody's")
     address = aws.ec2.allocate_address(Domain="vpc")
     aws.ec2.associate_address(InstanceId=nodes["one"], AllocationId=address["AllocationId"])
-    assert switch("stop", nodes, REGION) == ["one", "two"]
+    assert switch("stop", nodes, HERE) == ["one", "two"]
     assert states(aws, nodes) == {"stopped"} and states(aws, other) == {"running"}
-    assert switch("stop", nodes, REGION) == []
-    assert switch("start", nodes, REGION) == ["one", "two"]
+    assert switch("stop", nodes, HERE) == []
+    assert switch("start", nodes, HERE) == ["one", "two"]
     assert states(aws, nodes) == {"running"}
-    assert switch("start", nodes, REGION) == []
+    assert switch("start", nodes, HERE) == []
     (kept,) = aws.ec2.describe_addresses()["Addresses"]
     assert (kept["PublicIp"], kept["InstanceId"]) == (address["PublicIp"], nodes["one"]), "the API's address stays"
 
@@ -51,7 +54,7 @@ def test_stop_and_start_and_a_second_time_changes_nothing(aws: Cloud) -> None:
 def test_a_half_stopped_lab_is_finished(aws: Cloud) -> None:
     nodes = machines(aws, "one", "two")
     aws.ec2.stop_instances(InstanceIds=[nodes["one"]])
-    assert switch("stop", nodes, REGION) == ["two"]
+    assert switch("stop", nodes, HERE) == ["two"]
 
 
 @pytest.mark.parametrize("forgotten", [False, True])
@@ -62,7 +65,7 @@ def test_a_lost_machine_is_named_and_nothing_is_changed(aws: Cloud, forgotten: b
     else:
         aws.ec2.terminate_instances(InstanceIds=[nodes["two"]])
     with pytest.raises(CommandError, match="machines of two are gone"):
-        switch("stop", nodes, REGION)
+        switch("stop", nodes, HERE)
     assert states(aws, {"one": nodes["one"]}) == {"running"}
 
 
@@ -90,21 +93,21 @@ def test_an_instance_that_is_still_stopping_is_started_afterwards(monkeypatch: p
 
     monkeypatch.setattr(boto3.Session, "get_credentials", lambda self: object())
     monkeypatch.setattr(boto3.Session, "client", lambda self, name, **_: Ec2())
-    assert switch("start", {"one": "i-1"}, REGION) == ["one"]
+    assert switch("start", {"one": "i-1"}, HERE) == ["one"]
     assert calls == ["instance_stopped", "start", "instance_running"]
 
 
 def test_without_credentials_one_clear_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(boto3.Session, "get_credentials", lambda self: None)
     with pytest.raises(CommandError, match="no AWS credentials") as caught:
-        switch("stop", {"one": "i-1"}, REGION)
+        switch("stop", {"one": "i-1"}, HERE)
     assert caught.value.code == MISSING
 
 
 def test_an_unknown_profile_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_PROFILE", "nobody")
     with pytest.raises(CommandError, match="nobody") as caught:
-        switch("stop", {"one": "i-1"}, REGION)
+        switch("stop", {"one": "i-1"}, HERE)
     assert caught.value.code == FAILED
 
 
@@ -126,8 +129,8 @@ def test_a_lab_that_cannot_be_stopped_is_refused_with_the_reason(
 
 
 def test_the_region_comes_from_the_stack_file() -> None:
-    assert region_of("stop", "cfos-egress") == "us-west-2"
-    assert region_of("start", "nightly") == "us-west-2", "whether a spot instance still exists is for EC2 to say"
+    assert settings_of("stop", "cfos-egress") == HERE
+    assert settings_of("start", "nightly") == HERE, "whether a spot instance still exists is for EC2 to say"
 
 
 @pytest.fixture

@@ -32,6 +32,7 @@ from cli.lifecycle.backend import (
 from cli.reap import command as module
 from cli.reap.command import MARK, STACK, Life, Row, as_markdown, life_of, reap
 from cli.reap.sweep import Sweep, SweepError
+from components.aws_client import AwsSettings
 from components.spec import names
 from tests.support.cli import lab
 from tests.support.graphs import ROOT, run_lab
@@ -206,7 +207,7 @@ def command(monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
     def run(fake: Fake, swept: list[Sweep] | SweepError, *options: object) -> int:
         seen: list[tuple[frozenset[str], bool]] = []
 
-        def sweep(region: str, now: datetime, known: frozenset[str], *, dry_run: bool) -> list[Sweep]:
+        def sweep(aws: AwsSettings, now: datetime, known: frozenset[str], *, dry_run: bool) -> list[Sweep]:
             seen.append((known, dry_run))
             if isinstance(swept, SweepError):
                 raise swept

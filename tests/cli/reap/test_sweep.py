@@ -16,6 +16,7 @@ from moto import mock_aws
 from cli.reap import sweep as module
 from cli.reap.account import Account, Present
 from cli.reap.sweep import Sweep, SweepError, sweep
+from components.aws_client import AwsSettings
 from components.machines.aws import Balancer, BalancerArgs, Instances, InstancesArgs, Network, NetworkArgs
 from engine.run import run_program
 from tests.support.aws_labs import aws_lab
@@ -80,7 +81,7 @@ def left(aws: Cloud) -> dict[str, int]:
 
 
 def run(now: datetime, *known: str, dry_run: bool = False) -> list[Sweep]:
-    return sweep(REGION, now, frozenset(known), dry_run=dry_run)
+    return sweep(AwsSettings(REGION), now, frozenset(known), dry_run=dry_run)
 
 
 def test_a_lost_lab_whose_time_is_over_is_deleted_completely(aws: Cloud) -> None:
@@ -259,7 +260,7 @@ def test_an_error_of_the_account_is_one_line(monkeypatch: pytest.MonkeyPatch) ->
 @pytest.mark.parametrize("region", ["", "us west", "-"])
 def test_an_invalid_region_is_one_line(region: str) -> None:
     with mock_aws(), pytest.raises(SweepError, match="cannot be looked at"):
-        sweep(region, LATER, frozenset(), dry_run=True)
+        sweep(AwsSettings(region), LATER, frozenset(), dry_run=True)
 
 
 def test_an_unknown_profile_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
