@@ -14,12 +14,19 @@ from cli.console import page
 from cli.errors import FAILED, USAGE, CommandError
 from cli.live.picture import picture
 from cli.sandbox.choice import chosen_live
+from components.verify.model import Status
 from components.verify.read.api import NoApi
 from components.verify.walk.capture import Sighting, digest
 from components.verify.walk.live import walk_live
 from components.verify.walk.model import Hop, NoWalk, Walk
 
-_MARK = {"passed": "[green]ok[/]", "failed": "[red]STOP[/]", "unknown": "[yellow]?[/]"}
+_MARKS: dict[Status, tuple[str, str]] = {
+    "passed": ("ok", "green"),
+    "failed": ("STOP", "red"),
+    "unknown": ("?", "yellow"),
+}
+_INDENT = " " * 10
+"""Where the kind of a hop begins: behind its number and its mark."""
 
 
 def run(
@@ -76,7 +83,7 @@ def show(stack: str, found: Walk, seen: Sequence[Sighting], notes: Sequence[str]
             direction = hop.direction
             console.print(f"\n[bold]{'The way out' if direction == 'out' else 'The way back'}[/]")
         _show_hop(number, hop, console)
-    console.print(f"\n[bold]The ping[/]  {_MARK[found.ping.status]} {escape(found.ping.seen or found.ping.difference)}")
+    console.print(f"\n[bold]The ping[/]  {_mark(found.ping.status)} {escape(found.ping.seen or found.ping.difference)}")
     if found.stopped is not None:
         stopped = found.stopped
         bad = next(check for check in stopped.checks if check.status == "failed")
@@ -111,27 +118,32 @@ def last_seen(seen: Sequence[Sighting]) -> str:
     return "it was not captured anywhere"
 
 
+def _mark(status: Status, width: int = 0) -> str:
+    word, colour = _MARKS[status]
+    return f"[{colour}]{word:{width}}[/]"
+
+
 def _show_hop(number: int, hop: Hop, console: Console) -> None:
     if not hop.reached:
-        console.print(f"{number:3} [dim]     {hop.kind:12} {hop.node}: not reached[/]")
+        console.print(f"{number:3}       [dim]{hop.kind:12} {hop.node}: not reached[/]", soft_wrap=True)
         return
     mtu = f"  (mtu {hop.packet.mtu})" if hop.packet.mtu else ""
     console.print(
-        f"{number:3} {_MARK[hop.status]:4}  [bold]{hop.kind:12}[/] {escape(hop.sentence)}{mtu}", soft_wrap=True
+        f"{number:3} {_mark(hop.status, 4)}  [bold]{hop.kind:12}[/] {escape(hop.sentence)}{mtu}", soft_wrap=True
     )
     for check in hop.checks:
         e = check.expectation
         prompt = f"{e.node}$ " if e.node and not e.command.startswith("kubectl") else ""
-        console.print(f"       [dim]{escape(prompt + e.command)}[/]", soft_wrap=True)
+        console.print(f"{_INDENT}[dim]{escape(prompt + e.command)}[/]", soft_wrap=True)
         colour = {"passed": "cyan", "failed": "red", "unknown": "yellow"}[check.status]
-        console.print(f"       [{colour}]{escape(check.seen or check.difference)}[/]", soft_wrap=True)
+        console.print(f"{_INDENT}[{colour}]{escape(check.seen or check.difference)}[/]", soft_wrap=True)
         if check.status == "failed":
-            console.print(f"       [red]{escape(check.difference)}[/]", soft_wrap=True)
+            console.print(f"{_INDENT}[red]{escape(check.difference)}[/]", soft_wrap=True)
 
 
 def _show_sighting(sighting: Sighting, console: Console) -> None:
-    at = f"+{sighting.at * 1000:.3f} ms" if sighting.at is not None else "[red]not seen[/]"
-    console.print(f"  {at:>12}  {sighting.point.where}", soft_wrap=True)
+    at = f"{f'+{sighting.at * 1000:.3f} ms':>12}" if sighting.at is not None else f"[red]{'not seen':>12}[/]"
+    console.print(f"  {at}  {sighting.point.where}", soft_wrap=True)
     for name, line in (("request", sighting.request), ("reply", sighting.reply)):
         if line:
             console.print(f"               [dim]{name:8}[/][cyan]{escape(digest(line))}[/]", soft_wrap=True)

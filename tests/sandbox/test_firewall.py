@@ -64,6 +64,17 @@ def test_pods_of_the_cluster_are_reached_beside_the_firewall(live: LiveLab) -> N
     assert found.ping.status == "passed" and "firewall" not in [hop.kind for hop in found.hops]
 
 
+def test_on_local_machines_the_bridges_own_route_leads_to_this_computer(tmp_path: Path) -> None:
+    """cfos-egress has 10.0.0.2 there, the resolver of a VPC, which answers on EC2 only."""
+    lab = load_stack_file(ROOT / "stacks" / "Pulumi.local.yaml").lab
+    with sandbox(lab, tmp_path / "home") as (local, _):
+        found = walk(local, pod_of(local, "normal-egress"), "10.0.1.1").walk
+        assert found.ping.status == "passed" and found.stopped is None
+        assert [hop.kind for hop in found.hops] == ["pod route", "bridge", "host route", "outside"]
+        found = walk(local, pod_of(local, "normal-egress"), OUTSIDE).walk
+        assert found.ping.status == "passed" and "firewall" in [hop.kind for hop in found.hops]
+
+
 @pytest.mark.parametrize("name", ["firewall-gone", "firewall-drops"])
 def test_what_depends_on_the_firewall(live: LiveLab, name: str) -> None:
     of = observed(live, asyncio.run(read_cluster(live)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import shutil
 import struct
 import subprocess
@@ -13,6 +14,7 @@ from dataclasses import replace
 from io import StringIO
 from ipaddress import IPv4Address
 from pathlib import Path
+from typing import Any
 
 import pytest
 from rich.console import Console
@@ -228,6 +230,23 @@ def test_page_json_and_picture(egress: Bed) -> None:
     assert float(svg.get("width", "0")) < 1600, "it must fit on a slide"
     lost = replace(walk, hops=tuple(replace(hop, reached=hop.direction == "out") for hop in walk.hops))
     assert "delivery): not reached" in picture("lab", lost)
+
+
+@pytest.mark.parametrize("marked", ["passed", "failed", "unknown", "not reached"])
+def test_the_columns_of_the_page_are_aligned(egress: Bed, marked: str) -> None:
+    walk = walked(egress[1], "normal@ip-10-0-2-200", "egress@ip-10-0-2-201").walk
+    hops = list(walk.hops)
+    if marked == "not reached":
+        hops[1:] = [replace(hop, reached=False) for hop in hops[1:]]
+    else:
+        status: Any = marked
+        hops[2] = replace(hops[2], checks=tuple(replace(check, status=status) for check in hops[2].checks))
+    page = StringIO()
+    command.show("lab", replace(walk, hops=tuple(hops)), (), (), Console(file=page, width=120))
+    rows = [line for line in page.getvalue().splitlines() if re.match(r" *\d+ .{7}[a-z]", line)]
+    assert [line[10:22].strip() for line in rows] == [hop.kind for hop in hops]
+    below = [line for line in page.getvalue().splitlines() if "kubectl" in line or "ip-10-0-2-200$" in line]
+    assert below and all(re.match(r" {10}\S", line) for line in below if not line.startswith("  fix"))
 
 
 # --- without a network ------------------------------------------------------------------------------------------------
