@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from zlib import crc32
 
 from engine.graph import Graph, Node
 
@@ -24,7 +25,7 @@ class Box:
 
 
 _JOIN_ABOVE = 150
-"""In a graph with more custom resources than this, similar ones share a box."""
+"""In a graph with more active resources than this, similar ones share a box."""
 
 _LISTED = 5
 """A box names this many of its resources."""
@@ -36,13 +37,13 @@ def boxes_of(graph: Graph) -> list[Box]:
     def group_of(node: Node) -> tuple[object, ...]:
         if node.package == "kubernetes":
             return (node.parent, node.wave)
-        if len(graph.custom) > _JOIN_ABOVE:
+        if len(graph.active) > _JOIN_ABOVE:
             step = graph.step_of(node)
             return (graph.room(node), node.wave, node.type, step.inputs.get("phase") if step else None)
         return (node.urn,)
 
     groups: dict[tuple[object, ...], list[Node]] = defaultdict(list)
-    for node in graph.custom:
+    for node in graph.active:
         groups[group_of(node)].append(node)
     boxes: list[list[Node]] = []
     for group in groups.values():
@@ -93,11 +94,26 @@ def _reduced(waits: Sequence[Sequence[int]], waves: Sequence[int]) -> list[list[
     return reduced
 
 
-_COLOURS = (
-    "#cfe3ff", "#d5f0d8", "#ffe3c2", "#ecd9ff", "#ffd6dc", "#d0f2f2", "#fff3b8", "#e3e3e3", "#f5d7ee", "#dde8c4",
-)  # fmt: skip
+ROOM_COLOURS = {
+    "machines": "#cfe3ff",
+    "network": "#d0f2f2",
+    "cluster": "#d5f0d8",
+    "calico": "#ffe3c2",
+    "multus": "#ecd9ff",
+    "workloads": "#ffd6dc",
+    "verify": "#fff3b8",
+    "pulumi": "#e3e3e3",
+}
+"""The colour of each room of the lab, the same in every picture."""
+
+_OTHER_COLOURS = ("#f5d7ee", "#dde8c4", "#e6ddd0", "#d3dce6")
 
 
 def room_colours(boxes: Sequence[Box]) -> dict[str, str]:
-    rooms = dict.fromkeys(box.room for box in boxes)
-    return {room: _COLOURS[index % len(_COLOURS)] for index, room in enumerate(rooms)}
+    """The colour of every room of a picture, in the order in which they appear. A room without a fixed colour has one
+    that follows from its name."""
+
+    def colour(room: str) -> str:
+        return ROOM_COLOURS.get(room) or _OTHER_COLOURS[crc32(room.encode()) % len(_OTHER_COLOURS)]
+
+    return {room: colour(room) for room in dict.fromkeys(box.room for box in boxes)}

@@ -4,12 +4,16 @@ The input is the list of resources of `plan --json`. Only custom resources take 
 those that wait for nothing, else one more than the latest wave that they wait for. They wait for their dependencies,
 for their provider, and for what the inputs of their components come from. A component in a dependency list stands for
 the custom resources below it.
+
+A Step for changes does nothing when it is created, so its command is idle in a first `up`: what waits for it waits for
+what it waits for, and it is on no chain.
 """
 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from functools import cached_property
 from graphlib import CycleError, TopologicalSorter
@@ -28,7 +32,8 @@ class GraphError(ValueError):
 
 @dataclass(frozen=True)
 class Node:
-    """One resource. `waits_for` holds URNs of custom resources only; `wave` is 0 for components."""
+    """One resource. `waits_for` holds URNs of custom resources only, none of them idle. `wave` is 0 for components, and
+    for an idle resource the wave of the last resource that it waits for."""
 
     urn: str
     type: str
@@ -39,6 +44,7 @@ class Node:
     children: tuple[str, ...] = ()
     waits_for: tuple[str, ...] = ()
     wave: int = 0
+    idle: bool = False
 
     @property
     def package(self) -> str:
@@ -59,9 +65,11 @@ class Node:
 
 @dataclass(frozen=True)
 class Row:
-    """A line of the tree. `last` says for each level, from right below the stack, whether its branch ends here."""
+    """A line of the tree. `name` is the resource's name without the name of a component around it. `last` says
+    for each level, from right below the stack, whether its branch ends here."""
 
     node: Node
+    name: str
     waves: str
     kind: str
     last: tuple[bool, ...]
@@ -69,7 +77,7 @@ class Row:
     @property
     def label(self) -> str:
         stem = "".join("   " if last else "│  " for last in self.last[:-1])
-        return f"{stem}{'└─ ' if self.last[-1] else '├─ '}{self.node.name}"
+        return f"{stem}{'└─ ' if self.last[-1] else '├─ '}{self.name}"
 
 
 @dataclass(frozen=True)
@@ -99,7 +107,9 @@ class Graph:
             return tuple(dependency for dependency in wanted if dependency != urn)
 
         waits = {urn: waits_for(urn) for urn, r in listed.items() if r["custom"]}
-        waves = _waves(waits)
+        idle = {urn for urn in waits if _is_idle(listed.get(listed[urn]["parent"]))}
+        waves = _waves(waits, idle)
+        waits = _without(idle, waits)
         return cls(
             {
                 urn: Node(
@@ -112,6 +122,7 @@ class Graph:
                     children=tuple(children[urn]),
                     waits_for=waits.get(urn, ()),
                     wave=waves.get(urn, 0),
+                    idle=urn in idle,
                 )
                 for urn, r in listed.items()
             }
@@ -122,13 +133,22 @@ class Graph:
         return tuple(node for node in self.nodes.values() if node.custom)
 
     @cached_property
+    def active(self) -> tuple[Node, ...]:
+        """The custom resources that a first `up` works on: all but the idle ones."""
+        return tuple(node for node in self.custom if not node.idle)
+
+    @cached_property
+    def idle(self) -> tuple[Node, ...]:
+        return tuple(node for node in self.custom if node.idle)
+
+    @cached_property
     def wave_count(self) -> int:
-        return max((node.wave for node in self.custom), default=0)
+        return max((node.wave for node in self.active), default=0)
 
     def longest_chain(self) -> list[Node]:
         """The custom resources that decide how many waves there are, first to last. Of equals, the one made first."""
         chain: list[Node] = []
-        candidates: Iterable[Node] = self.custom
+        candidates: Iterable[Node] = self.active
         while found := max(candidates, key=lambda node: node.wave, default=None):
             chain.append(found)
             candidates = [self.nodes[urn] for urn in found.waits_for]
@@ -144,11 +164,18 @@ class Graph:
         return parent if parent and parent.type == STEP_TYPE and len(parent.children) == 1 else None
 
     def title(self, node: Node) -> str:
-        """A name for readers: a Step by its node and phase, a Kubernetes object by its kind and name."""
+        """A name for readers: a Step by its phase and node, a Kubernetes object by its kind and name.
+
+        A Step that is about another node than the one that it runs on names both: "drain worker1 (on control1, when
+        changed)".
+        """
         step = node if node.type == STEP_TYPE else self.step_of(node)
         if step:
-            when = " (when changed)" if step.inputs.get("forChanges") else ""
-            return f"{step.inputs.get('phase', step.name)} on {step.inputs.get('node', '?')}{when}"
+            phase, where, subject = (step.inputs.get(key) for key in ("phase", "node", "subject"))
+            remarks = [f"on {where}"] if subject else []
+            remarks += ["when changed"] if step.inputs.get("forChanges") else []
+            title = f"{phase or step.name} {subject}" if subject else f"{phase or step.name} on {where or '?'}"
+            return f"{title} ({', '.join(remarks)})" if remarks else title
         metadata = node.inputs.get("metadata")
         name = metadata.get("name") if node.package == "kubernetes" and isinstance(metadata, dict) else None
         return f"{node.type.rpartition(':')[2]} {name or node.name}"
@@ -162,30 +189,36 @@ class Graph:
         return node.package
 
     def tree(self) -> Iterator[Row]:
-        """Components and what is below them, in the order in which work starts; a Step and its command are one row."""
-        yield from self._rows([urn for urn, node in self.nodes.items() if node.parent is None], ())
+        """Components and what is below them, in the order in which work starts; a Step and its command are one row.
+        Idle Steps are left out."""
+        yield from self._rows([urn for urn, node in self.nodes.items() if node.parent is None], (), ("",))
 
-    def _rows(self, urns: Sequence[str], last: tuple[bool, ...]) -> Iterator[Row]:
+    def _rows(self, urns: Sequence[str], last: tuple[bool, ...], above: tuple[str, ...]) -> Iterator[Row]:
         # Components without work come last; the sort keeps creation order where waves are equal.
-        urns = sorted(urns, key=lambda urn: self._spans[urn][0] or self.wave_count + 1)
-        for urn in urns:
+        shown = [urn for urn in urns if not self._is_idle_step(self.nodes[urn])]
+        shown = sorted(shown, key=lambda urn: self._spans[urn][0] or self.wave_count + 1)
+        for urn in shown:
             node = self.nodes[urn]
-            here = (*last, urn == urns[-1])
+            here = (*last, urn == shown[-1])
             folded = len(node.children) == 1 and self.step_of(self.nodes[node.children[0]]) is node
-            kind = f"Step: {self.title(node)}" if folded else node.short_type
+            kind = f"Step on {node.inputs.get('node', '?')}" if folded else node.short_type
             first, final = self._spans[urn]
             waves = "" if not first else str(first) if first == final else f"{first}-{final}"
-            yield Row(node, waves, kind, here)
+            prefix = next(name for name in reversed(above) if node.name.startswith(name))
+            yield Row(node, node.name.removeprefix(prefix), waves, kind, here)
             if not folded:
-                yield from self._rows(node.children, here)
+                yield from self._rows(node.children, here, (*above, f"{node.name}-"))
+
+    def _is_idle_step(self, node: Node) -> bool:
+        return bool(node.children) and all(self.nodes[child].idle for child in node.children)
 
     @cached_property
     def _spans(self) -> dict[str, tuple[int, int]]:
         """The first and the last wave of each resource with what is below it; (0, 0) without a custom resource."""
         spans = {urn: (node.wave, node.wave) for urn, node in self.nodes.items()}
-        for node in self.nodes.values():
+        for node in self.active:
             for ancestor in self.lineage(node):
-                if node.custom and not ancestor.custom:
+                if not ancestor.custom:
                     first, final = spans[ancestor.urn]
                     spans[ancestor.urn] = (min(first or node.wave, node.wave), max(final, node.wave))
         return spans
@@ -216,19 +249,30 @@ def _custom_below(
         yield from _custom_below(child, listed, children)
 
 
-def _waves(waits: Mapping[str, Sequence[str]]) -> dict[str, int]:
-    sorter = TopologicalSorter(waits)
+def _is_idle(parent: Mapping[str, Any] | None) -> bool:
+    """Whether the command of this Step does nothing when it is created."""
+    return parent is not None and parent["type"] == STEP_TYPE and bool(parent["inputs"].get("forChanges"))
+
+
+def _waves(waits: Mapping[str, Sequence[str]], idle: AbstractSet[str]) -> dict[str, int]:
     try:
-        sorter.prepare()
+        order = list(TopologicalSorter(waits).static_order())
     except CycleError as error:
         # It lists each resource after the one that it waits for.
         cycle = reversed(error.args[1])
         raise GraphError(f"these resources wait for each other: {' -> '.join(cycle)}") from None
     waves: dict[str, int] = {}
-    wave = 0
-    while sorter.is_active():
-        wave += 1
-        ready = sorter.get_ready()
-        waves |= dict.fromkeys(ready, wave)
-        sorter.done(*ready)
+    for urn in order:
+        waves[urn] = max((waves[dependency] for dependency in waits[urn]), default=0) + (urn not in idle)
     return waves
+
+
+def _without(idle: AbstractSet[str], waits: Mapping[str, Sequence[str]]) -> dict[str, tuple[str, ...]]:
+    """The same, with what an idle resource waits for in place of the idle resource."""
+    found: dict[str, tuple[str, ...]] = {}
+    for urn in TopologicalSorter(waits).static_order():
+        behind: dict[str, None] = {}
+        for dependency in waits[urn]:
+            behind |= dict.fromkeys(found[dependency] if dependency in idle else (dependency,))
+        found[urn] = tuple(behind)
+    return {urn: found[urn] for urn in waits}

@@ -13,6 +13,8 @@ from engine.graph import Graph
 _FONT, _CHAR, _LINE = 11, 6.8, 14
 _PAD, _COLUMN_GAP, _ROW_GAP, _TOP = 8, 56, 12, 74
 _LONGEST_LABEL = 38
+_LINES = {"waits for": 'stroke="#8b949e" stroke-width="1"', "longest chain": 'stroke="#b42318" stroke-width="1.8"'}
+"""How each kind of edge is drawn."""
 
 
 @dataclass
@@ -40,7 +42,7 @@ def svg(graph: Graph, title: str) -> str:
     widths = [max(_box_width(cell.box) for cell in column if cell.box) for column in columns]
     lefts = [_COLUMN_GAP / 2 + sum(widths[:i]) + i * _COLUMN_GAP for i in range(len(columns))]
     colours = room_colours(boxes)
-    legend_width = sum(len(room) * _CHAR + 34 for room in colours)
+    legend_width = sum(len(text) * _CHAR + 34 for text in (*colours, *_LINES))
     columns_width = lefts[-1] + widths[-1] + _COLUMN_GAP / 2 if columns else 0
     width = max(legend_width + 20, len(title) * 9 + 20, columns_width)
     height = max((cell.y + cell.height for column in columns for cell in column), default=_TOP) + 20
@@ -53,7 +55,7 @@ def svg(graph: Graph, title: str) -> str:
         # A background of its own keeps it readable on a dark page.
         f'<rect width="{width:.0f}" height="{height:.0f}" fill="#fcfcfd"/>',
         f'<text x="10" y="22" font-size="16" font-weight="bold" fill="#1f2328">{escape(title)}</text>',
-        *_legend(colours),
+        *_legend(colours, any(bold for _, bold in edges)),
         *(
             f'<text x="{left:.0f}" y="{_TOP - 8}" fill="#6b7280">wave {index + 1}</text>'
             for index, left in enumerate(lefts)
@@ -145,12 +147,16 @@ def _mean(values: Sequence[float], otherwise: float) -> float:
     return sum(values) / len(values) if values else otherwise
 
 
-def _legend(colours: Mapping[str, str]) -> Iterator[str]:
+def _legend(colours: Mapping[str, str], chain: bool) -> Iterator[str]:
     x = 10.0
     for room, colour in colours.items():
         yield f'<rect x="{x:.0f}" y="32" width="14" height="12" rx="2" fill="{colour}" stroke="#8b949e"/>'
         yield f'<text x="{x + 19:.0f}" y="42" fill="#1f2328">{escape(room)}</text>'
         x += len(room) * _CHAR + 34
+    for text, stroke in _LINES.items() if chain else ():
+        yield f'<path d="M{x:.0f} 38h14" fill="none" {stroke}/>'
+        yield f'<text x="{x + 19:.0f}" y="42" fill="#1f2328">{text}</text>'
+        x += len(text) * _CHAR + 34
 
 
 def _edge(path: Sequence[_Cell], lefts: Sequence[float], widths: Sequence[float], bold: bool) -> str:
@@ -163,7 +169,7 @@ def _edge(path: Sequence[_Cell], lefts: Sequence[float], widths: Sequence[float]
         if cell.box is None:
             x += widths[cell.column]
             d += f"H{x:.1f}"
-    stroke = 'stroke="#b42318" stroke-width="1.8"' if bold else 'stroke="#8b949e" stroke-width="1"'
+    stroke = _LINES["longest chain"] if bold else _LINES["waits for"]
     return f'<path d="{d}" fill="none" {stroke} marker-end="url(#tip)"/>'
 
 

@@ -48,7 +48,8 @@ def pin(part: str, version: str, *, stack: str | None) -> int:
         raise CommandError(f"there is nothing to pin of {part!r}: write calico or multus", USAGE)
     if numbers(version) < numbers(versions.OLDEST_CALICO):
         raise CommandError(f"Calico {version} is earlier than {versions.OLDEST_CALICO}, the oldest supported", USAGE)
-    if version in versions.CALICO:
+    shipped = versions.CALICO.get(version)
+    if shipped is not None and shipped.calicoctl:
         print(f"Calico {version} is pinned in components/spec/versions.yaml; there is nothing to do")
         return 0
     try:
@@ -58,6 +59,12 @@ def pin(part: str, version: str, *, stack: str | None) -> int:
     mirrors = _mirrors(stack)
     release = calico_release(version, mirrors)
     _show(version, release)
+    if shipped is not None and not shipped.sha256.items() <= release.sha256.items():
+        raise CommandError(
+            "components/spec/versions.yaml has other checksums of this release, and a release does not change: the "
+            "mirror serves something else. Fetch it from another source (--stack names a stack with mirrors)",
+            FAILED,
+        )
     earlier = known.calico.get(version)
     if earlier is not None and (earlier.sha256, earlier.calicoctl) != (release.sha256, release.calicoctl):
         raise CommandError(
@@ -66,9 +73,11 @@ def pin(part: str, version: str, *, stack: str | None) -> int:
             FAILED,
         )
     _write(Pins(calico={**known.calico, version: release}))
-    print(
-        f"\nwritten to stacks/pins.yaml. Look at it (git diff stacks/pins.yaml), then write calico.version: {version}"
-    )
+    print("\nwritten to stacks/pins.yaml. Look at it: git diff stacks/pins.yaml")
+    if shipped is None:
+        print(f"Then write calico.version: {version} into a stack file.")
+    if release.calicoctl:
+        print("Labs with this version also get calicoctl on their control planes.")
     return 0
 
 

@@ -20,8 +20,8 @@ from cli import project
 from cli.console import page
 from cli.errors import FAILED, USAGE, CommandError
 from cli.project import stack_file
-from components.spec.load import load_stack_file
-from engine.model import ProgramError, Resource
+from components.spec.load import StackFile, load_stack_file
+from engine.model import Deployment, ProgramError, Resource
 from engine.run import run_program
 
 PRICES = Path(__file__).with_name("prices.yaml")
@@ -114,6 +114,23 @@ class Prices:
                 USAGE,
             )
         return prices[name]
+
+
+def sentence(stack: str, deployment: Deployment, file: StackFile) -> str:
+    """What a lab costs, in one line. Never raises: a missing price is named."""
+    of_aws = [resource for resource in deployment.resources if resource.type.startswith("aws:")]
+    if not of_aws:
+        return "nothing; no cloud is used"
+    try:
+        prices = Prices.of(yaml.safe_load(PRICES.read_text(encoding="utf-8")), file.config.get("aws:region", ""))
+        items, _ = count(of_aws, prices)
+    except CommandError as error:
+        return f"not known: {error}"
+    total = _total(items)
+    return (
+        f"{total.of(1):.2f} USD an hour, {total.of(EVENING_HOURS):.2f} an evening, {total.of(MONTH_HOURS):.0f} a month "
+        f"left on (`./lab cost {stack}`)"
+    )
 
 
 def run(stack: str, *, as_json: bool) -> int:

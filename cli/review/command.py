@@ -21,7 +21,8 @@ from pydantic import ValidationError
 
 from cli.console import page
 from cli.errors import MISSING, USAGE, CommandError
-from cli.plan.command import WIDTH, write
+from cli.plan.folder import write
+from cli.plan.page import WIDTH
 from cli.project import ROOT, stack_files
 from cli.review import side
 from cli.review.changes import Comparison, compare

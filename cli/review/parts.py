@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from difflib import SequenceMatcher, unified_diff
 from typing import Any
 
-from cli.plan.command import ordered, yaml_text
+from cli.plan.folder import ordered, yaml_text
 from cli.review.paths import different, top_level
 from cli.review.planned import Json, Planned
 from components.node.script import text_of

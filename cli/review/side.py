@@ -7,11 +7,14 @@ themselves can differ; `components` and `__main__.py` are those of TREE.
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import sys
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -61,27 +64,31 @@ def _line(error: BaseException) -> str:
 
 
 def _known(lab: Any) -> Callable[[Any], dict[str, Any]] | None:
-    """Blocks for every node, so that both sides show the files that are computed from them.
+    """The blocks that Calico's rule gives the nodes, so that both sides show the files that are computed from them.
 
-    None where the models of the tree have no such keys. A block depends only on its node's address, so that another
-    node does not change the blocks of the rest.
+    None where the models of the tree have no such keys. Selectors of pools are not looked at: every node has a block in
+    each pool, so that a change of a selector changes no file that does not depend on it.
     """
     try:
         blocks: dict[str, list[str]] = {node.name: [] for node in lab.nodes}
         for pool in lab.calico.pools:
-            size = 2 ** (32 - pool.block_size)
-            count = pool.cidr.num_addresses // size
-            taken: set[int] = set()
-            for node in lab.nodes if count >= len(lab.nodes) else ():
-                number = int(node.address) % count
-                while number in taken:
-                    number = (number + 1) % count
-                taken.add(number)
-                blocks[node.name].append(f"{pool.cidr[number * size]}/{pool.block_size}")
+            foreseen = _first_blocks().foreseen_blocks(pool.cidr, pool.block_size, list(blocks))
+            for name, block in foreseen.items():
+                blocks[name].append(str(block))
     except AttributeError:
         return None
     stdout = json.dumps(blocks)
     return lambda resource: {"stdout": stdout} if resource.name.endswith(BLOCKS) else {}
+
+
+@cache
+def _first_blocks() -> ModuleType:
+    """This tree's rule, for both sides: an older tree has none."""
+    spec = importlib.util.spec_from_file_location("first_blocks", ROOT / "components/calico/first_blocks.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def main() -> None:

@@ -14,9 +14,11 @@ from rich.console import Console
 from rich.text import Text
 
 from cli.console import page
+from cli.plan.overview import overview
 from cli.project import stack_file
 from cli.sandbox import story
 from cli.sandbox.choice import home
+from components.calico.blocks import foreseen
 from components.sandbox import life
 from components.sandbox.requirements import examine, missing_tools
 from components.sandbox.running import SandboxError
@@ -99,7 +101,7 @@ def run(stack: str, *, fast: bool = False, keep: bool = False) -> int:
                 "",
             ]
         )
-        stage.show(story.introduce(stack, standing.lab, live.blocks))
+        stage.show(overview(stack, standing.lab, live.blocks, foreseen=False))
         stage.pause()
         stage.step(1, "Build it")
         real = f"{len(live.access)} machines with a kernel's real links, routes, ARP and tunnels"
@@ -212,9 +214,9 @@ def _recorded(stack: str, lab: Lab, problem: str, stage: Stage) -> int:
     from cli.plan.command import summary  # the engine is not needed otherwise
 
     stage.show([f"No live lab here: {problem}", ""])
-    stage.show(story.introduce(stack, lab, {}))
+    stage.show(overview(stack, lab, foreseen(lab), foreseen=True))
     stage.show(["", Text(f"$ ./lab plan {stack}", style="bold")])
-    stage.show(summary(stack))
+    stage.show(line for sentence in summary(stack) for line in story.paragraph(sentence))
     stage.show(["", Text("A walk recorded on another computer", style="bold")])
     stage.show(story.recorded_walk())
     return 0

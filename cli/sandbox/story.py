@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import textwrap
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from rich.text import Text
 
-from components.spec.models import CALICO_NETWORK, BridgeNetwork, Lab
-from components.spec.placement import pod_count
 from components.verify.faults.model import Fault, Symptoms, Target
 from components.verify.model import Result, Topic
 from components.verify.report import count
@@ -57,48 +55,6 @@ def command(text: str) -> Iterator[Text]:
 def paragraph(text: str) -> Iterator[Text]:
     """A note in lines that fit."""
     return _wrapped(text)
-
-
-# --- what the lab is --------------------------------------------------------------------------------------------------
-
-
-def introduce(stack: str, lab: Lab, blocks: Mapping[str, Sequence[str]]) -> Iterator[Text]:
-    """The lab in about ten lines."""
-    yield from _wrapped(f"{stack} is a Kubernetes network lab: {_count(len(lab.nodes), 'node')}, {_pods(lab)}.", "")
-    width = max(len(node.name) for node in lab.nodes)
-    shown = lab.nodes if len(lab.nodes) <= 5 else lab.nodes[:4]
-    for node in shown:
-        role = "control plane" if node.role == "control-plane" else "worker"
-        block = f"pods in {', '.join(blocks.get(node.name, ()))}"
-        yield Text(_fit(f"  {node.name:{width}}  {role:13}  {node.address!s:15}  {block}"))
-    if len(shown) < len(lab.nodes):
-        yield Text(f"  and {len(lab.nodes) - len(shown)} more")
-    for pool in lab.calico.pools:
-        mode = pool.mode.tunnel.name if pool.mode.tunnel else "no encapsulation"
-        where = ", across subnets only" if pool.mode.across_subnets_only else ""
-        yield Text(_fit(f"  Calico gives addresses of {pool.cidr}; between nodes: {mode}{where}"))
-    if lab.multus:
-        if lab.multus.cluster_network == CALICO_NETWORK:
-            yield Text(_fit("  Multus gives pods their eth0 from Calico's own network"))
-        for delegate in lab.multus.delegates:
-            default = ", the default" if delegate.name == lab.multus.cluster_network else ""
-            numbers = f"{delegate.range_start}-{delegate.range_end}"
-            yield Text(_fit(f"  Multus: {delegate.name} gives numbers {numbers} of each block{default}"))
-    for network in lab.networks:
-        what = f"bridge {network.bridge}" if isinstance(network, BridgeNetwork) else network.type
-        subnet = getattr(network, "subnet", "")
-        yield Text(_fit(f"  {network.name}: a second interface for pods, on {what} {subnet}".rstrip()))
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"
-
-
-def _pods(lab: Lab) -> str:
-    counts = {workload.name: pod_count(lab, workload) for workload in lab.workloads}
-    groups = [f"{count} {name}" for name, count in counts.items() if count]
-    total = sum(counts.values())
-    return f"{_count(total, 'pod')} ({', '.join(groups)})" if groups else "no pods of its own"
 
 
 # --- verify -----------------------------------------------------------------------------------------------------------

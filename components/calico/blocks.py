@@ -6,6 +6,7 @@ import json
 from collections.abc import Collection, Mapping, Sequence
 from ipaddress import IPv4Address, IPv4Network
 
+from components.calico.first_blocks import foreseen_blocks
 from components.spec.addresses import block_in_pool, delegate_range, reservation
 from components.spec.models import Delegate, Lab, Pool
 from components.spec.placement import selected
@@ -35,6 +36,24 @@ def parse_blocks(text: str, nodes: Collection[str]) -> dict[str, list[str]]:
             "Fix: see `kubectl get nodes`, and repeat `up` when they are Ready"
         )
     return {str(node): [str(cidr) for cidr in cidrs] for node, cidrs in found.items()}
+
+
+def foreseen(lab: Lab) -> dict[str, list[str]]:
+    """The blocks that each node of a new cluster will probably hold: one of every pool that selects the node, by
+    Calico's rule; with calico.ipam HostLocal the node's podCIDR, which Kubernetes hands out in the order of the nodes.
+    A node has none where the rule does not tell (components/calico/first_blocks.py)."""
+    found: dict[str, list[str]] = {node.name: [] for node in lab.nodes}
+    if lab.calico.ipam == "HostLocal":
+        cidr = lab.kubernetes.pod_cidr
+        for node, block in zip(found, cidr.subnets(new_prefix=max(24, cidr.prefixlen)), strict=False):
+            found[node].append(str(block))
+        return found
+    for pool in lab.calico.pools:
+        nodes = selected(lab, pool.node_selector)
+        names = [node.name for node in (lab.nodes if nodes is None else nodes)]
+        for name, network in foreseen_blocks(pool.cidr, pool.block_size, names).items():
+            found[name].append(str(network))
+    return found
 
 
 def claimed_pools(lab: Lab) -> list[Pool]:

@@ -57,11 +57,6 @@ class Cluster(pulumi.ComponentResource):
         given = args.lab.mirrors.calicoctl_sha256.model_dump(exclude_none=True)
         release = versions.calico_release(args.lab.calico.version)
         self._calicoctl: dict[str, str] = dict(release.calicoctl if release else {}) | given
-        if not self._calicoctl:
-            pulumi.info(
-                f"calicoctl is not installed: no SHA-256 of calicoctl {args.lab.calico.version} is pinned here. "
-                "To have it, copy the sum from the release's SHA256SUMS into mirrors.calicoctlSha256"
-            )
 
         # One step prepares and initialises the first control plane, because nothing waits for its preparation alone.
         self._init = self._initialise(first)
@@ -213,6 +208,7 @@ class Cluster(pulumi.ComponentResource):
                 scripts=["drain.sh"],
                 variables=self._versions | {"DRAINED": node.name},
                 after=[after],
+                subject=node.name,
                 for_changes=True,
             )
             after = self._step(node, drain)
@@ -247,6 +243,7 @@ class Cluster(pulumi.ComponentResource):
             },
             after=[self._init],
             triggers=[machine.id],
+            subject=node.name,
             # Nodes are admitted in parallel, so each admission has a lock of its own.
             lock=f"admit-{node.name}",
             timeout_seconds=600,

@@ -33,6 +33,7 @@ class StepArgs:
     the engine runs the deletes before it replaces a machine, and a machine that is lost never answers. `deleted_with`:
     the resource whose deletion makes that needless, if it is not the machine.
 
+    `subject`: the node that the step is about, if it is not the one that it runs on.
     `lock`: the name of the lock that one step on the machine can hold at a time, if it is not the phase.
     `for_changes`: the step does not run, and needs no connection, when it is created; it runs at the first change of
     its inputs.
@@ -48,6 +49,7 @@ class StepArgs:
     timeout_seconds: int = 900
     delete: str | None = None
     deleted_with: pulumi.Resource | None = None
+    subject: str | None = None
     lock: str | None = None
     for_changes: bool = False
 
@@ -68,6 +70,8 @@ class Step(pulumi.ComponentResource):
             "scripts": {script: read_script(script) for script in script_names(args.scripts)},
             "timeout": args.timeout_seconds,
         }
+        if args.subject is not None:
+            shown["subject"] = args.subject
         if args.for_changes:
             shown["forChanges"] = True
         super().__init__(names.STEP, name, shown, opts)

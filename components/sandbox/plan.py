@@ -11,7 +11,7 @@ from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 from itertools import islice
 from typing import Any
 
-from components.calico.blocks import range_of
+from components.calico.blocks import foreseen, range_of
 from components.sandbox.model import (
     Extra,
     Plan,
@@ -37,15 +37,6 @@ from components.spec.models import (
 from components.spec.placement import nodes_for, pod_count, pools_for, selected
 from components.workloads.manifests import pod_annotations
 
-SEED_BLOCKS = {
-    "ip1001100": "10.244.6.0/24",
-    "ip-10-0-2-200": "10.244.97.0/24",
-    "ip-10-0-2-201": "10.244.93.0/24",
-    "ip-10-0-1-100": "10.244.53.0/24",
-}
-"""The block that Calico gives a node of this name in an empty pool 10.244.0.0/16 with /24 blocks: a hash of the name
-chooses it (seen on clusters; seeds 000 and 004 show the same). Other names get the pool's blocks in order."""
-
 
 def make_plan(
     lab: Lab,
@@ -67,29 +58,20 @@ def make_plan(
 
 
 def _blocks(lab: Lab) -> dict[str, list[str]]:
-    """One block for every node in every pool that selects it; with calico.ipam HostLocal the node's podCIDR."""
-    found: dict[str, list[str]] = {node.name: [] for node in lab.nodes}
+    """The blocks that Calico's own rule gives the nodes. There is no such rule for a pool of single addresses: there
+    the nodes get them in order."""
+    found = foreseen(lab)
     if lab.calico.ipam == "HostLocal":
-        cidr = lab.kubernetes.pod_cidr
-        for node, block in zip(found, cidr.subnets(new_prefix=max(24, cidr.prefixlen)), strict=False):
-            found[node].append(str(block))
         if missing := [node for node, cidrs in found.items() if not cidrs]:
-            raise ValueError(f"kubernetes.podCidr: {cidr} has no /24 left for {', '.join(missing)}")
+            raise ValueError(f"kubernetes.podCidr: {lab.kubernetes.pod_cidr} has no /24 left for {', '.join(missing)}")
         return found
     for pool in lab.calico.pools:
         names = pool_nodes(lab, pool)
-        taken: set[IPv4Network] = set()
-        free = pool.cidr.subnets(new_prefix=pool.block_size)
-        if pool.cidr == IPv4Network("10.244.0.0/16") and pool.block_size == 24:
-            taken = {IPv4Network(SEED_BLOCKS[name]) for name in names if name in SEED_BLOCKS}
-        for name in names:
-            if name in SEED_BLOCKS and IPv4Network(SEED_BLOCKS[name]) in taken:
-                found[name].append(SEED_BLOCKS[name])
-                continue
-            given = next((b for b in free if b not in taken), None)
-            if given is None:
-                raise ValueError(f"calico.pools.{pool.name}: {pool.cidr} has too few /{pool.block_size} for the nodes")
-            found[name].append(str(given))
+        if 2 ** (pool.block_size - pool.cidr.prefixlen) < len(names):
+            raise ValueError(f"calico.pools.{pool.name}: {pool.cidr} has too few /{pool.block_size} for the nodes")
+        if pool.block_size == 32:
+            for name, block in zip(names, pool.cidr.subnets(new_prefix=32), strict=False):
+                found[name].append(str(block))
     return found
 
 

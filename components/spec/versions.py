@@ -108,8 +108,17 @@ def calico_manifests(install: str, bgp: str) -> tuple[Manifest, ...]:
 
 
 def calico_release(version: str) -> CalicoRelease | None:
-    """A pinned release of Calico. Raises PinsError if only stacks/pins.yaml can tell and that file is broken."""
-    return CALICO.get(version) or pins().calico.get(version)
+    """A pinned release of Calico. Raises PinsError if stacks/pins.yaml is needed and that file is broken.
+
+    The checksums of calicoctl may come from that file although the manifests' are shipped.
+    """
+    shipped = CALICO.get(version)
+    if shipped is not None and shipped.calicoctl:
+        return shipped
+    pinned = pins().calico.get(version)
+    if shipped is None or pinned is None:
+        return shipped or pinned
+    return shipped.model_copy(update={"calicoctl": pinned.calicoctl})
 
 
 def calico_sums(version: str, given: Mapping[Manifest, str]) -> dict[Manifest, str]:

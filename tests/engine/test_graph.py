@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.boxes import Box, boxes_of
+from engine.boxes import ROOM_COLOURS, Box, boxes_of, room_colours
 from engine.graph import Graph, GraphError, Node
 from engine.mermaid import mermaid
 from engine.run import run_program
@@ -145,10 +145,10 @@ def test_the_tree_shows_a_step_on_one_line_and_the_work_in_order(lab: Graph) -> 
         ("1-4", "├─ net", "cnilab:network:Network"),
         ("1", "│  ├─ key", "tls:PrivateKey"),
         ("1", "│  ├─ token", "random:RandomPassword"),
-        ("2", "│  ├─ prepare-one", "Step: prepare on one"),
-        ("2", "│  ├─ prepare-two", "Step: prepare on two"),
-        ("3", "│  ├─ init", "Step: init on one"),
-        ("4", "│  └─ join", "Step: join on two"),
+        ("2", "│  ├─ prepare-one", "Step on one"),
+        ("2", "│  ├─ prepare-two", "Step on two"),
+        ("3", "│  ├─ init", "Step on one"),
+        ("4", "│  └─ join", "Step on two"),
         ("2", "├─ api", "pulumi:providers:kubernetes"),
         ("4-5", "└─ calico", "cnilab:calico:Calico"),
         ("4", "   ├─ config", "ConfigMap v1"),
@@ -166,6 +166,56 @@ def test_a_step_with_two_commands_is_not_folded() -> None:
         ]
     )
     assert [row.node.name for row in graph.tree()] == ["step", "one", "two"]
+
+
+def test_names_are_shown_without_the_name_of_a_component_around_them() -> None:
+    graph = Graph.of(
+        [
+            component("lab"),
+            component("lab-pki", parent="lab"),
+            resource("lab-pki-ca", parent="lab-pki"),
+            resource("lab-pki", parent="lab-pki", urn="same-name"),
+            resource("labour", parent="lab"),
+            resource("other", parent="lab-pki"),
+        ]
+    )
+    assert [row.name for row in graph.tree()] == ["lab", "pki", "ca", "pki", "other", "labour"]
+
+
+def test_a_step_that_does_nothing_when_it_is_created_is_in_no_order() -> None:
+    late = {"node": "one", "phase": "drain", "subject": "two", "forChanges": True}
+    graph = Graph.of(
+        [
+            resource("init"),
+            component("drain", type="cnilab:node:Step", inputs=late),
+            resource("drain-command", "init", parent="drain"),
+            component("upgrade", type="cnilab:node:Step", inputs=late | {"phase": "upgrade"}),
+            resource("upgrade-command", "drain-command", parent="upgrade"),
+            resource("join", "upgrade-command"),
+        ]
+    )
+    assert graph.nodes["join"].waits_for == ("init",) and graph.nodes["join"].wave == 2
+    assert names(graph.longest_chain()) == ["init", "join"]
+    assert names(list(graph.idle)) == ["drain-command", "upgrade-command"]
+    assert [row.node.name for row in graph.tree()] == ["init", "join"]
+    assert {urn for box in boxes_of(graph) for urn in box.urns} == {"init", "join"}
+    # Its place among the steps of its node is still known.
+    assert graph.nodes["drain-command"].wave == 1
+    assert graph.title(graph.nodes["drain"]) == "drain two (on one, when changed)"
+
+
+def test_a_step_about_another_node_names_both() -> None:
+    step = component("admit", type="cnilab:node:Step", inputs={"node": "one", "phase": "admit", "subject": "two"})
+    graph = Graph.of([step])
+    assert graph.title(graph.nodes["admit"]) == "admit two (on one)"
+
+
+def test_a_room_has_the_same_colour_in_every_picture() -> None:
+    some = [component("a", type="cnilab:calico:Calico"), resource("one", parent="a")]
+    more = [component("b", type="cnilab:multus:Multus"), resource("two", parent="b"), resource("other", type="x:y:Z")]
+    alone, together = (room_colours(boxes_of(Graph.of(found))) for found in (some, [*more, *some]))
+    assert alone["calico"] == together["calico"] == ROOM_COLOURS["calico"]
+    assert len({together[room] for room in ("calico", "multus", "x")}) == 3
 
 
 def test_the_longest_chain_of_the_lab(lab: Graph) -> None:
@@ -251,7 +301,8 @@ def test_svg_is_well_formed_and_boxes_do_not_overlap(lab: Graph) -> None:
     for index, (x, y, w, h) in enumerate(places):
         for x2, y2, w2, h2 in places[index + 1 :]:
             assert x + w <= x2 or x2 + w2 <= x or y + h <= y2 or y2 + h2 <= y
-    edges = root.findall(f"{SVG}path")
+    # Two more are in the legend.
+    edges = [edge for edge in root.findall(f"{SVG}path") if "marker-end" in edge.attrib]
     assert len(edges) == sum(len(box.waits_for) for box in boxes_of(lab))
     assert sum(edge.attrib["stroke-width"] == "1.8" for edge in edges) == lab.wave_count - 1
 
@@ -265,7 +316,8 @@ def test_mermaid_has_each_box_once_and_the_reduced_edges(lab: Graph) -> None:
     text = mermaid(lab)
     assert len(re.findall(r"^    n\d+\[", text, re.MULTILINE)) == len(boxes_of(lab))
     assert len(re.findall(r"^  n\d+ [-=]+> n\d+$", text, re.MULTILINE)) == sum(len(b.waits_for) for b in boxes_of(lab))
-    assert text.count(" ==> ") == lab.wave_count - 1
+    assert len(re.findall(r"^  n\d+ ==> ", text, re.MULTILINE)) == lab.wave_count - 1
+    assert "legend_c[" in text
     assert 'subgraph room_calico["calico"]' in text
     assert '["prepare on one<br/>prepare-one<br/>wave 2"]' in text
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import shutil
 import subprocess
 from pathlib import Path
@@ -117,8 +118,20 @@ def test_control_planes_get_it_without_another_connection() -> None:
     assert len(having.of_type(COMMAND)) == len(without.of_type(COMMAND)) <= 4 * 4
 
 
-def test_a_plan_says_why_it_is_not_installed() -> None:
-    said = [m.text for m in run_lab(lab()).deployment.messages if "calicoctl" in m.text]
-    assert len(said) == 1
-    assert versions.DEFAULT_CALICO in said[0] and "mirrors.calicoctlSha256" in said[0]
-    assert not [m for m in run_lab(lab(calicoctlSha256=SUMS)).deployment.messages if "calicoctl" in m.text]
+def test_a_plan_without_calicoctl_says_nothing_about_it() -> None:
+    """The description of mirrors.calicoctlSha256 and `./lab pin` do."""
+    assert not [m for m in run_lab(lab()).deployment.messages if "calicoctl" in m.text]
+
+
+def test_checksums_of_a_shipped_release_may_be_pinned_beside_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    shipped = versions.CALICO[versions.DEFAULT_CALICO]
+    entry = shipped.model_dump(mode="json") | {"calicoctl": SUMS}
+    pins = tmp_path / "pins.yaml"
+    pins.write_text(json.dumps({"calico": {versions.DEFAULT_CALICO: entry}}))
+    monkeypatch.setattr(versions, "PINS", pins)
+    found = versions.calico_release(versions.DEFAULT_CALICO)
+    assert found is not None and found.calicoctl == SUMS and found.sha256 == shipped.sha256
+    # The plan of this lab is in no cache.
+    assert sorted(with_calicoctl(run_lab(lab(calicoctl="https://pinned.example/calico")))) == ["n0", "n1", "n2"]

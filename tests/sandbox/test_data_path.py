@@ -71,17 +71,21 @@ def test_pings_cross_between_the_pods_of_each_pair_of_nodes(mode: str) -> None:
         links = replica.exec("worker1", ["ip", "-o", "link"]).stdout
     assert ("vxlan.calico" in links) == ("VXLAN" in str(lab.encapsulations))
     text = routes["worker1"]
+    blocks = replica.plan.blocks
+    other = {name: re.escape(held[-1]) for name, held in blocks.items()}
+    first = re.escape(blocks["control1"][0].split("/")[0])
     expected_lines = {
-        "vxlan": r"10\.244\.0\.0/26 via 10\.244\.0\.0 dev vxlan\.calico onlink mtu 8951",
-        "none": r"10\.244\.0\.0/26 via 10\.0\.1\.20 dev eth0 proto (bird|12) ",
-        "none-routed": r"10\.244\.0\.0/26 via 10\.0\.2\.1 dev eth0 proto (bird|12) ",
-        "cross-subnet": r"10\.244\.0\.128/26 via 10\.0\.2\.31 dev eth0 proto 80 onlink",
-        "mixed": r"10\.244\.128\.0/26 via 10\.0\.1\.20 dev eth0 proto (bird|12) ",
-        "ipip": r"10\.244\.0\.0/26 via 10\.0\.1\.20 dev tunl0 proto (bird|12) onlink",
+        "vxlan": rf"{other['control1']} via {first} dev vxlan\.calico onlink mtu 8951",
+        "none": rf"{other['control1']} via 10\.0\.1\.20 dev eth0 proto (bird|12) ",
+        "none-routed": rf"{other['control1']} via 10\.0\.2\.1 dev eth0 proto (bird|12) ",
+        "cross-subnet": rf"{other['worker2']} via 10\.0\.2\.31 dev eth0 proto 80 onlink",
+        "mixed": rf"{other['control1']} via 10\.0\.1\.20 dev eth0 proto (bird|12) ",
+        "ipip": rf"{other['control1']} via 10\.0\.1\.20 dev tunl0 proto (bird|12) onlink",
     }
     assert re.search(expected_lines[mode], text), text
     felix = mode in ("vxlan", "cross-subnet", "mixed")
-    assert re.search(rf"blackhole 10\.244\.0\.64/26 proto {'80' if felix else '(bird|12)'}", text), text
+    own = re.escape(blocks["worker1"][0])
+    assert re.search(rf"blackhole {own} proto {'80' if felix else '(bird|12)'}", text), text
 
 
 def test_a_router_as_a_vpc_s_drops_pod_addresses() -> None:

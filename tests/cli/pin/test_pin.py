@@ -162,8 +162,6 @@ def test_https_is_not_left(server: Server) -> None:
 def test_words_that_need_no_download(stacks: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert lab("pin", "multus", "4.4.0") == 0
     assert "needs no pin" in capsys.readouterr().out
-    assert lab("pin", "calico", "3.32.1") == 0
-    assert "nothing to do" in capsys.readouterr().out
     for words, part in (
         (("calico", "3.33"), "not a whole version"),
         (("calico", "3.25.0"), "the oldest supported"),
@@ -178,3 +176,25 @@ def test_without_a_list_of_checksums_calicoctl_is_left_out(stacks: Path, server:
     (server.root / "releases/v3.33.0/SHA256SUMS").unlink()
     assert lab("pin", "calico", "3.33.0", "--stack", "mine") == 0
     assert versions.pins().calico["3.33.0"].calicoctl == {}
+
+
+def test_a_shipped_release_gets_the_checksums_of_calicoctl(
+    stacks: Path, server: Server, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sums = {name: hashlib.sha256(content.encode()).hexdigest() for name, content in RELEASE.items()}
+    shipped = {"pinned": "2026-11-21", "operator": "1.43.1", "sha256": sums}
+    monkeypatch.setitem(versions.CALICO, "3.33.0", versions.CalicoRelease.model_validate(shipped))
+    assert lab("pin", "calico", "3.33.0", "--stack", "mine") == 0
+    assert "get calicoctl on their control planes" in capsys.readouterr().out
+    release = versions.calico_release("3.33.0")
+    assert release is not None and release.calicoctl == {"amd64": "1" * 64, "arm64": "2" * 64}
+
+
+def test_a_mirror_that_serves_another_content_than_the_shipped_one_is_refused(
+    stacks: Path, server: Server, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shipped = {"pinned": "2026-11-21", "operator": "1.43.1", "sha256": {"calico.yaml": "4" * 64}}
+    monkeypatch.setitem(versions.CALICO, "3.33.0", versions.CalicoRelease.model_validate(shipped))
+    assert lab("pin", "calico", "3.33.0", "--stack", "mine") == FAILED
+    assert "the mirror serves something else" in capsys.readouterr().err
+    assert not (stacks / "pins.yaml").exists()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -13,15 +14,22 @@ from typing import Any
 
 import pytest
 import yaml
+from rich.console import Console
 
+import cli.plan.command
 import cli.project
 from cli.errors import CommandError
-from cli.plan.command import MARKER, render, write
+from cli.plan.folder import MARKER, render, write
+from cli.plan.page import show
+from cli.plan.topology import topology
+from components.calico.blocks import foreseen
+from components.spec.load import load_stack_file
 from engine.graph import Graph
 from engine.model import SECRET, UNKNOWN
 from engine.run import run_program
 from tests.engine import lab_program
 from tests.support.cli import lab
+from tests.support.graphs import STACKS
 
 ROOT = Path(__file__).resolve().parents[3]
 PROGRAM = "from tests.engine.lab_program import program\nprogram()\n"
@@ -43,17 +51,29 @@ def tree_of(folder: Path) -> dict[str, str]:
 
 
 PAGE = """\
-lab: 16 resources in 5 waves (9 made, 6 components, 1 provider)
-Waves are the order: resources of a wave wait for earlier waves, and not for each other.
+lab: 3 nodes on EC2 in us-west-2, 9 pods of workloads
+  Kubernetes 1.36.3, CRI-O 1.36.3, Calico 3.32.1 by the operator, Multus 4.3.0
+  ip1001100      control plane  10.0.1.100  pods foreseen in 10.244.6.0/24
+  ip-10-0-2-200  worker         10.0.2.200  pods foreseen in 10.244.97.0/24
+  ip-10-0-2-201  worker         10.0.2.201  pods foreseen in 10.244.93.0/24
+  pool default-ipv4-ippool: 10.244.0.0/16 in blocks of /24, VXLAN between nodes
+  delegate net-calico: eth0 with numbers 150-250 of each block, the default
+  delegate default-calico: eth0 with numbers 50-100 of each block
+  network cfosdefaultcni5: further interfaces, bridge cni5 10.1.128.0/24
+  pods: 3 normal, 2 normal-default-calico, 2 normal-egress, 2 firewall
+  cost: nothing; no cloud is used
+
+16 resources in 5 waves (9 made, 6 components, 1 provider). Waves are the order: resources of a wave
+wait for earlier waves, and not for each other.
 
  wave  resource            type
   1-4  ├─ net              cnilab:network:Network
     1  │  ├─ key           tls:PrivateKey
     1  │  ├─ token         random:RandomPassword
-    2  │  ├─ prepare-one   Step: prepare on one
-    2  │  ├─ prepare-two   Step: prepare on two
-    3  │  ├─ init          Step: init on one
-    4  │  └─ join          Step: join on two
+    2  │  ├─ prepare-one   Step on one
+    2  │  ├─ prepare-two   Step on two
+    3  │  ├─ init          Step on one
+    4  │  └─ join          Step on two
     2  ├─ api              pulumi:providers:kubernetes
   4-5  └─ calico           cnilab:calico:Calico
     4     ├─ config        ConfigMap v1
@@ -61,18 +81,18 @@ Waves are the order: resources of a wave wait for earlier waves, and not for eac
     5     └─ installation  Installation operator.tigera.io/v1
 
 Resources by type
-    4  cnilab:node:Step                               1  cnilab:calico:Calico
-    4  command:remote:Command                         1  cnilab:network:Network
-    1  ConfigMap v1                                   1  pulumi:providers:kubernetes
-    1  Installation operator.tigera.io/v1             1  random:RandomPassword
-    1  ServiceAccount v1                              1  tls:PrivateKey
+    4  cnilab:node:Step                        1  cnilab:calico:Calico
+    4  command:remote:Command                  1  cnilab:network:Network
+    1  ConfigMap v1                            1  pulumi:providers:kubernetes
+    1  Installation operator.tigera.io/v1      1  random:RandomPassword
+    1  ServiceAccount v1                       1  tls:PrivateKey
 
 Longest chain: each resource waits for the one before
-    1  PrivateKey key                                          key
-    2  prepare on one                                          prepare-one
-    3  init on one                                             init
-    4  ConfigMap lab                                           config
-    5  Installation default                                    installation
+    1  PrivateKey key
+    2  prepare on one
+    3  init on one
+    4  ConfigMap lab
+    5  Installation default
 
 Outputs
   installation: "default"
@@ -89,6 +109,41 @@ def test_the_page(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
     captured = capsys.readouterr()
     assert captured.out == PAGE and captured.err == ""
     assert max(map(len, PAGE.splitlines())) <= 100
+
+
+@pytest.mark.parametrize("stack", STACKS)
+def test_at_80_columns_no_word_is_cut(
+    stack: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(cli.plan.command, "page", lambda _: Console(width=80, highlight=False))
+    assert lab("plan", stack) == 0
+    out = capsys.readouterr().out
+    assert "…" not in out
+    assert [line for line in out.splitlines() if len(line) > 80] == []
+    words = set(out.split())
+    assert {node.name for node in load_stack_file(ROOT / "stacks" / f"Pulumi.{stack}.yaml").lab.nodes} <= words
+    assert "drain" not in out.partition("Longest chain")[2].partition("Outputs")[0]
+
+
+def test_a_label_that_leaves_no_room_has_its_type_on_the_next_line(capsys: pytest.CaptureFixture[str]) -> None:
+    long = {"urn": "u", "type": "aws:ec2/instance:Instance", "name": "n" * 70, "parent": None, "custom": True}
+    graph = Graph.of([long | {"inputs": {}, "dependencies": [], "provider": None}])
+    show([], run_program(lambda: None), graph, [], Console(width=80, highlight=False))
+    lines = capsys.readouterr().out.splitlines()
+    at = next(index for index, line in enumerate(lines) if "n" * 70 in line)
+    assert lines[at + 1].split() == ["aws:ec2:Instance"]
+
+
+@pytest.mark.parametrize("stack", STACKS)
+def test_the_topology_names_every_node_network_and_workload(stack: str) -> None:
+    spec = load_stack_file(ROOT / "stacks" / f"Pulumi.{stack}.yaml").lab
+    text = topology(spec, foreseen(spec))
+    assert text.startswith("flowchart TB\n") and "subgraph legend" in text
+    boxes = set(re.findall(r"^ +(\w+)[(\[]", text, re.MULTILINE))
+    ends = {end for edge in re.findall(r"^  (\w+) -[^>]*?-[->] (\w+)$", text, re.MULTILINE) for end in edge}
+    assert ends <= boxes
+    for named in (*spec.nodes, *spec.networks, *spec.workloads, *spec.calico.pools):
+        assert named.name in text
 
 
 def test_the_json(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -130,6 +185,7 @@ def test_the_folder(project: Path, tmp_path: Path, capsys: pytest.CaptureFixture
         "resources.json",
         "graph.mmd",
         "graph.svg",
+        "topology.mmd",
         "kubernetes/01-configmap-kube-system-lab.yaml",
         "kubernetes/02-serviceaccount-lab.yaml",
         "kubernetes/03-installation-default.yaml",
