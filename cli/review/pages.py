@@ -82,7 +82,7 @@ class Report:
 
 WITHOUT_CREDENTIALS = (
     "Planned without credentials: <known after up> stands for what only the cloud or the cluster knows, changes of "
-    "secrets are not visible, and each node's blocks are derived from its address."
+    "secrets are not visible, and each node's blocks are foreseen by Calico's rule from its name."
 )
 
 
