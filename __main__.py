@@ -23,7 +23,8 @@ try:
 except SpecError as error:
     raise pulumi.RunError(str(error)) from None
 
-lab = Lab(names.STACK_LAB, LabArgs(spec, pulumi.get_stack(), region, account))
+passwords = {key: config.require_secret(key) for key in spec.calico.passwords.values()}
+lab = Lab(names.STACK_LAB, LabArgs(spec, pulumi.get_stack(), region, account, passwords))
 
 pulumi.export("kubeconfig", lab.kubeconfig)
 # With this the next `up` judges whether the live lab can take a change (components/spec/changes.py). Secret, because

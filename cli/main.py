@@ -165,6 +165,14 @@ def unlock(stack: Stack) -> None:
 
 
 @app.command()
+def secret(stack: Stack, key: Annotated[str, typer.Argument(help="a key that the stack file names")]) -> None:
+    """Encrypt a password that a stack file names, such as a BGP peer's. It is asked for, or read from stdin."""
+    from cli.lifecycle.secret import run
+
+    raise typer.Exit(run(stack, key))
+
+
+@app.command()
 def stop(stack: Stack) -> None:
     """Stop a lab's EC2 instances. Disks and the API's address stay."""
     from cli.lifecycle.power import run

@@ -28,12 +28,14 @@ from components.workloads.component import Workloads, WorkloadsArgs
 class LabArgs:
     """`stack` names the lab's stack. It is part of every name in a cloud or on this computer, so that two stacks never
     touch each other's things. The checks at the end of `up` need two things on EC2: `region` is the AWS region, and
-    `account` the keys under `aws:` that say which account it is, where the environment does not."""
+    `account` the keys under `aws:` that say which account it is, where the environment does not.
+    `passwords`: those that calico.peers name, by the key of the configuration."""
 
     lab: models.Lab
     stack: str
     region: str | None = None
     account: Mapping[str, str] = field(default_factory=dict)
+    passwords: Mapping[str, pulumi.Input[str]] = field(default_factory=dict)
 
 
 class Lab(pulumi.ComponentResource):
@@ -62,7 +64,8 @@ class Lab(pulumi.ComponentResource):
         machines = made.by_node
         cluster = Cluster(f"{name}-cluster", ClusterArgs(lab, machines, args.stack, made.api_endpoint), own)
         first = machines[lab.control_planes[0].name]
-        calico = Calico(names.calico(name), CalicoArgs(lab, first, cluster.api, cluster.joined), own)
+        passwords = {peer: pulumi.Output.secret(args.passwords[key]) for peer, key in lab.calico.passwords.items()}
+        calico = Calico(names.calico(name), CalicoArgs(lab, first, cluster.api, cluster.joined, passwords), own)
         # A pod that starts before the node files are written would get an address of the delegates' ranges.
         ready: list[pulumi.Resource] = [calico.ready]
         if lab.multus:

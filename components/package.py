@@ -76,6 +76,10 @@ class Lab(pulumi.ComponentResource):
         super().__init__(names.LAB, name, {}, opts)
         keys = {key: plain(value, to_camel(key)) for key, value in args.items() if key != "stack"}
         spec = parse_lab({to_camel(key): value for key, value in keys.items()})
+        if spec.calico.passwords:
+            raise pulumi.InputPropertyError(
+                "calico.peers", "have passwords, which only a stack file or the Python class cnilab.Lab can give"
+            )
         stack = plain(args.get("stack"), "stack") or pulumi.get_stack()
         made = lab.Lab(name, lab.LabArgs(spec, stack), pulumi.ResourceOptions(parent=self))
         self.kubeconfig = made.kubeconfig

@@ -172,9 +172,16 @@ def _calico(draw: st.DrawFn, provider: str, pods: IPv4Network, nodes: list[Raw],
             kinds.append("None")
         if draw(st.booleans()):
             calico["routeReflectors"] = draw(st.lists(st.sampled_from([n["name"] for n in nodes]), unique=True))
+        elif draw(st.booleans()):
+            calico["nodeToNodeMesh"] = draw(st.booleans())
+        for node in nodes:
+            if draw(st.booleans()):
+                node["asNumber"] = draw(st.integers(1, 4294967295))
         if draw(st.booleans()):
             selector = draw(st.sampled_from(["all()", "rack == 'r1'", "has(a) && b in {'c', 'd'} || !global()"]))
             calico["peers"] = [{"name": "tor", "peerIP": "198.51.100.2", "asNumber": 64513, "nodeSelector": selector}]
+            if draw(st.booleans()):
+                calico["peers"][0]["password"] = {"config": "torPassword"}
         if not multus and draw(st.booleans()):
             calico["ipam"] = "HostLocal"
             kinds = [kind for kind in kinds if not kind.startswith("VXLAN")]

@@ -14,7 +14,7 @@ from cli.lifecycle import repair, screen
 from cli.lifecycle.hints import hints
 from cli.lifecycle.live_changes import refuse_changes
 from cli.lifecycle.locks import release_dead_locks
-from cli.lifecycle.pulumi_cli import environment_for_state, find_pulumi, select
+from cli.lifecycle.pulumi_cli import environment_for_state, find_pulumi, missing_secrets, select
 from cli.project import stack_file
 from components.spec.findings import SpecError
 from components.spec.load import load_stack_file
@@ -31,7 +31,8 @@ def run(command: str, stack: str, arguments: Sequence[str], *, repaired: bool = 
     `repaired`: an `up` also runs the steps again whose work verify finds undone.
     """
     path = stack_file(stack)
-    lab = load_stack_file(path).lab
+    file = load_stack_file(path)
+    lab = file.lab
     if command != "preview" and not sys.stdin.isatty() and not CONFIRMED & set(arguments):
         raise CommandError("standard input is not a terminal, so nobody can confirm: add --yes", USAGE)
     # A preview changes nothing, so there it is a warning (components/spec/notes.py).
@@ -42,6 +43,9 @@ def run(command: str, stack: str, arguments: Sequence[str], *, repaired: bool = 
     if command in ("preview", "up"):
         refuse_changes(command, stack, lab)
     config = select(pulumi, stack, path, environment)
+    if command in ("preview", "up") and (missing := missing_secrets(config, file.secret_keys)):
+        key = missing[0].removeprefix("cni-lab:")
+        raise CommandError(f"calico.peers: {key} — has no password yet: run ./lab secret {stack} {key}", USAGE)
     if command == "up":
         arguments = [*arguments, *(repair.options(stack) if repaired else repair.moved(stack))]
     options = ["--stack", stack, "--config-file", str(config)]

@@ -8,8 +8,10 @@ import secrets
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -100,7 +102,10 @@ def config_folder() -> Path:
 
 
 def select(pulumi: str, stack: str, path: Path, environment: dict[str, str]) -> Path:
-    """Make sure that the stack exists; returns the copy of its stack file at `path` that the CLI may write to."""
+    """Make sure that the stack exists; returns the copy of its stack file at `path` that the CLI may write to.
+
+    The copy also keeps what `./lab secret` has encrypted.
+    """
     folder = config_folder()
     result = subprocess.run(
         [pulumi, "stack", "select", "--create", "--stack", stack, "--non-interactive"],
@@ -115,11 +120,24 @@ def select(pulumi: str, stack: str, path: Path, environment: dict[str, str]) -> 
         raise CommandError(f"the stack cannot be selected: {reason}", MISSING)
     copy = folder / path.name
     kept = (yaml.safe_load(copy.read_text(encoding="utf-8")) or {}) if copy.exists() else {}
-    merged = kept | (yaml.safe_load(path.read_text(encoding="utf-8")) or {})
+    given = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    merged = kept | given | {"config": _secrets(kept) | given["config"]}
     draft = copy.with_suffix(".tmp")
     draft.write_text(yaml.safe_dump(merged, sort_keys=False), encoding="utf-8")
     draft.replace(copy)
     return copy
+
+
+def _secrets(document: dict[str, Any]) -> dict[str, Any]:
+    """The encrypted values of a stack file, by key."""
+    config = document.get("config") or {}
+    return {key: value for key, value in config.items() if isinstance(value, dict) and list(value) == ["secure"]}
+
+
+def missing_secrets(copy: Path, keys: Iterable[str]) -> list[str]:
+    """Those of the full keys (cni-lab:KEY) that have no value in a stack's file."""
+    config = yaml.safe_load(copy.read_text(encoding="utf-8"))["config"]
+    return [key for key in keys if key not in config]
 
 
 def _passphrase() -> Path:

@@ -66,7 +66,9 @@ def plan(stack: str, *, as_json: bool, out: Path | None) -> int:
 
 def _run(stack: str, file: StackFile) -> Deployment:
     try:
-        return run_program(project.ROOT / project.PROGRAM, stack=stack, config=file.config)
+        return run_program(
+            project.ROOT / project.PROGRAM, stack=stack, config=file.config, secret_keys=file.secret_keys
+        )
     except ProgramError as error:
         trace = f"\n{error.trace}" if os.environ.get("LAB_TRACEBACK") else ""
         raise CommandError(f"{error}{trace}", FAILED) from None

@@ -137,7 +137,9 @@ def run(stack: str, *, as_json: bool) -> int:
     """Print what a lab costs. Returns 0. Raises CommandError, SpecError."""
     file = load_stack_file(stack_file(stack))
     try:
-        deployment = run_program(project.ROOT / project.PROGRAM, stack=stack, config=file.config)
+        deployment = run_program(
+            project.ROOT / project.PROGRAM, stack=stack, config=file.config, secret_keys=file.secret_keys
+        )
     except ProgramError as error:
         raise CommandError(str(error), FAILED) from None
     table = yaml.safe_load(PRICES.read_text(encoding="utf-8"))

@@ -41,7 +41,8 @@ def plan(tree: Path, stack: str) -> dict[str, Any]:
         return {"error": f"its program cannot be loaded: {_line(error)}"}
     try:
         spec = load_stack_file(file)
-        deployment = run_program(program, stack=stack, config=spec.config, known=_known(spec.lab))
+        secrets = spec.secret_keys
+        deployment = run_program(program, stack=stack, config=spec.config, secret_keys=secrets, known=_known(spec.lab))
     except SpecError as error:
         count = len(error.findings)
         more = f" (and {count - 1} more)" if count > 1 else ""

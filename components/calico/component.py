@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TypeVar
 
 import pulumi
@@ -32,12 +32,14 @@ def or_run_error(compute: Callable[[], T]) -> T:
 
 @dataclass(frozen=True)
 class CalicoArgs:
-    """`machine`: the first control plane. `joined`: a resource for each further node, done when the node has joined."""
+    """`machine`: the first control plane. `joined`: a resource for each further node, done when the node has joined.
+    `passwords`: those of the BGP peers, by the peer's name."""
 
     lab: Lab
     machine: Machine
     api: Api
     joined: Sequence[pulumi.CustomResource]
+    passwords: Mapping[str, pulumi.Input[str]] = field(default_factory=dict)
 
 
 class Calico(pulumi.ComponentResource):
@@ -127,10 +129,17 @@ class Calico(pulumi.ComponentResource):
             self._object(f"reflector-{node}", patch, [*after, *self._args.joined], patch=True)
             for node, patch in manifests.route_reflectors(lab).items()
         ]
-        peers = [
-            self._object(f"peer-{name}", peer, [*after, *reflectors]) for name, peer in manifests.bgp_peers(lab).items()
+        numbers = [
+            self._object(f"as-{node}", patch, [*after, *self._args.joined], patch=True)
+            for node, patch in manifests.node_as_numbers(lab).items()
         ]
-        made += [*reflectors, *peers]
+        secrets = [
+            self._object(name, manifest, after)
+            for name, manifest in manifests.bgp_secrets(lab, self._args.passwords).items()
+        ]
+        before = [*after, *reflectors, *numbers, *secrets]
+        peers = [self._object(f"peer-{name}", peer, before) for name, peer in manifests.bgp_peers(lab).items()]
+        made += [*reflectors, *numbers, *secrets, *peers]
         if bgp := manifests.bgp_configuration(lab):
             made.append(self._object("bgp", bgp, [*after, *peers], patch=True))
         return made

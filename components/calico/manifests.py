@@ -8,6 +8,7 @@ names are those of the CRDs in Calico's manifest `v1_crd_projectcalico_org.yaml`
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import Any, Final
 
 from components.spec.addresses import given_mtu
@@ -207,29 +208,86 @@ def felix_configuration(lab: Lab) -> Manifest | None:
 def bgp_configuration(lab: Lab) -> Manifest | None:
     """Patch of BGPConfiguration `default`. None if there is no BGP or the lab changes no default."""
     calico = lab.calico
-    if calico.bgp == "Disabled" or (calico.as_number == 64512 and not calico.route_reflectors):
+    if calico.bgp == "Disabled" or (calico.as_number == 64512 and calico.mesh):
         return None
-    spec = {"asNumber": calico.as_number, "nodeToNodeMeshEnabled": not calico.route_reflectors}
+    spec = {"asNumber": calico.as_number, "nodeToNodeMeshEnabled": calico.mesh}
     return _object(lab, "BGPConfiguration", "default", spec)
 
 
 def bgp_peers(lab: Lab) -> dict[str, Manifest]:
     """A BGPPeer for each of the lab's peers, and one that connects every node to the route reflectors, by name."""
     calico = lab.calico
-    peers = {
-        peer.name: _object(
-            lab,
-            "BGPPeer",
-            peer.name,
-            {"peerIP": str(peer.peer_ip), "asNumber": peer.as_number, "nodeSelector": peer.node_selector},
-        )
-        for peer in calico.peers
-    }
+    peers = {}
+    for peer in calico.peers:
+        spec: Manifest = {"peerIP": str(peer.peer_ip), "asNumber": peer.as_number, "nodeSelector": peer.node_selector}
+        if peer.password is not None:
+            spec["password"] = {"secretKeyRef": {"name": _secret_name(peer.name), "key": "password"}}
+        peers[peer.name] = _object(lab, "BGPPeer", peer.name, spec)
     if calico.route_reflectors:
         name = "cni-lab-route-reflectors"
         selector = f"has({ROUTE_REFLECTOR_LABEL})"
         peers[name] = _object(lab, "BGPPeer", name, {"nodeSelector": "all()", "peerSelector": selector})
     return peers
+
+
+def bgp_secrets(lab: Lab, passwords: Mapping[str, Any]) -> dict[str, Manifest]:
+    """The Secret with each peer's password, by the peer's name, and what lets calico-node read them.
+
+    Calico, "Secure BGP sessions": a Secret is in the namespace of calico-node, whose account needs a role for it. The
+    role names the Secrets, which is enough because confd asks for each by its name (projectcalico/calico,
+    confd/pkg/backends/calico/secret_watcher.go). `passwords`: by the peer's name; each may be an output.
+    """
+    if not lab.calico.passwords:
+        return {}
+    namespace = "calico-system" if lab.calico.install == "operator" else "kube-system"
+    group, name = "rbac.authorization.k8s.io", "cni-lab-bgp-passwords"
+    secrets = [_secret_name(peer) for peer in lab.calico.passwords]
+    role: Manifest = {
+        "apiVersion": f"{group}/v1",
+        "kind": "Role",
+        "metadata": {"name": name, "namespace": namespace},
+        "rules": [
+            {"apiGroups": [""], "resources": ["secrets"], "resourceNames": secrets, "verbs": ["get", "list", "watch"]}
+        ],
+    }
+    binding: Manifest = {
+        "apiVersion": f"{group}/v1",
+        "kind": "RoleBinding",
+        "metadata": {"name": name, "namespace": namespace},
+        "roleRef": {"apiGroup": group, "kind": "Role", "name": name},
+        "subjects": [{"kind": "ServiceAccount", "name": "calico-node", "namespace": namespace}],
+    }
+    found: dict[str, Manifest] = {
+        f"password-{peer}": {
+            "apiVersion": "v1",
+            "kind": "Secret",
+            "metadata": {"name": _secret_name(peer), "namespace": namespace},
+            "type": "Opaque",
+            "stringData": {"password": passwords[peer]},
+        }
+        for peer in lab.calico.passwords
+    }
+    return found | {"passwords-role": role, "passwords-binding": binding}
+
+
+def _secret_name(peer: str) -> str:
+    return f"cni-lab-bgp-{peer}"
+
+
+def node_as_numbers(lab: Lab) -> dict[str, Manifest]:
+    """The patches that give Nodes an AS number of their own, by node name.
+
+    calico-node keeps this annotation (projectcalico/calico, libcalico-go/lib/backend/k8s/resources/node.go).
+    """
+    return {
+        node.name: {
+            "apiVersion": "v1",
+            "kind": "Node",
+            "metadata": {"name": node.name, "annotations": {"projectcalico.org/ASNumber": str(node.as_number)}},
+        }
+        for node in lab.nodes
+        if node.as_number is not None
+    }
 
 
 def route_reflectors(lab: Lab) -> dict[str, Manifest]:

@@ -12,6 +12,7 @@ from components.sandbox.links import pod_mtu
 from components.sandbox.model import Plan
 from components.spec.addresses import given_mtu
 from components.spec.models import BridgeNetwork, HostLocal, Lab, Node
+from components.spec.placement import selected
 
 
 def node_files(plan: Plan, node: Node) -> dict[str, tuple[str, int]]:
@@ -73,9 +74,10 @@ def node_files(plan: Plan, node: Node) -> dict[str, tuple[str, int]]:
 
 
 def bird_protocols(lab: Lab, node: Node) -> str:
-    """What `birdcl show protocols` prints in calico-node: the mesh, or the sessions with route reflectors."""
+    """What `birdcl show protocols` prints in calico-node: the mesh, or the sessions with route reflectors; and those
+    with peers outside, whose prefix is Node because each has a nodeSelector."""
     reflectors = lab.calico.route_reflectors
-    kind = "Node" if reflectors else "Mesh"
+    kind = "Mesh" if lab.calico.mesh else "Node"
     lines = [
         "BIRD v0.3.3+birdv1.6.8 ready.",
         "name     proto    table    state  since       info",
@@ -85,11 +87,13 @@ def bird_protocols(lab: Lab, node: Node) -> str:
         "direct1  Direct   master   up     15:20:01    ",
     ]
     for other in lab.nodes:
-        if other.name != node.name and (not reflectors or {node.name, other.name} & set(reflectors)):
+        if other.name != node.name and (lab.calico.mesh or {node.name, other.name} & set(reflectors)):
             name = f"{kind}_{other.address}".replace(".", "_")
             lines.append(f"{name} BGP      master   up     15:20:05    Established   ")
     for peer in lab.calico.peers:
-        name = f"Global_{peer.peer_ip}".replace(".", "_")
+        if node not in (selected(lab, peer.node_selector) or ()):
+            continue
+        name = f"Node_{peer.peer_ip}".replace(".", "_")
         lines.append(f"{name} BGP      master   up     15:20:05    Established   ")
     return "".join(f"{line}\n" for line in lines)
 

@@ -45,4 +45,6 @@ def fit(lab: Lab, kernel: Kernel) -> tuple[Lab, list[str]]:
     changes["networks"] = tuple(networks)
     if lab.calico.bgp == "Enabled":
         notes.append("BGP's sessions and routes are as BIRD would have them: no BIRD runs")
+        if not lab.calico.mesh and not lab.calico.route_reflectors:
+            notes.append("calico.peers are no part of a sandbox: the routes are those that a mesh would give")
     return lab.model_copy(update=changes), notes

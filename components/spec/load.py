@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -14,10 +15,11 @@ from pydantic import ValidationError
 
 from components.spec.document import MAX_DEPTH, read_document
 from components.spec.findings import Finding, SpecError, nearest, shown, shown_key
-from components.spec.keypath import KeyPath, dotted
+from components.spec.keypath import KeyPath, dotted, value_at
 from components.spec.models import Lab
+from components.spec.models.base import CONFIG_KEY
 from components.spec.rules import check
-from components.spec.translate import Flaw, flaws, has_placeholder, with_placeholder
+from components.spec.translate import PASSWORD_FIX, Flaw, flaws, has_placeholder, with_placeholder
 
 __all__ = ["LAB_KEY", "Finding", "SpecError", "StackFile", "load_stack_file", "parse_lab", "stack_name"]
 
@@ -38,13 +40,18 @@ _REMOVE = "remove that character"
 class StackFile:
     """A valid stack file: the name of the stack, its lab, and its configuration as Pulumi gives it to a program.
 
-    `config` maps `namespace:key` to text; objects are JSON. Encrypted values are left out: only Pulumi can read them.
+    `config` maps `namespace:key` to text; objects are JSON. Encrypted values are left out, because only Pulumi can read
+    them. The passwords that the lab names have a word in their place, and their keys are in `secret_keys`.
     """
 
     path: Path
     name: str
     lab: Lab
     config: dict[str, str]
+
+    @property
+    def secret_keys(self) -> list[str]:
+        return [f"cni-lab:{key}" for key in self.lab.calico.passwords.values()]
 
 
 def load_stack_file(path: Path) -> StackFile:
@@ -60,7 +67,9 @@ def load_stack_file(path: Path) -> StackFile:
     found += _file_findings(document)
     if found or lab is None:
         raise SpecError([replace(finding, line=lines.of(finding.key)) for finding in found], path.name)
-    return StackFile(path, stack_name(path), lab, flat)
+    file = StackFile(path, stack_name(path), lab, flat)
+    flat.update(dict.fromkeys(file.secret_keys, "[secret]"))
+    return file
 
 
 def parse_lab(value: object, config: Mapping[str, str] | None = None) -> Lab:
@@ -96,11 +105,22 @@ def _file_findings(document: Mapping[str, object]) -> Iterator[Finding]:
         if ":" not in key:
             meant = LAB_KEY if nearest(key, ["lab", "cni-lab"]) else f"cni-lab:{key}"
             yield Finding(f"config.{shown_key(key)}", shown(value), "has no namespace", f"did you mean {meant}?")
+        elif key.startswith("cni-lab:") and key.removeprefix("cni-lab:") in _password_keys(config.get(LAB_KEY)):
+            if not _is_secret(value):
+                fix = f"remove it, and run ./lab secret STACK {key.removeprefix('cni-lab:')}, which encrypts it"
+                yield Finding(shown_key(key), "a password", "is not encrypted", fix)
         elif key.startswith("cni-lab:") and key != LAB_KEY:
             yield Finding(shown_key(key), shown(value), "is an unknown key", f"did you mean {LAB_KEY}?")
     if LAB_KEY not in config:
         fix = f"add {LAB_KEY}: under config:, at least with machines: {{provider: local}}"
         yield Finding(LAB_KEY, "missing", "this key is required", fix)
+
+
+def _password_keys(lab: object) -> set[str]:
+    """The keys of the configuration that the lab's peers name for their passwords, also of a broken lab."""
+    peers = value_at(lab, ("calico", "peers"))
+    found = [value_at(peer, ("password", "config")) for peer in peers] if isinstance(peers, list) else []
+    return {key for key in found if isinstance(key, str) and re.fullmatch(CONFIG_KEY, key)}
 
 
 def _flatten(config: Mapping[str, object]) -> dict[str, str]:
@@ -155,6 +175,8 @@ def _json_value(value: object, path: KeyPath, broken: list[Flaw]) -> Any:
     if _is_secret(value):
         problem = "a secret cannot be part of a lab: it would end up in files and pods that many can read"
         fix = "write the plain value, or remove it"
+        if path[-1:] == ("password",):
+            problem, fix = "a secret cannot be part of a lab", PASSWORD_FIX
     elif len(path) > MAX_DEPTH:
         problem, fix = f"is more than {MAX_DEPTH} levels deep", "remove it: nothing in a lab is that deep"
     elif isinstance(value, dict):

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from components.spec import versions
 from components.spec.models import Lab
+from components.spec.placement import selected
 from components.spec.rules.machines import placeholders
 
 
@@ -28,7 +29,7 @@ class Note:
 
 def notes(lab: Lab) -> list[Note]:
     """Every note about a lab that the rules accept, in the order of the file's keys."""
-    found = [*_operators(lab), *_kubernetes(lab), *_calico(lab)]
+    found = [*_operators(lab), *_kubernetes(lab), *_calico(lab), *_without_peers(lab)]
     if lab.multus is not None:
         text = "not tried here: its image, and its flags and objects, which this program writes as for"
         found += _later("multus.version", lab.multus.version, versions.DEFAULT_MULTUS, text)
@@ -63,6 +64,22 @@ def _calico(lab: Lab) -> Iterator[Note]:
         yield Note("calico.version", version, f"{text} {tried}", warning=True)
     if version not in versions.CALICO:
         yield from _later("calico.version", version, tried, text)
+
+
+def _without_peers(lab: Lab) -> Iterator[Note]:
+    """With the mesh off, a node learns the others' routes from its peers alone."""
+    calico = lab.calico
+    if calico.bgp == "Disabled" or calico.mesh or calico.route_reflectors:
+        return
+    found = [selected(lab, peer.node_selector) for peer in calico.peers]
+    # A selector of labels that are unknown here may select any node.
+    peered = {node.name for nodes in found for node in (lab.nodes if nodes is None else nodes)}
+    if lonely := [node.name for node in lab.nodes if node.name not in peered]:
+        text = (
+            f"no calico.peers[].nodeSelector selects {', '.join(lonely[:8])}: without a BGP peer a node gets no route "
+            "to the pods of other nodes"
+        )
+        yield Note("calico.nodeToNodeMesh", "false", text, warning=True)
 
 
 def _later(key: str, version: str, tried: str, text: str) -> Iterator[Note]:

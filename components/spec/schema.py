@@ -33,7 +33,16 @@ def stack_file_schema() -> dict[str, Any]:
                     },
                     "cni-lab:lab": {"$ref": "#/$defs/Lab"},
                 },
-                "propertyNames": {"pattern": "^(cni-lab:lab|(?!cni-lab:).+:.+)$"},
+                # Passwords that calico.peers name, encrypted.
+                "patternProperties": {
+                    "^cni-lab:(?!lab$)": {
+                        "type": "object",
+                        "required": ["secure"],
+                        "additionalProperties": False,
+                        "properties": {"secure": {"type": "string"}},
+                    }
+                },
+                "propertyNames": {"pattern": "^.+:.+$"},
             },
             "encryptionsalt": {
                 "description": "Pulumi's own key: the passphrase's salt.",

@@ -14,6 +14,7 @@ from components.spec.advice import for_unknown_key
 from components.spec.findings import Finding, nearest, shown
 from components.spec.keypath import KeyPath, dotted, pattern_of, value_at
 from components.spec.model_paths import annotation_at, bare, tags_at
+from components.spec.models.base import CONFIG_KEY
 from components.spec.models.lab import NODE_COUNT
 from components.spec.pastes import autodetection
 
@@ -25,6 +26,7 @@ PATTERNS = {
     r"^[A-Za-z0-9_.-]{1,15}$": "an interface name: at most 15 letters, digits, dots, hyphens and underscores",
     r"^[a-z0-9-]+\.[a-z0-9-]+$": "an EC2 instance type, e.g. t3.large",
     r"^ami-[0-9a-f]{8,17}$": "an AMI id, e.g. ami-0123456789abcdef0",
+    CONFIG_KEY: "a name for the password of at least four letters, digits, - or _, e.g. torPassword",
     r"^[a-z]{2}(-[a-z]+)+-\d[a-z]$": "an availability zone, e.g. us-west-2b",
     r"^[a-z][a-z0-9-]*$": "the argument's name without the two hyphens, e.g. service-node-port-range",
     r"^\d+(\.\d+)?([munkMGTPE]|[KMGTPE]i)?$": "an amount as Kubernetes writes it, e.g. 500m, 64Mi or 1",
@@ -44,6 +46,8 @@ PATTERNS = {
     r"^[0-9a-f]{64}$": "a SHA-256 checksum: 64 lower-case hexadecimal digits",
     r"^[\w .:/=+@-]{1,128}$": "at most 128 letters, digits, spaces and . : / = + @ _ -",
 }
+
+PASSWORD_FIX = "write {config: bgpPassword}, and run ./lab secret STACK bgpPassword, which asks for it and encrypts it"
 
 _KINDS = {
     "string_type": ("text", "put it in quotes if it is what you mean"),
@@ -201,6 +205,8 @@ def _flaw(error: ErrorDetails, path: KeyPath, value: object, raw: object, *, in_
             problem, fix = "is not a whole version", f"write all three parts, e.g. {seen}.0"
         case _ if kind == NODE_COUNT:
             problem, fix, unreliable = context["problem"], context["fix"], ("nodes",)
+        case "model_type" if path[-1:] == ("password",):
+            seen, problem, fix = "a password", "must not be in the file as it is", PASSWORD_FIX
         case "json_text":
             problem, fix = error["msg"], "correct the text there, or write it as a mapping"
         case _ if kind in _KINDS:
@@ -257,6 +263,7 @@ _PLACEHOLDERS: dict[str, object] = {
     "calico.pools[].cidr": "203.0.113.0/24",
     "calico.peers[].peerIP": "203.0.113.1",
     "calico.peers[].asNumber": 64512,
+    "calico.peers[].password.config": "none",
     "multus.clusterNetwork": "none",
     "multus.delegates[].rangeStart": 1,
     "multus.delegates[].rangeEnd": 1,

@@ -81,6 +81,12 @@ VARIETY: dict[str, Lab] = {
         ],
     ),
     "reflectors": calico_lab(bgp="Enabled", routeReflectors=["ip-10-0-2-200", "ip-10-0-2-201"]),
+    "rack": calico_lab(
+        bgp="Enabled",
+        nodeToNodeMesh=False,
+        peers=[{"name": "tor", "peerIP": "10.0.1.1", "asNumber": 64999, "password": {"config": "torPassword"}}],
+        pools=[pool("p", "10.244.0.0/16", encapsulation="IPIPCrossSubnet")],
+    ),
     "manifest-bird": calico_lab(
         install="manifest", bgp="Enabled", wireguard=True, pools=[pool("p", "10.244.0.0/16", encapsulation="IPIP")]
     ),

@@ -142,6 +142,59 @@ def test_route_reflectors_switch_the_mesh_off() -> None:
     assert nodes["ip-10-0-2-200"]["metadata"]["labels"] == {"cni-lab/route-reflector": "true"}
 
 
+def test_a_peer_for_each_rack_without_a_mesh() -> None:
+    """Calico, "Configure BGP peering": per-rack top-of-rack routers, and "Secure BGP sessions"."""
+    spec = VARIETY["rack"]
+    bgp = manifests.bgp_configuration(spec)
+    assert bgp is not None and bgp["spec"] == {"asNumber": 64512, "nodeToNodeMeshEnabled": False}
+    assert manifests.bgp_peers(spec)["tor"]["spec"] == {
+        "peerIP": "10.0.1.1",
+        "asNumber": 64999,
+        "nodeSelector": "all()",
+        "password": {"secretKeyRef": {"name": "cni-lab-bgp-tor", "key": "password"}},
+    }
+    secret, role, binding = manifests.bgp_secrets(spec, {"tor": "very secret"}).values()
+    assert secret["metadata"] == {"name": "cni-lab-bgp-tor", "namespace": "calico-system"}
+    assert secret["stringData"] == {"password": "very secret"}
+    assert role["rules"] == [
+        {
+            "apiGroups": [""],
+            "resources": ["secrets"],
+            "resourceNames": ["cni-lab-bgp-tor"],
+            "verbs": ["get", "list", "watch"],
+        }
+    ]
+    assert binding["subjects"] == [{"kind": "ServiceAccount", "name": "calico-node", "namespace": "calico-system"}]
+    assert binding["roleRef"]["name"] == role["metadata"]["name"]
+
+
+def test_by_manifest_calico_node_reads_passwords_in_its_own_namespace() -> None:
+    calico = VARIETY["rack"].calico.model_copy(update={"install": "manifest"})
+    spec = VARIETY["rack"].model_copy(update={"calico": calico})
+    found = manifests.bgp_secrets(spec, {"tor": "x"}).values()
+    assert {manifest["metadata"]["namespace"] for manifest in found} == {"kube-system"}
+    [daemon_set] = [
+        o
+        for o in schemas.objects("calico-v3.32.1", "calico.yaml")
+        if (o["kind"], o["metadata"]["name"]) == ("DaemonSet", "calico-node")
+    ]
+    assert daemon_set["metadata"]["namespace"] == "kube-system"
+    assert daemon_set["spec"]["template"]["spec"]["serviceAccountName"] == "calico-node"
+
+
+def test_a_node_with_an_as_number_of_its_own() -> None:
+    rows = [{"name": "a", "role": "control-plane"}, {"name": "b", "asNumber": 65101}]
+    nodes = [row | {"subnet": "control", "address": f"10.0.1.{at}"} for at, row in enumerate(rows, 10)]
+    spec = lab(nodes=nodes, calico={"bgp": "Enabled"})
+    assert manifests.node_as_numbers(spec) == {
+        "b": {
+            "apiVersion": "v1",
+            "kind": "Node",
+            "metadata": {"name": "b", "annotations": {"projectcalico.org/ASNumber": "65101"}},
+        }
+    }
+
+
 def test_settings_are_stored_objects_without_calicos_api_server() -> None:
     spec = VARIETY["manifest-vxlan"]
     kinds = {m["kind"]: m["apiVersion"] for m in custom_objects(spec)}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 from itertools import permutations
 from typing import Any
 
@@ -11,7 +12,8 @@ import pytest
 from components.calico.manifests import config_patch, installation
 from components.multus import delegates
 from components.spec.load import parse_lab
-from tests.support.graphs import COMMAND, STEP, Graph, run_lab
+from engine.model import SECRET
+from tests.support.graphs import COMMAND, PASSWORD, STEP, Graph, run_lab
 from tests.test_lab import differences, source
 
 MODULE = {"VXLAN": "vxlan", "IPIP": "ipip"}
@@ -136,6 +138,24 @@ def test_route_reflectors_come_and_go_without_a_gap() -> None:
     for name in ("control1", "worker1"):
         (node,) = (o for o in reflected.objects("Node") if o.inputs["metadata"]["name"] == name)
         assert reflected.waits(peer, node)
+
+
+def test_a_peers_password_is_secret_and_there_before_the_peer() -> None:
+    lab = source("cross-node")
+    lab["nodes"][0]["asNumber"] = 65010
+    peer = {"name": "tor", "peerIP": "10.0.1.1", "asNumber": 65001, "password": {"config": "torPassword"}}
+    lab["calico"] |= {"nodeToNodeMesh": False, "peers": [peer]}
+    graph = run_lab(lab, dry_run=False)
+    (secret,) = graph.objects("Secret")
+    assert secret.inputs["stringData"] == {"password": SECRET}
+    assert graph.plain[secret.urn]["stringData"] == {"password": PASSWORD}
+    assert PASSWORD not in json.dumps(graph.deployment.to_json())
+    (bgp,) = graph.objects("BGPConfiguration")
+    (made,) = graph.objects("BGPPeer")
+    (number,) = graph.objects("Node")
+    assert graph.waits(bgp, made), "the mesh goes when the peers are there"
+    for earlier in (secret, number, *graph.objects("Role"), *graph.objects("RoleBinding")):
+        assert graph.waits(made, earlier)
 
 
 def test_with_another_pool_the_blocks_are_read_again() -> None:

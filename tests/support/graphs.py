@@ -86,14 +86,24 @@ def differences(before: Graph, after: Graph) -> tuple[set[str], set[str], set[st
     return {new[u].name for u in new.keys() - old.keys()}, {old[u].name for u in old.keys() - new.keys()}, changed
 
 
+PASSWORD = "the peers' password"
+
+
+def _configuration(lab: Any) -> dict[str, str]:
+    """A stack's configuration with the lab, and a password for each that it names."""
+    peers = lab.get("calico", {}).get("peers", []) if isinstance(lab, dict) else []
+    passwords = {f"cni-lab:{peer['password']['config']}": PASSWORD for peer in peers if "password" in peer}
+    return {"cni-lab:lab": json.dumps(lab), "aws:region": "us-west-2", **passwords}
+
+
 def run_lab(lab: Any, stack: str = "test", *, dry_run: bool = True) -> Graph:
     """The graph of a lab given as the stack file's own data."""
-    return _shared(json.dumps({"cni-lab:lab": json.dumps(lab), "aws:region": "us-west-2"}), stack, dry_run)
+    return _shared(json.dumps(_configuration(lab)), stack, dry_run)
 
 
 def run_lab_once(lab: Any, *, dry_run: bool = True, timeout_seconds: float = 60) -> Graph:
     """The same, for a lab that no other test asks for: it is not kept."""
-    return _run({"cni-lab:lab": json.dumps(lab), "aws:region": "us-west-2"}, "test", dry_run, timeout_seconds)
+    return _run(_configuration(lab), "test", dry_run, timeout_seconds)
 
 
 def run_stack(stack: str, *, dry_run: bool = True) -> Graph:
@@ -153,6 +163,7 @@ def _run_program(config: dict[str, str], stack: str, dry_run: bool, timeout_seco
         ROOT / "__main__.py",
         stack=stack,
         config=config,
+        secret_keys=[key for key in config if key.startswith("cni-lab:") and key != "cni-lab:lab"],
         dry_run=dry_run,
         create=create,
         invoke=invoke,

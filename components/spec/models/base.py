@@ -16,11 +16,15 @@ HostName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9]([A-Za-z0-9.-]
 Line = Annotated[str, StringConstraints(pattern=r"^[^\n]*[^\s][^\n]*$")]
 AbsolutePath = Annotated[str, StringConstraints(pattern=r"^/[^:\n]*$")]
 Cidr = IPv4Network
+AsNumber = Annotated[int, Field(ge=1, le=4294967295)]
 Port = Annotated[int, Field(ge=1, le=65535)]
 Mtu = Annotated[int, Field(ge=1280, le=9216)]
 Labels = dict[str, str]
 
 Switch = Literal["Enabled", "Disabled"]
+
+CONFIG_KEY = r"^[A-Za-z][A-Za-z0-9_-]{3,62}$"
+"""A key of the stack's configuration in this project's namespace. It is longer than the lab's own, `lab`."""
 
 DEFAULT_POD_CIDR = IPv4Network("10.244.0.0/16")
 """The default of kubernetes.podCidr, from which the default pool follows."""

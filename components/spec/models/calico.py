@@ -5,10 +5,21 @@ from __future__ import annotations
 from ipaddress import IPv4Address, IPv4Network
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, StringConstraints
 
 from components.spec import versions
-from components.spec.models.base import DEFAULT_POD_CIDR, Cidr, DnsLabel, HostName, Model, Mtu, Switch, Version
+from components.spec.models.base import (
+    CONFIG_KEY,
+    DEFAULT_POD_CIDR,
+    AsNumber,
+    Cidr,
+    DnsLabel,
+    HostName,
+    Model,
+    Mtu,
+    Switch,
+    Version,
+)
 from components.spec.modes import MODES, Encapsulation, Mode
 
 
@@ -45,15 +56,23 @@ def default_pool(pod_cidr: IPv4Network, nodes: int) -> Pool:
     return Pool.model_validate({"name": "default-ipv4-ippool", "cidr": str(pod_cidr), "blockSize": block_size})
 
 
+class Password(Model):
+    config: Annotated[str, StringConstraints(pattern=CONFIG_KEY)]
+    """Key of the stack's configuration that has the password, encrypted, e.g. torPassword: `pulumi config set --secret
+    cni-lab:torPassword` asks for it."""
+
+
 class BgpPeer(Model):
     name: DnsLabel
     """Name of the BGPPeer."""
     peer_ip: IPv4Address = Field(alias="peerIP")
     """IPv4 address of the peer."""
-    as_number: Annotated[int, Field(ge=1, le=4294967295)]
+    as_number: AsNumber
     """AS number of the peer."""
     node_selector: str = "all()"
     """Nodes that peer with it, as a selector of Calico, e.g. all()."""
+    password: Password | None = None
+    """Password of the sessions (RFC 2385), which the peer must have too. It becomes a Kubernetes Secret."""
 
 
 class Calico(Model):
@@ -90,8 +109,11 @@ class Calico(Model):
     """Ranges; Calico uses the node's first address inside one of them. Overrides nodeAddressAutodetection."""
     mtu: Mtu | None = None
     """MTU of the pods in bytes. Default: network.mtu less the largest overhead of the encapsulations."""
-    as_number: Annotated[int, Field(ge=1, le=4294967295)] = 64512
-    """AS number of the nodes."""
+    as_number: AsNumber = 64512
+    """AS number of the nodes that have none of their own."""
+    node_to_node_mesh: bool | None = None
+    """Let every node be a BGP peer of every other. Default: true, and false with routeReflectors. With false and no
+    route reflectors, the nodes learn one another's routes from calico.peers alone."""
     route_reflectors: tuple[DnsLabel, ...] = ()
     """Names of the nodes that reflect BGP routes. With any, the node-to-node mesh is switched off."""
     peers: tuple[BgpPeer, ...] = ()
@@ -99,3 +121,13 @@ class Calico(Model):
     pools: tuple[Pool, ...] = Field(default_factory=lambda: (default_pool(DEFAULT_POD_CIDR, nodes=3),), min_length=1)
     """The IPPools. Default: one of all kubernetes.podCidr. The operator undoes edits of an IPPool in the cluster, so
     change the pools here."""
+
+    @property
+    def mesh(self) -> bool:
+        """Whether every node is a BGP peer of every other."""
+        return not self.route_reflectors if self.node_to_node_mesh is None else self.node_to_node_mesh
+
+    @property
+    def passwords(self) -> dict[str, str]:
+        """The keys of the configuration that have the peers' passwords, by the peer's name."""
+        return {peer.name: peer.password.config for peer in self.peers if peer.password is not None}

@@ -11,6 +11,7 @@ from pydantic import Field, StringConstraints
 from components.spec import versions
 from components.spec.models.base import (
     DEFAULT_POD_CIDR,
+    AsNumber,
     Cidr,
     DnsLabel,
     HostName,
@@ -65,6 +66,8 @@ class Node(Model):
     taints: tuple[Taint, ...] | None = None
     """Taints of the Kubernetes Node, e.g. [{key: gpu, effect: NoSchedule}]. Default: none on a worker, kubeadm's on a
     control plane. [] leaves a control plane without a taint, so that it takes every pod."""
+    as_number: AsNumber | None = None
+    """AS number of the node in BGP. Default: calico.asNumber."""
     ssh: Ssh | None = None
     """How SSH reaches the host. Only for existing machines, which need it."""
 

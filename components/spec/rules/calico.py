@@ -130,7 +130,8 @@ def encapsulation_needs_calico_ipam(lab: Lab) -> Iterator[Finding]:
 def plain_packets_stay_in_subnet(lab: Lab) -> Iterator[Finding]:
     """The router between subnets does not know pod addresses, unless it is a BGP peer."""
     subnets = sorted({node.subnet for node in lab.nodes})
-    peered = {node.name for peer in lab.calico.peers for node in selected(lab, peer.node_selector) or lab.nodes}
+    found = [selected(lab, peer.node_selector) for peer in lab.calico.peers]
+    peered = {node.name for nodes in found for node in (lab.nodes if nodes is None else nodes)}
     routed = lab.machines.router_may_peer and len(peered) == len(lab.nodes)
     if len(subnets) < 2 or lab.calico.wireguard or routed:
         return
@@ -165,6 +166,26 @@ def peers_need_bgp(lab: Lab) -> Iterator[Finding]:
         given = shown([peer.name for peer in lab.calico.peers])
         fix = "set calico.bgp: Enabled, or remove them"
         yield Finding("calico.peers", given, "need BGP, and calico.bgp is Disabled", fix)
+
+
+@rule("calico.nodeToNodeMesh", "calico.routeReflectors", "calico.bgp")
+def mesh(lab: Lab) -> Iterator[Finding]:
+    key, given = "calico.nodeToNodeMesh", lab.calico.node_to_node_mesh
+    if given is not None and lab.calico.bgp == "Disabled":
+        yield Finding(key, shown(given), "is about BGP, and calico.bgp is Disabled", "set calico.bgp: Enabled")
+    elif given and lab.calico.route_reflectors:
+        # confd leaves them out of the mesh (projectcalico/calico, confd/pkg/backends/calico/bgp_processor.go).
+        problem = "does not go with calico.routeReflectors, which take no part in a mesh"
+        yield Finding(key, shown(given), problem, "remove one of the two")
+
+
+@rule("nodes[].asNumber", "calico.bgp")
+def as_numbers_need_bgp(lab: Lab) -> Iterator[Finding]:
+    for index, node in enumerate(lab.nodes):
+        if node.as_number is not None and lab.calico.bgp == "Disabled":
+            problem = "is about BGP, and calico.bgp is Disabled"
+            fix = "set calico.bgp: Enabled, or remove it"
+            yield Finding(f"nodes[{index}].asNumber", str(node.as_number), problem, fix)
 
 
 @rule("calico.peers[].name", each="calico.peers[]")
@@ -257,6 +278,8 @@ RULES = (
     plain_packets_stay_in_subnet,
     route_reflectors,
     peers_need_bgp,
+    mesh,
+    as_numbers_need_bgp,
     peer_names,
     pod_mtu_fits,
     link_mtu,

@@ -10,6 +10,7 @@ from ipaddress import IPv4Network
 from components.spec import models
 from components.spec.addresses import tunnel_mtu
 from components.spec.modes import IPIP, VXLAN, VXLAN_VNI, WIREGUARD, Tunnel
+from components.spec.placement import selected
 from components.verify.expect.shared import restart_felix
 from components.verify.model import Expectation, ObservedLab, OneOf, Topic, Value, network, tunnel_mac
 
@@ -151,8 +152,12 @@ def _to_block(observed: ObservedLab, node: models.Node, peer: models.Node, cidr:
     else:
         fields = {"via": address, "dev": tunnel.device, "onlink": "yes", "proto": _protocol(pool)}
         how = f"through {tunnel.device} to {address}"
+    calico = observed.spec.calico
+    if pool.mode.routes_by == "BIRD" and not calico.mesh and not calico.route_reflectors:
+        # The peers outside the cluster choose the next hop.
+        fields, how = {"proto": _protocol(pool)}, "as the BGP peers of calico.peers say"
     subnets = "one subnet" if same_subnet else f"the subnets {node.subnet} and {peer.subnet}"
-    by_bgp = observed.spec.calico.bgp == "Enabled" and pool.mode.routes_by == "BIRD"
+    by_bgp = calico.bgp == "Enabled" and pool.mode.routes_by == "BIRD"
     return Expectation(
         topic=Topic.ROUTE,
         key=cidr,
@@ -232,20 +237,34 @@ def _bgp_sessions(observed: ObservedLab, node: models.Node) -> Iterator[Expectat
     if calico.bgp != "Enabled":
         return
     reflectors = set(calico.route_reflectors)
-    for peer in observed.spec.nodes:
-        if peer.name == node.name or (reflectors and not reflectors & {node.name, peer.name}):
-            continue
-        yield Expectation(
-            topic=Topic.BGP,
-            key=str(peer.address),
-            expected={"state": "Established"},
-            sentence=f"{node.name}'s BGP session to {peer.name} ({peer.address}) is established",
-            command="calicoctl node status",
-            because="calico.routeReflectors in the stack file" if reflectors else "every node is a peer of every other",
-            cause="TCP 179 does not reach the peer, or calico-node does not run there",
-            advice=f"on {node.name}: nc -vz {peer.address} 179; check the security group or the firewall",
-            node=node.name,
-        )
+    for other in observed.spec.nodes:
+        if other.name != node.name and (calico.mesh or reflectors & {node.name, other.name}):
+            because = (
+                "calico.routeReflectors in the stack file" if reflectors else "every node is a peer of every other"
+            )
+            cause = "TCP 179 does not reach the peer, or calico-node does not run there"
+            yield _bgp_session(node, other.name, str(other.address), because, cause)
+    for peer in calico.peers:
+        nodes = selected(observed.spec, peer.node_selector)
+        if nodes is not None and node in nodes:
+            cause = "TCP 179 does not reach the peer, or it has another AS number for the node"
+            if peer.password is not None:
+                cause += ", or another password"
+            yield _bgp_session(node, peer.name, str(peer.peer_ip), "calico.peers in the stack file", cause)
+
+
+def _bgp_session(node: models.Node, peer: str, address: str, because: str, cause: str) -> Expectation:
+    return Expectation(
+        topic=Topic.BGP,
+        key=address,
+        expected={"state": "Established"},
+        sentence=f"{node.name}'s BGP session to {peer} ({address}) is established",
+        command="calicoctl node status",
+        because=because,
+        cause=cause,
+        advice=f"on {node.name}: nc -vz {address} 179; check the security group or the firewall",
+        node=node.name,
+    )
 
 
 # --- for walks -------------------------------------------------------------------------------------------------------
