@@ -1,0 +1,644 @@
+"""Each rule at its limit: the last value that it accepts, and the first that it refuses.
+
+A comparison that is wrong by one passes every other test. `./lab test` cannot see that such an example is missing; a
+mutation run can (docs/contributing.md).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv4Network
+from typing import Any
+
+import pytest
+
+from components.multus.delegates import network_config
+from components.spec import addresses, versions
+from components.spec.findings import Finding, SpecError
+from components.spec.load import parse_lab
+from components.spec.models import BridgeNetwork, Delegate, Lab
+from components.spec.rules.networks import gateway, handed_out, last_host
+
+Raw = dict[str, Any]
+
+
+def nodes(count: int, role: str = "worker") -> list[Raw]:
+    """One control plane, and nodes of the role, so that there are `count` nodes."""
+    return [
+        {
+            "name": f"n{number}",
+            "role": role if number else "control-plane",
+            "subnet": "control",
+            "address": f"10.0.1.{number + 10}",
+        }
+        for number in range(count)
+    ]
+
+
+def raw(**keys: Any) -> Raw:
+    return {"machines": {"provider": "local"}, "nodes": nodes(1)} | keys
+
+
+def aws(**keys: Any) -> Raw:
+    return raw(machines={"provider": "aws", "operatorCidrs": ["198.18.0.0/32"]}, **keys)
+
+
+def addressed(address: str, subnet: str = "10.0.1.0/24") -> Raw:
+    """One node with this address in this subnet."""
+    return {
+        "network": {"subnets": {"control": subnet}},
+        "nodes": [{"name": "n0", "role": "control-plane", "subnet": "control", "address": address}],
+    }
+
+
+def pool(cidr: str, block_size: int, **keys: Any) -> Raw:
+    return {"pools": [{"name": "pool", "cidr": cidr, "blockSize": block_size}], **keys}
+
+
+def delegates(*ranges: tuple[int, int]) -> Raw:
+    listed = [{"name": f"d{n}", "rangeStart": start, "rangeEnd": end} for n, (start, end) in enumerate(ranges)]
+    return {"clusterNetwork": "k8s-pod-network", "delegates": listed}
+
+
+def bridged(subnet: str = "10.40.0.0/24", name: str = "net", bridge: str = "br1", **ipam: Any) -> Raw:
+    return {"name": name, "type": "bridge", "bridge": bridge, "subnet": subnet, "ipam": ipam or {"type": "host-local"}}
+
+
+def on_bridge(*networks: Raw, **keys: Any) -> Raw:
+    return raw(networks=list(networks), multus={"clusterNetwork": "k8s-pod-network"}, **keys)
+
+
+def attached(ip: str, **network: Any) -> Raw:
+    """A pod with a fixed address in a bridge network."""
+    attachment = {"name": network.get("name", "net"), "ips": [ip]}
+    workload = {"name": "w", "kind": "Pod", "image": "docker.io/library/busybox", "networks": [attachment]}
+    return on_bridge(bridged(**network), workloads=[workload | {"onControlPlane": True}])
+
+
+def workers_and_pods(replicas: int) -> Raw:
+    """Two workers with ten addresses of a delegate each, and a workload of so many pods."""
+    workload = {"name": "w", "image": "docker.io/library/busybox", "replicas": replicas, "defaultNetwork": "d0"}
+    return raw(nodes=nodes(3), multus=delegates((10, 19)), workloads=[workload])
+
+
+def findings(given: Raw) -> list[Finding]:
+    try:
+        parse_lab(given)
+    except SpecError as error:
+        return list(error.findings)
+    return []
+
+
+@dataclass(frozen=True)
+class Limit:
+    """`text`: what the refusal says at `key`, a part of its line. `accepted` may break no rule at all."""
+
+    name: str
+    accepted: Raw
+    refused: Raw
+    key: str
+    text: str
+
+    def __str__(self) -> str:
+        return self.name
+
+
+OLDEST = min(versions.KUBERNETES, key=versions.numbers)
+NEWEST = max(versions.KUBERNETES, key=versions.numbers)
+BEFORE_OLDEST = f"1.{int(OLDEST.split('.')[1]) - 1}.99"
+
+LIMITS = [
+    # --- pools and blocks
+    Limit(
+        "a block as large as its pool",
+        raw(calico=pool("10.244.0.0/24", 24)),
+        raw(calico=pool("10.244.0.0/24", 23)),
+        "calico.pools[0].blockSize",
+        "make it 24 or more",
+    ),
+    Limit(
+        "as many blocks as nodes",
+        raw(calico=pool("10.244.0.0/24", 25), nodes=nodes(2)),
+        raw(calico=pool("10.244.0.0/24", 25), nodes=nodes(3)),
+        "calico.pools[0].blockSize",
+        "has 2 blocks of /25, and the pool selects 3 nodes. Fix: widen the pool, or make blockSize 26 or more",
+    ),
+    Limit(
+        "blocks of one address",
+        raw(calico=pool("10.244.0.0/31", 32), nodes=nodes(2)),
+        raw(calico=pool("10.244.0.0/31", 31), nodes=nodes(2)),
+        "calico.pools[0].blockSize",
+        "or make blockSize 32 or more",
+    ),
+    Limit(
+        "a pool of one address",
+        raw(calico=pool("10.244.0.0/32", 32)),
+        raw(calico=pool("10.244.0.0/32", 32), nodes=nodes(2)),
+        "calico.pools[0].blockSize",
+        "Fix: widen the pool",
+    ),
+    # --- machines' addresses
+    Limit(
+        "the fifth address of a subnet on EC2",
+        aws(**addressed("10.0.1.4")),
+        aws(**addressed("10.0.1.3")),
+        "nodes[0].address",
+        "is reserved for AWS in 10.0.1.0/24. Fix: choose from 10.0.1.4 to 10.0.1.254",
+    ),
+    Limit(
+        "the second address of a local subnet",
+        raw(**addressed("10.0.1.2")),
+        raw(**addressed("10.0.1.1")),
+        "nodes[0].address",
+        "is reserved for the gateway in 10.0.1.0/24. Fix: choose from 10.0.1.2 to 10.0.1.254",
+    ),
+    Limit(
+        "the last address of a subnet",
+        raw(**addressed("10.0.1.254")),
+        raw(**addressed("10.0.1.255")),
+        "nodes[0].address",
+        "is the broadcast address",
+    ),
+    Limit(
+        "the first address of a subnet",
+        raw(**addressed("10.0.1.2")),
+        raw(**addressed("10.0.1.0")),
+        "nodes[0].address",
+        "is the network address",
+    ),
+    Limit(
+        "the longest prefix of a subnet",
+        raw(**addressed("10.0.1.2", "10.0.1.0/29")),
+        raw(**addressed("10.0.1.2", "10.0.1.0/30")),
+        "network.subnets.control",
+        "choose a prefix length of at most /29",
+    ),
+    Limit(
+        "the longest prefix of a subnet on EC2",
+        aws(**addressed("10.0.1.4", "10.0.1.0/28")),
+        aws(**addressed("10.0.1.4", "10.0.1.0/29")),
+        "network.subnets.control",
+        "has a size that AWS does not accept",
+    ),
+    Limit(
+        "the shortest prefix of a VPC",
+        aws(network={"vpcCidr": "10.0.0.0/16", "subnets": {"control": "10.0.1.0/24"}}),
+        aws(network={"vpcCidr": "10.0.0.0/15", "subnets": {"control": "10.0.1.0/24"}}),
+        "network.vpcCidr",
+        "choose a prefix length from /16 to /28",
+    ),
+    Limit(
+        "the widest range of operators",
+        raw(machines={"provider": "aws", "operatorCidrs": ["20.0.0.0/8"]}),
+        raw(machines={"provider": "aws", "operatorCidrs": ["20.0.0.0/7"]}),
+        "machines.operatorCidrs[0]",
+        "is far too wide",
+    ),
+    # --- the cluster's ranges
+    Limit(
+        "the widest range of Services",
+        raw(kubernetes={"serviceCidr": "10.96.0.0/12"}),
+        raw(kubernetes={"serviceCidr": "10.96.0.0/11"}),
+        "kubernetes.serviceCidr",
+        "is larger than kube-apiserver accepts",
+    ),
+    Limit(
+        "the smallest range of Services",
+        raw(kubernetes={"serviceCidr": "10.96.0.0/28"}),
+        raw(kubernetes={"serviceCidr": "10.96.0.0/29"}),
+        "kubernetes.serviceCidr",
+        "has no room for the DNS Service",
+    ),
+    Limit(
+        "the smallest range of pods",
+        raw(kubernetes={"podCidr": "10.244.0.0/24"}),
+        raw(kubernetes={"podCidr": "10.244.0.0/25"}),
+        "kubernetes.podCidr",
+        "kubeadm needs a prefix length from /8 to /24",
+    ),
+    Limit(
+        "the largest range of pods",
+        raw(
+            kubernetes={"podCidr": "20.0.0.0/8"},
+            calico=pool("20.0.0.0/24", 26),
+        ),
+        raw(
+            kubernetes={"podCidr": "20.0.0.0/7"},
+            calico=pool("20.0.0.0/24", 26),
+        ),
+        "kubernetes.podCidr",
+        "kubeadm needs a prefix length from /8 to /24",
+    ),
+    Limit(
+        "a /24 of the pods' range for each node",
+        raw(kubernetes={"podCidr": "10.244.0.0/23"}, nodes=nodes(2)),
+        raw(kubernetes={"podCidr": "10.244.0.0/23"}, nodes=nodes(3)),
+        "kubernetes.podCidr",
+        "has room for 2 ranges of /24, one for each node, and there are 3 nodes. Fix: choose a prefix length of at "
+        "most /22",
+    ),
+    Limit(
+        "as many nodes as a power of two",
+        raw(kubernetes={"podCidr": "10.244.0.0/22"}, nodes=nodes(4)),
+        raw(kubernetes={"podCidr": "10.244.0.0/23"}, nodes=nodes(4)),
+        "kubernetes.podCidr",
+        "choose a prefix length of at most /22",
+    ),
+    # --- versions and names
+    Limit(
+        "the oldest version of Kubernetes",
+        raw(kubernetes={"version": f"{OLDEST}.0"}),
+        raw(kubernetes={"version": BEFORE_OLDEST}),
+        "kubernetes.version",
+        f"Fix: write {OLDEST}.{versions.KUBERNETES[OLDEST].patch} or a later version",
+    ),
+    Limit(
+        "a later minor, and another major",
+        raw(kubernetes={"version": f"1.{int(NEWEST.split('.')[1]) + 1}.0"}),
+        raw(kubernetes={"version": "2.0.0"}),
+        "kubernetes.version",
+        f"Fix: write {NEWEST}.{versions.KUBERNETES[NEWEST].patch}",
+    ),
+    Limit(
+        "the first port",
+        raw(kubernetes={"controlPlaneEndpoint": "api.example.com:1"}),
+        raw(kubernetes={"controlPlaneEndpoint": "api.example.com:0"}),
+        "kubernetes.controlPlaneEndpoint",
+        "has an impossible port",
+    ),
+    Limit(
+        "the last port",
+        raw(kubernetes={"controlPlaneEndpoint": "api.example.com:65535"}),
+        raw(kubernetes={"controlPlaneEndpoint": "api.example.com:65536"}),
+        "kubernetes.controlPlaneEndpoint",
+        "has an impossible port",
+    ),
+    Limit(
+        "a DNS label of 63 characters",
+        raw(kubernetes={"dnsDomain": f"{'a' * 63}.local"}),
+        raw(kubernetes={"dnsDomain": f"{'a' * 64}.local"}),
+        "kubernetes.dnsDomain",
+        "is not a DNS domain",
+    ),
+    Limit(
+        "an odd number of control planes",
+        raw(nodes=nodes(3, role="control-plane")),
+        raw(nodes=nodes(2, role="control-plane")),
+        "nodes",
+        "tolerate no more losses than 1 would",
+    ),
+    # --- MTUs
+    Limit(
+        "the link's MTU less VXLAN's 50 bytes",
+        raw(network={"mtu": 1500}, calico={"mtu": 1450}),
+        raw(network={"mtu": 1500}, calico={"mtu": 1451}),
+        "calico.mtu",
+        "is more than the 1500 bytes of the link less 50 bytes for VXLAN. Fix: make it at most 1450",
+    ),
+    Limit(
+        "the largest MTU of a link",
+        raw(network={"mtu": 9216}),
+        raw(network={"mtu": 9217}),
+        "network.mtu",
+        "make it at most 9216",
+    ),
+    Limit(
+        "the link's MTU for a macvlan network",
+        on_bridge(
+            {"name": "m", "type": "macvlan", "master": "eth1", "subnet": "10.40.0.0/24", "mtu": 1500},
+            network={"mtu": 1500},
+        ),
+        on_bridge(
+            {"name": "m", "type": "macvlan", "master": "eth1", "subnet": "10.40.0.0/24", "mtu": 1501},
+            network={"mtu": 1500},
+        ),
+        "networks[0].mtu",
+        "make it at most 1500",
+    ),
+    # --- delegates
+    Limit(
+        "a delegate's range that ends before the next",
+        raw(multus=delegates((50, 100), (101, 150))),
+        raw(multus=delegates((50, 101), (101, 150))),
+        "multus.delegates[1].rangeStart",
+        "its range overlaps the range of delegates[0]",
+    ),
+    Limit(
+        "a delegate's range that starts after a nested one",
+        raw(multus=delegates((10, 99), (100, 150))),
+        raw(multus=delegates((10, 100), (20, 30), (100, 150))),
+        "multus.delegates[2].rangeStart",
+        "its range overlaps the range of delegates[0]",
+    ),
+    Limit(
+        "the last address of a block",
+        raw(multus=delegates((200, 255))),
+        raw(multus=delegates((200, 256))),
+        "multus.delegates[0].rangeEnd",
+        "has addresses 0 to 255. Fix: make it at most 255",
+    ),
+    Limit(
+        "a range that starts at the end of its block",
+        raw(multus=delegates((255, 255))),
+        raw(multus=delegates((256, 256))),
+        "multus.delegates[0].rangeEnd",
+        "Fix: choose a range inside the block",
+    ),
+    Limit(
+        "a range of one address",
+        raw(multus=delegates((50, 50))),
+        raw(multus=delegates((51, 50))),
+        "multus.delegates[0].rangeStart",
+        "comes after rangeEnd 50",
+    ),
+    Limit(
+        "eight addresses left for Calico",
+        raw(multus=delegates((8, 255))),
+        raw(multus=delegates((7, 255))),
+        "multus.delegates",
+        "the ranges leave calico-ipam 7 of the 256 addresses",
+    ),
+    Limit(
+        "eight addresses left by two ranges with a gap",
+        raw(multus=delegates((7, 99), (101, 255))),
+        raw(multus=delegates((7, 99), (100, 255))),
+        "multus.delegates",
+        "the ranges leave calico-ipam 7 of the 256 addresses",
+    ),
+    # --- attached networks
+    Limit(
+        "the longest prefix of an attached network",
+        on_bridge(bridged("10.40.0.0/30")),
+        on_bridge(bridged("10.40.0.0/31")),
+        "networks[0].subnet",
+        "has no room for a gateway and a pod",
+    ),
+    Limit(
+        "a range that ends before the next network's",
+        on_bridge(
+            bridged(name="a", type="host-local", rangeStart="10.40.0.10", rangeEnd="10.40.0.20"),
+            bridged(name="b", type="host-local", rangeStart="10.40.0.21", rangeEnd="10.40.0.30"),
+        ),
+        on_bridge(
+            bridged(name="a", type="host-local", rangeStart="10.40.0.10", rangeEnd="10.40.0.21"),
+            bridged(name="b", type="host-local", rangeStart="10.40.0.21", rangeEnd="10.40.0.30"),
+        ),
+        "networks[1].subnet",
+        "both hand out the same addresses",
+    ),
+    Limit(
+        "ipam: the first host",
+        on_bridge(bridged(type="host-local", rangeStart="10.40.0.1")),
+        on_bridge(bridged(type="host-local", rangeStart="10.40.0.0")),
+        "networks[0].ipam.rangeStart",
+        "choose from 10.40.0.1 to 10.40.0.254",
+    ),
+    Limit(
+        "ipam: the last host",
+        on_bridge(bridged(type="host-local", rangeEnd="10.40.0.254")),
+        on_bridge(bridged(type="host-local", rangeEnd="10.40.0.255")),
+        "networks[0].ipam.rangeEnd",
+        "choose from 10.40.0.1 to 10.40.0.254",
+    ),
+    Limit(
+        "ipam: a gateway that is the last host",
+        on_bridge(bridged(type="host-local", gateway="10.40.0.254")),
+        on_bridge(bridged(type="host-local", gateway="10.40.0.255")),
+        "networks[0].ipam.gateway",
+        "is not a host of the subnet 10.40.0.0/24",
+    ),
+    Limit(
+        "ipam: a gateway that is the first host",
+        on_bridge(bridged(type="host-local", gateway="10.40.0.1")),
+        on_bridge(bridged(type="host-local", gateway="10.40.0.0")),
+        "networks[0].ipam.gateway",
+        "is not a host of the subnet 10.40.0.0/24",
+    ),
+    Limit(
+        "ipam: a range of one address",
+        on_bridge(bridged(type="host-local", rangeStart="10.40.0.9", rangeEnd="10.40.0.9")),
+        on_bridge(bridged(type="host-local", rangeStart="10.40.0.10", rangeEnd="10.40.0.9")),
+        "networks[0].ipam.rangeStart",
+        "comes after the last address, 10.40.0.9",
+    ),
+    Limit(
+        "ipam: a static address that is the last host",
+        on_bridge(bridged(type="static", addresses=["10.40.0.254/24"])),
+        on_bridge(bridged(type="static", addresses=["10.40.0.255/24"])),
+        "networks[0].ipam.addresses[0]",
+        "choose from 10.40.0.1 to 10.40.0.254",
+    ),
+    # --- workloads
+    Limit(
+        "as many pods as addresses",
+        workers_and_pods(20),
+        workers_and_pods(21),
+        "workloads[0].replicas",
+        "21 pods in all need addresses of d0, which has 10 on each of 2 nodes",
+    ),
+    Limit(
+        "a fixed address before the range of the others",
+        attached("10.40.0.9", type="host-local", rangeStart="10.40.0.10", rangeEnd="10.40.0.20"),
+        attached("10.40.0.10", type="host-local", rangeStart="10.40.0.10", rangeEnd="10.40.0.20"),
+        "workloads[0].networks[0].ips[0]",
+        "let the network's ipam.rangeStart be 10.40.0.11",
+    ),
+    Limit(
+        "a fixed address after the range of the others",
+        attached("10.40.0.21", type="host-local", rangeStart="10.40.0.10", rangeEnd="10.40.0.20"),
+        attached("10.40.0.20", type="host-local", rangeStart="10.40.0.10", rangeEnd="10.40.0.20"),
+        "workloads[0].networks[0].ips[0]",
+        "end ipam.rangeEnd before it",
+    ),
+    Limit(
+        "a fixed address that is the last host",
+        attached("10.40.0.254", type="host-local", rangeEnd="10.40.0.20"),
+        attached("10.40.0.255", type="host-local", rangeEnd="10.40.0.20"),
+        "workloads[0].networks[0].ips[0]",
+        "choose from 10.40.0.1 to 10.40.0.254",
+    ),
+    Limit(
+        "the longest name of a network with fixed addresses",
+        attached("10.40.0.21", name="n" * 57, type="host-local", rangeEnd="10.40.0.20"),
+        attached("10.40.0.21", name="n" * 58, type="host-local", rangeEnd="10.40.0.20"),
+        "workloads[0].networks[0].ips",
+        "whose name would be longer than 63 characters",
+    ),
+]
+
+
+@pytest.mark.parametrize("limit", LIMITS, ids=str)
+def test_the_last_value_that_is_accepted_and_the_first_that_is_not(limit: Limit) -> None:
+    assert findings(limit.accepted) == []
+    refusals = [finding for finding in findings(limit.refused) if finding.key == limit.key]
+    assert any(limit.text in str(finding) for finding in refusals), findings(limit.refused)
+
+
+def test_a_node_may_have_every_host_of_its_subnet_but_the_reserved_ones() -> None:
+    """AWS keeps the first four addresses of a subnet and the last one."""
+    for provider, first in ((aws, 4), (raw, 2)):
+        refused = [host for host in range(16) if findings(provider(**addressed(f"10.0.1.{host}", "10.0.1.0/28"))) != []]
+        assert refused == [*range(first), 15]
+
+
+@pytest.mark.parametrize(
+    ("control_planes", "workers", "fits"), [(1, 10, True), (1, 11, False), (3, 7, True), (3, 8, False)]
+)
+def test_the_last_address_of_a_subnet_on_ec2(control_planes: int, workers: int, fits: bool) -> None:
+    """A /28 has 16 addresses, AWS keeps five, and the load balancer of three control planes needs one."""
+    listed = nodes(control_planes + workers)
+    for number, node in enumerate(listed):
+        node["address"] = f"10.0.1.{4 + number}"
+        node["role"] = "control-plane" if number < control_planes else "worker"
+    given = aws(network={"subnets": {"control": "10.0.1.0/28"}}, nodes=listed)
+    assert (findings(given) == []) is fits
+
+
+def tiny(subnet: str, **ipam: Any) -> BridgeNetwork:
+    return BridgeNetwork.model_validate(bridged(subnet, **ipam))
+
+
+def test_subnets_without_hosts_have_an_answer_too() -> None:
+    """The rule about their size has the finding, and every other rule must get that far."""
+    one, two, four = (tiny(f"10.40.0.0/{length}") for length in (32, 31, 30))
+    first, second, third = (IPv4Address(f"10.40.0.{host}") for host in (0, 1, 2))
+    assert (gateway(one), handed_out(one), last_host(one.subnet)) == (first, (first, first), first)
+    assert (gateway(two), handed_out(two), last_host(two.subnet)) == (second, (second, first), first)
+    assert (gateway(four), handed_out(four), last_host(four.subnet)) == (second, (second, third), third)
+
+
+@pytest.mark.parametrize("ipam", ["host-local", "whereabouts"])
+def test_each_end_of_a_range_by_itself(ipam: str) -> None:
+    ends: dict[str, Raw] = {"start": {"rangeStart": "10.40.0.9"}, "end": {"rangeEnd": "10.40.0.99"}}
+    lab = parse_lab(on_bridge(bridged(type=ipam, **ends["start"])))
+    (network,) = lab.networks
+    assert isinstance(network, BridgeNetwork)
+    assert handed_out(network) == (IPv4Address("10.40.0.9"), IPv4Address("10.40.0.254"))
+    assert rendered(lab) == {"start": "10.40.0.9"}
+
+    lab = parse_lab(on_bridge(bridged(type=ipam, **ends["end"])))
+    (network,) = lab.networks
+    assert isinstance(network, BridgeNetwork)
+    assert handed_out(network) == (IPv4Address("10.40.0.1"), IPv4Address("10.40.0.99"))
+    assert rendered(lab) == {"end": "10.40.0.99"}
+
+
+def rendered(lab: Lab) -> dict[str, str]:
+    """The ends of the range in the configuration of the lab's only network."""
+    ipam = network_config(lab, lab.networks[0])["ipam"]
+    values = ipam if ipam["type"] == "whereabouts" else ipam["ranges"][0][0]
+    names = {"rangeStart": "start", "range_start": "start", "rangeEnd": "end", "range_end": "end"}
+    return {names[key]: value for key, value in values.items() if key in names}
+
+
+def test_a_reservation_needs_a_delegate_and_a_block() -> None:
+    two_pools = {
+        "pools": [
+            {"name": "one", "cidr": "10.244.0.0/17", "blockSize": 24},
+            {"name": "two", "cidr": "10.244.128.0/17", "blockSize": 24},
+        ]
+    }
+    lab = parse_lab(raw(calico=two_pools, multus=delegates((8, 15))))
+    # No delegate is in pool two, and node b has no block of pool one yet.
+    blocks = {"a": ["10.244.1.0/24", "10.244.129.0/24"], "b": ["10.244.130.0/24"], "c": []}
+    assert addresses.reservation(lab, blocks) == [IPv4Network("10.244.1.8/29")]
+
+
+def test_the_first_and_last_address_of_a_block() -> None:
+    block = IPv4Network("10.244.1.0/26")
+    whole = Delegate.model_validate({"name": "d", "rangeStart": 1, "rangeEnd": 63})
+    assert addresses.delegate_range(block, whole) == (IPv4Address("10.244.1.1"), IPv4Address("10.244.1.63"))
+    with pytest.raises(IndexError):
+        addresses.delegate_range(block, whole.model_copy(update={"range_end": 64}))
+
+
+BASE_MODULES = ["overlay", "br_netfilter"]
+
+
+@pytest.mark.parametrize(
+    ("keys", "modules"),
+    [
+        (
+            raw(
+                calico={
+                    "bgp": "Enabled",
+                    "pools": [{"name": "p", "cidr": "10.244.0.0/16", "encapsulation": "None"}],
+                }
+            ),
+            [],
+        ),
+        (raw(), ["vxlan"]),
+        (raw(calico={"wireguard": True}), ["vxlan", "wireguard"]),
+        (raw(calico={"linuxDataplane": "Nftables"}), ["nf_tables", "vxlan"]),
+        (on_bridge(bridged()), ["bridge", "vxlan"]),
+        (
+            on_bridge(
+                {"name": "m", "type": "macvlan", "master": "eth1", "subnet": "10.41.0.0/24"},
+                {"name": "i", "type": "ipvlan", "master": "eth2", "subnet": "10.42.0.0/24"},
+            ),
+            ["ipvlan", "macvlan", "vxlan"],
+        ),
+        # The kernel has no module for the other kinds of network.
+        (
+            on_bridge(
+                {"name": "d", "type": "host-device", "device": "eth3", "subnet": "10.43.0.0/24"},
+                {"name": "c", "type": "custom", "config": {"cniVersion": "0.3.1", "type": "ptp"}},
+            ),
+            ["vxlan"],
+        ),
+    ],
+)
+def test_the_kernel_modules_of_a_lab(keys: Raw, modules: list[str]) -> None:
+    assert addresses.kernel_modules(parse_lab(keys)) == [*BASE_MODULES, *modules]
+
+
+@pytest.mark.parametrize(
+    ("label", "allowed"),
+    [
+        ("example.com/rack", True),
+        ("rack", True),
+        ("kubernetes.io", True),
+        ("notkubernetes.io/rack", True),
+        ("kubernetes.io/rack", False),
+        ("k8s.io/rack", False),
+        ("team.kubernetes.io/rack", False),
+        ("kubernetes.io/hostname", True),
+        ("topology.kubernetes.io/zone", True),
+        ("topology.kubernetes.io/rack", False),
+        ("kubelet.kubernetes.io/rack", True),
+        ("node.kubernetes.io/rack", True),
+        ("team.node.kubernetes.io/rack", True),
+        ("notnode.kubernetes.io/rack", False),
+        ("node-role.kubernetes.io/worker", False),
+    ],
+)
+def test_the_known_domains_of_labels(label: str, allowed: bool) -> None:
+    """Source: Kubernetes, "Using Node Authorization", the admission plugin NodeRestriction."""
+    given = raw(nodes=[nodes(1)[0] | {"labels": {label: "a"}}])
+    found = [finding for finding in findings(given) if "kubelet may not set this label" in finding.problem]
+    assert bool(found) is not allowed
+
+
+def test_the_longest_key_and_value_of_a_label() -> None:
+    def refused(key: str, value: str) -> bool:
+        return findings(raw(nodes=[nodes(1)[0] | {"labels": {key: value}}])) != []
+
+    assert [refused("a" * length, "v") for length in (63, 64)] == [False, True]
+    assert [refused("a", "v" * length) for length in (63, 64)] == [False, True]
+    domains = [".".join(["a" * 62] * 3 + ["b" * length]) for length in (64, 65)]
+    assert [len(domain) for domain in domains] == [253, 254]
+    assert [refused(f"{domain}/a", "v") for domain in domains] == [False, True]
+
+
+def test_a_fixed_mac_for_as_many_pods_as_bridges() -> None:
+    """Each node has its own bridge, so each may have one pod with the address."""
+
+    def lab(replicas: int) -> Raw:
+        attachment = {"name": "net", "mac": "02:00:00:00:00:01"}
+        workload = {"name": "w", "image": "docker.io/library/busybox", "replicas": replicas, "networks": [attachment]}
+        return on_bridge(bridged(), workloads=[workload], nodes=nodes(3))
+
+    assert findings(lab(2)) == []
+    (finding,) = findings(lab(3))
+    assert finding.key == "workloads[0].networks[0].mac"
+    assert "3 pods on the bridges of 2 nodes" in finding.problem
