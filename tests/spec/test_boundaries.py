@@ -331,6 +331,13 @@ LIMITS = [
         "its range overlaps the range of delegates[0]",
     ),
     Limit(
+        "a range of one address before the next",
+        raw(multus=delegates((50, 50), (51, 60))),
+        raw(multus=delegates((50, 50), (50, 60))),
+        "multus.delegates[1].rangeStart",
+        "its range overlaps the range of delegates[0]",
+    ),
+    Limit(
         "the last address of a block",
         raw(multus=delegates((200, 255))),
         raw(multus=delegates((200, 256))),
