@@ -174,7 +174,7 @@ def secret(stack: Stack, key: Annotated[str, typer.Argument(help="a key that the
 
 @app.command()
 def stop(stack: Stack) -> None:
-    """Stop a lab's EC2 instances. Disks and the API's address stay."""
+    """Stop a lab's machines, on EC2 or on this computer. Their disks and the API's address stay."""
     from cli.lifecycle.power import run
 
     raise typer.Exit(run("stop", stack))
@@ -182,7 +182,7 @@ def stop(stack: Stack) -> None:
 
 @app.command()
 def start(stack: Stack) -> None:
-    """Start a stopped lab's EC2 instances again."""
+    """Start a lab's machines again, also after a restart of this computer, and wait until the cluster serves."""
     from cli.lifecycle.power import run
 
     raise typer.Exit(run("start", stack))

@@ -82,7 +82,7 @@ class Lab(pulumi.ComponentResource):
         self.access = pulumi.Output.all(**{node: machine.access for node, machine in machines.items()})
         self.verification = None
         if lab.verify:
-            self.verification = Verification(f"{name}-verification", self._verification(args, ready), own).result
+            self.verification = Verification(names.verification(name), self._verification(args, ready), own).result
         self.register_outputs({"blocks": self.blocks})
 
     def _verification(self, args: LabArgs, after: Sequence[pulumi.Resource]) -> VerificationArgs:

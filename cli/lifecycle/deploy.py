@@ -10,7 +10,7 @@ from pathlib import Path
 
 from cli import project
 from cli.errors import USAGE, CommandError
-from cli.lifecycle import repair, screen
+from cli.lifecycle import local_machines, repair, screen
 from cli.lifecycle.hints import hints
 from cli.lifecycle.live_changes import refuse_changes
 from cli.lifecycle.locks import release_dead_locks
@@ -18,6 +18,7 @@ from cli.lifecycle.pulumi_cli import environment_for_state, find_pulumi, missing
 from cli.project import stack_file
 from components.spec.findings import SpecError
 from components.spec.load import load_stack_file
+from components.spec.models import LocalMachines
 from components.spec.notes import notes
 from components.spec.rules.machines import placeholders
 
@@ -42,12 +43,17 @@ def run(command: str, stack: str, arguments: Sequence[str], *, repaired: bool = 
     release_dead_locks(command, stack, environment)
     if command in ("preview", "up"):
         refuse_changes(command, stack, lab)
+    gone = False
+    if command in ("preview", "up") and isinstance(lab.machines, LocalMachines):
+        more, gone = local_machines.prepare_up(command, stack, lab, repaired=repaired)
+        arguments = [*arguments, *more]
     config = select(pulumi, stack, path, environment)
     if command in ("preview", "up") and (missing := missing_secrets(config, file.secret_keys)):
         key = missing[0].removeprefix("cni-lab:")
         raise CommandError(f"calico.peers: {key} — has no password yet: run ./lab secret {stack} {key}", USAGE)
     if command == "up":
-        arguments = [*arguments, *(repair.options(stack) if repaired else repair.moved(stack))]
+        # What is gone cannot be looked at.
+        arguments = [*arguments, *(repair.options(stack) if repaired and not gone else repair.moved(stack))]
     options = ["--stack", stack, "--config-file", str(config)]
     # The caller's own policy pack replaces ours; policy/config.json loosens ours.
     if command in ("preview", "up") and not any(a.split("=")[0] == "--policy-pack" for a in arguments):

@@ -1,7 +1,8 @@
-"""`./lab stop` and `./lab start`: stops a lab's EC2 instances, for example overnight, and starts them again.
+"""`./lab stop` and `./lab start`: stops a lab's machines, for example overnight, and starts them again.
 
-The instances are those of the stack's output `nodes` and no others in the account. Disks, private addresses and the
-API's fixed address stay, so the cluster comes back as it was.
+On EC2 the instances are those of the stack's output `nodes` and no others in the account. Disks, private addresses and
+the API's fixed address stay, so the cluster comes back as it was. On this computer they are the containers that the
+stack's state lists. `start` also restores what a restart of the computer removed, and waits until the cluster serves.
 """
 
 from __future__ import annotations
@@ -12,10 +13,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 from cli.errors import FAILED, MISSING, USAGE, CommandError
+from cli.lifecycle import local_machines
 from cli.lifecycle.backend import Backend, BackendError
+from cli.lifecycle.ready import wait_for_cluster
+from cli.live.machines import states
 from cli.project import stack_file
 from components.aws_client import AwsSettings, clients
 from components.spec.load import load_stack_file
+from components.spec.models import AwsMachines, Lab
 from components.verify.read.ec2 import instances
 
 WAIT = {"Delay": 5, "MaxAttempts": 120}
@@ -28,8 +33,26 @@ _PASSING_STATE: dict[Verb, tuple[str, str]] = {"stop": ("pending", "running"), "
 
 
 def run(verb: Verb, stack: str) -> int:
-    """Stop or start a lab's machines and wait until it is done. Returns 0. Raises CommandError, SpecError."""
-    aws = settings_of(verb, stack)
+    """Stop or start a lab's machines and wait until it is done. Returns 0, or 1 where the started cluster still lacks
+    something. Raises CommandError, SpecError."""
+    file = load_stack_file(stack_file(stack))
+    if refusal := file.lab.machines.power_refusal(verb):
+        raise CommandError(refusal.replace("STACK", stack), USAGE)
+    on_ec2 = isinstance(file.lab.machines, AwsMachines)
+    if on_ec2:
+        nodes, changed = _switch_instances(verb, stack, AwsSettings.of(file.config))
+    else:
+        nodes, changed = _switch_containers(verb, stack, file.lab)
+    print(f"{stack}: {len(changed)} of {len(nodes)} machines {_FINAL_STATE[verb]} now, the others were before")
+    if verb == "stop":
+        cost = f"disks and the fixed address still cost money: ./lab cost {stack}. " if on_ec2 else ""
+        print(f"{cost}To go on: ./lab start {stack}")
+        return 0
+    return 0 if wait_for_cluster(verb, stack, nodes) else 1
+
+
+def _switch_instances(verb: Verb, stack: str, aws: AwsSettings) -> tuple[list[str], list[str]]:
+    """The lab's nodes, and those whose instance changed its state."""
     try:
         with tempfile.TemporaryDirectory(prefix="cni-lab-power.") as folder:
             nodes = Backend(Path(folder)).outputs(stack).get("nodes")
@@ -37,24 +60,23 @@ def run(verb: Verb, stack: str) -> int:
         raise CommandError(str(error), FAILED) from None
     if not isinstance(nodes, dict) or not nodes:
         raise CommandError(f"{stack} has no machines yet; run ./lab up {stack}", USAGE)
-    changed = switch(verb, nodes, aws)
-    print(f"{stack}: {len(changed)} of {len(nodes)} machines {_FINAL_STATE[verb]} now, the others were before")
+    return list(nodes), switch(verb, nodes, aws)
+
+
+def _switch_containers(verb: Verb, stack: str, lab: Lab) -> tuple[list[str], list[str]]:
+    """The lab's nodes, and those whose container changed its state."""
+    local_machines.require_root(verb, stack)
+    state = local_machines.read_state(stack)
+    if not state.machines:
+        raise CommandError(f"{stack} has no machines yet; run ./lab up {stack}", USAGE)
+    before = states(stack, lab, state.machines)
     if verb == "stop":
-        print(f"disks and the fixed address still cost money: ./lab cost {stack}. To go on: ./lab start {stack}")
+        state.stop()
     else:
-        print(f"the API's address is the same; the cluster is ready in a minute or two: ./lab verify {stack}")
-    return 0
-
-
-def settings_of(verb: Verb, stack: str) -> AwsSettings:
-    """The account and region of a lab whose machines can be stopped or started.
-
-    Raises CommandError with the reason for others.
-    """
-    file = load_stack_file(stack_file(stack))
-    if refusal := file.lab.machines.power_refusal(verb):
-        raise CommandError(refusal.replace("STACK", stack), USAGE)
-    return AwsSettings.of(file.config)
+        local_machines.refuse_gone(stack, state.gone(before))
+        state.start()
+    passed_over = "stopped" if verb == "stop" else "running"
+    return list(state.machines), [node for node in state.machines if before.get(node) != passed_over]
 
 
 def switch(verb: Verb, nodes: Mapping[str, str], aws: AwsSettings) -> list[str]:

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cli.errors import MISSING, USAGE, CommandError
+from cli.live.machines import MachinesDown
 from cli.project import not_up, stack_file
 from cli.sandbox.choice import chosen_outputs
 from cli.signals import handling
@@ -28,7 +29,11 @@ def run(stack: str, node: str, command: list[str], *, sandbox: bool = False) -> 
     """ssh's exit code: the command's own, or 255 where there is no connection. Raises CommandError, SpecError."""
     # Options after the node belong to the remote command; a `--` between them does not.
     words = command[1:] if command[:1] == ["--"] else command
-    access = access_of(stack, node, sandbox)
+    try:
+        access = access_of(stack, node, sandbox)
+    except MachinesDown as error:
+        print(f"lab ssh: {error}", file=sys.stderr)
+        return 255
     if isinstance(access, NamespaceAccess):
         try:
             return enter(access, words)

@@ -11,6 +11,7 @@ from typing import Any
 from cli import project
 from cli.errors import MISSING, USAGE, CommandError
 from cli.lifecycle.pulumi_cli import config_folder, environment_for_state, find_pulumi
+from cli.live.machines import require_running
 from cli.project import not_up, stack_file
 from components.aws_client import AwsSettings
 from components.spec.load import load_stack_file
@@ -56,11 +57,13 @@ def outputs(stack: str) -> dict[str, Any]:
 
 
 def live(stack: str) -> LiveLab:
-    """The lab of a stack. Raises CommandError, SpecError; a lab that is only half up has empty parts."""
+    """The lab of a stack. Raises CommandError, SpecError, and MachinesDown where its local machines are stopped; a lab
+    that is only half up has empty parts."""
     file = load_stack_file(stack_file(stack))
     found = outputs(stack)
     if not found.get("access"):
         raise not_up(stack, "access")
+    require_running(stack, file.lab, found["access"])
     return LiveLab.of(file.lab, found, AwsSettings.of(file.config))
 
 

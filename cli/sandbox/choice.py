@@ -8,6 +8,7 @@ from typing import Any
 
 from cli import project
 from cli.errors import FAILED, USAGE, CommandError
+from cli.live.machines import require_running
 from cli.live.stack import is_up, live, outputs
 from cli.project import stack_file
 from components.sandbox import life
@@ -23,9 +24,16 @@ def home() -> Path:
 
 
 def chosen_outputs(stack: str, *, sandbox: bool) -> dict[str, Any]:
-    """The outputs of the stack's deployed lab, or of its sandbox. Raises CommandError, SpecError."""
+    """The outputs of the stack's deployed lab, or of its sandbox.
+
+    Raises CommandError, SpecError, and MachinesDown where the machines of a local lab are stopped.
+    """
     chosen = sandbox_of(stack, sandbox)
-    return outputs(stack) if chosen is None else dict(chosen.outputs)
+    if chosen is not None:
+        return dict(chosen.outputs)
+    found = outputs(stack)
+    require_running(stack, load_stack_file(stack_file(stack)).lab, found.get("access") or ())
+    return found
 
 
 def chosen_live(stack: str, *, sandbox: bool) -> LiveLab:

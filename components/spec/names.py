@@ -69,3 +69,17 @@ def node_files(lab: str) -> str:
 def node_files_step(node_files: str, node: str) -> str:
     """The Step of the component NodeFiles that writes a node's CNI files."""
     return f"{node_files}-{node}"
+
+
+def verification(lab: str) -> str:
+    """The component Verification of a Lab, and its command, which makes the report of the lab's checks."""
+    return f"{lab}-verification"
+
+
+# --- commands on this computer ----------------------------------------------------------------------------------------
+
+LOCAL_SCRIPTS: Final = "components/machines/local-"
+"""How the path of every script of local machines begins, as the state has it. Pulumi starts its plugins in the
+project's folder, and an absolute path would tie the state to one clone. These paths are links to the scripts in
+components/machines/local: states of labs that stand hold them, so that another path would show as a change of every
+machine, and `destroy` without `up` would not find it."""

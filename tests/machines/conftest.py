@@ -204,7 +204,35 @@ def leftovers(stack: str) -> list[str]:
     found += podman("volume", "ls", "--filter", label, "--format", "{{.Name}}").split()
     found += podman("network", "ls", "--filter", label, "--format", "{{.Name}}").split()
     tables = subprocess.run(["nft", "list", "tables"], capture_output=True, text=True, check=True).stdout
-    return found + [line for line in tables.splitlines() if f"cni-lab-{stack}-" in line]
+    found += [line for line in tables.splitlines() if f"cni-lab-{stack}-" in line]
+    return found + [route for subnet in "ab" for route in guard_routes(f"cni-lab-{stack}-{subnet}")]
+
+
+def guard_routes(network: str) -> list[str]:
+    """The ranges that a network's guard routes keep on this computer; they have the network's own metric."""
+    metric = str(
+        0x80000000
+        | int(subprocess.run(["cksum"], input=f"{network}\n", capture_output=True, text=True).stdout.split()[0])
+    )
+    shown = subprocess.run(["ip", "-4", "route", "show", "type", "unreachable"], capture_output=True, text=True).stdout
+    return [line.split()[1] for line in shown.splitlines() if line.split()[-1] == metric]
+
+
+def ssh(lab: Scripts, command: str, node: str = "n1", address: str = "10.78.1.10", key: str = "") -> tuple[int, str]:
+    """Run a command through sshd, with the host key that was pinned before the machine existed."""
+    known = lab.folder / "known_hosts"
+    known.write_text(f"{address} {lab.public(key or f'host-{node}')}\n")
+    done = subprocess.run(
+        ["ssh", "-i", str(lab.key("login")), "-o", f"UserKnownHostsFile={known}", "-o", "StrictHostKeyChecking=yes",
+         "-o", "BatchMode=yes", "-o", "ConnectTimeout=5", "-o", "LogLevel=ERROR", f"ubuntu@{address}", command],
+        capture_output=True, text=True, timeout=60, stdin=subprocess.DEVNULL,
+    )  # fmt: skip
+    return done.returncode, done.stdout + done.stderr
+
+
+def make(done: Any) -> str:
+    assert done.status == 0, done.stderr
+    return str(done.stdout)
 
 
 @pytest.fixture
@@ -217,3 +245,75 @@ def lab(tmp_path: Path) -> Iterator[Scripts]:
     swept = made.engine("delete")
     assert swept.status == 0, swept.stderr
     assert leftovers(stack) == []
+
+
+# --- with the real pulumi ---------------------------------------------------------------------------------------------
+
+PROGRAM = """
+import json, os, pulumi
+from pulumi_command import remote
+from components.machines.local import Containers, ContainersArgs
+from components.spec.models import Lab
+from components.spec.modes import TUNNELS, links_for_shell
+lab = Lab.model_validate(json.loads(os.environ["TEST_LAB"]))
+for name, machine in Containers("m", ContainersArgs(lab, pulumi.get_stack())).machines.items():
+    step = remote.Command(name, connection=machine.connection, create="hostname && sudo -n id -u",
+                          triggers=[machine.id], opts=pulumi.ResourceOptions(deleted_with=machine.resource))
+    pulumi.export(name, {"id": machine.id, "said": step.stdout})
+"""
+
+
+class Project:
+    """A Pulumi project of its own with a local state. `up` returns the number of changes by kind."""
+
+    def __init__(self, folder: Path, stack: str) -> None:
+        self.folder, self.stack = folder, stack
+        (folder / "components").symlink_to(ROOT / "components")
+        (folder / "Pulumi.yaml").write_text("name: cni-lab\nruntime: {name: python, options: {virtualenv: ''}}\n")
+        (folder / "__main__.py").write_text(PROGRAM)
+        (folder / "state").mkdir()
+        self.environment = os.environ | {
+            "PULUMI_BACKEND_URL": f"file://{folder}/state",
+            "PULUMI_CONFIG_PASSPHRASE": "test",
+            "PULUMI_SKIP_UPDATE_CHECK": "1",
+            "PULUMI_HOME": str(folder / "home"),
+            "PULUMI_DISABLE_AUTOMATIC_PLUGIN_ACQUISITION": "1",
+        }
+        self.call("stack", "init", stack)
+
+    def call(self, *words: str) -> str:
+        done = subprocess.run(
+            ["pulumi", *words, "--non-interactive"], cwd=self.folder, env=self.environment, text=True,
+            capture_output=True, timeout=600,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    def up(self, lab: dict[str, Any]) -> dict[str, int]:
+        self.environment["TEST_LAB"] = json.dumps(lab)
+        self.call("up", "--yes", "--skip-preview")
+        return dict(json.loads(self.call("stack", "history", "--json"))[0]["resourceChanges"])
+
+    def outputs(self) -> dict[str, dict[str, str]]:
+        return dict(json.loads(self.call("stack", "output", "--json")))
+
+
+@pytest.fixture
+def project(lab: Scripts, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    for tool in ("pulumi", "pulumi-resource-command", "pulumi-resource-tls"):
+        if shutil.which(tool) is None:
+            pytest.skip(f"{tool} is not on the PATH")
+    made = Project(tmp_path_factory.mktemp("project"), lab.stack)
+    yield made
+    made.call("destroy", "--yes", "--skip-preview")
+    assert leftovers(lab.stack) == []
+
+
+def small(*workers: int, **machines: Any) -> dict[str, Any]:
+    nodes = [{"name": "cp", "role": "control-plane", "subnet": "a", "address": "10.78.1.10"}]
+    nodes += [{"name": f"w{n}", "subnet": "b", "address": f"10.78.2.{n}"} for n in workers]
+    return {
+        "machines": {"provider": "local", "image": HOST_IMAGE, "runArgs": RUN_ARGS, **machines},
+        "network": {"vpcCidr": "10.78.0.0/16", "subnets": {"a": "10.78.1.0/24", "b": "10.78.2.0/24"}},
+        "nodes": nodes,
+    }

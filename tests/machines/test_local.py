@@ -20,7 +20,19 @@ from components.spec.addresses import kernel_modules
 from components.spec.models import Lab
 from components.spec.modes import TUNNELS, links_for_shell
 from engine.model import Resource
-from tests.machines.conftest import HOST_IMAGE, ROOT, RUN_ARGS, Scripts, Stub, leftovers, podman, require_podman
+from tests.machines.conftest import (
+    HOST_IMAGE,
+    RUN_ARGS,
+    Project,
+    Scripts,
+    Stub,
+    leftovers,
+    make,
+    podman,
+    require_podman,
+    small,
+    ssh,
+)
 from tests.support.graphs import STEP, Graph, run_lab
 
 # All tests on real machines run in one pytest worker, because they share addresses.
@@ -311,23 +323,6 @@ def test_a_limit_that_is_too_low_is_refused_with_the_fix(stub: Stub) -> None:
 # --- real machines ----------------------------------------------------------------------------------------------------
 
 
-def ssh(lab: Scripts, command: str, node: str = "n1", address: str = "10.78.1.10", key: str = "") -> tuple[int, str]:
-    """Run a command through sshd, with the host key that was pinned before the machine existed."""
-    known = lab.folder / "known_hosts"
-    known.write_text(f"{address} {lab.public(key or f'host-{node}')}\n")
-    done = subprocess.run(
-        ["ssh", "-i", str(lab.key("login")), "-o", f"UserKnownHostsFile={known}", "-o", "StrictHostKeyChecking=yes",
-         "-o", "BatchMode=yes", "-o", "ConnectTimeout=5", "-o", "LogLevel=ERROR", f"ubuntu@{address}", command],
-        capture_output=True, text=True, timeout=60, stdin=subprocess.DEVNULL,
-    )  # fmt: skip
-    return done.returncode, done.stdout + done.stderr
-
-
-def make(done: Any) -> str:
-    assert done.status == 0, done.stderr
-    return str(done.stdout)
-
-
 def test_create_again_update_and_delete(lab: Scripts) -> None:
     make(lab.network("create"))
     first = make(lab.machine("create"))
@@ -505,9 +500,35 @@ def test_ranges_in_use_are_refused(lab: Scripts) -> None:
         lab.network("create", "b", **wide).refusal
     )
     loopback = {"SUBNET": "127.0.0.0/24", "GATEWAY": "127.0.0.1"}
-    assert "127.0.0.0/24 is in use on this computer by interface lo (127.0.0.1/8)" in (
+    assert "127.0.0.0/24 is in use on this computer by the interface lo (127.0.0.1/8)" in (
         lab.network("create", "b", **loopback).refusal
     )
+
+
+def test_a_lab_beside_another_is_refused_with_its_name_and_a_free_range(lab: Scripts) -> None:
+    """Another lab's machines may be stopped, so that no bridge and no route has its range."""
+    make(lab.network("create"))
+    other = {"STACK": f"{lab.stack}-2", "NETWORK": f"cni-lab-{lab.stack}-2-a"}
+    said = f"10.78.1.0/24 is in use on this computer by the lab {lab.stack} (podman's network cni-lab-{lab.stack}-a)"
+    for word in ("check", "create"):
+        refused = lab.network(word, **other)
+        assert refused.status == 1 and said in refused.refusal
+        assert refused.refusal.endswith("choose another range, e.g. 10.0.1.0/24")
+    assert lab.network("check").status == 0, "its own network does not count"
+    assert "this lab did not make it" in lab.network("check", OWNER="SHA256:another").refusal
+
+
+@pytest.mark.parametrize(("route", "refused"), [("10.72.0.0/13", True), ("8.0.0.0/5", False)])
+def test_a_route_to_somewhere_else_is_in_use_unless_it_is_a_default_route(
+    lab: Scripts, route: str, refused: bool
+) -> None:
+    subprocess.run(["ip", "route", "add", route, "dev", "lo"], check=True)
+    try:
+        said = lab.network("check").refusal
+    finally:
+        subprocess.run(["ip", "route", "delete", route, "dev", "lo"], check=True)
+    expected = f"10.78.1.0/24 is in use on this computer by the route to {route} through lo ({route})"
+    assert said.startswith(f"network.subnets: {expected}; choose another range, e.g. 10.") if refused else not said
 
 
 def test_things_of_others_stay(lab: Scripts) -> None:
@@ -536,75 +557,6 @@ def test_two_creates_of_one_machine_run_one_after_the_other(lab: Scripts) -> Non
 
 
 # --- with the real pulumi ---------------------------------------------------------------------------------------------
-
-PROGRAM = """
-import json, os, pulumi
-from pulumi_command import remote
-from components.machines.local import Containers, ContainersArgs
-from components.spec.models import Lab
-from components.spec.modes import TUNNELS, links_for_shell
-lab = Lab.model_validate(json.loads(os.environ["TEST_LAB"]))
-for name, machine in Containers("m", ContainersArgs(lab, pulumi.get_stack())).machines.items():
-    step = remote.Command(name, connection=machine.connection, create="hostname && sudo -n id -u",
-                          triggers=[machine.id], opts=pulumi.ResourceOptions(deleted_with=machine.resource))
-    pulumi.export(name, {"id": machine.id, "said": step.stdout})
-"""
-
-
-class Project:
-    """A Pulumi project of its own with a local state. `up` returns the number of changes by kind."""
-
-    def __init__(self, folder: Path, stack: str) -> None:
-        self.folder, self.stack = folder, stack
-        (folder / "components").symlink_to(ROOT / "components")
-        (folder / "Pulumi.yaml").write_text("name: cni-lab\nruntime: {name: python, options: {virtualenv: ''}}\n")
-        (folder / "__main__.py").write_text(PROGRAM)
-        (folder / "state").mkdir()
-        self.environment = os.environ | {
-            "PULUMI_BACKEND_URL": f"file://{folder}/state",
-            "PULUMI_CONFIG_PASSPHRASE": "test",
-            "PULUMI_SKIP_UPDATE_CHECK": "1",
-            "PULUMI_HOME": str(folder / "home"),
-            "PULUMI_DISABLE_AUTOMATIC_PLUGIN_ACQUISITION": "1",
-        }
-        self.call("stack", "init", stack)
-
-    def call(self, *words: str) -> str:
-        done = subprocess.run(
-            ["pulumi", *words, "--non-interactive"], cwd=self.folder, env=self.environment, text=True,
-            capture_output=True, timeout=240,
-        )  # fmt: skip
-        assert done.returncode == 0, done.stdout + done.stderr
-        return done.stdout
-
-    def up(self, lab: dict[str, Any]) -> dict[str, int]:
-        self.environment["TEST_LAB"] = json.dumps(lab)
-        self.call("up", "--yes", "--skip-preview")
-        return dict(json.loads(self.call("stack", "history", "--json"))[0]["resourceChanges"])
-
-    def outputs(self) -> dict[str, dict[str, str]]:
-        return dict(json.loads(self.call("stack", "output", "--json")))
-
-
-@pytest.fixture
-def project(lab: Scripts, tmp_path_factory: pytest.TempPathFactory) -> Any:
-    for tool in ("pulumi", "pulumi-resource-command", "pulumi-resource-tls"):
-        if shutil.which(tool) is None:
-            pytest.skip(f"{tool} is not on the PATH")
-    made = Project(tmp_path_factory.mktemp("project"), lab.stack)
-    yield made
-    made.call("destroy", "--yes", "--skip-preview")
-    assert leftovers(lab.stack) == []
-
-
-def small(*workers: int, **machines: Any) -> dict[str, Any]:
-    nodes = [{"name": "cp", "role": "control-plane", "subnet": "a", "address": "10.78.1.10"}]
-    nodes += [{"name": f"w{n}", "subnet": "b", "address": f"10.78.2.{n}"} for n in workers]
-    return {
-        "machines": {"provider": "local", "image": HOST_IMAGE, "runArgs": RUN_ARGS, **machines},
-        "network": {"vpcCidr": "10.78.0.0/16", "subnets": {"a": "10.78.1.0/24", "b": "10.78.2.0/24"}},
-        "nodes": nodes,
-    }
 
 
 @pytest.mark.timeout(600)

@@ -20,10 +20,6 @@ from components.machines.machine import Machine
 from components.spec import addresses, models, names
 from components.spec.modes import links_for_shell
 
-# Pulumi starts its plugins in the project's folder, and an absolute path would tie the state to one clone. These paths
-# are links to the scripts of this folder: states of labs that stand hold them, so that another path would show as a
-# change of every machine, and `destroy` without `up` would not find it.
-SCRIPTS = "components/machines/local-"
 # debian:bookworm-20260918-slim (docker-library/repo-info, repos/debian/remote), by its digest alone, because podman
 # before 5 refuses a name with both a tag and a digest.
 BASE_IMAGE = "library/debian@sha256:3783cc01769c7b2b1b83a5c5ad96c815348e28ed7da68e2e3687004faa906251"
@@ -52,6 +48,20 @@ def built_image() -> str:
     files = b"".join((folder / name).read_bytes() for name in ("local-image-setup.sh", "Containerfile"))
     recipe = hashlib.sha256(files + f"{BASE_IMAGE} {PACKAGES}".encode()).hexdigest()
     return f"localhost/cni-lab-machine:{recipe[:12]}"
+
+
+def network_environment(lab: models.Lab, stack: str, subnet: str) -> dict[str, str]:
+    """The variables of network.sh that follow from the stack file."""
+    cidr = lab.network.subnets[subnet]
+    ranges = [lab.kubernetes.service_cidr, lab.kubernetes.pod_cidr, *(pool.cidr for pool in lab.calico.pools)]
+    return {
+        "NETWORK": f"cni-lab-{stack}-{subnet}",
+        "SUBNET": str(cidr),
+        "GATEWAY": str(cidr[1]),
+        "MTU": str(lab.link_mtu),
+        "LAB_SUBNETS": " ".join(map(str, lab.network.subnets.values())),
+        "CLUSTER_RANGES": " ".join(map(str, collapse_addresses(ranges))),
+    }
 
 
 class Containers(pulumi.ComponentResource):
@@ -101,18 +111,7 @@ class Containers(pulumi.ComponentResource):
         return self._command("image", "image.sh", environment, after=after)
 
     def _network(self, subnet: str, after: pulumi.Resource) -> local.Command:
-        lab = self._lab
-        cidr = lab.network.subnets[subnet]
-        ranges = [lab.kubernetes.service_cidr, lab.kubernetes.pod_cidr, *(pool.cidr for pool in lab.calico.pools)]
-        environment: Environment = {
-            **self._common,
-            "NETWORK": f"cni-lab-{self._stack}-{subnet}",
-            "SUBNET": str(cidr),
-            "GATEWAY": str(cidr[1]),
-            "MTU": str(lab.link_mtu),
-            "LAB_SUBNETS": " ".join(map(str, lab.network.subnets.values())),
-            "CLUSTER_RANGES": " ".join(map(str, collapse_addresses(ranges))),
-        }
+        environment: Environment = {**self._common, **network_environment(self._lab, self._stack, subnet)}
         return self._command(
             f"subnet-{subnet}",
             "network.sh",
@@ -191,7 +190,7 @@ class Containers(pulumi.ComponentResource):
         `triggers`: the variables whose change replaces the resource. The script's text is not an input, because a
         corrected script must not show every machine as changed.
         """
-        run = f"bash {SCRIPTS}{script}"
+        run = f"bash {names.LOCAL_SCRIPTS}{script}"
         return local.Command(
             f"{self._name}-{name}",
             create=f"{run} create",

@@ -1,7 +1,9 @@
 #!/usr/bin/env bash
-# machine.sh create|update|delete: one machine, a container that runs systemd and sshd. create and update print its id.
-# stdin: the machine's SSH host key (private). Environment: ENGINE STACK OWNER NODE NETWORK ADDRESS IMAGE LOGIN
-# AUTHORIZED_KEY HOST_KEY (public), and these, which may be empty: CPUS MEMORY MOUNTS RUN_ARGS (one argument a line).
+# machine.sh create|update|delete|start|stop: one machine, a container that runs systemd and sshd. create and update
+# print its id. start also waits for a machine that boots already.
+# stdin of create: the machine's SSH host key (private). Environment: ENGINE STACK OWNER NODE; for create and start also
+# NETWORK ADDRESS IMAGE LOGIN AUTHORIZED_KEY HOST_KEY (public), and these, which may be empty: CPUS MEMORY MOUNTS
+# RUN_ARGS (one argument a line).
 set -euo pipefail
 here=$(dirname -- "$(readlink -f -- "${BASH_SOURCE[0]}")")
 # shellcheck source=components/machines/local/lib.sh
@@ -14,30 +16,33 @@ remove() {
   ! ours volume "$name" || remove_volume "$name"
 }
 
+running() { [[ $("$ENGINE" container inspect --format '{{.State.Running}}' "$name") == true ]]; }
+
+show_last_output() {
+  exists container "$name" || return 0
+  log "--- the last output of $NODE:"
+  if running; then
+    timeout 20 "$ENGINE" exec "$name" journalctl --no-pager --lines 15 --output cat >&2 || true
+  else
+    "$ENGINE" logs --tail 15 "$name" >&2 || true
+  fi
+  log "---"
+}
+
 # Pulumi's state knows nothing of a create that failed, so this removes the machine, after showing its last output.
 give_up() {
   local status=$?
   trap - EXIT
-  if ((status)) && exists container "$name"; then
-    log "--- the last output of $NODE:"
-    if [[ $("$ENGINE" container inspect --format '{{.State.Running}}' "$name") == true ]]; then
-      timeout 20 "$ENGINE" exec "$name" journalctl --no-pager --lines 15 --output cat >&2 || true
-    else
-      "$ENGINE" logs --tail 15 "$name" >&2 || true
-    fi
-    log "---"
-  fi
-  ((status == 0)) || remove
+  ((status == 0)) || { show_last_output && remove; }
   exit "$status"
 }
 
 # waited SECONDS WHAT COMMAND…: wait until COMMAND succeeds. Fails at once when the machine has stopped.
 waited() {
-  local deadline=$((SECONDS + $1)) what=$2 running
+  local deadline=$((SECONDS + $1)) what=$2
   shift 2
   until "$@"; do
-    running=$("$ENGINE" container inspect --format '{{.State.Running}}' "$name")
-    [[ $running == true ]] || fail "$NODE stopped while waiting until $what; its last output is below"
+    running || fail "$NODE stopped while waiting until $what; its last output is below"
     ((SECONDS < deadline)) || fail "$NODE: gave up waiting until $what; its last output is below"
     sleep 0.3
   done
@@ -73,6 +78,18 @@ check_address() {
   done
 }
 
+# boot: start the container unless it runs, and wait until systemd in it has booted.
+boot() {
+  local said
+  if ! running && ! said=$(engine start "$name" 2>&1 </dev/null 9>&-); then
+    [[ $said != *"already allocated"* ]] || fail "nodes: $ENGINE holds $ADDRESS of $NODE for a container that is gone" \
+      "($(error_line "$said")); give $NODE another address, or restart this computer"
+    fail "$ENGINE cannot start $NODE at $ADDRESS: $(error_line "$said");" \
+      "see machines.runArgs, extraMounts, cpus and memory"
+  fi
+  waited 120 "systemd has booted it" booted </dev/null
+}
+
 create() {
   local options extra said
   remove
@@ -98,13 +115,7 @@ create() {
   while read -r extra; do [[ -z $extra ]] || options+=("$extra"); done <<<"${RUN_ARGS:-}"
   said=$(engine create "${options[@]}" "$IMAGE" 2>&1 </dev/null) ||
     fail "$ENGINE cannot make $NODE: $(error_line "$said"); see machines.runArgs, extraMounts, cpus and memory"
-  if ! said=$(engine start "$name" 2>&1 </dev/null 9>&-); then
-    [[ $said != *"already allocated"* ]] || fail "nodes: $ENGINE holds $ADDRESS of $NODE for a container that is gone" \
-      "($(error_line "$said")); give $NODE another address, or restart this computer"
-    fail "$ENGINE cannot start $NODE at $ADDRESS: $(error_line "$said");" \
-      "see machines.runArgs, extraMounts, cpus and memory"
-  fi
-  waited 120 "systemd has booted it" booted </dev/null
+  boot
   # The host key goes from our stdin to the machine's, so it is on no other disk, in no argument and in no environment.
   said=$(timeout 60 "$ENGINE" exec --interactive "$name" bash -c "$(<"$here/inside.sh")" \
     local-inside "$LOGIN" "$AUTHORIZED_KEY" 2>&1) || fail "$NODE cannot be set up for SSH: $said"
@@ -114,14 +125,29 @@ create() {
 }
 
 update() {
-  ours container "$name" || fail "$NODE is gone from $ENGINE; ./lab destroy $STACK and up make it again"
+  ours container "$name" || fail "$NODE is gone from $ENGINE; ./lab up $STACK --repair makes it again"
   "$ENGINE" container inspect --format '{{.Id}}' "$name"
+}
+
+start() {
+  update >/dev/null
+  trap '(($? == 0)) || show_last_output' EXIT
+  boot
+  waited 60 "it answers on SSH at $ADDRESS with its own host key" answers </dev/null
+}
+
+# A machine that does not end by itself is killed after a minute, as a computer that is switched off.
+stop() {
+  ours container "$name" || return 0
+  if ! running; then return; fi
+  engine stop -t 60 "$name" >/dev/null || fail "$ENGINE cannot stop $NODE; see its message above, then run again"
 }
 
 lock "stacks/$STACK/machine-$NODE" 300
 case ${1:-} in
   create) : "${NETWORK:?}" "${ADDRESS:?}" "${IMAGE:?}" "${LOGIN:?}" "${AUTHORIZED_KEY:?}" "${HOST_KEY:?}" && create ;;
-  update) update ;;
+  start) : "${ADDRESS:?}" "${HOST_KEY:?}" && start ;;
+  update | stop) "$1" ;;
   delete) remove ;;
-  *) fail "usage: machine.sh create|update|delete" ;;
+  *) fail "usage: machine.sh create|update|delete|start|stop" ;;
 esac

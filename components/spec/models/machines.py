@@ -137,10 +137,7 @@ class LocalMachines(MachineProvider):
     """User that SSH connects as."""
 
     def power_refusal(self, verb: Literal["stop", "start"]) -> str | None:
-        return (
-            "machines.provider: local — containers on this computer cost nothing while they idle; "
-            "./lab destroy STACK frees their memory, ./lab up STACK makes them again"
-        )
+        return None
 
 
 class JumpHost(Model):
