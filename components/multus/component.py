@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import pulumi
 
 from components.cluster.api import Api
-from components.multus import manifests
+from components.multus import manifests, whereabouts
 from components.spec import names
 from components.spec.models import Lab
 
@@ -40,10 +40,14 @@ class Multus(pulumi.ComponentResource):
         config = make("config", manifests.config_map(multus))
         daemon_set = make("daemonset", manifests.daemon_set(multus), account, config)
         definition = make("definition", manifests.definition())
+        # Their order is that in which they need one another, and each waits for all before it.
+        shared: list[pulumi.Resource] = []
+        for suffix, manifest in whereabouts.objects(args.lab).items():
+            shared.append(make(suffix, manifest, *shared))
         spaces = [make(f"namespace-{space}", it) for space, it in manifests.namespaces(args.lab).items()]
         networks = [
             make(f"network-{key.replace('/', '-')}", network, definition, *spaces)
             for key, network in manifests.attachments(args.lab).items()
         ]
-        self.ready = [binding, daemon_set, *networks]
+        self.ready = [binding, daemon_set, *shared, *networks]
         self.register_outputs({})

@@ -11,10 +11,7 @@ origin() {
   case $1 in
     multus) echo "its DaemonSet installs it; look: kubectl -n kube-system get pods -l app=multus -o wide" ;;
     calico | calico-ipam) echo "calico-node installs it; look: kubectl get pods -A -o wide | grep calico-node" ;;
-    whereabouts)
-      echo "the lab does not install it: install whereabouts on every node (its own DaemonSet, k8snetworkplumbingwg/" \
-        "whereabouts) and repeat, or give the network in the stack file another ipam, e.g. {type: host-local}"
-      ;;
+    whereabouts) echo "its DaemonSet installs it; look: kubectl -n kube-system get pods -l app=whereabouts -o wide" ;;
     bandwidth | bridge | dhcp | dummy | firewall | host-device | host-local | ipvlan | loopback | macvlan | portmap | \
       ptp | sbr | static | tap | tuning | vlan | vrf)
       echo "the package kubernetes-cni contains it: apt-get install --reinstall kubernetes-cni"

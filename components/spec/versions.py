@@ -75,6 +75,8 @@ OLDEST_CALICO: Final[str] = _KNOWN["calico"]["oldest"]
 DEFAULT_MULTUS: Final[str] = _KNOWN["multus"]["default"]
 OLDEST_MULTUS: Final[str] = _KNOWN["multus"]["oldest"]
 
+WHEREABOUTS: Final[str] = _KNOWN["whereabouts"]["default"]
+
 
 def numbers(version: str) -> tuple[int, ...]:
     """The numbers of a version, for comparisons: (1, 36, 3) for 1.36.3."""

@@ -17,7 +17,7 @@ HERE = ("bridge", "calico", "host-local", "multus")
 @pytest.mark.parametrize(
     ("plugin", "words"),
     [
-        ("whereabouts", "the lab does not install it: install whereabouts on every node"),
+        ("whereabouts", "its DaemonSet installs it; look: kubectl -n kube-system get pods -l app=whereabouts"),
         ("multus", "its DaemonSet installs it"),
         ("calico", "calico-node installs it"),
         ("macvlan", "the package kubernetes-cni contains it"),

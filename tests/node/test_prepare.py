@@ -430,7 +430,8 @@ def test_reset(clean: Host, repositories: Repositories) -> None:
     theirs = "/etc/cni/net.d/99-theirs.conflist"
     clean.read(
         f"install -D /dev/null {theirs}; install -D /dev/null /etc/cni/net.d/10-calico.conflist;"
-        " mkdir -p /etc/cni/net.d/multus.d /var/lib/cni/networks/net-calico /var/lib/calico;"
+        " mkdir -p /etc/cni/net.d/multus.d /etc/cni/net.d/whereabouts.d;"
+        " mkdir -p /var/lib/cni/networks/net-calico /var/lib/calico;"
         " ip link add vxlan.calico type vxlan id 4096 dstport 4789 local 127.0.0.1;"
         " ip link add cali123 type veth peer c1;"
         " ip link add cni5 type bridge; ip link add br-theirs type bridge; echo cni5 >/var/lib/cni-lab/bridges;"
@@ -449,7 +450,19 @@ def test_reset(clean: Host, repositories: Repositories) -> None:
         " ip6tables-save; iptables-legacy-save;"
         " nft list tables; grep '# cni-lab' /etc/hosts || true"
     )
-    for gone in ("cni-lab", "10-calico", "multus.d", "calico", "kubelet", "cni5", "cali123", "KUBE-", "cali-", "cali:"):
+    for gone in (
+        "cni-lab",
+        "10-calico",
+        "multus.d",
+        "whereabouts.d",
+        "calico",
+        "kubelet",
+        "cni5",
+        "cali123",
+        "KUBE-",
+        "cali-",
+        "cali:",
+    ):
         assert gone not in left, left
     for kept in ("99-theirs.conflist", "br-theirs", "-A FORWARD -s 192.0.2.1/32 -j THEIRS", "table ip theirs", "eth0"):
         assert kept in left, left

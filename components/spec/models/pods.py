@@ -74,7 +74,7 @@ class StaticAddresses(Model):
 
 class Whereabouts(Model):
     type: Literal["whereabouts"]
-    """The addresses are unique in the cluster. The nodes must have the whereabouts plugin."""
+    """The addresses are unique in the cluster. The lab installs the plugin whereabouts on every node."""
     exclude: tuple[Cidr, ...] = ()
     """Ranges inside the subnet that no pod gets, e.g. [192.168.2.228/30]."""
     range_start: IPv4Address | None = None
