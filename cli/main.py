@@ -2,41 +2,19 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
-from typer.core import TyperGroup
 
 from cli import project
-from cli.errors import MISSING, USAGE, CommandError, system_message
-from components.spec.findings import SpecError
-
-
-class Commands(TyperGroup):
-    """Turns the errors that a command may raise into a message on stderr and an exit code."""
-
-    def invoke(self, ctx: Any) -> Any:
-        try:
-            return super().invoke(ctx)
-        except CommandError as error:
-            typer.echo(f"lab {ctx.invoked_subcommand}: {error}", err=True)
-            raise typer.Exit(error.code) from None
-        except SpecError as error:
-            typer.echo(error, err=True)
-            raise typer.Exit(USAGE) from None
-        except OSError as error:
-            if error.errno == errno.EPIPE:  # the reader of the output has ended
-                raise
-            typer.echo(f"lab {ctx.invoked_subcommand}: {system_message(error)}", err=True)
-            raise typer.Exit(MISSING) from None
-        finally:
-            project.give_to_sudo_user()
-
+from cli.completion import candidates
+from cli.completion.command import Shell
+from cli.errors import USAGE, CommandError
+from cli.group import LIFE, RUNNING, STACKS, TOOL, WITHOUT_A_LAB, Commands
 
 app = typer.Typer(
     cls=Commands,
@@ -45,9 +23,12 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
-    context_settings={"help_option_names": ["-h", "--help"]},
+    # Help is as wide as the terminal, up to a width at which lines are still easy to read.
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120},
 )
-Stack = Annotated[str, typer.Argument(help="a lab of stacks/Pulumi.<STACK>.yaml")]
+_STACK = typer.Argument(metavar="STACK", help="a lab of stacks/Pulumi.<STACK>.yaml", autocompletion=candidates.stacks)
+Stack = Annotated[str, _STACK]
+OptionalStack = Annotated[str | None, _STACK]
 SANDBOX = typer.Option("--sandbox", help="use the stack's sandbox even if the lab is deployed too")
 PASS_ON = {"allow_extra_args": True, "ignore_unknown_options": True}
 
@@ -67,9 +48,9 @@ def options(
     """Kubernetes networking labs: one stack file, one up, checked hop by hop."""
 
 
-@app.command()
+@app.command(rich_help_panel=WITHOUT_A_LAB)
 def plan(
-    stack: Annotated[str | None, typer.Argument(help="a lab of stacks/Pulumi.<STACK>.yaml")] = None,
+    stack: OptionalStack = None,
     json: Annotated[bool, typer.Option("--json", help="print the whole graph as JSON")] = False,
     out: Annotated[Path | None, typer.Option(help="write graph, node files and objects into this folder")] = None,
     against: Annotated[str | None, typer.Option(metavar="REV", help="show what changes since a git revision")] = None,
@@ -90,11 +71,45 @@ def plan(
     raise typer.Exit(run(stack, as_json=json, out=out))
 
 
-@app.command()
+@app.command("list", rich_help_panel=STACKS)
+def list_(json: Annotated[bool, typer.Option("--json", help="print the table as JSON")] = False) -> None:
+    """List the stacks: where each lab runs, whether it stands and since when, its sandbox, and its cost."""
+    from cli.list.command import run
+
+    raise typer.Exit(run(as_json=json))
+
+
+@app.command(rich_help_panel=STACKS)
+def status(
+    stack: Stack,
+    json: Annotated[bool, typer.Option("--json", help="print it as JSON")] = False,
+) -> None:
+    """Show one stack: its machines, its cluster, the last verify, its sandbox, and what comes next."""
+    from cli.status.command import run
+
+    raise typer.Exit(run(stack, as_json=json))
+
+
+@app.command(rich_help_panel=STACKS)
+def new(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="the name of the new stack")],
+    source: Annotated[
+        str | None, typer.Option("--from", metavar="STACK", help="copy this stack", autocompletion=candidates.stacks)
+    ] = None,
+) -> None:
+    """Write the file of a new stack: a copy of another one, or the answers to a few questions."""
+    from cli.new.command import run
+
+    raise typer.Exit(run(name, source))
+
+
+@app.command(rich_help_panel=STACKS)
 def pin(
-    part: Annotated[str, typer.Argument(help="calico, or multus, which needs no pin")],
-    version: Annotated[str, typer.Argument(help="a release, e.g. 3.33.0")],
-    stack: Annotated[str | None, typer.Option(help="fetch through the mirrors of this stack")] = None,
+    part: Annotated[str, typer.Argument(metavar="PART", help="calico, or multus, which needs no pin")],
+    version: Annotated[str, typer.Argument(metavar="VERSION", help="a release, e.g. 3.33.0")],
+    stack: Annotated[
+        str | None, typer.Option(help="fetch through the mirrors of this stack", autocompletion=candidates.stacks)
+    ] = None,
 ) -> None:
     """Fetch a release's manifests once, show their checksums, and write them to stacks/pins.yaml for review."""
     from cli.pin.command import pin as run
@@ -102,9 +117,9 @@ def pin(
     raise typer.Exit(run(part, version, stack=stack))
 
 
-@app.command()
+@app.command(rich_help_panel=WITHOUT_A_LAB)
 def demo(
-    stack: Annotated[str, typer.Argument(help="a lab of stacks/Pulumi.<STACK>.yaml")] = "cfos-egress",
+    stack: Stack = "cfos-egress",
     fast: Annotated[bool, typer.Option("--fast", help="do not pause between the steps")] = False,
     keep: Annotated[bool, typer.Option("--keep", help="do not remove the sandbox at the end")] = False,
 ) -> None:
@@ -114,9 +129,9 @@ def demo(
     raise typer.Exit(run(stack, fast=fast, keep=keep))
 
 
-@app.command()
+@app.command(rich_help_panel=WITHOUT_A_LAB)
 def sandbox(
-    stack: Annotated[str | None, typer.Argument(help="a lab of stacks/Pulumi.<STACK>.yaml")] = None,
+    stack: OptionalStack = None,
     down: Annotated[bool, typer.Option("--down", help="remove it")] = False,
     listed: Annotated[bool, typer.Option("--list", help="list the sandboxes of this computer")] = False,
     rebuild: Annotated[bool, typer.Option("--rebuild", help="remove it and build it as the file is now")] = False,
@@ -128,7 +143,7 @@ def sandbox(
     raise typer.Exit(run(stack, down=down, listed=listed, rebuild=rebuild, as_json=json))
 
 
-@app.command(context_settings=PASS_ON)
+@app.command(context_settings=PASS_ON, rich_help_panel=LIFE)
 def preview(stack: Stack, context: typer.Context) -> None:
     """Show what `up` would change (pulumi preview; further options are passed on)."""
     from cli.lifecycle.deploy import run
@@ -136,7 +151,7 @@ def preview(stack: Stack, context: typer.Context) -> None:
     raise typer.Exit(run("preview", stack, context.args))
 
 
-@app.command(context_settings=PASS_ON)
+@app.command(context_settings=PASS_ON, rich_help_panel=LIFE)
 def up(
     stack: Stack,
     context: typer.Context,
@@ -148,7 +163,7 @@ def up(
     raise typer.Exit(run("up", stack, context.args, repaired=repair))
 
 
-@app.command(context_settings=PASS_ON)
+@app.command(context_settings=PASS_ON, rich_help_panel=LIFE)
 def destroy(stack: Stack, context: typer.Context) -> None:
     """Remove the lab (pulumi destroy; further options are passed on)."""
     from cli.lifecycle.deploy import run
@@ -156,7 +171,7 @@ def destroy(stack: Stack, context: typer.Context) -> None:
     raise typer.Exit(run("destroy", stack, context.args))
 
 
-@app.command()
+@app.command(rich_help_panel=LIFE)
 def unlock(stack: Stack) -> None:
     """Remove the lock that a killed `up` or `destroy` left in a shared state. Make sure that none is running."""
     from cli.lifecycle.locks import unlock as run
@@ -164,7 +179,7 @@ def unlock(stack: Stack) -> None:
     raise typer.Exit(run(stack))
 
 
-@app.command()
+@app.command(rich_help_panel=LIFE)
 def secret(stack: Stack, key: Annotated[str, typer.Argument(help="a key that the stack file names")]) -> None:
     """Encrypt a password that a stack file names, such as a BGP peer's. It is asked for, or read from stdin."""
     from cli.lifecycle.secret import run
@@ -172,7 +187,7 @@ def secret(stack: Stack, key: Annotated[str, typer.Argument(help="a key that the
     raise typer.Exit(run(stack, key))
 
 
-@app.command()
+@app.command(rich_help_panel=LIFE)
 def stop(stack: Stack) -> None:
     """Stop a lab's machines, on EC2 or on this computer. Their disks and the API's address stay."""
     from cli.lifecycle.power import run
@@ -180,7 +195,7 @@ def stop(stack: Stack) -> None:
     raise typer.Exit(run("stop", stack))
 
 
-@app.command()
+@app.command(rich_help_panel=LIFE)
 def start(stack: Stack) -> None:
     """Start a lab's machines again, also after a restart of this computer, and wait until the cluster serves."""
     from cli.lifecycle.power import run
@@ -188,7 +203,7 @@ def start(stack: Stack) -> None:
     raise typer.Exit(run("start", stack))
 
 
-@app.command()
+@app.command(rich_help_panel=WITHOUT_A_LAB)
 def cost(
     stack: Stack,
     json: Annotated[bool, typer.Option("--json", help="print the sums as JSON")] = False,
@@ -199,7 +214,7 @@ def cost(
     raise typer.Exit(run(stack, as_json=json))
 
 
-@app.command()
+@app.command(rich_help_panel=LIFE)
 def reap(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="show what would be destroyed; change nothing")] = False,
     json: Annotated[bool, typer.Option("--json", help="print the report as JSON")] = False,
@@ -223,7 +238,7 @@ def reap(
     )
 
 
-@app.command()
+@app.command(rich_help_panel=RUNNING)
 def verify(
     stack: Stack,
     json: Annotated[bool, typer.Option("--json", help="print every check as JSON")] = False,
@@ -237,11 +252,20 @@ def verify(
     raise typer.Exit(run(stack, as_json=json, junit_file=junit, verbose=verbose, sandbox=sandbox))
 
 
-@app.command()
+@app.command(rich_help_panel=RUNNING)
 def walk(
     stack: Stack,
-    source: Annotated[str, typer.Argument(help="[NAMESPACE/]POD, the name of a workload, or WORKLOAD@NODE")],
-    target: Annotated[str, typer.Argument(help="the same, or an IPv4 address")],
+    source: Annotated[
+        str,
+        typer.Argument(
+            metavar="SOURCE",
+            help="[NAMESPACE/]POD, the name of a workload, or WORKLOAD@NODE",
+            autocompletion=candidates.pods,
+        ),
+    ],
+    target: Annotated[
+        str, typer.Argument(metavar="TARGET", help="the same, or an IPv4 address", autocompletion=candidates.pods)
+    ],
     json: Annotated[bool, typer.Option("--json", help="print the hops as JSON")] = False,
     svg: Annotated[Path | None, typer.Option(help="draw the hops into this SVG file")] = None,
     capture: Annotated[bool, typer.Option(help="capture the same packet at every hop")] = False,
@@ -253,7 +277,7 @@ def walk(
     raise typer.Exit(run(stack, source, target, as_json=json, svg=svg, captured=capture, sandbox=sandbox))
 
 
-@app.command()
+@app.command(rich_help_panel=RUNNING)
 def addresses(
     stack: Stack,
     json: Annotated[bool, typer.Option("--json", help="print the table as JSON")] = False,
@@ -265,11 +289,13 @@ def addresses(
     raise typer.Exit(run(stack, as_json=json, sandbox=sandbox))
 
 
-@app.command(context_settings={"allow_interspersed_args": False})
+@app.command(context_settings={"allow_interspersed_args": False}, rich_help_panel=RUNNING)
 def ssh(
     stack: Stack,
-    node: Annotated[str, typer.Argument(help="the name of a node")],
-    command: Annotated[list[str] | None, typer.Argument(help="a command to run there instead of a shell")] = None,
+    node: Annotated[str, typer.Argument(metavar="NODE", help="the name of a node", autocompletion=candidates.nodes)],
+    command: Annotated[
+        list[str] | None, typer.Argument(metavar="COMMAND", help="a command to run there instead of a shell")
+    ] = None,
     sandbox: Annotated[bool, SANDBOX] = False,
 ) -> None:
     """Open a shell on a node with the lab's key, or run a command there; exits as ssh does."""
@@ -278,7 +304,7 @@ def ssh(
     raise typer.Exit(run(stack, node, command or [], sandbox=sandbox))
 
 
-@app.command()
+@app.command(rich_help_panel=RUNNING)
 def kubeconfig(
     stack: Stack,
     out: Annotated[Path | None, typer.Option(metavar="FILE", help="write it into this file (mode 0600)")] = None,
@@ -291,11 +317,19 @@ def kubeconfig(
     raise typer.Exit(run(stack, out, force=force, sandbox=sandbox))
 
 
-@app.command("break")
+@app.command("break", rich_help_panel=RUNNING)
 def break_(
     stack: Stack,
-    fault: Annotated[str | None, typer.Argument(help="what to break; --list shows the faults")] = None,
-    node: Annotated[str | None, typer.Option(help="where; by default, where a ping of verify shows it")] = None,
+    fault: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="FAULT", help="what to break; --list shows the faults", autocompletion=candidates.faults
+        ),
+    ] = None,
+    node: Annotated[
+        str | None,
+        typer.Option(help="where; by default, where a ping of verify shows it", autocompletion=candidates.nodes),
+    ] = None,
     yes: Annotated[bool, typer.Option("--yes", help="do not ask for confirmation")] = False,
     listed: Annotated[bool, typer.Option("--list", help="list the faults, and which this lab can have")] = False,
     sandbox: Annotated[bool, SANDBOX] = False,
@@ -306,7 +340,7 @@ def break_(
     raise typer.Exit(run(stack, fault, node=node, yes=yes, listed=listed, sandbox=sandbox))
 
 
-@app.command()
+@app.command(rich_help_panel=RUNNING)
 def mend(stack: Stack, sandbox: Annotated[bool, SANDBOX] = False) -> None:
     """Undo every fault of `break` on every node that answers."""
     from cli.live.faults import mend as run
@@ -314,7 +348,28 @@ def mend(stack: Stack, sandbox: Annotated[bool, SANDBOX] = False) -> None:
     raise typer.Exit(run(stack, sandbox=sandbox))
 
 
-@app.command(context_settings=PASS_ON)
+@app.command(rich_help_panel=TOOL)
+def completion(shell: Annotated[Shell, typer.Argument(metavar="SHELL", help="bash, zsh or fish")]) -> None:
+    """Print the script by which your shell completes commands, stacks, nodes, pods and faults."""
+    from cli.completion.command import run
+
+    raise typer.Exit(run(shell))
+
+
+@app.command("help", rich_help_panel=TOOL)
+def help_(
+    context: typer.Context,
+    command: Annotated[
+        str | None, typer.Argument(metavar="COMMAND", help="a command", autocompletion=candidates.commands)
+    ] = None,
+) -> None:
+    """Show all commands, or the arguments and options of one."""
+    from cli.group import help_of
+
+    typer.echo(help_of(context, command))
+
+
+@app.command(context_settings=PASS_ON, rich_help_panel=TOOL)
 def test(
     context: typer.Context,
     explore: Annotated[bool, typer.Option("--explore", help="draw fresh examples for the property tests")] = False,
