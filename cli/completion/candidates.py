@@ -64,7 +64,9 @@ def _lab(ctx: Any) -> Any:
     from cli.project import stack_file
     from components.spec.load import load_stack_file
 
-    return load_stack_file(stack_file(ctx.params["stack"])).lab
+    # While an option waits for its value, Typer has parsed no argument yet.
+    stack = ctx.params.get("stack") or ctx.args[0]
+    return load_stack_file(stack_file(stack)).lab
 
 
 stacks = _matching(_stacks)

@@ -65,6 +65,17 @@ class StackLocked(BackendError):
         self.lock = lock
 
 
+@dataclass(frozen=True)
+class Summary:
+    """A stack of the backend. `changed`: the end of its last update; `updating`: whether one runs now. `resources`: how
+    many, None where the backend does not say."""
+
+    name: str
+    changed: datetime | None
+    updating: bool
+    resources: int | None
+
+
 class Backend:
     """The project's stacks. Every wait is bounded; every failure is a BackendError."""
 
@@ -86,8 +97,16 @@ class Backend:
 
     def stacks(self) -> list[str]:
         """The names of the project's stacks."""
+        return [summary.name for summary in self.summaries()]
+
+    def summaries(self) -> list[Summary]:
+        """The project's stacks, sorted by name."""
         with _one_line():
-            return sorted(summary.name for summary in self._workspace.list_stacks())
+            found = [
+                Summary(it.name, _utc(it.last_update), bool(it.update_in_progress), it.resource_count)
+                for it in self._workspace.list_stacks()
+            ]
+            return sorted(found, key=lambda summary: summary.name)
 
     def answering(self) -> list[str]:
         """The stacks by asking for one after the other, for when `stacks` fails: to list them the CLI reads every
@@ -147,6 +166,11 @@ class Backend:
     def _read(self, *arguments: str) -> str:
         workspace = self._workspace
         return workspace.pulumi_command.run(list(arguments), workspace.work_dir, workspace.env_vars).stdout
+
+
+def _utc(time: datetime | None) -> datetime | None:
+    """The Automation API reads the CLI's time, which is UTC, without its zone."""
+    return None if time is None else time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)
 
 
 class BoundedPulumi(PulumiCommand):

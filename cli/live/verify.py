@@ -14,6 +14,7 @@ from rich.table import Table
 
 from cli.console import page
 from cli.errors import USAGE, CommandError
+from cli.live import last_verify
 from cli.sandbox.choice import chosen_live
 from components.verify.model import Result
 from components.verify.read.reading import Reading, read_lab
@@ -40,6 +41,7 @@ def verify(
     reading = asyncio.run(read_lab(lab))
     results = check(lab, reading)
     seconds = time.monotonic() - started
+    last_verify.remember(stack, count(results), sandbox=lab.sandbox)
     if as_json:
         print(json.dumps(document(stack, reading, results) | {"sandbox": lab.sandbox}, indent=2, ensure_ascii=False))
     else:

@@ -118,19 +118,37 @@ class Prices:
 
 def sentence(stack: str, deployment: Deployment, file: StackFile) -> str:
     """What a lab costs, in one line. Never raises: a missing price is named."""
-    of_aws = [resource for resource in deployment.resources if resource.type.startswith("aws:")]
-    if not of_aws:
-        return "nothing; no cloud is used"
     try:
-        prices = Prices.of(yaml.safe_load(PRICES.read_text(encoding="utf-8")), file.config.get("aws:region", ""))
-        items, _ = count(of_aws, prices)
+        total = _total_of(deployment, file)
     except CommandError as error:
         return f"not known: {error}"
-    total = _total(items)
+    if total is None:
+        return "nothing; no cloud is used"
     return (
         f"{total.of(1):.2f} USD an hour, {total.of(EVENING_HOURS):.2f} an evening, {total.of(MONTH_HOURS):.0f} a month "
         f"left on (`./lab cost {stack}`)"
     )
+
+
+def hourly(file: StackFile) -> float | None:
+    """USD an hour while a lab runs; 0 where no cloud is used, None where it is not known."""
+    if not file.lab.machines.in_vpc:
+        return 0.0
+    try:
+        deployment = run_program(project.ROOT / project.PROGRAM, stack=file.name, config=file.config)
+        total = _total_of(deployment, file)
+    except (CommandError, ProgramError):
+        return None
+    return 0.0 if total is None else round(total.of(1), 4)
+
+
+def _total_of(deployment: Deployment, file: StackFile) -> Item | None:
+    """The sum of what AWS charges for; None where there is nothing of AWS. Raises CommandError for a missing price."""
+    of_aws = [resource for resource in deployment.resources if resource.type.startswith("aws:")]
+    if not of_aws:
+        return None
+    prices = Prices.of(yaml.safe_load(PRICES.read_text(encoding="utf-8")), file.config.get("aws:region", ""))
+    return _total(count(of_aws, prices)[0])
 
 
 def run(stack: str, *, as_json: bool) -> int:

@@ -1,0 +1,145 @@
+"""`./lab list`: the stacks, where each lab runs, whether it stands, its sandbox, and what it costs by the hour."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import asdict, dataclass, replace
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+from cli.console import page
+from cli.errors import CommandError
+from cli.lifecycle.backend import BackendError
+from cli.lifecycle.standing import Deployment, deployments
+from cli.plan.cost import hourly
+from cli.project import stack_files
+from cli.sandbox.choice import home
+from components.sandbox import life
+from components.sandbox.running import SandboxError
+from components.spec.findings import SpecError
+from components.spec.load import load_stack_file
+
+PLACES = {"aws": "EC2", "local": "this computer", "existing": "your hosts"}
+
+
+@dataclass(frozen=True)
+class Row:
+    """A stack. Times are ISO 8601 in UTC. `standing`: None where the state could not be read. `usd_per_hour`: None
+    where it is not known. `problem`: why there is nothing more to say about it."""
+
+    stack: str
+    standing: bool | None
+    since: str | None
+    updating: bool
+    sandbox_since: str | None
+    where: str = ""
+    nodes: int = 0
+    usd_per_hour: float | None = None
+    problem: str = ""
+
+
+def run(*, as_json: bool) -> int:
+    """Print the table. Returns 0. Raises CommandError."""
+    notes = []
+    try:
+        known: dict[str, Deployment] | None = deployments()
+    except (BackendError, CommandError) as error:
+        known = None
+        notes.append(f"the state cannot be read, so whether a lab stands is not known: {error}")
+    sandboxes = _sandboxes(notes)
+    files = stack_files()
+    others = [name for name in dict.fromkeys([*(known or {}), *sandboxes]) if name not in files]
+    rows = [_row(stack, files.get(stack), known, sandboxes) for stack in [*files, *others]]
+    if as_json:
+        print(json.dumps([_document(row) for row in rows], indent=2, ensure_ascii=False))
+    else:
+        _show(rows)
+    for note in notes:
+        print(f"note: {note}")
+    return 0
+
+
+def _row(stack: str, path: Path | None, known: dict[str, Deployment] | None, sandboxes: dict[str, str]) -> Row:
+    found = (known or {}).get(stack)
+    row = Row(
+        stack,
+        standing=None if known is None else found is not None,
+        since=_text(found.since or found.changed) if found else None,
+        updating=found.updating if found else False,
+        sandbox_since=sandboxes.get(stack),
+    )
+    if path is None:
+        return replace(row, problem="no file in stacks/")
+    try:
+        file = load_stack_file(path)
+    except SpecError as error:
+        count = len(error.findings)
+        problem = f"not valid: {count} finding{'' if count == 1 else 's'}; ./lab plan {stack} shows them"
+        return replace(row, problem=problem)
+    provider = file.lab.machines.provider
+    region = file.config.get("aws:region", "") if file.lab.machines.in_vpc else ""
+    where = f"{PLACES.get(provider, provider)} {region}".rstrip()
+    return replace(row, where=where, nodes=len(file.lab.nodes), usd_per_hour=hourly(file))
+
+
+def _sandboxes(notes: list[str]) -> dict[str, str]:
+    """When each sandbox was built, by name. A sandbox that is being built now has no time yet."""
+    found: dict[str, str] = {}
+    try:
+        life.sweep(home())
+        for name in life.names(home()):
+            try:
+                standing = life.find(name, home())
+            except SandboxError:
+                found[name] = ""
+                continue
+            if standing is not None:
+                found[name] = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(standing.since))
+    except SandboxError as error:
+        notes.append(f"the sandboxes cannot be read: {error}")
+    return found
+
+
+def _text(at: datetime | None) -> str | None:
+    return None if at is None else at.strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _document(row: Row) -> dict[str, Any]:
+    values = asdict(row)
+    return {
+        "stack": values["stack"],
+        "where": values["where"],
+        "nodes": values["nodes"],
+        "standing": values["standing"],
+        "since": values["since"],
+        "updating": values["updating"],
+        "sandboxSince": values["sandbox_since"],
+        "usdPerHour": values["usd_per_hour"],
+        "problem": values["problem"],
+    }
+
+
+def local_time(text: str | None) -> str:
+    """A time of a row for people: in this computer's zone, to the minute."""
+    return datetime.fromisoformat(text).astimezone().strftime("%Y-%m-%d %H:%M") if text else ""
+
+
+def _show(rows: list[Row]) -> None:
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    for heading in ("stack", "where", "nodes", "up since", "sandbox since", "USD an hour"):
+        table.add_column(heading, justify="right" if heading in ("nodes", "USD an hour") else "left")
+    for row in rows:
+        since = "not known" if row.standing is None else (local_time(row.since) or "yes") if row.standing else "-"
+        if row.updating:
+            since += ", changing"
+        sandbox = "-" if row.sandbox_since is None else local_time(row.sandbox_since) or "being built"
+        price = "?" if row.usd_per_hour is None else f"{row.usd_per_hour:.2f}"
+        if row.problem:
+            table.add_row(row.stack, row.problem, "", since, sandbox, "")
+        else:
+            table.add_row(row.stack, row.where, str(row.nodes), since, sandbox, price if row.usd_per_hour != 0 else "-")
+    page().print(table)

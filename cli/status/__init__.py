@@ -1,0 +1,1 @@
+"""One stack: what stands of it."""
