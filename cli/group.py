@@ -48,7 +48,8 @@ class Commands(TyperGroup):
             if command is not None and not command.hidden:
                 panel = getattr(command, "rich_help_panel", None)
                 # Longer than any first sentence.
-                sections.setdefault(str(panel), []).append((name, command.get_short_help_str(limit=1000)))
+                row = (name, command.get_short_help_str(limit=1000))
+                sections[panel if panel in sections else TOOL].append(row)
         for panel, rows in sections.items():
             if rows:
                 with formatter.section(panel):
