@@ -1,8 +1,8 @@
 """A stand-in for the Kubernetes API: HTTPS, client certificates, lists as a real API server gives them.
 
-It is read-only: GET of a list, of a namespace's part of it, of one object; `limit` and `continue`, and `fieldSelector`
-of plain fields; and discovery, so that `kubectl get` works. The standard library is all it needs, for holder.py runs it
-without the lab's virtual environment.
+GET of a list, of a namespace's part of it, of one object; `limit` and `continue`, and `fieldSelector` of plain fields;
+and discovery, so that `kubectl get` works. It is read-only but for a merge patch of a Service, which `./lab break`
+needs. The standard library is all it needs, for holder.py runs it without the lab's virtual environment.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import ssl
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -50,6 +50,9 @@ RESOURCES = [
     Resource("/api/v1", "pods", "Pod", True, ("po",)),
     Resource("/api/v1", "events", "Event", True, ("ev",)),
     Resource("/api/v1", "namespaces", "Namespace", short_names=("ns",)),
+    Resource("/api/v1", "services", "Service", True, ("svc",)),
+    Resource("/apis/discovery.k8s.io/v1", "endpointslices", "EndpointSlice", True),
+    Resource("/apis/networking.k8s.io/v1", "networkpolicies", "NetworkPolicy", True, ("netpol",)),
     Resource("/apis/events.k8s.io/v1", "events", "Event", True),
     Resource("/apis/apps/v1", "deployments", "Deployment", True, ("deploy",)),
     Resource(
@@ -62,6 +65,9 @@ RESOURCES = [
     Resource(_CRD, "ipamconfigs", "IPAMConfig"),
     Resource(_CRD, "ipreservations", "IPReservation"),
     Resource(_CRD, "felixconfigurations", "FelixConfiguration"),
+    Resource(_CRD, "networkpolicies", "NetworkPolicy", True),
+    Resource(_CRD, "globalnetworkpolicies", "GlobalNetworkPolicy"),
+    Resource(_CRD, "tiers", "Tier"),
     Resource(_CRD, "bgpconfigurations", "BGPConfiguration"),
     Resource(_CRD, "bgppeers", "BGPPeer"),
     Resource(_CRD, "caliconodestatuses", "CalicoNodeStatus"),
@@ -76,6 +82,9 @@ class Api:
         self.objects = objects
         self.requests: list[str] = []
         """Paths asked for, in order."""
+        self.patch_service: Callable[[str, str, Object], Object | None] | None = None
+        """Applies a merge patch to the Service of this namespace and name and returns it; None if there is none.
+        Without this function the API is read-only."""
         self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         self._context.load_verify_locations(ca)
         self._context.verify_mode = ssl.CERT_OPTIONAL
@@ -124,17 +133,48 @@ class _Handler(BaseHTTPRequestHandler):
     def log_message(self, format: str, *args: object) -> None:
         return
 
+    def _admitted(self, path: str) -> bool:
+        """Whether the client's certificate lets it in; else it has been told so."""
+        assert isinstance(self.request, ssl.SSLSocket)
+        certificate = self.request.getpeercert()
+        if not certificate:
+            self._refuse(403, "Forbidden", f'forbidden: User "system:anonymous" cannot get path "{path}"')
+            return False
+        if ssl.cert_time_to_seconds(str(certificate["notAfter"])) < datetime.now(UTC).timestamp():
+            self._refuse(401, "Unauthorized", "Unauthorized")
+            return False
+        return True
+
+    def do_PATCH(self) -> None:
+        path = urlsplit(self.path).path
+        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        self.api.requests.append(path)
+        match path.split("/")[1:]:
+            case ["api", "v1", "namespaces", namespace, "services", name] if self.api.patch_service is not None:
+                if not self._admitted(path):
+                    return
+                if self.headers.get("Content-Type") != "application/merge-patch+json":
+                    self._refuse(415, "UnsupportedMediaType", "the stand-in takes application/merge-patch+json only")
+                    return
+                try:
+                    changed = self.api.patch_service(namespace, name, json.loads(body))
+                except (ValueError, OSError) as error:
+                    self._refuse(500, "InternalError", str(error))
+                    return
+                if changed is None:
+                    self._refuse(404, "NotFound", f'services "{name}" not found')
+                else:
+                    self._send(200, changed)
+            case _:
+                self._refuse(405, "MethodNotAllowed", "this API is read-only, but for the Services")
+
     def do_GET(self) -> None:
         address = urlsplit(self.path)
         query = {key: values[-1] for key, values in parse_qs(address.query).items()}
         self.api.requests.append(address.path)
-        assert isinstance(self.request, ssl.SSLSocket)
-        certificate = self.request.getpeercert()
-        if not certificate:
-            self._refuse(403, "Forbidden", f'forbidden: User "system:anonymous" cannot get path "{address.path}"')
-        elif ssl.cert_time_to_seconds(str(certificate["notAfter"])) < datetime.now(UTC).timestamp():
-            self._refuse(401, "Unauthorized", "Unauthorized")
-        elif address.path == "/version":
+        if not self._admitted(address.path):
+            return
+        if address.path == "/version":
             self._send(200, {"major": "1", "minor": "36", "gitVersion": "v1.36.3", "platform": "linux/amd64"})
         elif (answer := discovery(address.path) or self._find(address.path, query)) is not None:
             self._send(200, answer)

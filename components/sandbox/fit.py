@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from components.sandbox.requirements import Kernel
+from components.sandbox.requirements import Kernel, filter_tool
 from components.spec.models import AttachedNetwork, CustomNetwork, Lab, LocalMachines
 
 _INSTEAD = {"IPIP": "VXLAN", "IPIPCrossSubnet": "VXLANCrossSubnet"}
@@ -43,6 +43,10 @@ def fit(lab: Lab, kernel: Kernel) -> tuple[Lab, list[str]]:
             notes.append(f"network {attached.name} is a device that leads nowhere: a sandbox runs no CNI plugin")
         networks.append(attached)
     changes["networks"] = tuple(networks)
+    if "services" in kernel.lacks:
+        notes.append("Services lead nowhere: this kernel lacks the matches of kube-proxy's rules")
+    if lab.calico.linux_dataplane == "Nftables" and filter_tool(lab) == "iptables":
+        notes.append("Felix' and kube-proxy's rules are iptables' instead of nftables': nft is not installed")
     if lab.calico.bgp == "Enabled":
         notes.append("BGP's sessions and routes are as BIRD would have them: no BIRD runs")
         if not lab.calico.mesh and not lab.calico.route_reflectors:

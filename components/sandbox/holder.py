@@ -19,7 +19,9 @@ import os
 import subprocess
 import sys
 import threading
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 HERE = Path(__file__).resolve().parent
 _MS_RDONLY, _MS_REMOUNT, _MS_BIND, _MS_REC = 1, 32, 4096, 16384
@@ -72,20 +74,53 @@ def _watch_input() -> None:
     os._exit(0)
 
 
-def _watch_machines(router: subprocess.Popen[str]) -> None:
+def _watch_machines(router: subprocess.Popen[str], settings: Mapping[str, Any], served: Any) -> None:
     assert router.stdout is not None
     for line in router.stdout:
+        if line.strip() == "ready":
+            try:
+                _serve_services(settings, served)
+            except OSError as error:
+                say(f"failed {error}")
+                continue
         say(line)
 
 
+def _serve_services(settings: Mapping[str, Any], served: Any) -> None:
+    """Let pods listen behind the Services, and a changed Service change the nodes' rules. Raises OSError."""
+    from components.sandbox.controller import Controller
+    from components.sandbox.listeners import Listener, listen
+    from components.sandbox.processes import machine_pids
+
+    pids = machine_pids(os.getpid(), settings["nodes"])
+    listen(
+        [
+            Listener(
+                f"/proc/{pids[node]}/root/run/netns/{netns}" if netns else f"/proc/{pids[node]}/ns/net", port, name
+            )
+            for node, netns, port, name in settings["listeners"]
+        ]
+    )
+    controller = Controller(
+        served.objects,
+        {node: f"/proc/{pid}/ns/net" for node, pid in pids.items()},
+        tool=settings["tool"],
+        pod_cidr=settings["podCidr"],
+        service_cidr=settings["serviceCidr"],
+    )
+    served.patch_service = controller.patch
+
+
 def main(directory: Path) -> int:
-    sys.path.insert(0, str(HERE))
-    import api as stand_in  # type: ignore[import-not-found]  # by its file: the package needs more libraries
+    # Only modules that need no more than the standard library.
+    sys.path.insert(0, str(HERE.parents[1]))
+    from components.sandbox.api import Api
 
     os.umask(0o022)
     threading.Thread(target=_watch_input, daemon=True).start()
     try:
-        served = stand_in.Api(
+        settings = json.loads((directory / "settings.json").read_text())
+        served = Api(
             json.loads((directory / "objects.json").read_text()), directory / "ca.crt", directory / "apiserver.pem"
         )
         say(f"api {served.url}")
@@ -96,7 +131,7 @@ def main(directory: Path) -> int:
     except OSError as error:
         say(f"failed {error}")
         return 1
-    threading.Thread(target=_watch_machines, args=(router,), daemon=True).start()
+    threading.Thread(target=_watch_machines, args=(router, settings, served), daemon=True).start()
     # Process 1 reaps every orphan of its namespace.
     while True:
         pid, _ = os.wait()

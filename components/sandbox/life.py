@@ -61,7 +61,8 @@ def build(name: str, lab: Lab, home: Path, *, stay: bool = True) -> Running:
     except ValueError as error:
         raise SandboxError(str(error)) from None
     with _locked(name, home) as (directory, lock):
-        running = Running(plan, directory / "machines", keep_open=[lock])
+        services = "services" not in kernel.lacks
+        running = Running(plan, directory / "machines", keep_open=[lock], services=services)
         try:
             (directory / "machines").mkdir()
             running.start()

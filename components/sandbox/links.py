@@ -1,4 +1,4 @@
-"""The interfaces, routes and packet filter of a sandbox: input for `ip -batch`, `bridge -batch`, `iptables-restore`.
+"""The interfaces and routes of a sandbox: input for `ip -batch` and `bridge -batch`.
 
 They are what Felix, BIRD, Multus and the CNI plugins leave behind on a node; the router is the lab's network.
 """
@@ -30,7 +30,7 @@ from components.sandbox.model import (
     tunnel_mac,
 )
 from components.spec.addresses import attached_mtu, given_mtu
-from components.spec.gateways import firewalls, forwards
+from components.spec.gateways import forwards
 from components.spec.models import (
     BridgeNetwork,
     CustomNetwork,
@@ -310,56 +310,6 @@ def pod_batch(pod: Pod) -> list[str]:
     return lines
 
 
-def nat_rules(plan: Plan, node: Node) -> list[str]:
-    """`iptables-restore`: what leaves the pools (natOutgoing) and the bridges (ipMasq) gets the node's address.
-
-    VXLAN passes untracked, as Felix sees to it.
-    """
-    pools = [str(pool.cidr) for pool in plan.lab.calico.pools]
-    lines = ["*nat", ":cali-nat-outgoing - [0:0]", "-A POSTROUTING -j cali-nat-outgoing"]
-    lines += [f"-A cali-nat-outgoing -d {cidr} -j RETURN" for cidr in pools]
-    lines += [
-        f"-A cali-nat-outgoing -s {pool.cidr} ! -o cali+ -j MASQUERADE"
-        for pool in plan.lab.calico.pools
-        if pool.nat_outgoing
-    ]
-    lines += [
-        f"-A POSTROUTING -s {address} ! -d {subnet} -j MASQUERADE" for address, subnet in _masqueraded(plan, node)
-    ]
-    lines += ["COMMIT", "*raw"]
-    if plan.tunnel_address(node.name, "VXLAN"):
-        lines += [f"-A {chain} -p udp --dport {VXLAN_PORT} -j NOTRACK" for chain in ("PREROUTING", "OUTPUT")]
-    return [*lines, "COMMIT"]
-
-
-def nat_ruleset(plan: Plan, node: Node) -> list[str]:
-    """The same for `nft -f`, where there is no iptables."""
-    pools = ", ".join(str(pool.cidr) for pool in plan.lab.calico.pools)
-    lines = [
-        "table ip nat {",
-        "  chain cali-nat-outgoing {",
-        f"    ip daddr {{ {pools} }} return",
-        *(
-            f'    ip saddr {pool.cidr} oifname != "cali*" masquerade'
-            for pool in plan.lab.calico.pools
-            if pool.nat_outgoing
-        ),
-        "  }",
-        "  chain POSTROUTING {",
-        "    type nat hook postrouting priority srcnat; policy accept;",
-        "    jump cali-nat-outgoing",
-        *(f"    ip saddr {address} ip daddr != {subnet} masquerade" for address, subnet in _masqueraded(plan, node)),
-        "  }",
-        "}",
-    ]
-    if plan.tunnel_address(node.name, "VXLAN"):
-        lines.append("table ip raw {")
-        for chain, hook in (("PREROUTING", "prerouting"), ("OUTPUT", "output")):
-            lines.append(f"  chain {chain} {{ type filter hook {hook} priority raw; udp dport {VXLAN_PORT} notrack; }}")
-        lines.append("}")
-    return lines
-
-
 def forwarding(plan: Plan, node: Node) -> list[str]:
     """The namespaces of the pods that Calico's plugin lets forward packets."""
     lab = plan.lab
@@ -369,44 +319,3 @@ def forwarding(plan: Plan, node: Node) -> list[str]:
         if workload is not None and forwards(lab, workload):
             found.append(pod.netns)
     return found
-
-
-def firewall_rules(plan: Plan, pod: Pod) -> list[str]:
-    """`iptables-restore` in a pod that is the gateway of others: what it takes from the bridge leaves by eth0 with its
-    own address, and nothing else is forwarded. Empty for other pods."""
-    inside = [f.interface for f in firewalls(plan.lab) if pod.labels.get("cni-lab/workload") == f.workload.name]
-    if not inside:
-        return []
-    accepted = "-m conntrack --ctstate ESTABLISHED,RELATED -j ACCEPT"
-    lines = ["*filter", ":FORWARD DROP [0:0]", f"-A FORWARD {accepted}"]
-    lines += [f"-A FORWARD -i {interface} -o eth0 -j ACCEPT" for interface in inside]
-    return [*lines, "COMMIT", "*nat", "-A POSTROUTING -o eth0 -j MASQUERADE", "COMMIT"]
-
-
-def firewall_ruleset(plan: Plan, pod: Pod) -> list[str]:
-    """The same for `nft -f`, where there is no iptables."""
-    inside = [f.interface for f in firewalls(plan.lab) if pod.labels.get("cni-lab/workload") == f.workload.name]
-    if not inside:
-        return []
-    return [
-        "table ip firewall {",
-        "  chain forward {",
-        "    type filter hook forward priority filter; policy drop;",
-        "    ct state established,related accept",
-        *(f'    iifname "{interface}" oifname "eth0" accept' for interface in inside),
-        "  }",
-        "  chain postrouting {",
-        "    type nat hook postrouting priority srcnat; policy accept;",
-        '    oifname "eth0" masquerade',
-        "  }",
-        "}",
-    ]
-
-
-def _masqueraded(plan: Plan, node: Node) -> list[tuple[IPv4Address, IPv4Network]]:
-    return [
-        (extra.address.ip, extra.network.subnet)
-        for pod in plan.on(node.name)
-        for extra in pod.extras
-        if isinstance(extra.network, BridgeNetwork) and extra.network.ip_masq and extra.address
-    ]

@@ -28,6 +28,16 @@ batch() {
   if [[ -s $file ]]; then "${@:1:$#-1}" -batch "$file"; fi
 }
 
+# load_rules FILE [PROGRAM…]: add a file of rules, through a program that enters a namespace. Its suffix says by which tool.
+load_rules() {
+  local file=$1
+  shift
+  case $file in
+    *.iptables) "$@" iptables-restore --noflush <"$file" ;;
+    *.nft) "$@" nft -f "$file" ;;
+  esac
+}
+
 # set_sysctl VALUE FILE…: files that are not there are passed over, for a user namespace shows fewer.
 set_sysctl() {
   local value=$1 file
@@ -129,11 +139,7 @@ node() {
   ip -batch "$plan/node.batch"
   batch bridge "$plan/fdb.batch"
   if [[ -e $plan/wireguard.conf ]]; then wg setconf wireguard.cali "$plan/wireguard.conf"; fi
-  if command -v iptables-restore >/dev/null; then
-    iptables-restore <"$plan/nat.rules"
-  else
-    nft -f "$plan/nat.nft"
-  fi
+  for file in "$plan"/rules/*; do load_rules "$file"; done
   # What Felix sets on the host side of every pod's veth.
   for conf in /proc/sys/net/ipv4/conf/cali*; do
     [[ -d $conf ]] || continue
@@ -147,14 +153,10 @@ node() {
   while read -r file; do
     ip netns exec "$file" bash -c 'echo 1 >/proc/sys/net/ipv4/ip_forward'
   done <"$plan/forwarding"
-  for file in "$plan"/firewalls/*.rules; do
+  for file in "$plan"/firewalls/*; do
     [[ -e $file ]] || continue
     name=${file##*/}
-    if command -v iptables-restore >/dev/null; then
-      ip netns exec "${name%.rules}" iptables-restore <"$file"
-    else
-      ip netns exec "${name%.rules}" nft -f "${file%.rules}.nft"
-    fi
+    load_rules "$file" ip netns exec "${name%.*}"
   done
 
   trap - EXIT

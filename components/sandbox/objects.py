@@ -6,12 +6,16 @@ from ipaddress import IPv4Network
 
 from components.calico import manifests as calico
 from components.multus import manifests as multus
+from components.sandbox import services
 from components.sandbox.api import RESOURCES, Object
 from components.sandbox.model import Plan, Pod, digest, uid
+from components.sandbox.services import SERVICES, SLICES
 from components.spec.addresses import reservation
 from components.spec.models import Node
 from components.spec.placement import node_taints
 
+API_PORT = 6443
+"""kube-apiserver's port."""
 _CRD = "/apis/crd.projectcalico.org/v1"
 _TUNNEL_ANNOTATIONS = {
     "VXLAN": "IPv4VXLANTunnelAddr",
@@ -54,12 +58,69 @@ def make_objects(plan: Plan) -> dict[str, list[Object]]:
     if lab.multus and lab.multus.delegates:
         cidrs = [str(cidr) for cidr in reservation(lab, plan.blocks)]
         found[f"{_CRD}/ipreservations"] = [_stored(plan, calico.ip_reservation(lab, cidrs))]
+    found[SERVICES], found[SLICES] = _services(plan)
     felix = {"bpfEnabled": False, "healthPort": 9099, "nftablesMode": "Disabled", "vxlanPort": 4789, "vxlanVNI": 4096}
     found[f"{_CRD}/felixconfigurations"] = [_custom(plan, "FelixConfiguration", "default", felix)]
     bgp = calico.bgp_configuration(lab)
     settings: Object = {"logSeverityScreen": "Info"} | (bgp["spec"] if bgp else {})
     found[f"{_CRD}/bgpconfigurations"] = [_custom(plan, "BGPConfiguration", "default", settings)]
     found[f"{_CRD}/bgppeers"] = [_stored(plan, it) for it in calico.bgp_peers(lab).values()]
+    return found
+
+
+def _services(plan: Plan) -> tuple[list[Object], list[Object]]:
+    """The Services of Kubernetes itself and of the workloads, and their EndpointSlices."""
+    lab, pods = plan.lab, [pod_object(plan, pod) for pod in plan.pods]
+    cidr = lab.kubernetes.service_cidr
+    api = services.service(
+        "default", "kubernetes", str(cidr[1]), [services.Port("https", "TCP", 443, API_PORT)], selector=None
+    )
+    named = [services.Port("dns", "UDP", 53, 53), services.Port("dns-tcp", "TCP", 53, 53)]
+    named.append(services.Port("metrics", "TCP", 9153, 9153))
+    dns = services.service("kube-system", "kube-dns", str(cidr[10]), named, {"k8s-app": "kube-dns"})
+    found = [(api, services.sliced(api, "kubernetes", [_control_plane(node) for node in lab.control_planes]))]
+    found.append((dns, services.endpoint_slice(dns, f"kube-dns-{digest('slice', 'kube-dns')[:5]}", pods)))
+    taken = {str(cidr[1]), str(cidr[10])}
+    for workload in lab.workloads:
+        if workload.service is None:
+            continue
+        port, target = workload.service.port, workload.service.target_port or workload.service.port
+        address = _cluster_ip(cidr, workload.namespace, workload.name, taken)
+        ports = [services.Port("", workload.service.protocol, port, target)]
+        made = services.service(workload.namespace, workload.name, address, ports, {"app": workload.name})
+        name = f"{workload.name}-{digest('slice', workload.namespace, workload.name)[:5]}"
+        found.append((made, services.endpoint_slice(made, name, pods)))
+    return (
+        [_with_meta(plan, made, it["metadata"]["namespace"], "Service") for made, it in found],
+        [_with_meta(plan, it, it["metadata"]["namespace"], "EndpointSlice") for _, it in found],
+    )
+
+
+def _control_plane(node: Node) -> Object:
+    return services.endpoint(str(node.address), node.name)
+
+
+def _cluster_ip(cidr: IPv4Network, namespace: str, name: str, taken: set[str]) -> str:
+    """An address for a Service: one that looks drawn, as the API server's, and always the same one."""
+    first, size = min(16, cidr.num_addresses // 4), cidr.num_addresses * 3 // 4 - 1
+    start = int(digest("service", namespace, name)[:8], 16)
+    address = next(it for n in range(size) if (it := str(cidr[first + (start + n) % size])) not in taken)
+    taken.add(address)
+    return address
+
+
+def listening(plan: Plan) -> list[tuple[str, str, int, str]]:
+    """The TCP ports behind the Services: node, network namespace (empty: the node's own), port, and the name with which
+    it answers."""
+    found = [(node.name, "", API_PORT, f"kube-apiserver-{node.name}") for node in plan.lab.control_planes]
+    for pod in plan.pods:
+        if pod.phase != "Running" or pod.host_network:
+            continue
+        ports = [53, 9153] if pod.labels.get("k8s-app") == "kube-dns" else []
+        workload = next((w for w in plan.lab.workloads if pod.labels.get("cni-lab/workload") == w.name), None)
+        if workload is not None and workload.service is not None and workload.service.protocol == "TCP":
+            ports.append(workload.service.target_port or workload.service.port)
+        found += [(pod.node, pod.netns, port, pod.name) for port in ports]
     return found
 
 

@@ -192,7 +192,8 @@ def _system_pods(lab: Lab, addresses: _Addresses) -> Iterator[Pod]:
         named += [("calico-system", f"csi-node-driver-{digest('csi', on)[:5]}", on, "DaemonSet") for on in holders]
     for namespace, name, on, owner in named:
         address = addresses.calico(on, pool)
-        labels = {"k8s-app": name.split("-")[0]}
+        # CoreDNS has the label of the program that it replaced, by which its Service finds it.
+        labels = {"k8s-app": "kube-dns" if name.startswith("coredns") else name.split("-")[0]}
         annotations = calico_annotations(address, namespace, name)
         yield Pod(namespace, name, on, address, uid("netns", namespace, name), owner, labels, annotations)
 

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from components.spec.models import Lab
 
@@ -40,7 +41,8 @@ _ALWAYS = ("bash", "ip", "bridge", "iptables or nft", "ping", "unshare", "nsente
 @dataclass(frozen=True)
 class Kernel:
     """What this computer can do. `problem`: why no sandbox can stand, and what to do, in one line; empty where one
-    can. `lacks`: link kinds (ipip, wireguard, macvlan, …) that were asked for and that the kernel does not make."""
+    can. `lacks`: what was asked for and the kernel has not: kinds of links (ipip, wireguard, macvlan, …), and
+    "services", the matches that kube-proxy's rules need."""
 
     problem: str = ""
     lacks: frozenset[str] = frozenset()
@@ -50,6 +52,13 @@ def find(tool: str) -> str | None:
     """The path of a tool. BusyBox' small versions do not count: they lack options that are needed."""
     found = shutil.which(tool) or shutil.which(tool, path=PATH)
     return found if found and Path(found).resolve().name != "busybox" else None
+
+
+def filter_tool(lab: Lab) -> Literal["iptables", "nft"]:
+    """By which tool Felix' and kube-proxy's rules are made: the lab's own, if it is here."""
+    if find("iptables") is None or (lab.calico.linux_dataplane == "Nftables" and find("nft")):
+        return "nft"
+    return "iptables"
 
 
 def missing_tools(extra: Iterable[str] = ()) -> str:
@@ -105,7 +114,7 @@ def examine(lab: Lab | None = None) -> Kernel:
     environment = {**os.environ, "PATH": f"{os.environ.get('PATH', '')}:{PATH}"}
     try:
         done = subprocess.run(
-            [*command, "bash", "-c", script, "probe", *kinds],
+            [*command, "bash", "-c", script, "probe", filter_tool(lab) if lab is not None else "", *kinds],
             capture_output=True,
             text=True,
             timeout=_PROBE_SECONDS,

@@ -1,8 +1,8 @@
 """Start the processes of one sandbox from a plan.
 
 directory/                     mode 0700
-  nodes, router.batch          what machine.sh reads; NODE/node.batch, fdb.batch, nat.rules, nat.nft, pods/, root/
-  objects.json, ca.crt, apiserver.pem
+  nodes, router.batch          what machine.sh reads; NODE/node.batch, fdb.batch, rules/, pods/, firewalls/, root/
+  objects.json, settings.json, ca.crt, apiserver.pem
   log, NODE/log                what the machines complained about
 """
 
@@ -16,16 +16,18 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from components.sandbox import links
+from components.sandbox import links, nat, proxy
 from components.sandbox.certificates import Authority
 from components.sandbox.files import node_files
 from components.sandbox.model import Plan, digest
-from components.sandbox.objects import make_objects
-from components.sandbox.requirements import PATH, find, is_root, unshare
+from components.sandbox.objects import listening, make_objects
+from components.sandbox.processes import machine_pids
+from components.sandbox.requirements import PATH, filter_tool, find, is_root, unshare
+from components.sandbox.services import SERVICES, SLICES
 from components.spec.models import Node
 from components.verify.read.namespace import start_time
 
@@ -41,9 +43,12 @@ class SandboxError(Exception):
 class Running:
     """The processes of one sandbox, started by this process. It ends with this process unless `stay` was called."""
 
-    def __init__(self, plan: Plan, directory: Path, *, keep_open: Sequence[int] = ()) -> None:
-        """`directory` is there and empty; `keep_open`: file descriptors that the sandbox keeps while it lives."""
+    def __init__(self, plan: Plan, directory: Path, *, keep_open: Sequence[int] = (), services: bool = True) -> None:
+        """`directory` is there and empty; `keep_open`: file descriptors that the sandbox keeps while it lives;
+        `services`: whether the nodes get kube-proxy's rules, which not every kernel can hold."""
         self.plan = plan
+        self.services = services
+        self.tool = filter_tool(plan.lab)
         self.directory = directory.resolve()
         self._keep_open = tuple(keep_open)
         self._authority = Authority()
@@ -56,7 +61,7 @@ class Running:
             self._write()
             self._launch()
             self._await_ready()
-            self.pids = machine_pids(self.pid, [node.name for node in self.plan.lab.nodes])
+            self.pids = self._find_machines()
         except OSError as error:
             self.stop()
             raise SandboxError(f"{error.filename or self.directory}: {error.strerror or error}") from None
@@ -108,12 +113,22 @@ class Running:
 
     # --- parts of start ---
 
+    def _find_machines(self) -> dict[str, int]:
+        nodes = [node.name for node in self.plan.lab.nodes]
+        found = machine_pids(self.pid, nodes)
+        if missing := [node for node in nodes if node not in found]:
+            raise SandboxError(f"the sandbox does not stand: no machine of {', '.join(missing)}")
+        return {node: found[node] for node in nodes}
+
     def _write(self) -> None:
         plan, directory = self.plan, self.directory
         wireguard = links.wireguard_configurations(plan)
         _lines(directory / "nodes", [node.name for node in plan.lab.nodes])
         _lines(directory / "router.batch", links.router_batch(plan))
-        (directory / "objects.json").write_text(json.dumps(make_objects(plan)))
+        objects = make_objects(plan)
+        (directory / "objects.json").write_text(json.dumps(objects))
+        (directory / "settings.json").write_text(json.dumps(self._settings()))
+        self._proxy = self._proxy_rules(objects)
         (directory / "ca.crt").write_text(self._authority.pem)
         _secret(directory / "apiserver.pem", "".join(self._authority.issue("kube-apiserver")))
         if any(pool.encapsulation.startswith("IPIP") for pool in plan.lab.calico.pools):
@@ -121,19 +136,47 @@ class Running:
         for node in plan.lab.nodes:
             self._write_node(node, wireguard.get(node.name))
 
+    def _settings(self) -> dict[str, Any]:
+        """What holder.py needs to know: the tool of kube-proxy's rules, and who listens where."""
+        spec = self.plan.lab.kubernetes
+        return {
+            "tool": self.tool if self.services else "",
+            "podCidr": str(spec.pod_cidr),
+            "serviceCidr": str(spec.service_cidr),
+            "nodes": [node.name for node in self.plan.lab.nodes],
+            "listeners": listening(self.plan),
+        }
+
+    def _proxy_rules(self, objects: Mapping[str, Sequence[dict[str, Any]]]) -> list[str]:
+        """kube-proxy's rules, which are the same on every node."""
+        spec = self.plan.lab.kubernetes
+        ports = proxy.service_ports(objects[SERVICES], objects[SLICES])
+        if not self.services:
+            return []
+        if self.tool == "nft":
+            return proxy.nft_rules(ports, str(spec.pod_cidr), str(spec.service_cidr))
+        return [*proxy.iptables_jumps(), *proxy.iptables_rules(ports, str(spec.pod_cidr))]
+
     def _write_node(self, node: Node, wireguard: str | None) -> None:
         plan, here = self.plan, self.directory / node.name
         (here / "pods").mkdir(parents=True)
+        (here / "rules").mkdir()
         _lines(here / "node.batch", links.node_batch(plan, node))
         _lines(here / "fdb.batch", links.fdb_batch(plan, node))
-        _lines(here / "nat.rules", links.nat_rules(plan, node))
-        _lines(here / "nat.nft", links.nat_ruleset(plan, node))
+        # In the order of their names; the suffix says by which tool.
+        if self.tool == "nft":
+            _lines(here / "rules" / "1-felix.nft", nat.nat_ruleset(plan, node))
+        else:
+            _lines(here / "rules" / "1-felix.iptables", nat.nat_rules(plan, node))
+        if self._proxy:
+            _lines(here / "rules" / f"2-kube-proxy.{self.tool}", self._proxy)
         _lines(here / "forwarding", links.forwarding(plan, node))
         (here / "firewalls").mkdir()
         for pod in plan.on(node.name):
-            if rules := links.firewall_rules(plan, pod):
-                _lines(here / "firewalls" / f"{pod.netns}.rules", rules)
-                _lines(here / "firewalls" / f"{pod.netns}.nft", links.firewall_ruleset(plan, pod))
+            rules = nat.firewall_rules(plan, pod) if find("iptables") else nat.firewall_ruleset(plan, pod)
+            if rules:
+                suffix = "iptables" if find("iptables") else "nft"
+                _lines(here / "firewalls" / f"{pod.netns}.{suffix}", rules)
         if (self.directory / "ipip").exists():
             (here / "ipip").touch()
         if wireguard is not None:
@@ -209,37 +252,6 @@ def stand_ins(node: Node) -> dict[str, tuple[str, int]]:
         script = (HERE / "tcpdump.py").read_text().replace('main("/usr/bin/tcpdump")', f'main("/host{tcpdump}")')
         found["/opt/sandbox/bin/tcpdump"] = (f"#!{python} -IS\n{script}", 0o755)
     return found
-
-
-def machine_pids(holder: int, nodes: Sequence[str]) -> dict[str, int]:
-    """Node → process 1 of its machine, as this computer numbers it, among the descendants of `holder`."""
-    parents: dict[int, int] = {}
-    candidates: dict[int, str] = {}
-    wanted = set(nodes)
-    for entry in os.scandir("/proc"):
-        if not entry.name.isdigit():
-            continue
-        try:
-            words = Path(entry.path, "cmdline").read_bytes().split(b"\0")
-            status = Path(entry.path, "status").read_text(errors="replace")
-        except OSError:  # it ended
-            continue
-        pid = int(entry.name)
-        fields = dict(line.split(":\t", 1) for line in status.splitlines() if ":\t" in line)
-        parents[pid] = int(fields["PPid"])
-        # The machine's own process, not what it started.
-        if words[2:3] == [b"node"] and words[0] == b"bash" and fields.get("NSpid", "").split()[-1:] == ["1"]:
-            candidates[pid] = words[4].decode()
-    found = {}
-    for pid, node in candidates.items():
-        above = pid
-        while above in parents and above != holder:
-            above = parents[above]
-        if above == holder and node in wanted:
-            found[node] = pid
-    if missing := [node for node in nodes if node not in found]:
-        raise SandboxError(f"the sandbox does not stand: no machine of {', '.join(missing)}")
-    return {node: found[node] for node in nodes}
 
 
 def end(pid: int) -> None:

@@ -15,6 +15,8 @@ from typing import Any, Literal, NamedTuple
 
 from components.spec import models, modes
 from components.spec.placement import selected
+from components.verify.nat.model import Ruleset
+from components.verify.services import ServicePort
 
 HOST_SIDE_MAC = "ee:ee:ee:ee:ee:ee"
 """Calico gives this MAC address to the host side of every pod's eth0."""
@@ -56,6 +58,9 @@ class Topic(StrEnum):
     PROXY_ARP = "proxy_arp", "proxy ARP"
     ADDRESS = "address", "pod addresses"
     PROBE = "probe", "pings"
+    NAT = "nat", "pools' NAT"
+    SERVICE = "service", "Services"
+    POLICY = "policy", "network policies"
 
 
 # --- what was read ---------------------------------------------------------------------------------------------------
@@ -101,9 +106,10 @@ class Scope:
 @dataclass
 class NodeFacts(Scope):
     """What was read of a node. `pods`: by host-side interface. `host_local`: the addresses that host-local gave, by
-    network."""
+    network. `rules`: its NAT rules."""
 
     pods: dict[str, Scope] = field(default_factory=dict)
+    rules: Ruleset = field(default_factory=Ruleset)
     host_local: dict[str, list[str]] = field(default_factory=dict)
 
     def interface_with(self, address: str) -> str | None:
@@ -121,7 +127,8 @@ def addresses_of(link: Entry) -> list[str]:
 
 @dataclass(frozen=True)
 class Pod:
-    """A pod as the API has it. `networks`: Multus' network-status by interface. `started`: as in RFC 3339."""
+    """A pod as the API has it. `networks`: Multus' network-status by interface. `started`: as in RFC 3339. `ports`: the
+    ports of its containers that have a name."""
 
     namespace: str
     name: str
@@ -132,6 +139,8 @@ class Pod:
     workload: str | None
     networks: Mapping[str, Mapping[str, Any]]
     started: str
+    labels: Mapping[str, str] = field(default_factory=dict)
+    ports: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def interface(self) -> str:
@@ -182,6 +191,7 @@ class ObservedLab:
     pods: Sequence[Pod]
     nics: Mapping[str, str]
     now: datetime
+    services: Sequence[ServicePort] = ()
 
     @classmethod
     def of(
@@ -191,6 +201,7 @@ class ObservedLab:
         cluster: Scope,
         pods: Sequence[Pod],
         nodes: Mapping[str, NodeFacts],
+        services: Sequence[ServicePort] = (),
         now: datetime | None = None,
     ) -> ObservedLab:
         """From what was read. Where the API did not answer, the blocks that `up` read stand for the present ones."""
@@ -206,7 +217,8 @@ class ObservedLab:
             nics[node.name] = nic or spec.calico.interface or "eth0"
         present = {node: sorted(cidrs, key=network) for node, cidrs in affinities.items()}
         known = Topic.AFFINITY in cluster.topics
-        return cls(spec, blocks, present if known else blocks, tunnels, pods, nics, now or datetime.now(UTC))
+        at = now or datetime.now(UTC)
+        return cls(spec, blocks, present if known else blocks, tunnels, pods, nics, at, services)
 
     @cached_property
     def nodes(self) -> dict[str, models.Node]:

@@ -42,4 +42,9 @@ class Workloads(pulumi.ComponentResource):
             )
             for workload in args.lab.workloads
         ]
+        for workload in args.lab.workloads:
+            if (service := manifests.service_object(args.lab, workload)) is not None:
+                # Its own object: the pods do not wait for it, and it does not wait for them.
+                resource = f"{name}-{workload.namespace}-{workload.name}-service"
+                self.ready.append(args.api.object(resource, service, parent=self, after=spaces))
         self.register_outputs({})

@@ -9,6 +9,7 @@ from typing import Any
 from components.multus.manifests import BUILT_IN_NAMESPACES, namespace
 from components.spec.links import definition_name, fixed_addresses
 from components.spec.models import AddressedNetwork, AttachedNetwork, Attachment, Lab, Workload
+from components.spec.placement import pod_count
 
 Manifest = dict[str, Any]
 
@@ -77,6 +78,28 @@ def workload_object(lab: Lab, workload: Workload) -> Manifest:
             spec["strategy"] = {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 0, "maxUnavailable": 1}}
             pod["affinity"] = _one_for_each_node(labels)
     return {"apiVersion": "apps/v1", "kind": workload.kind, "metadata": own | {"labels": labels}, "spec": spec}
+
+
+def service_object(lab: Lab, workload: Workload) -> Manifest | None:
+    """The Service in front of a workload's pods, if it has one."""
+    if workload.service is None:
+        return None
+    port = {
+        "port": workload.service.port,
+        "targetPort": workload.service.target_port or workload.service.port,
+        "protocol": workload.service.protocol,
+    }
+    labels = {"app": workload.name}
+    metadata: Manifest = {"name": workload.name, "namespace": workload.namespace, "labels": labels}
+    if not pod_count(lab, workload):
+        # The provider would wait for an endpoint.
+        metadata["annotations"] = {"pulumi.com/skipAwait": "true"}
+    return {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": metadata,
+        "spec": {"selector": labels, "ports": [port]},
+    }
 
 
 def _pod(workload: Workload) -> Manifest:

@@ -22,7 +22,7 @@ from typing import Any
 import pytest
 import yaml
 
-from components.sandbox import links
+from components.sandbox import nat
 from components.sandbox.model import OUTSIDE, Pod
 from components.sandbox.plan import make_plan
 from components.spec.models import Lab
@@ -141,8 +141,7 @@ def test_the_same_nat_stands_by_nft_where_there_is_no_iptables() -> None:
         node = next(node for node in replica.lab.nodes if node.name == pod.node)
         assert replica.exec(pod.node, ["iptables", "-t", "nat", "-F"]).returncode == 0
         assert replica.ping(pod, OUTSIDE).returncode != 0
-        ruleset = "\n".join(links.nat_ruleset(replica.plan, node)).replace("table ip nat", "table ip nat2")
-        ruleset = ruleset.replace("table ip raw", "table ip raw2")
+        ruleset = "\n".join(nat.nat_ruleset(replica.plan, node))
         done = replica.exec(pod.node, ["bash", "-c", 'nft -f - <<<"$1"', "-", ruleset])
         assert done.returncode == 0, done.stderr
         assert replica.ping(pod, OUTSIDE).returncode == 0

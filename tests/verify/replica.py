@@ -31,6 +31,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from components.sandbox.api import Api
 from components.sandbox.certificates import Authority
+from components.sandbox.controller import Controller
 from components.sandbox.model import Plan, Pod, digest
 from components.sandbox.objects import make_objects, pod_object
 from components.sandbox.plan import make_plan
@@ -183,6 +184,14 @@ class Replica:
         certificate.write_text("".join(self._authority.issue("kube-apiserver")))
         self.api = Api(make_objects(self.plan), authority, certificate)
         stack.callback(self.api.close)
+        spec = self.lab.kubernetes
+        self.api.patch_service = Controller(
+            self.api.objects,
+            {node: f"/proc/{pid}/ns/net" for node, pid in self.running.pids.items()},
+            tool=self.running.tool,
+            pod_cidr=str(spec.pod_cidr),
+            service_cidr=str(spec.service_cidr),
+        ).patch
         self.kubeconfig = self._authority.kubeconfig(self.api.url)
         self.expired_kubeconfig = self._authority.kubeconfig(self.api.url, days=-2)
 

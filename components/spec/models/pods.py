@@ -10,7 +10,7 @@ from pydantic import BeforeValidator, Field, StringConstraints
 from pydantic_core import PydanticCustomError
 
 from components.spec import versions
-from components.spec.models.base import Cidr, DnsLabel, InterfaceName, Labels, Model, Mtu, Version
+from components.spec.models.base import Cidr, DnsLabel, InterfaceName, Labels, Model, Mtu, Port, Version
 
 CALICO_NETWORK: Final = "k8s-pod-network"
 """The name of Calico's own CNI network, which is in 10-calico.conflist on every node."""
@@ -204,6 +204,17 @@ class Resources(Model):
     """What the container can have at most, e.g. {memory: 64Mi}, and devices, e.g. {intel.com/sriov: "1"}."""
 
 
+class Service(Model):
+    """A Service of type ClusterIP in front of the workload's pods, with the workload's name."""
+
+    port: Port
+    """Port of the Service, e.g. 80."""
+    target_port: Port | None = None
+    """Port on which the pods listen. Default: port."""
+    protocol: Literal["TCP", "UDP"] = "TCP"
+    """Protocol of the port."""
+
+
 class Workload(Model):
     """Pods to try the networks with."""
 
@@ -234,6 +245,8 @@ class Workload(Model):
     """Name of the network of the pods' eth0: a delegate, or k8s-pod-network. Default: multus.clusterNetwork."""
     networks: tuple[Attachment, ...] = ()
     """Networks of the pods' further interfaces, net1, net2, …"""
+    service: Service | None = None
+    """A Service in front of the pods. Default: none."""
 
     @property
     def interfaces(self) -> dict[str, Attachment]:

@@ -290,8 +290,22 @@ def addresses_enough(lab: Lab) -> Iterator[Finding]:
             yield Finding(f"workloads[{index}].replicas", shown(count), problem, fix)
 
 
+@rule("workloads[].name", "workloads[].service", "workloads[].namespace", each="workloads[]")
+def service_names(lab: Lab) -> Iterator[Finding]:
+    """A Service's name is a label of RFC 1035, and two Services are there before the lab's."""
+    for index, workload in enumerate(lab.workloads):
+        if workload.service is None:
+            continue
+        key, name = f"workloads[{index}].name", workload.name
+        if name[0].isdigit():
+            yield Finding(key, name, "begins with a digit, which no Service's name may", "give it another name")
+        elif (workload.namespace, name) in (("default", "kubernetes"), ("kube-system", "kube-dns")):
+            yield Finding(key, name, "is the name of a Service of Kubernetes itself", "give it another name")
+
+
 RULES = (
     workload_names,
+    service_names,
     node_selectors,
     default_networks,
     attached_networks,

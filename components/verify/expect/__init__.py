@@ -18,15 +18,16 @@ from components.verify.expect.node import node as node_itself
 from components.verify.expect.node import source_dest_check
 from components.verify.expect.pod import pod as pod_of
 from components.verify.expect.probes import probes
+from components.verify.expect.services import have_endpoints, rules
 from components.verify.model import EntryKey, Expectation, ObservedLab
 
 
 def expectations(observed: ObservedLab) -> list[Expectation]:
     """All of a lab's, in the order in which they are best read: the cluster's, then node by node and pod by pod."""
     spec = observed.spec
-    found = [*cluster(observed)]
+    found = [*cluster(observed), *have_endpoints(observed)]
     for node in spec.nodes:
-        found += [*node_itself(observed, node), *datapath(observed, node)]
+        found += [*node_itself(observed, node), *datapath(observed, node), *rules(observed, node)]
         if spec.multus:
             found += files(observed, node, spec.multus)
         found += forwarding(observed, node.name)

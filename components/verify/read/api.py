@@ -24,6 +24,8 @@ KINDS = {
     "blockaffinities": "/apis/crd.projectcalico.org/v1/blockaffinities",
     "ipamblocks": "/apis/crd.projectcalico.org/v1/ipamblocks",
     "ipreservations": "/apis/crd.projectcalico.org/v1/ipreservations",
+    "services": "/api/v1/services",
+    "endpointslices": "/apis/discovery.k8s.io/v1/endpointslices",
 }
 _QUERY = {"events": {"fieldSelector": "reason=AddedInterface"}}
 

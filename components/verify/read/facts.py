@@ -16,6 +16,8 @@ from ipaddress import IPv4Address, IPv4Network
 from components.verify.model import Entry, NodeFacts, Pod, Scope, Table, Topic, canonical_json
 from components.verify.read import filters, iproute
 from components.verify.read.api import Item, Objects
+from components.verify.read.rules import printed, rules_of
+from components.verify.services import ServicePort, service_ports
 
 Parser = Callable[[str], Table]
 
@@ -47,6 +49,13 @@ def _pod(item: Item) -> Pod:
         workload=(metadata.get("labels") or {}).get("cni-lab/workload"),
         networks=networks,
         started=str(status.get("startTime") or ""),
+        labels={str(key): str(value) for key, value in (metadata.get("labels") or {}).items()},
+        ports={
+            str(port["name"]): int(port["containerPort"])
+            for container in spec.get("containers") or []
+            for port in container.get("ports") or []
+            if port.get("name") and port.get("containerPort")
+        },
     )
 
 
@@ -55,7 +64,8 @@ def _pod(item: Item) -> Pod:
 
 def cluster(objects: Objects, *, host_local: bool = False) -> Scope:
     """The cluster's topics. Keys: of ANNOTATION and NODE the node (fields without the prefix projectcalico.org/), of
-    AFFINITY and RESERVATION the CIDR, of POOL its name, of ALLOCATION the address, of STATUS and EVENT "POD INTERFACE".
+    AFFINITY and RESERVATION the CIDR, of POOL its name, of ALLOCATION the address, of STATUS and EVENT "POD INTERFACE",
+    of SERVICE "NAMESPACE/NAME" (field ready: yes where it has a ready endpoint).
 
     `host_local`: calico.ipam is HostLocal. Then a node's one block is its podCIDR, and there is no BlockAffinity."""
     scope = Scope()
@@ -81,6 +91,11 @@ def cluster(objects: Objects, *, host_local: bool = False) -> Scope:
     add(Topic.ALLOCATION, "ipamblocks", _allocations)
     add(Topic.STATUS, "pods", _status)
     add(Topic.EVENT, "events", _event)
+    for kind in ("services", "endpointslices"):
+        if kind in objects.missing:
+            scope.unread[Topic.SERVICE] = objects.missing[kind]
+    if Topic.SERVICE not in scope.unread:
+        scope.topics[Topic.SERVICE] = _services(objects)
     return scope
 
 
@@ -93,6 +108,7 @@ CLUSTER_TOPICS = (
     Topic.ALLOCATION,
     Topic.STATUS,
     Topic.EVENT,
+    Topic.SERVICE,
 )
 """What cannot be read where the API does not answer."""
 
@@ -174,6 +190,22 @@ def _event(item: Item) -> Iterable[tuple[str, Entry]]:
         yield key, Entry({"ips": match[2], "from": match[3]}, message)
 
 
+def _services(objects: Objects) -> Table:
+    table: Table = {}
+    for port in services(objects):
+        endpoints = [endpoint.text for endpoint in port.endpoints]
+        entry = Entry({"ready": "yes" if endpoints else "no"}, f"endpoints: {', '.join(endpoints) or 'none'}")
+        if port.id not in table or not endpoints:
+            # A Service is as ready as its least ready port.
+            table[port.id] = (entry,)
+    return table
+
+
+def services(objects: Objects) -> list[ServicePort]:
+    """Every port of every Service that has a ClusterIP."""
+    return service_ports(objects.of("services"), objects.of("endpointslices"))
+
+
 # --- a node ----------------------------------------------------------------------------------------------------------
 
 
@@ -211,6 +243,7 @@ def node_facts(text: str) -> NodeFacts:
             _, interface, address = name.split(" ")
             facts.topics[Topic.PROBE][f"{interface} {address}"] = (_probe(section),)
     _add_pods(facts, found)
+    _add_rules(facts, found)
     if "host_local" in found and found["host_local"].status == 0:
         for path in found["host_local"].output.splitlines():
             network, _, name = path.removeprefix("/var/lib/cni/networks/").partition("/")
@@ -218,6 +251,20 @@ def node_facts(text: str) -> NodeFacts:
             with suppress(ValueError):
                 facts.host_local.setdefault(network, []).append(str(IPv4Address(name)))
     return facts
+
+
+def _add_rules(facts: NodeFacts, found: Mapping[str, Section]) -> None:
+    """The NAT rules; or why the topics that follow from them cannot be read."""
+    read = {name: section for name, section in found.items() if name.startswith("nat ")}
+    problem = next((section.output or "cut off" for section in read.values() if section.status != 0), "")
+    if not read:
+        problem = "neither iptables nor nft is installed here"
+    try:
+        facts.rules = rules_of(printed({name: section.output for name, section in read.items()}), facts)
+    except _GARBAGE as error:
+        problem = problem or str(error)
+    if problem:
+        facts.unread[Topic.SERVICE] = facts.unread[Topic.NAT] = problem.strip().replace("\n", "; ")[:200]
 
 
 def _add(scope: Scope, topic: Topic, section: Section | None, parse: Parser) -> None:

@@ -55,6 +55,19 @@ filter() {
   [[ $found == yes ]] || { echo "neither iptables nor nft is installed here" >&2 && return 1; }
 }
 
+# The NAT rules by each program that is here. nft shows those of iptables in a form that nobody can read, and iptables
+# does not show nft's. Felix' rules name ipsets.
+nat() {
+  local program
+  for program in 'nat iptables:iptables-save' 'nat nft:nft -j list ruleset' 'nat ipset:ipset save'; do
+    local words=${program#*:}
+    if command -v "${words%% *}" >/dev/null; then
+      # shellcheck disable=SC2086 # words of a command
+      section "${program%%:*}" $words
+    fi
+  done
+}
+
 # Felix takes the first routing table that is free, and a rule that names it. So all tables are searched.
 encrypted() {
   ip -4 route show table all type unicast | { grep -F " dev $WIREGUARD_DEVICE " || true; }
@@ -81,6 +94,7 @@ section file cni_files
 section crio crio_default_network
 section host_local host_local
 section filter filter
+nat
 if [[ $BGP == yes ]]; then section bgp bird; fi
 if [[ -n $WIREGUARD_DEVICE ]]; then section encrypted encrypted; fi
 

@@ -17,10 +17,11 @@ from components.spec.modes import WIREGUARD
 from components.verify.expect.egress import firewall_pods
 from components.verify.expect.probes import Ping, pings
 from components.verify.model import Entry, NodeFacts, ObservedLab, Pod, Scope, Topic
-from components.verify.read import api, ec2, facts
+from components.verify.read import api, ec2, facts, rules
 from components.verify.read.access import access_of
 from components.verify.read.connection import NETNS, Access, Connection, Unreachable, render
 from components.verify.read.namespace import NamespaceAccess
+from components.verify.services import ServicePort
 
 # A hundred nodes at once would be a hundred key exchanges at once.
 CONNECTIONS_AT_ONCE = 16
@@ -84,6 +85,7 @@ class Reading:
     nodes: dict[str, NodeFacts] = field(default_factory=dict)
     unreachable: dict[str, str] = field(default_factory=dict)
     no_api: str = ""
+    services: list[ServicePort] = field(default_factory=list)
 
     @cached_property
     def allocations(self) -> Mapping[IPv4Address, str]:
@@ -99,7 +101,8 @@ async def read_cluster(live: LiveLab) -> Reading:
     except api.NoApi as error:
         return Reading(Scope(unread=dict.fromkeys(facts.CLUSTER_TOPICS, str(error))), [], no_api=str(error))
     host_local = live.spec.calico.ipam == "HostLocal"
-    return Reading(facts.cluster(objects, host_local=host_local), facts.pods(objects))
+    scope = facts.cluster(objects, host_local=host_local)
+    return Reading(scope, facts.pods(objects), services=facts.services(objects))
 
 
 async def read_lab(live: LiveLab) -> Reading:
@@ -158,6 +161,7 @@ async def read_node(
         _add_addresses(pod)
     if live.spec.multus is not None:
         _add_free_ranges(live, live.spec.multus, reading, name, node)
+    _add_nat(live, reading, name, node)
     reading.nodes[name] = node
 
 
@@ -189,6 +193,17 @@ def _add_free_ranges(live: LiveLab, multus: models.Multus, reading: Reading, nam
             node.topics[Topic.FREE][delegate.name] = (Entry({"taken": " ".join(taken)}, line),)
 
 
+def _add_nat(live: LiveLab, reading: Reading, name: str, node: NodeFacts) -> None:
+    """The topics SERVICE and NAT: what the node's rules make of each Service and of each pool."""
+    if Topic.NAT in node.unread:
+        return
+    pools = live.spec.calico.pools
+    address = next(str(it.address) for it in live.spec.nodes if it.name == name)
+    nic = node.interface_with(address) or live.spec.calico.interface or "eth0"
+    node.topics[Topic.SERVICE] = rules.services(node.rules, reading.services, str(pools[0].cidr[1]))
+    node.topics[Topic.NAT] = rules.masquerades(node.rules, pools, nic)
+
+
 def observed(live: LiveLab, reading: Reading) -> ObservedLab:
     """The lab as its expectations need it."""
-    return ObservedLab.of(live.spec, live.blocks, reading.cluster, reading.pods, reading.nodes)
+    return ObservedLab.of(live.spec, live.blocks, reading.cluster, reading.pods, reading.nodes, reading.services)
