@@ -4,6 +4,7 @@ import pulumi
 from pulumi.runtime.settings import get_monitor
 
 from components.aws_client import ACCOUNT_KEYS
+from components.interrupt import end_quietly_on_interrupt
 from components.lab import Lab, LabArgs
 from components.spec import names
 from components.spec.load import SpecError, parse_lab
@@ -14,6 +15,7 @@ if get_monitor() is None:
 
     serve()
 
+end_quietly_on_interrupt()
 config = pulumi.Config("cni-lab")
 aws = pulumi.Config("aws")
 region = aws.get("region")

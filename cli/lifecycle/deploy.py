@@ -16,6 +16,7 @@ from cli.lifecycle.live_changes import refuse_changes
 from cli.lifecycle.locks import release_dead_locks
 from cli.lifecycle.pulumi_cli import environment_for_state, find_pulumi, missing_secrets, select
 from cli.project import stack_file
+from cli.signals import wait_for
 from components.spec.findings import SpecError
 from components.spec.load import load_stack_file
 from components.spec.models import LocalMachines
@@ -70,12 +71,14 @@ def run(command: str, stack: str, arguments: Sequence[str], *, repaired: bool = 
             shown = screen.Screen(command, stack, lab, pulumi, environment, project.ROOT, project.HOME)
             code = shown.run(options, arguments, log)
         else:
-            code = subprocess.run(
+            process = subprocess.Popen(
                 [pulumi, command, *options, "--event-log", str(log), *arguments],
                 cwd=project.ROOT,
                 # --event-log is hidden without this variable; the Automation API sets it too.
                 env=environment | {"PULUMI_DEBUG_COMMANDS": "true"},
-            ).returncode
+            )
+            # On Ctrl-C the engine finishes its current work and releases its lock.
+            code = wait_for(process)
             if code == 0 and command != "preview":
                 screen.remember_events(project.HOME, stack, command, lab, log)
         for line in hints(log) if code else []:

@@ -21,6 +21,7 @@ from cli.errors import FAILED, MISSING, USAGE, CommandError
 from cli.lifecycle.backend import Backend, BackendError, StackMissing
 from cli.lifecycle.ready import wait_for_cluster
 from cli.live.machines import State, installed_engine, run, states
+from cli.live.stack import is_known_absent
 from components.spec import names
 from components.spec.models import Lab, LocalMachines
 
@@ -92,6 +93,8 @@ def _exists(network: Made) -> bool:
 
 def read_state(stack: str) -> LocalState:
     """What the state knows; all empty where there is no such stack. Raises CommandError."""
+    if is_known_absent(stack):
+        return LocalState([], {}, {})
     try:
         with tempfile.TemporaryDirectory(prefix="cni-lab-state.") as folder:
             resources = Backend(Path(folder)).resources(stack)

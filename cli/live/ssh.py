@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shlex
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
@@ -16,7 +15,7 @@ from cli.errors import MISSING, USAGE, CommandError
 from cli.live.machines import MachinesDown
 from cli.project import not_up, stack_file
 from cli.sandbox.choice import chosen_outputs
-from cli.signals import handling
+from cli.signals import wait_for
 from components.verify.read.connection import Unreachable
 from components.verify.read.namespace import NamespaceAccess
 from components.verify.read.ssh import Jump, SshAccess
@@ -64,19 +63,7 @@ def enter(access: NamespaceAccess, command: Sequence[str]) -> int:
     """Run a shell on a sandbox's node in the foreground. Raises Unreachable where the sandbox has ended."""
     # As sshd does: the words make one line for the shell.
     line = " ".join(command) if command else "exec bash -i"
-    return _wait(subprocess.Popen(access.command(["bash", "-c", f"cd && {line}"])))
-
-
-def _wait(process: subprocess.Popen[bytes]) -> int:
-    """The process' exit code, or 128 plus the number of the signal that ended it.
-
-    What would end this program ends the process first, so that no files of a connection are left. The terminal sends
-    Ctrl-C to both, so it is ignored here.
-    """
-    passed_on = dict.fromkeys((signal.SIGTERM, signal.SIGHUP), process.send_signal)
-    with handling({**passed_on, signal.SIGINT: lambda _: None}):
-        code = process.wait()
-    return code if code >= 0 else 128 - code
+    return wait_for(subprocess.Popen(access.command(["bash", "-c", f"cd && {line}"])))
 
 
 def connect(access: SshAccess, command: Sequence[str]) -> int:
@@ -85,7 +72,7 @@ def connect(access: SshAccess, command: Sequence[str]) -> int:
     with tempfile.TemporaryDirectory(prefix="cni-lab-ssh-") as name:
         config = write_files(Path(name), access)
         # After `--` ssh reads no more options.
-        return _wait(subprocess.Popen(["ssh", "-F", str(config), "--", access.node, *command]))
+        return wait_for(subprocess.Popen(["ssh", "-F", str(config), "--", access.node, *command]))
 
 
 def write_files(folder: Path, access: SshAccess) -> Path:

@@ -22,8 +22,7 @@ _TIMEOUT_SECONDS = 60.0
 
 def outputs(stack: str) -> dict[str, Any]:
     """The stack's outputs, secrets in clear. Raises CommandError where there is no such stack, or it has none."""
-    if "PULUMI_BACKEND_URL" not in os.environ and not _has_state_file(stack):
-        # This answer must not need an installed pulumi CLI.
+    if is_known_absent(stack):
         raise not_up(stack)
     command = [find_pulumi(), "stack", "output", "--json", "--show-secrets", "--stack", stack, "--non-interactive"]
     try:
@@ -65,6 +64,11 @@ def live(stack: str) -> LiveLab:
         raise not_up(stack, "access")
     require_running(stack, file.lab, found["access"])
     return LiveLab.of(file.lab, found, AwsSettings.of(file.config))
+
+
+def is_known_absent(stack: str) -> bool:
+    """Whether there is certainly no such stack. This answer needs no pulumi CLI; another backend may have one."""
+    return "PULUMI_BACKEND_URL" not in os.environ and not _has_state_file(stack)
 
 
 def is_up(stack: str) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import re
 import signal
 import subprocess
 import time
@@ -166,10 +167,8 @@ def test_up_starts_what_is_stopped_and_makes_again_what_is_gone(
     monkeypatch.setattr(cli.project, "HOME", lab.folder / "home")
     spec = Lab.model_validate(small(10))
     before, ids = network_of(lab), project.outputs()
-    assert (list(read_state(lab.stack).machines), list(read_state(lab.stack).networks)) == (
-        ["cp", "w10"],
-        [f"cni-lab-{lab.stack}-a", f"cni-lab-{lab.stack}-b"],
-    )
+    assert set(read_state(lab.stack).machines) == {"cp", "w10"}
+    assert set(read_state(lab.stack).networks) == {f"cni-lab-{lab.stack}-{subnet}" for subnet in "ab"}
     assert prepare_up("up", lab.stack, spec, repaired=False) == ([], False)
     capsys.readouterr()
 
@@ -177,9 +176,11 @@ def test_up_starts_what_is_stopped_and_makes_again_what_is_gone(
     lose_the_network(lab)
     assert states(lab.stack, spec, ["cp", "w10"]) == {"cp": "stopped", "w10": "stopped"}
     prepare_up("preview", lab.stack, spec, repaired=False)
-    assert "lab preview: the machines of cp, w10 do not run now" in capsys.readouterr().err
+    assert re.search(r"lab preview: the machines of (cp, w10|w10, cp) do not run now", capsys.readouterr().err)
     assert prepare_up("up", lab.stack, spec, repaired=False) == ([], False)
-    assert "lab up: the machines of cp, w10 are stopped and are started first" in capsys.readouterr().err
+    assert re.search(
+        r"lab up: the machines of (cp, w10|w10, cp) are stopped and are started first", capsys.readouterr().err
+    )
     assert network_of(lab) == before
     assert set(project.up(small(10))) == {"same"} and project.outputs() == ids
     assert read_state(lab.stack).gone(states(lab.stack, spec, ["cp", "w10"])) == {}

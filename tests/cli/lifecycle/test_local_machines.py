@@ -76,6 +76,7 @@ def computer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Comput
     for module in (machines, local_machines):
         monkeypatch.setattr(module, "run", made.answer)
     monkeypatch.setattr(local_machines, "run_script", made.script)
+    monkeypatch.setattr(local_machines, "is_known_absent", lambda stack: False)
     monkeypatch.setattr(Backend, "__init__", lambda self, folder: None)
     monkeypatch.setattr(Backend, "resources", lambda self, stack: CHECKPOINT)
     yield made
