@@ -42,7 +42,7 @@ def machines(provider: str) -> st.SearchStrategy[Raw]:
         case "aws":
             return optional(
                 st.just({"provider": "aws", "operatorCidrs": ["203.0.113.7/32"]}),
-                instanceType=st.sampled_from(["t3.large", "t3.medium", "m7i.xlarge"]),
+                instanceType=st.sampled_from(["t3.large", "t3.medium", "m7i.xlarge", "t4g.large"]),
                 image=st.just("ami-0123456789abcdef0"),
                 spot=st.booleans(),
                 volumeSize=st.integers(10, 1024),

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from components.spec import versions
 from components.spec.addresses import api_endpoint
 from components.spec.findings import Finding, shown
-from components.spec.models import Lab
+from components.spec.models import AwsMachines, Lab
 
 _AFRESH = "set it back, or destroy the lab and bring it up again"
 _Rule = Callable[[Lab, Lab], Iterator[Finding]]
@@ -107,6 +107,16 @@ def _renamed(old: Lab, new: Lab) -> Iterator[Finding]:
             yield _finding(f"nodes[{index}].name", before, node.name, problem, fix)
 
 
+def _architecture(old: Lab, new: Lab) -> Iterator[Finding]:
+    """A machine keeps its AMI for life, and EC2 refuses a type whose processor cannot run it."""
+    before, after = old.machines, new.machines
+    if not (isinstance(before, AwsMachines) and isinstance(after, AwsMachines)):
+        return
+    if before.architecture != after.architecture and before.image == after.image:
+        problem = f"the machines keep their image, which is for {before.architecture}"
+        yield _finding("machines.instanceType", before.instance_type, after.instance_type, problem)
+
+
 def _roles(old: Lab, new: Lab) -> Iterator[Finding]:
     roles = {node.name: node.role for node in old.nodes}
     for index, node in enumerate(new.nodes):
@@ -136,4 +146,4 @@ def _reached_at(lab: Lab) -> str:
     return api_endpoint(lab)
 
 
-_RULES: tuple[_Rule, ...] = (_kubernetes_version, _written_once, _pools, _renamed, _roles, _endpoint)
+_RULES: tuple[_Rule, ...] = (_kubernetes_version, _written_once, _pools, _renamed, _architecture, _roles, _endpoint)

@@ -15,6 +15,7 @@ import pytest
 
 from components.calico import manifests
 from components.multus import manifests as multus
+from components.multus import whereabouts
 from components.node.script import File
 from components.spec import versions
 from components.spec.addresses import given_mtu
@@ -234,6 +235,28 @@ def test_route_reflectors_are_labelled_and_unlabelled(operator: Cluster) -> None
             assert "projectcalico.org/RouteReflectorClusterID" not in metadata.get("annotations", {})
     finally:
         operator.kubectl("delete", "nodes", *names)
+
+
+def test_whereabouts_and_its_permissions(operator: Cluster) -> None:
+    network = {"name": "w", "type": "bridge", "bridge": "br9", "subnet": "10.9.0.0/24", "ipam": {"type": "whereabouts"}}
+    made = whereabouts.objects(lab(machines={"provider": "local"}, networks=[network], workloads=[]))
+    operator.create(*made.values())
+    account = f"system:serviceaccount:{whereabouts.NAMESPACE}:{whereabouts.PLUGIN}"
+    for plural in ("ippools", "overlappingrangeipreservations"):
+        name = f"{plural}.{whereabouts.GROUP}"
+        operator.kubectl("wait", "--for=condition=Established", "--timeout=60s", f"crd/{name}")
+        assert operator.kubectl("auth", "can-i", "create", name, "--as", account, check=False).returncode == 0
+
+
+def test_peers_with_passwords(operator: Cluster) -> None:
+    spec = VARIETY["rack"]
+    operator.create(multus.namespace("calico-system"), *manifests.bgp_secrets(spec, {"tor": "x"}).values())
+    secrets = ("-n", "calico-system", "--as", "system:serviceaccount:calico-system:calico-node")
+
+    def may(what: str) -> bool:
+        return operator.kubectl("auth", "can-i", "get", what, *secrets, check=False).returncode == 0
+
+    assert may("secrets/cni-lab-bgp-tor") and not may("secrets/another")
 
 
 def test_multus_and_its_permissions(operator: Cluster) -> None:

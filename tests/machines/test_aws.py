@@ -13,6 +13,7 @@ import yaml
 
 from components.machines.aws import instances as instances_module
 from components.machines.aws.instances import FIRST_BOOT, user_data
+from components.spec.models import AwsMachines
 from engine.model import Deployment, ProgramError, Registration
 from tests.support.aws_labs import INSTANCE, TAGS, aws_lab, deploy, of_type
 from tests.support.moto_ec2 import Cloud, Made, cloud
@@ -182,13 +183,14 @@ def test_the_default_image_is_canonicals_current_one() -> None:
 
 
 @pytest.mark.parametrize(
-    ("system", "tail"),
+    ("machines", "tail"),
     [
-        ("ubuntu-26.04", "26.04/stable/current/amd64/hvm/ebs-gp3/ami-id"),
-        ("ubuntu-22.04", "22.04/stable/current/amd64/hvm/ebs-gp2/ami-id"),
+        ({"system": "ubuntu-26.04"}, "26.04/stable/current/amd64/hvm/ebs-gp3/ami-id"),
+        ({"system": "ubuntu-22.04"}, "22.04/stable/current/amd64/hvm/ebs-gp2/ami-id"),
+        ({"instanceType": "t4g.large"}, "24.04/stable/current/arm64/hvm/ebs-gp3/ami-id"),
     ],
 )
-def test_the_image_is_chosen_by_a_word(system: str, tail: str) -> None:
+def test_the_image_is_chosen_by_a_word(machines: dict[str, Any], tail: str) -> None:
     asked: list[str] = []
     with cloud() as aws:
         answer = aws.invoke
@@ -198,7 +200,7 @@ def test_the_image_is_chosen_by_a_word(system: str, tail: str) -> None:
             return answer(token, args)
 
         aws.invoke = invoke  # type: ignore[method-assign]
-        deploy(aws_lab(machines={"provider": "aws", "operatorCidrs": ["203.0.113.7/32"], "system": system}), aws)
+        deploy(aws_lab(machines), aws)
     assert [a for a in asked if a] == [f"/aws/service/canonical/ubuntu/server/{tail}"]
 
 
@@ -318,3 +320,15 @@ def test_user_data_is_a_cloud_config_that_generates_no_host_keys() -> None:
     ((interpreter, flag, program, parameter),) = config["bootcmd"]
     assert (interpreter, flag, parameter) == ("python3", "-c", "/cni-lab/test/123/ssh-host-key")
     compile(program, "first_boot", "exec")
+
+
+@pytest.mark.parametrize(
+    ("instance_type", "architecture"),
+    [
+        *((name, "arm64") for name in ("a1.large", "t4g.small", "c7gn.large", "im4gn.large", "g5g.xlarge")),
+        *((name, "amd64") for name in ("t3.large", "g4dn.xlarge", "g6.xlarge", "m7i-flex.large", "x2iedn.xlarge")),
+    ],
+)
+def test_the_architecture_follows_from_the_instance_type(instance_type: str, architecture: str) -> None:
+    machines = aws_lab({"instanceType": instance_type}).machines
+    assert isinstance(machines, AwsMachines) and machines.architecture == architecture

@@ -67,6 +67,12 @@ REFUSED: dict[str, tuple[dict[str, Any], dict[str, Any], str, str]] = {
         "nodes[0].name",
         "the machine at 10.0.2.10 is the node cp",
     ),
+    "another architecture": (
+        {"machines": AWS},
+        {"machines": AWS | {"instanceType": "t4g.large"}},
+        "machines.instanceType",
+        "t3.large → t4g.large — the machines keep their image, which is for amd64",
+    ),
     "another role": (
         {"nodes": THREE},
         {"nodes": [*THREE[:4], node("cp3", 14)], "kubernetes": {"allowEvenControlPlanes": True}},

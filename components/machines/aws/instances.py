@@ -19,8 +19,11 @@ from components.spec import names
 from components.spec.models import AwsMachines, Lab, Node
 
 FIRST_BOOT = Path(__file__).parent / "first_boot.py"
-# Canonical, "Find Ubuntu images on AWS", section "SSM". `release`: such as 24.04. `volume`: gp2 up to 23.04, then gp3.
-UBUNTU_PARAMETER = "/aws/service/canonical/ubuntu/server/{release}/stable/current/amd64/hvm/ebs-{volume}/ami-id"
+# Canonical, "Find Ubuntu images on AWS", section "SSM". `release`: such as 24.04. `architecture`:
+# amd64 or arm64. `volume`: gp2 up to 23.04, then gp3.
+UBUNTU_PARAMETER = (
+    "/aws/service/canonical/ubuntu/server/{release}/stable/current/{architecture}/hvm/ebs-{volume}/ami-id"
+)
 # From its launch an instance needs a minute or two until sshd runs with our host key, and more where IAM is slow to
 # make the new role known. The client pauses up to 5 s between attempts: in all, over six minutes.
 DIAL_ATTEMPTS = 90
@@ -60,7 +63,7 @@ class Instances(pulumi.ComponentResource):
         )
         # Apart from its machine, because the API's certificate and the kubeconfig contain this address.
         address = aws.ec2.Eip(f"{name}-api", domain="vpc", tags={**args.tags, "Name": f"{name}-api"}, opts=child)
-        image = spec.image or _current_image(spec.system, self)
+        image = spec.image or _current_image(spec, self)
 
         jump: remote.ProxyConnectionArgs | None = None
         machines: dict[str, Machine] = {}
@@ -214,10 +217,11 @@ bootcmd:
 """
 
 
-def _current_image(system: str, parent: pulumi.Resource) -> pulumi.Output[str]:
-    """The id of the newest AMI of a distribution such as ubuntu-24.04."""
-    release = system.removeprefix("ubuntu-")
-    name = UBUNTU_PARAMETER.format(release=release, volume="gp2" if release == "22.04" else "gp3")
+def _current_image(machines: AwsMachines, parent: pulumi.Resource) -> pulumi.Output[str]:
+    """The id of the newest AMI of machines.system for the machines' architecture."""
+    release = machines.system.removeprefix("ubuntu-")
+    volume = "gp2" if release == "22.04" else "gp3"
+    name = UBUNTU_PARAMETER.format(release=release, architecture=machines.architecture, volume=volume)
     found = aws.ssm.get_parameter_output(name=name, opts=pulumi.InvokeOutputOptions(parent=parent))
     return found.insecure_value  # `value` is the same text, but hidden as a secret
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Annotated, ClassVar, Literal
 
@@ -81,7 +82,8 @@ class AwsMachines(MachineProvider):
     """Addresses that may reach SSH and the Kubernetes API: your own, e.g. [203.0.113.7/32]. The whole internet is
     refused."""
     instance_type: Annotated[str, StringConstraints(pattern=r"^[a-z0-9-]+\.[a-z0-9-]+$")] = "t3.large"
-    """EC2 instance type. A control plane needs at least 2 vCPU and 2 GiB."""
+    """EC2 instance type. A control plane needs at least 2 vCPU and 2 GiB. With a Graviton type such as t4g.large, the
+    machines have Arm processors, and the workloads' images must be made for arm64."""
     system: Literal["ubuntu-22.04", "ubuntu-24.04", "ubuntu-26.04"] = "ubuntu-24.04"
     """Distribution of the machines: its newest AMI when a machine is made. The machine keeps that AMI for its life, so
     another word changes only machines that are made later."""
@@ -97,6 +99,16 @@ class AwsMachines(MachineProvider):
     worker_access: Literal["Public", "InstanceConnect"] = "Public"
     """Public: workers have public addresses. InstanceConnect: they have none; an EC2 Instance Connect Endpoint leads to
     them, and a NAT gateway, which costs by the hour and by the gigabyte, leads out."""
+
+    @property
+    def architecture(self) -> Literal["amd64", "arm64"]:
+        """The architecture of the machines, as Debian calls it.
+
+        AWS, "Amazon EC2 instance type naming conventions": a g after the generation means a Graviton processor. a1,
+        the first such family, has none.
+        """
+        family = self.instance_type.partition(".")[0]
+        return "arm64" if family == "a1" or re.match(r"[a-z]+\d+g", family) else "amd64"
 
     @property
     def private_workers(self) -> bool:

@@ -132,19 +132,18 @@ def placeholders(lab: Lab) -> Iterator[Finding]:
             yield Finding(f"machines.operatorCidrs[{index}]", str(cidr), problem, fix)
 
 
-@rule("machines.provider", "machines.instanceType", "machines.image")
+@rule("machines.provider", "machines.instanceType")
 def instance_type(lab: Lab) -> Iterator[Finding]:
-    """kubeadm's preflight checks need 2 CPUs and 1700 MB. The default image is for x86."""
+    """kubeadm's preflight checks need 2 CPUs and 1700 MB. The machines run Linux."""
     if not isinstance(lab.machines, AwsMachines):
         return
     given = lab.machines.instance_type
-    family, size = given.split(".", 1)
+    family, _, size = given.partition(".")
     if size in ("nano", "micro") or given in ("t2.small", "t1.micro", "m1.small", "m1.medium", "m3.medium"):
         problem = "has less than the 2 CPUs and 1700 MB that a control plane needs"
         yield Finding("machines.instanceType", given, problem, "write t3.small or larger")
-    elif lab.machines.image is None and (family == "a1" or re.match(r"[a-z]+\d+g", family)):
-        problem = "has an Arm processor, and the default image is for x86"
-        yield Finding("machines.instanceType", given, problem, "write e.g. t3.large, or give an Arm machines.image")
+    elif family.startswith("mac"):
+        yield Finding("machines.instanceType", given, "is a Mac, which runs no Ubuntu", "write e.g. t3.large")
 
 
 @rule("machines.provider", "machines.workerAccess", "nodes[].role", "nodes[].subnet", "network.subnets")
