@@ -165,7 +165,7 @@ def refuse_ranges_in_use(stack: str, lab: Lab, state: LocalState) -> None:
     engine = installed_engine(lab.machines)
     if os.geteuid() != 0 or engine is None:
         return
-    owners = {made.environment["OWNER"] for made in [*state.kernel, *state.networks.values()]}
+    owners = {made.environment["OWNER"] for made in state.networks.values()}
     common = {"STACK": stack, "ENGINE": engine, "OWNER": next(iter(owners), "nobody")}
     wanted = [network_environment(lab, stack, subnet) for subnet in lab.network.subnets]
     found = [

@@ -25,7 +25,8 @@ STACK = "local"
 
 
 def command(script: str, urn: str, **environment: str) -> dict[str, Any]:
-    variables = {"STACK": STACK, "OWNER": "SHA256:x", "ENGINE": "podman", **environment}
+    owned = {"STACK": STACK, "OWNER": "SHA256:x", "ENGINE": "podman"} if script != "kernel.sh" else {"MACHINES": "3"}
+    variables = {**owned, **environment}
     create = f"bash components/machines/local-{script} create"
     return {"urn": urn, "type": "command:local:Command", "inputs": {"create": create, "environment": variables}}
 
