@@ -30,6 +30,7 @@ _STACK = typer.Argument(metavar="STACK", help="a lab of stacks/Pulumi.<STACK>.ya
 Stack = Annotated[str, _STACK]
 OptionalStack = Annotated[str | None, _STACK]
 SANDBOX = typer.Option("--sandbox", help="use the stack's sandbox even if the lab is deployed too")
+SKIP_DOCTOR = typer.Option("--skip-doctor", help="do not begin with the checks of `./lab doctor`")
 PASS_ON = {"allow_extra_args": True, "ignore_unknown_options": True}
 
 
@@ -143,12 +144,27 @@ def sandbox(
     raise typer.Exit(run(stack, down=down, listed=listed, rebuild=rebuild, as_json=json))
 
 
+@app.command(rich_help_panel=LIFE)
+def doctor(
+    stack: OptionalStack = None,
+    json: Annotated[bool, typer.Option("--json", help="print the checks as JSON")] = False,
+) -> None:
+    """Show at once what would stop or spoil an `up` of a lab, or of every lab; exit 1 if one would fail."""
+    from cli.doctor.command import run
+
+    raise typer.Exit(run(stack, as_json=json))
+
+
 @app.command(context_settings=PASS_ON, rich_help_panel=LIFE)
-def preview(stack: Stack, context: typer.Context) -> None:
+def preview(
+    stack: Stack,
+    context: typer.Context,
+    skip_doctor: Annotated[bool, SKIP_DOCTOR] = False,
+) -> None:
     """Show what `up` would change (pulumi preview; further options are passed on)."""
     from cli.lifecycle.deploy import run
 
-    raise typer.Exit(run("preview", stack, context.args))
+    raise typer.Exit(run("preview", stack, context.args, examined=not skip_doctor))
 
 
 @app.command(context_settings=PASS_ON, rich_help_panel=LIFE)
@@ -156,11 +172,12 @@ def up(
     stack: Stack,
     context: typer.Context,
     repair: Annotated[bool, typer.Option("--repair", help="also restore what verify finds missing or moved")] = False,
+    skip_doctor: Annotated[bool, SKIP_DOCTOR] = False,
 ) -> None:
     """Create the lab, or change it to what its file says (pulumi up; further options are passed on)."""
     from cli.lifecycle.deploy import run
 
-    raise typer.Exit(run("up", stack, context.args, repaired=repair))
+    raise typer.Exit(run("up", stack, context.args, repaired=repair, examined=not skip_doctor))
 
 
 @app.command(context_settings=PASS_ON, rich_help_panel=LIFE)

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cli import project
+from cli.doctor.command import examine_before
 from cli.errors import USAGE, CommandError
 from cli.lifecycle import local_machines, repair, screen
 from cli.lifecycle.hints import hints
@@ -27,10 +28,11 @@ CONFIRMED = {"-y", "--yes", "--preview-only"}
 """Options of `up` and `destroy` after which pulumi asks nothing."""
 
 
-def run(command: str, stack: str, arguments: Sequence[str], *, repaired: bool = False) -> int:
+def run(command: str, stack: str, arguments: Sequence[str], *, repaired: bool = False, examined: bool = True) -> int:
     """Run `pulumi COMMAND` on a lab; returns its exit code. Raises CommandError, SpecError.
 
-    `repaired`: an `up` also runs the steps again whose work verify finds undone.
+    `repaired`: an `up` also runs the steps again whose work verify finds undone. `examined`: `up` and `preview` begin
+    with the checks of `./lab doctor`.
     """
     path = stack_file(stack)
     file = load_stack_file(path)
@@ -40,6 +42,8 @@ def run(command: str, stack: str, arguments: Sequence[str], *, repaired: bool = 
     # A preview changes nothing, so there it is a warning (components/spec/notes.py).
     if command == "up" and (found := list(placeholders(lab))):
         raise SpecError(found, path.name)
+    if examined and command in ("preview", "up"):
+        examine_before(command, file)
     pulumi, environment = find_pulumi(), environment_for_state()
     release_dead_locks(command, stack, environment)
     if command in ("preview", "up"):

@@ -52,6 +52,15 @@ def find_pulumi() -> str:
 @cache
 def _is_too_old(pulumi: str) -> bool:
     """Whether the CLI says that it is older than VERSION. One that cannot be asked fails later, with its own words."""
+    version = version_of(pulumi)
+    if version is None or not is_older(version):
+        return False
+    print(f"lab: {pulumi} is {version}, older than {VERSION}, and is not used", file=sys.stderr)
+    return True
+
+
+def version_of(pulumi: str) -> str | None:
+    """The version that a CLI says it has, such as 3.272.0. None where it cannot be asked."""
     try:
         done = subprocess.run(
             [pulumi, "version"],
@@ -62,12 +71,18 @@ def _is_too_old(pulumi: str) -> bool:
             timeout=_VERSION_TIMEOUT_SECONDS,
         )
     except (OSError, subprocess.TimeoutExpired):
-        return False
-    numbers = re.match(r"v?(\d+)\.(\d+)\.(\d+)", done.stdout)
-    if numbers is None or tuple(map(int, numbers.groups())) >= tuple(map(int, VERSION.split("."))):
-        return False
-    print(f"lab: {pulumi} is {numbers[0]}, older than {VERSION}, and is not used", file=sys.stderr)
-    return True
+        return None
+    found = re.match(r"v?(\d+\.\d+\.\d+)", done.stdout)
+    return found[1] if found else None
+
+
+def is_older(version: str) -> bool:
+    """Whether it is older than VERSION, the oldest that has every option that the program uses."""
+    return _numbers(version) < _numbers(VERSION)
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    return tuple(map(int, version.split(".")))
 
 
 def environment_for_state() -> dict[str, str]:

@@ -13,6 +13,7 @@ from rich.text import Text
 
 from cli import project
 from cli.console import page
+from cli.doctor.command import local_notes
 from cli.errors import FAILED, USAGE, CommandError
 from cli.plan import cost
 from cli.plan.folder import render, write
@@ -44,6 +45,7 @@ def plan(stack: str, *, as_json: bool, out: Path | None) -> int:
         raise CommandError(str(error), USAGE) from None
     notes = [f"{message.severity}: {message.text}" for message in deployment.messages]
     notes += [note(finding) for finding in broken]
+    notes += local_notes(file.lab, stack)
     document = json.dumps(_document(deployment, graph), indent=2, ensure_ascii=False) + "\n"
     if out is not None:
         files, warnings = render(deployment, graph, document)

@@ -16,14 +16,10 @@ from components.machines.aws.network import Network
 from components.machines.keys import SshKey, ssh_key
 from components.machines.machine import Machine
 from components.spec import names
+from components.spec.images import image_parameter
 from components.spec.models import AwsMachines, Lab, Node
 
 FIRST_BOOT = Path(__file__).parent / "first_boot.py"
-# Canonical, "Find Ubuntu images on AWS", section "SSM". `release`: such as 24.04. `architecture`:
-# amd64 or arm64. `volume`: gp2 up to 23.04, then gp3.
-UBUNTU_PARAMETER = (
-    "/aws/service/canonical/ubuntu/server/{release}/stable/current/{architecture}/hvm/ebs-{volume}/ami-id"
-)
 # From its launch an instance needs a minute or two until sshd runs with our host key, and more where IAM is slow to
 # make the new role known. The client pauses up to 5 s between attempts: in all, over six minutes.
 DIAL_ATTEMPTS = 90
@@ -219,10 +215,7 @@ bootcmd:
 
 def _current_image(machines: AwsMachines, parent: pulumi.Resource) -> pulumi.Output[str]:
     """The id of the newest AMI of machines.system for the machines' architecture."""
-    release = machines.system.removeprefix("ubuntu-")
-    volume = "gp2" if release == "22.04" else "gp3"
-    name = UBUNTU_PARAMETER.format(release=release, architecture=machines.architecture, volume=volume)
-    found = aws.ssm.get_parameter_output(name=name, opts=pulumi.InvokeOutputOptions(parent=parent))
+    found = aws.ssm.get_parameter_output(name=image_parameter(machines), opts=pulumi.InvokeOutputOptions(parent=parent))
     return found.insecure_value  # `value` is the same text, but hidden as a secret
 
 

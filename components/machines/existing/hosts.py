@@ -43,7 +43,7 @@ class Hosts(pulumi.ComponentResource):
 
 
 def _machine(spec: ExistingMachines, node: Node, keys: Mapping[str | None, pulumi.Output[str] | None]) -> Machine:
-    key, ssh = keys[_key_file(spec, node)], node.ssh
+    key, ssh = keys[key_file(spec, node)], node.ssh
     if ssh is None:
         raise pulumi.RunError(f"nodes ({node.name}): ssh.hostKey is missing. Fix: add the host's public key")
     host_key = " ".join(ssh.host_key.split()[:2])
@@ -87,7 +87,8 @@ def _is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
-def _key_file(spec: ExistingMachines, node: Node) -> str | None:
+def key_file(spec: ExistingMachines, node: Node) -> str | None:
+    """The file with the private key for a node; None where the SSH agent has it."""
     return (node.ssh and node.ssh.private_key_file) or spec.private_key_file
 
 
@@ -100,7 +101,7 @@ def _private_keys(spec: ExistingMachines, nodes: tuple[Node, ...]) -> dict[str |
     preview = pulumi.runtime.is_dry_run()
     found: dict[str | None, pulumi.Output[str] | None] = {}
     problems: list[str] = []
-    needed = {node.name: _key_file(spec, node) for node in nodes}
+    needed = {node.name: key_file(spec, node) for node in nodes}
     if spec.jump_host is not None and spec.jump_host.private_key_file is not None:
         needed["the jump host"] = spec.jump_host.private_key_file
     for file in dict.fromkeys(needed.values()):
@@ -108,7 +109,7 @@ def _private_keys(spec: ExistingMachines, nodes: tuple[Node, ...]) -> dict[str |
         found[file] = None
         try:
             if file is not None:
-                found[file] = pulumi.Output.secret(_read_key(file))
+                found[file] = pulumi.Output.secret(read_private_key(file))
             elif not preview and not os.environ.get("SSH_AUTH_SOCK"):
                 fix = "name a key file, or start an agent"
                 problems.append(f"privateKeyFile: none, and no SSH agent runs. Fix: {fix} (for {users})")
@@ -126,7 +127,7 @@ def _private_keys(spec: ExistingMachines, nodes: tuple[Node, ...]) -> dict[str |
     return found
 
 
-def _read_key(file: str) -> str:
+def read_private_key(file: str) -> str:
     """The text of a private key file. Raises FileNotFoundError, or ValueError with the problem and its fix."""
     try:
         path = Path(file).expanduser()

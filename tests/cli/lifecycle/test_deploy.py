@@ -247,7 +247,7 @@ def test_first_preview_with_the_real_cli(tmp_path: Path) -> None:
     folder = tmp_path / "state"
     folder.mkdir()
     environment = dict(os.environ) | {"PULUMI_BACKEND_URL": folder.as_uri(), "PULUMI_CONFIG_PASSPHRASE": "test"}
-    command = [sys.executable, "-m", "cli", "preview", "components", "--json", "--non-interactive"]
+    command = [sys.executable, "-m", "cli", "preview", "components", "--skip-doctor", "--json", "--non-interactive"]
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=240)
     if "no resource plugin" in done.stderr + done.stdout:
         pytest.skip("a provider plugin of the pulumi CLI is not installed")

@@ -55,7 +55,7 @@ from pathlib import Path
 from cli import project
 from cli.lifecycle.deploy import run
 project.HOME = Path(sys.argv[1])
-sys.exit(run(sys.argv[2], "local", sys.argv[3:]))
+sys.exit(run(sys.argv[2], "local", sys.argv[3:], examined=False))
 """
 
 

@@ -1,0 +1,1 @@
+"""`./lab doctor`: everything that would stop or spoil an `up`, all at once, before anything is made."""

@@ -1,0 +1,271 @@
+"""What local machines need of this computer. Nothing is loaded, started or asked over a network."""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+import shutil
+import subprocess
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+from cli.doctor.model import Answer, Check, NotAsked, Once, Verdict, worst
+from cli.project import ROOT
+from components.spec.addresses import kernel_modules
+from components.spec.models import Lab, LocalMachines
+from components.spec.modes import TUNNELS, links_for_shell
+
+MIB = 1 << 20
+GIB = 1 << 30
+CONTROL_PLANE_BYTES = 1700 * MIB
+"""kubeadm's preflight check `Mem` (kubeadm's constants.ControlPlaneMem): it asks for what the whole computer has."""
+CONTROL_PLANE_CPUS = 2
+"""kubeadm's preflight check `NumCPU`."""
+WORKER_BYTES = 768 * MIB
+MACHINE_DISK_BYTES = 3 * GIB
+"""What a machine's container and the images that it pulls take; each machine has a store of its own."""
+LEAST_DISK_BYTES = 2 * GIB
+WATCHES = 8192
+"""inotify watches that systemd, CRI-O, kubelet and the pods of a machine may use."""
+TOOLS = {"ip": "iproute2", "nft": "nftables", "unshare": "util-linux", "flock": "util-linux", "timeout": "coreutils"}
+"""As in components/machines/local/engine.sh: tool → its package."""
+ENGINES = ("podman", "docker")
+_ENGINE_TIMEOUT_SECONDS = 10
+_MODULES_TIMEOUT_SECONDS = 15
+
+
+@dataclass(frozen=True)
+class Computer:
+    """This computer, or in tests another one: where /proc is, who runs this, and how programs are found and run."""
+
+    proc: Path = Path("/proc")
+    system: str = field(default_factory=platform.system)
+    is_root: bool = field(default_factory=lambda: os.geteuid() == 0)
+    cpus: int = field(default_factory=lambda: len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1)
+    which: Callable[[str], str | None] = shutil.which
+
+    def number(self, name: str) -> int | None:
+        """A number in a file of /proc/sys, such as fs/inotify/max_user_instances."""
+        try:
+            return int((self.proc / "sys" / name).read_text())
+        except (OSError, ValueError):
+            return None
+
+    def memory(self, name: str) -> int | None:
+        """A line of /proc/meminfo, such as MemAvailable, in bytes."""
+        try:
+            found = re.search(rf"^{name}:\s+(\d+) kB", (self.proc / "meminfo").read_text(), re.MULTILINE)
+        except OSError:
+            return None
+        return int(found[1]) * 1024 if found else None
+
+    def run(
+        self, command: Sequence[str], timeout_seconds: float, **environment: str
+    ) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            command,
+            env=os.environ | environment,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=timeout_seconds,
+        )
+
+
+def checks(lab: Lab, stack: str, computer: Computer | None = None) -> list[Check]:
+    """Empty for a lab whose machines are elsewhere."""
+    if not isinstance(lab.machines, LocalMachines):
+        return []
+    here = computer or Computer()
+    engine = Once(partial(_find_engine, lab.machines, here))
+    running = Once(partial(_running_machines, engine, stack, here))
+    questions: list[tuple[str, str, Callable[[], Answer]]] = [
+        ("system", "Is this Linux?", partial(_system, here)),
+        ("root", "Does root run this?", partial(_root, here, stack)),
+        ("tools", f"Are {', '.join(TOOLS)} here?", partial(_tools, here)),
+        ("engine", "Is a container engine here, and does it answer?", partial(_engine, engine, here)),
+        ("kernel", "Has the kernel what the lab's mode and networks need?", partial(_kernel, lab, here)),
+        ("inotify", "Are inotify's limits high enough?", partial(_inotify, lab, here)),
+        ("processors", "Are there CPUs enough for kubeadm?", partial(_processors, lab.machines, here)),
+        ("memory", "Is there memory for the machines?", partial(_memory, lab, running, here)),
+        ("disk", "Is there disk space for the machines?", partial(_disk, lab, engine, running, here)),
+    ]
+    return [Check(f"local.{name}", question, ask) for name, question, ask in questions]
+
+
+def _system(here: Computer) -> Answer:
+    if here.system != "Linux":
+        return Answer("stop", f"this is {here.system}", "use a Linux VM")
+    return Answer("ok", f"Linux {platform.release()}")
+
+
+def _root(here: Computer, stack: str) -> Answer:
+    if not here.is_root:
+        return Answer("stop", "an ordinary user, who cannot make networks here", f"sudo ./lab up {stack}")
+    return Answer("ok", "root")
+
+
+def _tools(here: Computer) -> Answer:
+    missing = [tool for tool in TOOLS if here.which(tool) is None]
+    if missing:
+        packages = " ".join(dict.fromkeys(TOOLS[tool] for tool in missing))
+        return Answer("stop", f"missing: {', '.join(missing)}", f"apt install {packages}")
+    return Answer("ok", "all")
+
+
+# --- the engine ------------------------------------------------------------------------------------------------------
+
+
+def _find_engine(machines: LocalMachines, here: Computer) -> str | Answer:
+    """The engine that `up` would take, or why there is none."""
+    wanted = ENGINES if machines.engine == "auto" else (machines.engine,)
+    found = next((engine for engine in wanted if here.which(engine)), None)
+    if found is None:
+        words = " and ".join(wanted)
+        return Answer("stop", f"no {words} here", f"apt install {wanted[0]}")
+    return found
+
+
+def _engine(engine: Once[str | Answer], here: Computer) -> Answer:
+    name = engine()
+    if isinstance(name, Answer):
+        return name
+    try:
+        done = here.run([name, "ps", "--quiet"], _ENGINE_TIMEOUT_SECONDS)
+        version = here.run([name, "--version"], _ENGINE_TIMEOUT_SECONDS).stdout.strip()
+    except subprocess.TimeoutExpired:
+        return Answer("stop", f"{name} does not answer within {_ENGINE_TIMEOUT_SECONDS} s", f"restart {name}")
+    if done.returncode:
+        reason = (done.stderr.strip().splitlines() or ["no reason was given"])[-1]
+        seen = f"{name} does not work here: {reason}"
+        if not here.is_root:
+            return Answer("unknown", seen, "run this as root, whose machines they will be")
+        return Answer("stop", seen, f"repair it until `{name} ps` succeeds")
+    return Answer("ok", version or name)
+
+
+def _running_machines(engine: Once[str | Answer], stack: str, here: Computer) -> int:
+    """How many machines of this lab there are. Raises NotAsked without an engine."""
+    name = engine()
+    if isinstance(name, Answer):
+        raise NotAsked
+    listed = [name, "ps", "--all", "--quiet", "--filter", f"label=cni-lab.stack={stack}"]
+    done = here.run(listed, _ENGINE_TIMEOUT_SECONDS)
+    return len(done.stdout.split()) if done.returncode == 0 else 0
+
+
+# --- the kernel ------------------------------------------------------------------------------------------------------
+
+
+def _kernel(lab: Lab, here: Computer) -> Answer:
+    if here.system != "Linux":
+        raise NotAsked
+    needed = kernel_modules(lab)
+    others = [tunnel.module for tunnel in TUNNELS if tunnel.module not in needed]
+    lacking = _lacking([*needed, *others], here)
+    reasons = {module: lacking[module] for module in needed if module in lacking}
+    if reasons:
+        seen = "this kernel lacks " + ", ".join(f"{module} ({reason})" for module, reason in reasons.items())
+        # Without root no link can be tried, and modprobe does not know what is built in.
+        if not here.is_root:
+            return Answer("unknown", f"{seen}, as far as an ordinary user can tell", "run this as root")
+        return Answer("stop", seen, "choose another encapsulation or network type, or a kernel that has it")
+    absent = [tunnel.name for tunnel in TUNNELS if tunnel.module in lacking]
+    rest = f"; it has no {' and no '.join(absent)}, which another mode would need" if absent and here.is_root else ""
+    return Answer("ok", f"{', '.join(needed)}{rest}")
+
+
+def _lacking(modules: Sequence[str], here: Computer) -> dict[str, str]:
+    """The modules that the kernel does not have, each with the reason."""
+    done = here.run(
+        ["bash", str(Path(__file__).with_name("modules.sh")), *modules],
+        _MODULES_TIMEOUT_SECONDS,
+        TUNNEL_LINKS=links_for_shell(TUNNELS),
+        MODULES_LIBRARY=str(ROOT / "components" / "node" / "modules.sh"),
+    )
+    if done.returncode:
+        raise RuntimeError(f"the kernel could not be examined: {done.stderr.strip() or done.returncode}")
+    return dict(line.split("\t", 1) for line in done.stdout.splitlines())
+
+
+def instances_per_machine() -> int:
+    """inotify instances that a machine uses, as `up` requires them."""
+    text = (ROOT / "components" / "machines" / "local" / "kernel.sh").read_text(encoding="utf-8")
+    found = re.search(r"^INSTANCES=(\d+)$", text, re.MULTILINE)
+    assert found, "kernel.sh sets INSTANCES"
+    return int(found[1])
+
+
+def _inotify(lab: Lab, here: Computer) -> Answer:
+    instances, watches = (here.number(f"fs/inotify/max_user_{name}") for name in ("instances", "watches"))
+    if instances is None or watches is None:
+        return Answer(
+            "unknown", "/proc/sys/fs/inotify cannot be read", "run this on the computer that gets the machines"
+        )
+    count = len(lab.nodes)
+    answers = [
+        _at_least("fs.inotify.max_user_instances", instances, count * instances_per_machine(), count, "stop"),
+        _at_least("fs.inotify.max_user_watches", watches, count * WATCHES, count, "warn"),
+    ]
+    return worst(answers, f"{instances} instances, {watches} watches")
+
+
+def _at_least(key: str, have: int, need: int, machines: int, verdict: Verdict) -> Answer:
+    if have >= need:
+        return Answer("ok", str(have))
+    return Answer(verdict, f"{key} is {have}, and {machines} machines need {need}", f"sysctl -w {key}={need}")
+
+
+# --- room ------------------------------------------------------------------------------------------------------------
+
+
+def _processors(machines: LocalMachines, here: Computer) -> Answer:
+    # kubeadm counts the computer's CPUs, whatever machines.cpus allows.
+    if here.cpus < CONTROL_PLANE_CPUS:
+        fix = f"use a computer, or a VM, with {CONTROL_PLANE_CPUS} CPUs"
+        return Answer("stop", f"{here.cpus} CPU, and kubeadm wants {CONTROL_PLANE_CPUS}", fix)
+    return Answer("ok", f"{here.cpus} CPUs")
+
+
+def _memory(lab: Lab, running: Once[int], here: Computer) -> Answer:
+    total, available = here.memory("MemTotal"), here.memory("MemAvailable")
+    if total is None or available is None:
+        return Answer("unknown", "/proc/meminfo cannot be read", "run this on the computer that gets the machines")
+    if total < CONTROL_PLANE_BYTES:
+        seen = f"{_gib(total)}, and kubeadm wants {_gib(CONTROL_PLANE_BYTES)} on a control plane"
+        return Answer("stop", seen, "use a computer with more memory")
+    planes = len(lab.control_planes)
+    need = planes * CONTROL_PLANE_BYTES + (len(lab.nodes) - planes) * WORKER_BYTES
+    if available < need and not running():
+        seen = f"{_gib(available)} are free, and {len(lab.nodes)} machines use about {_gib(need)}"
+        return Answer("warn", seen, "end other programs, or remove workers from the stack file")
+    return Answer("ok", f"{_gib(available)} of {_gib(total)} are free")
+
+
+def _disk(lab: Lab, engine: Once[str | Answer], running: Once[int], here: Computer) -> Answer:
+    name = engine()
+    if isinstance(name, Answer):
+        raise NotAsked
+    key = "{{.Store.GraphRoot}}" if name == "podman" else "{{.DockerRootDir}}"
+    done = here.run([name, "info", "--format", key], _ENGINE_TIMEOUT_SECONDS)
+    if done.returncode or not done.stdout.strip():
+        raise NotAsked  # the engine's own check says why
+    folder = Path(done.stdout.strip())
+    while not folder.exists() and folder != folder.parent:
+        folder = folder.parent
+    free = shutil.disk_usage(folder).free
+    missing = len(lab.nodes) - running()
+    need = missing * MACHINE_DISK_BYTES
+    if missing > 0 and free < LEAST_DISK_BYTES:
+        return Answer("stop", f"{folder} has {_gib(free)} free", f"free {_gib(need)} there, or move {name}'s storage")
+    if free < need:
+        seen = f"{folder} has {_gib(free)} free, and {missing} machines use about {_gib(need)}"
+        return Answer("warn", seen, f"free space there, or move {name}'s storage")
+    return Answer("ok", f"{folder} has {_gib(free)} free")
+
+
+def _gib(count: int) -> str:
+    return f"{count / GIB:.1f} GiB"

@@ -1,0 +1,220 @@
+"""The checks of this computer: on the computer that runs the tests, and on made-up ones."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cli.doctor import local, tools
+from cli.doctor.local import Computer, checks, instances_per_machine
+from cli.doctor.model import Answer, examine
+from cli.lifecycle.pulumi_cli import VERSION
+from components.spec.models import Lab
+from tests.support.cli import lab as lab_command
+
+GIB = 1 << 20  # in kB
+
+
+def lab(**keys: Any) -> Lab:
+    return Lab.model_validate({"machines": {"provider": "local", **keys.pop("machines", {})}, **keys})
+
+
+class Engine:
+    """A folder for PATH with a stand-in for podman and for whatever else a test names."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        folder.mkdir()
+
+    def add(self, name: str, script: str) -> None:
+        program = self.folder / name
+        program.write_text(f"#!/bin/sh\n{script}\n")
+        program.chmod(0o755)
+
+    def which(self, name: str) -> str | None:
+        found = self.folder / name
+        return str(found) if found.exists() else None
+
+
+@pytest.fixture
+def proc(tmp_path: Path) -> Path:
+    """A /proc with room for everything."""
+    folder = tmp_path / "proc"
+    (folder / "sys/fs/inotify").mkdir(parents=True)
+    (folder / "sys/fs/inotify/max_user_instances").write_text("8192\n")
+    (folder / "sys/fs/inotify/max_user_watches").write_text("1000000\n")
+    (folder / "meminfo").write_text(f"MemTotal: {32 * GIB} kB\nMemFree: 1 kB\nMemAvailable: {30 * GIB} kB\n")
+    return folder
+
+
+@pytest.fixture
+def engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Engine:
+    made = Engine(tmp_path / "bin")
+    made.add("podman", f'case $1 in ps) ;; info) echo {tmp_path} ;; --version) echo "podman version 5" ;; esac')
+    for tool in local.TOOLS:
+        made.add(tool, "exit 0")
+    monkeypatch.setenv("PATH", f"{made.folder}:{os.environ['PATH']}")
+    return made
+
+
+def answers(spec: Lab, computer: Computer) -> dict[str, Answer]:
+    return {row.check.name.removeprefix("local."): row.answer for row in examine(checks(spec, "mine", computer))}
+
+
+def made_up(proc: Path, engine: Engine, **keys: Any) -> Computer:
+    return Computer(**{"proc": proc, "system": "Linux", "is_root": True, "cpus": 4, "which": engine.which, **keys})
+
+
+def test_a_computer_with_room_is_fine(proc: Path, engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(local, "_lacking", lambda modules, here: {})
+    found = answers(lab(), made_up(proc, engine))
+    assert len(found) == 9
+    assert {name: answer.verdict for name, answer in found.items() if answer.verdict not in ("ok",)} in (
+        {},
+        {"disk": "warn"},
+    )
+
+
+def test_everything_that_is_missing_is_said_at_once(
+    proc: Path, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(local, "_lacking", lambda modules, here: {"vxlan": "no module", "ipip": "no module"})
+    (engine.folder / "nft").unlink()
+    engine.add("podman", "echo 'Error: cannot connect' >&2; exit 125")
+    (proc / "sys/fs/inotify/max_user_instances").write_text("128")
+    (proc / "sys/fs/inotify/max_user_watches").write_text("8192")
+    (proc / "meminfo").write_text(f"MemTotal: {GIB} kB\nMemAvailable: {GIB} kB\n")
+    found = answers(lab(), made_up(proc, engine, is_root=False, cpus=1))
+    assert {name for name, answer in found.items() if answer.verdict == "stop"} == {
+        "root", "tools", "inotify", "processors", "memory",
+    }  # fmt: skip
+    # Without root neither of these is certain.
+    assert {name for name, answer in found.items() if answer.verdict == "unknown"} == {"engine", "kernel"}
+    assert found["root"].fix == "sudo ./lab up mine"
+    assert found["tools"] == Answer("stop", "missing: nft", "apt install nftables")
+    need = 3 * instances_per_machine()
+    assert f"sysctl -w fs.inotify.max_user_instances={need}" in found["inotify"].fix
+    assert "sysctl -w fs.inotify.max_user_watches=24576" in found["inotify"].fix
+    assert all(answer.fix for answer in found.values() if answer.verdict != "ok")
+    as_root = answers(lab(), made_up(proc, engine))
+    assert as_root["engine"].verdict == as_root["kernel"].verdict == "stop"
+    assert "cannot connect" in as_root["engine"].seen and "vxlan (no module)" in as_root["kernel"].seen
+
+
+@pytest.mark.parametrize(
+    ("word", "here", "seen"),
+    [("auto", (), "no podman and docker here"), ("docker", ("podman",), "no docker here"), ("auto", ("docker",), "")],
+)
+def test_the_engine_that_up_would_take(proc: Path, engine: Engine, word: str, here: tuple[str, ...], seen: str) -> None:
+    for name in {"podman", "docker"} - set(here):
+        (engine.folder / name).unlink(missing_ok=True)
+    for name in here:
+        engine.add(name, "exit 0")
+    found = answers(lab(machines={"engine": word}), made_up(proc, engine))["engine"]
+    assert (found.verdict, found.seen) == (("stop", seen) if seen else ("ok", "docker"))
+
+
+def test_another_system_is_named(proc: Path, engine: Engine) -> None:
+    found = answers(lab(), made_up(proc, engine, system="Darwin"))
+    assert found["system"] == Answer("stop", "this is Darwin", "use a Linux VM")
+    assert "kernel" not in found
+
+
+def test_little_free_memory_is_a_warning_unless_the_machines_are_there(
+    proc: Path, engine: Engine, tmp_path: Path
+) -> None:
+    (proc / "meminfo").write_text(f"MemTotal: {8 * GIB} kB\nMemAvailable: {GIB} kB\n")
+    assert answers(lab(), made_up(proc, engine))["memory"].verdict == "warn"
+    engine.add("podman", f"case $1 in ps) echo a b c ;; info) echo {tmp_path} ;; esac")
+    assert answers(lab(), made_up(proc, engine))["memory"].verdict == "ok"
+
+
+@pytest.mark.parametrize(("free", "verdict"), [(100 << 30, "ok"), (4 << 30, "warn"), (1 << 30, "stop")])
+def test_disk_space_for_the_machines(
+    proc: Path, engine: Engine, monkeypatch: pytest.MonkeyPatch, free: int, verdict: str
+) -> None:
+    monkeypatch.setattr(local.shutil, "disk_usage", lambda folder: type("Usage", (), {"free": free}))
+    assert answers(lab(), made_up(proc, engine))["disk"].verdict == verdict
+
+
+def test_this_kernel_is_examined_and_nothing_is_loaded() -> None:
+    """On the real kernel: a module that no kernel has is missing, and no other appears in /proc/modules."""
+    before = Path("/proc/modules").read_text() if Path("/proc/modules").exists() else ""
+    found = local._lacking(["overlay", "nonsense"], Computer())
+    assert set(found) == {"nonsense"} or not Computer().is_root
+    if Path("/proc/modules").exists():
+        assert {line.split()[0] for line in Path("/proc/modules").read_text().splitlines()} == {
+            line.split()[0] for line in before.splitlines()
+        }
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="links can be tried as root only")
+@pytest.mark.parametrize("kind", ["macvlan", "ipvlan"])
+def test_networks_of_the_lab_are_tried_on_this_kernel(kind: str) -> None:
+    make = f"ip link add low type veth peer name high && ip link add probe link low type {kind}"
+    have = subprocess.run(["unshare", "--net", "sh", "-c", make], capture_output=True).returncode == 0
+    assert (kind not in local._lacking([kind], Computer())) == have
+
+
+def test_this_computer_answers_within_a_few_seconds() -> None:
+    start = time.monotonic()
+    rows = examine([*tools.checks(lab()), *checks(lab(), "mine")])
+    assert time.monotonic() - start < 10, "the machine that runs the tests may be busy; alone it takes a second"
+    assert {"python", "pulumi", "plugins"} <= {row.check.name for row in rows}
+    assert len(rows) >= 10
+
+
+# --- tools ---
+
+
+def cli(folder: Path, version: str) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "pulumi").write_text(f"#!/bin/sh\necho {version}\n")
+    (folder / "pulumi").chmod(0o755)
+
+
+def test_an_older_cli_on_path_is_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cli.project.HOME", tmp_path / ".lab")
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:/usr/bin:/bin")
+    assert tools.pulumi() == Answer("ok", f"up installs {VERSION} into .lab/pulumi")
+    cli(tmp_path / "bin", "v3.148.0")
+    assert "3.148.0, too old, and is not used; up installs" in tools.pulumi().seen
+    cli(tmp_path / ".lab" / "pulumi" / "bin", f"v{VERSION}")
+    assert tools.pulumi().seen.endswith(f"{tmp_path}/.lab/pulumi/bin/pulumi is {VERSION}")
+    cli(tmp_path / "bin", "nonsense")
+    assert tools.pulumi().verdict == "warn"
+    cli(tmp_path / "bin", "v999.1.2")
+    assert tools.pulumi() == Answer("ok", f"{tmp_path / 'bin'}/pulumi is 999.1.2")
+
+
+def test_plugins_that_may_not_be_downloaded_stop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "/usr/bin:/bin")
+    monkeypatch.setenv("PULUMI_HOME", str(tmp_path))
+    monkeypatch.delenv("PULUMI_DISABLE_AUTOMATIC_PLUGIN_ACQUISITION", raising=False)
+    assert tools.plugins(lab()).verdict == "ok"
+    monkeypatch.setenv("PULUMI_DISABLE_AUTOMATIC_PLUGIN_ACQUISITION", "true")
+    found = tools.plugins(lab())
+    assert found.verdict == "stop" and found.fix.count("pulumi plugin install resource") == 4
+    for name, version in tools._wanted(lab()):
+        (tmp_path / "plugins" / f"resource-{name}-v{version}").mkdir(parents=True)
+    assert tools.plugins(lab()).verdict == "ok"
+
+
+# --- commands ---
+
+
+def test_plan_shows_what_this_computer_lacks(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(local.Computer, "which", lambda self, name: None)
+    monkeypatch.setattr(local, "checks", lambda spec, stack: checks(spec, stack, Computer(which=lambda name: None)))
+    assert lab_command("plan", "local") == 0
+    out = capsys.readouterr().out
+    assert "note: up would stop: local.engine: no podman and docker here. Fix: apt install podman" in out
+    assert lab_command("plan", "cfos-egress") == 0
+    assert "local." not in capsys.readouterr().out
