@@ -58,19 +58,19 @@ def installed_engine(settings: LocalMachines) -> str | None:
 
 
 def _by_containers(stack: str, nodes: Collection[str], engine: str) -> dict[str, State]:
-    listing = [engine, "container", "ls", "--all", "--filter", f"label=cni-lab.stack={stack}"]
+    listing = [engine, "container", "ls", "--all", "--format", "{{.Names}}"]
+    listing += ["--filter", f"label=cni-lab.stack={stack}"]
     try:
-        done = run([*listing, "--format", "{{.Names}} {{.State}}"])
+        known = run(listing).split()
+        # In a format, podman writes the state as "Up 5 minutes ago".
+        running = run([*listing, "--filter", "status=running"]).split()
     except subprocess.CalledProcessError as error:
         said = " ".join(error.stderr.split())
-        raise CommandError(
-            f"{engine} does not list the machines of {stack} ({said}): repair it first", FAILED
-        ) from None
-    seen = dict(line.rsplit(" ", 1) for line in done.splitlines())
+        raise CommandError(f"{engine} does not list its containers ({said}): repair it first", FAILED) from None
     found: dict[str, State] = {}
     for node in nodes:
-        state = seen.get(f"cni-lab-{stack}-{node}")
-        found[node] = "gone" if state is None else "running" if state == "running" else "stopped"
+        name = f"cni-lab-{stack}-{node}"
+        found[node] = "running" if name in running else "stopped" if name in known else "gone"
     return found
 
 

@@ -34,7 +34,7 @@ def command(script: str, urn: str, **environment: str) -> dict[str, Any]:
 CHECKPOINT = [
     {"urn": "stack", "type": "pulumi:pulumi:Stack"},
     command("engine.sh", "engine"),
-    command("kernel.sh", "kernel"),
+    {"urn": "kernel", "inputs": {"create": "bash components/machines/local-kernel.sh create", "environment": {}}},
     *(command("network.sh", f"net-{s}", NETWORK=f"cni-lab-local-{s}") for s in ("control", "workers")),
     *(
         command("machine.sh", f"urn-{n}", NODE=n, NETWORK=f"cni-lab-local-{'workers' if n != NODES[0] else 'control'}")
@@ -56,7 +56,8 @@ class Computer:
 
     def answer(self, command: list[str]) -> str:
         if command[1] == "container":
-            return "".join(f"cni-lab-{STACK}-{node} {state}\n" for node, state in self.containers.items())
+            wanted = ["running"] if "status=running" in command else ["running", "exited"]
+            return "".join(f"cni-lab-{STACK}-{node}\n" for node, is_ in self.containers.items() if is_ in wanted)
         return "\n".join(self.networks)
 
     def script(self, script: str, word: str, environment: dict[str, str]) -> str:
