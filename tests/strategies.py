@@ -95,6 +95,16 @@ def labs(draw: st.DrawFn, provider: str | None = None, multus: bool | None = Non
                 version=st.sampled_from([f"{minor}.{known.patch}" for minor, known in versions.KUBERNETES.items()]),
                 controlPlaneEndpoint=st.just("lb.example:6443"),
                 dnsDomain=st.just("lab.example"),
+                patches=st.lists(
+                    st.sampled_from(
+                        [
+                            {"target": "kubeletconfiguration", "type": "merge", "patch": {"maxPods": 50}},
+                            {"target": "etcd", "patch": {"metadata": {"labels": {"a": "b"}}}},
+                            {"target": "etcd", "type": "json", "patch": [{"op": "remove", "path": "/metadata/labels"}]},
+                        ]
+                    ),
+                    max_size=2,
+                ),
                 apiServer=st.just(
                     {
                         "certSANs": ["k8s.example"],

@@ -185,6 +185,7 @@ class Cluster(pulumi.ComponentResource):
                 *self._host_files(),
                 File("/etc/kubernetes/pki/ca.crt", self._pki.ca_certificate),
                 File("/etc/kubernetes/pki/ca.key", self._pki.ca_key, "0600"),
+                *kubeadm.patch_files(self._lab),
                 File(f"{kubeadm.DIRECTORY}/init.yaml", documents, "0600"),
                 File(f"{LIBRARY}/remove-node.sh", installed_script("remove-node.sh"), "0755"),
             ],
@@ -265,7 +266,7 @@ class Cluster(pulumi.ComponentResource):
             phase="join",
             scripts=["join.sh"],
             variables={"NODE_NAME": node.name, "API_ENDPOINT": self._endpoint},
-            files=[File(f"{kubeadm.DIRECTORY}/join.yaml", document, "0600")],
+            files=[*kubeadm.patch_files(self._lab), File(f"{kubeadm.DIRECTORY}/join.yaml", document, "0600")],
             after=[admitted, *after],
             # A new cluster knows none of the nodes.
             triggers=[self._init.id],

@@ -12,6 +12,7 @@ from typing import Any
 
 import pulumi
 
+from components.node.script import File
 from components.spec.addresses import API_PORT
 from components.spec.models import Lab, Node
 
@@ -19,6 +20,7 @@ Text = str | pulumi.Output[str]
 
 DIRECTORY = "/etc/kubernetes/cni-lab"
 CRI_SOCKET = "unix:///var/run/crio/crio.sock"
+PATCHES = f"{DIRECTORY}/patches"
 MACHINE_LABEL = "cni-lab/machine"
 TOKEN_TTL = "2h0m0s"
 
@@ -76,7 +78,7 @@ def init_documents(
             "bootstrapTokens": [{"token": token, "ttl": TOKEN_TTL, "description": "cni-lab: joins of the first up"}],
             "nodeRegistration": node_registration(first, machine),
             "localAPIEndpoint": {"advertiseAddress": str(first.address), "bindPort": API_PORT},
-            "patches": {"directory": f"{DIRECTORY}/patches"},
+            "patches": {"directory": PATCHES},
             # This phase would print the token.
             "skipPhases": ["show-join-command"],
         },
@@ -103,6 +105,15 @@ def init_documents(
         # A container may not write nf_conntrack_max. 0 leaves the computer's limits as they are.
         documents[-1]["conntrack"] = {"maxPerCore": 0, "min": 0}
     return documents
+
+
+def patch_files(lab: Lab) -> list[File]:
+    """The patches as files that kubeadm reads on every node. It applies them in the order of their names, which say
+    target and type (k8s.io/kubernetes, cmd/kubeadm/app/util/patches)."""
+    return [
+        File(f"{PATCHES}/{it.target}{number:03}+{it.type}.json", it.patch)
+        for number, it in enumerate(lab.kubernetes.patches)
+    ]
 
 
 def _extra_args(lab: Lab) -> dict[str, Any]:
@@ -133,7 +144,7 @@ def join_document(
         "kind": "JoinConfiguration",
         "discovery": {"bootstrapToken": {"token": token, "apiServerEndpoint": endpoint, "caCertHashes": [ca_hash]}},
         "nodeRegistration": node_registration(node, machine),
-        "patches": {"directory": f"{DIRECTORY}/patches"},
+        "patches": {"directory": PATCHES},
     }
     if node.role == "control-plane":
         document["controlPlane"] = {

@@ -61,6 +61,16 @@ _WRITTEN_ONCE: tuple[tuple[str, Callable[[Lab], object], str], ...] = (
         "Services have addresses of the old range",
     ),
     ("kubernetes.dnsDomain", lambda lab: lab.kubernetes.dns_domain, "kubelet and CoreDNS got this domain from kubeadm"),
+    (
+        "kubernetes.apiServer",
+        lambda lab: lab.kubernetes.api_server.model_dump(),
+        "kubeadm reads it once, when it makes a control plane",
+    ),
+    (
+        "kubernetes.patches",
+        lambda lab: [patch.model_dump() for patch in lab.kubernetes.patches],
+        "kubeadm applies them once, when it makes a node",
+    ),
     ("calico.install", lambda lab: lab.calico.install, "Calico stays as it was installed"),
     ("calico.ipam", lambda lab: lab.calico.ipam, "pods keep the addresses that the other IPAM gave them"),
     (

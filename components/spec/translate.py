@@ -260,6 +260,8 @@ _PLACEHOLDERS: dict[str, object] = {
     "nodes[].subnet": "none",
     "nodes[].address": "203.0.113.1",
     "nodes[].ssh.hostKey": "",
+    "kubernetes.patches[].target": "etcd",
+    "kubernetes.patches[].patch": {},
     "calico.pools[].cidr": "203.0.113.0/24",
     "calico.peers[].peerIP": "203.0.113.1",
     "calico.peers[].asNumber": 64512,

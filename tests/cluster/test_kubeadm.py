@@ -70,6 +70,50 @@ def join(lab: Lab, node: Node) -> dict[str, Any]:
     )
 
 
+PATCHED = [
+    {"target": "kube-apiserver", "patch": {"metadata": {"annotations": {"lab": "yes"}}}},
+    {
+        "target": "kube-apiserver",
+        "type": "json",
+        "patch": [{"op": "add", "path": "/spec/containers/0/resources/limits", "value": {"cpu": "1"}}],
+    },
+    {"target": "kubeletconfiguration", "type": "merge", "patch": {"maxPods": 50}},
+]
+
+
+def test_patches_are_files_on_every_node() -> None:
+    lab = make_lab(kubernetes={"patches": PATCHED})
+    files = {file.path: file.content for file in kubeadm.patch_files(lab)}
+    folder = "/etc/kubernetes/cni-lab/patches"
+    assert list(files) == [
+        f"{folder}/kube-apiserver000+strategic.json",
+        f"{folder}/kube-apiserver001+json.json",
+        f"{folder}/kubeletconfiguration002+merge.json",
+    ]
+    for document in (init(lab)[0], join(lab, lab.workers[0])):
+        assert document["patches"] == {"directory": folder}
+    assert kubeadm.patch_files(make_lab()) == []
+
+
+def test_kubeadm_applies_the_patches(tmp_path: Path) -> None:
+    program = find_kubeadm()
+    for file in kubeadm.patch_files(make_lab(kubernetes={"patches": PATCHED})):
+        (tmp_path / Path(file.path).name).write_text(text_of(file.path, file.content))
+    made = tmp_path / "made"
+    made.mkdir()
+    phase = ("init", "phase", "control-plane", "apiserver", "--dry-run", "--patches", str(tmp_path))
+    subprocess.run(
+        [program, *phase, "--kubernetes-version", "v1.36.3", "--apiserver-advertise-address", "10.0.1.10"],
+        env={"PATH": os.environ["PATH"], "KUBEADM_INIT_DRYRUN_DIR": str(made)},
+        check=True,
+        capture_output=True,
+        timeout=60,
+    )
+    pod = yaml.safe_load((made / "kube-apiserver.yaml").read_text())
+    assert pod["metadata"]["annotations"]["lab"] == "yes"
+    assert pod["spec"]["containers"][0]["resources"]["limits"] == {"cpu": "1"}
+
+
 def test_init_follows_the_stack_file() -> None:
     first, cluster, kubelet, proxy = init(make_lab(kubernetes={"podCidr": "10.48.0.0/16", "version": "1.36.1"}))
     assert first["nodeRegistration"]["name"] == "ip1001100"

@@ -67,6 +67,18 @@ REFUSED: dict[str, tuple[dict[str, Any], dict[str, Any], str, str]] = {
         "nodes[0].name",
         "the machine at 10.0.2.10 is the node cp",
     ),
+    "another argument of the API server": (
+        {},
+        {"kubernetes": {"apiServer": {"extraArgs": [{"name": "v", "value": "4"}]}}},
+        "kubernetes.apiServer",
+        "kubeadm reads it once",
+    ),
+    "another patch": (
+        {},
+        {"kubernetes": {"patches": [{"target": "etcd", "patch": {"metadata": {"labels": {"a": "b"}}}}]}},
+        "kubernetes.patches",
+        "kubeadm applies them once",
+    ),
     "another architecture": (
         {"machines": AWS},
         {"machines": AWS | {"instanceType": "t4g.large"}},

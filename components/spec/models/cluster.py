@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from ipaddress import IPv4Address, IPv4Network
-from typing import Annotated, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
-from pydantic import Field, StringConstraints
+from pydantic import Field, StringConstraints, WithJsonSchema
 
 from components.spec import versions
 from components.spec.models.base import (
@@ -105,6 +105,22 @@ class ApiServer(Model):
     """Further arguments of kube-apiserver, e.g. [{name: service-node-port-range, value: 30000-32000}]."""
 
 
+class Patch(Model):
+    target: Literal[
+        "kube-apiserver",
+        "kube-controller-manager",
+        "kube-scheduler",
+        "etcd",
+        "kubeletconfiguration",
+        "corednsdeployment",
+    ]
+    """What is patched: a static pod of the control planes, every kubelet's configuration, or CoreDNS."""
+    type: Literal["strategic", "merge", "json"] = "strategic"
+    """How it is patched: strategic and merge take a part of the object, json a list of operations (RFC 6902)."""
+    patch: Annotated[Any, WithJsonSchema({"type": ["object", "array"]})]
+    """The patch, e.g. {imageGCHighThresholdPercent: 70} for kubeletconfiguration."""
+
+
 class Kubernetes(Model):
     version: Version = versions.DEFAULT_KUBERNETES
     """Version of Kubernetes. CRI-O has the same minor version."""
@@ -120,6 +136,9 @@ class Kubernetes(Model):
     api_server: ApiServer = ApiServer()
     """Further settings of the API server, as in kubeadm's ClusterConfiguration. kubeadm reads them when it makes the
     cluster."""
+    patches: tuple[Patch, ...] = ()
+    """Patches that kubeadm applies to what it writes, in this order, on every node. It does so when a node is made or
+    gets another version."""
     allow_even_control_planes: bool = False
     """Allow an even number of control planes. It tolerates no more losses than one control plane less does."""
 

@@ -10,7 +10,7 @@ from components.spec import versions
 from components.spec.findings import Finding, shown, shown_key
 from components.spec.grammar.labels import is_domain, is_key, is_value, kubelet_may_set
 from components.spec.models import Lab
-from components.spec.rules.core import repeated, rule
+from components.spec.rules.core import listed, repeated, rule
 
 
 @rule("kubernetes.version")
@@ -165,6 +165,32 @@ def label_findings(key: str, labels: Mapping[str, str]) -> Iterator[Finding]:
             yield Finding(f"{key}.{shown_key(name)}", shown(value), "is not a valid label value", fix)
 
 
+@rule("kubernetes.patches[].type", "kubernetes.patches[].patch", each="kubernetes.patches[]")
+def patches(lab: Lab) -> Iterator[Finding]:
+    for index, it in enumerate(lab.kubernetes.patches):
+        key = f"kubernetes.patches[{index}].patch"
+        if it.type != "json":
+            if not isinstance(it.patch, dict):
+                problem = f"is not the mapping that a {it.type} patch is"
+                fix = "write the part of the object that changes, e.g. {metadata: {labels: {a: b}}}"
+                yield Finding(key, shown(it.patch), problem, fix)
+        elif not isinstance(it.patch, list):
+            fix = "write e.g. [{op: add, path: /metadata/labels/a, value: b}]"
+            yield Finding(key, shown(it.patch), "is not the list of operations that a json patch is", fix)
+        else:
+            for number, operation in enumerate(it.patch):
+                if not _is_operation(operation):
+                    fix = f"write op ({listed(_OPERATIONS)}) and path, e.g. /metadata/labels/a"
+                    yield Finding(f"{key}[{number}]", shown(operation), "is no operation of a json patch", fix)
+
+
+def _is_operation(value: object) -> bool:
+    """Whether it is an operation of RFC 6902, as far as its name and its path tell."""
+    return isinstance(value, dict) and value.get("op") in _OPERATIONS and str(value.get("path", "")).startswith("/")
+
+
+_OPERATIONS = ("add", "remove", "replace", "move", "copy", "test")
+
 RULES = (
     kubernetes_version,
     calico_version,
@@ -174,4 +200,5 @@ RULES = (
     dns_domain,
     labels_and_taints,
     api_server_arguments,
+    patches,
 )
