@@ -295,6 +295,19 @@ def walk(
 
 
 @app.command(rich_help_panel=RUNNING)
+def page(
+    stack: Stack,
+    out: Annotated[Path | None, typer.Option(metavar="FILE", help="the file to write; by default STACK.html")] = None,
+    sandbox: Annotated[bool, SANDBOX] = False,
+    plan_only: Annotated[bool, typer.Option("--plan", help="from the plan alone, even if the lab stands")] = False,
+) -> None:
+    """Write one HTML file that shows a lab: its network, a packet's way, addresses, expectations, and its lesson."""
+    from cli.page.command import run
+
+    raise typer.Exit(run(stack, out=out, sandbox=sandbox, plan_only=plan_only))
+
+
+@app.command(rich_help_panel=RUNNING)
 def addresses(
     stack: Stack,
     json: Annotated[bool, typer.Option("--json", help="print the table as JSON")] = False,

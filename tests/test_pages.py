@@ -28,7 +28,19 @@ USAGE: Any = typer.BadParameter.__base__
 PULUMI = {"--diff", "--refresh", "--non-interactive", "--json", "--skip-preview", "--yes"}
 # A stack that a page tells the reader to make.
 MADE_BY_READERS = {"mine"}
-PLACES = ("cli", "engine", "components", "tests", "docs", "policy", "stacks", "benchmarks", "examples", ".github")
+PLACES = (
+    "cli",
+    "engine",
+    "page",
+    "components",
+    "tests",
+    "docs",
+    "policy",
+    "stacks",
+    "benchmarks",
+    "examples",
+    ".github",
+)
 
 
 def prose(page: Path) -> str:
@@ -154,7 +166,7 @@ def source() -> str:
     """All texts of the program, with strings that go over several lines put together."""
     files = [
         path
-        for folder in ("cli", "engine", "components")
+        for folder in ("cli", "engine", "components", "page")
         for end in ("py", "sh")
         for path in (ROOT / folder).rglob(f"*.{end}")
     ]

@@ -14,12 +14,19 @@ import pytest
 
 from tests.support.graphs import ROOT
 
-PACKAGES = ("cli", "cnilab", "components", "engine", "policy")
+PACKAGES = ("cli", "cnilab", "components", "engine", "page", "policy")
 MAX_LINES = 450
 
 
 def scripts() -> list[Path]:
     return sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.sh"))
+
+
+def browser_files() -> list[Path]:
+    """What the page of a lab is made of beside Python."""
+    found = [path for end in ("css", "js", "j2") for path in sorted((ROOT / "page").rglob(f"*.{end}"))]
+    assert len(found) > 15
+    return found
 
 
 def modules(root: Path) -> dict[str, Path]:
@@ -117,6 +124,13 @@ def test_components_import_no_command() -> None:
             assert not found, f"{module} imports {', '.join(sorted(found))}"
 
 
+def test_the_page_imports_no_command_and_no_pulumi() -> None:
+    known = modules(ROOT)
+    for module in (name for name in known if name.split(".")[0] == "page"):
+        assert not {name for name in product()[module] if name.split(".")[0] == "cli"}, module
+        assert not [name for name in imported(known[module]) if name.split(".")[0].startswith("pulumi")], module
+
+
 def test_the_specification_needs_no_pulumi() -> None:
     known = modules(ROOT)
     for module in known:
@@ -144,7 +158,9 @@ def test_mypy_reads_every_service_that_the_program_uses() -> None:
     assert used <= read, f"mypy skips {', '.join(sorted(used - read))}: add it to pyproject.toml"
 
 
-@pytest.mark.parametrize("path", [*modules(ROOT).values(), *scripts()], ids=lambda path: str(path.relative_to(ROOT)))
+@pytest.mark.parametrize(
+    "path", [*modules(ROOT).values(), *scripts(), *browser_files()], ids=lambda path: str(path.relative_to(ROOT))
+)
 def test_no_file_is_too_long(path: Path) -> None:
     count = len(path.read_text(encoding="utf-8").splitlines())
     assert count <= MAX_LINES, f"{count} lines: split the file by what its parts are for"

@@ -37,7 +37,7 @@ def plan(stack: str, *, as_json: bool, out: Path | None) -> int:
     SpecError. LAB_TRACEBACK=1 in the environment shows the Python traceback of a failing program.
     """
     file = load_stack_file(stack_file(stack))
-    deployment = _run(stack, file)
+    deployment = run(stack, file)
     graph = Graph.of(deployment.to_json()["resources"])
     try:
         broken = violations(deployment)
@@ -66,7 +66,8 @@ def plan(stack: str, *, as_json: bool, out: Path | None) -> int:
     return 1 if failed or any(finding.mandatory for finding in broken) else 0
 
 
-def _run(stack: str, file: StackFile) -> Deployment:
+def run(stack: str, file: StackFile) -> Deployment:
+    """Run the program on a stack, in this process. Raises CommandError."""
     try:
         return run_program(
             project.ROOT / project.PROGRAM, stack=stack, config=file.config, secret_keys=file.secret_keys
@@ -84,7 +85,7 @@ def _introduction(stack: str, file: StackFile, deployment: Deployment) -> Iterat
 
 def summary(stack: str) -> list[str]:
     """A stack's plan in a few lines: how many resources, and the order. Raises CommandError, SpecError."""
-    graph = Graph.of(_run(stack, load_stack_file(stack_file(stack))).to_json()["resources"])
+    graph = Graph.of(run(stack, load_stack_file(stack_file(stack))).to_json()["resources"])
     chain = [node.name for node in graph.longest_chain()]
     return [*sizes(graph), f"The longest chain has {len(chain)}: {chain[0]}, …, {chain[-1]}."]
 

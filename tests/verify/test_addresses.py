@@ -11,6 +11,7 @@ import pytest
 from rich.console import Console
 
 from cli.live import addresses as command
+from components.verify import addresses
 from components.verify.read.reading import LiveLab
 from tests.verify import replica_labs as labs
 from tests.verify.bed import bed, read
@@ -25,8 +26,8 @@ def egress() -> Iterator[Bed]:
         yield made
 
 
-def table(live: LiveLab) -> list[command.Block]:
-    return command.table(live, asyncio.run(command.read_blocks(live)))
+def table(live: LiveLab) -> list[addresses.Block]:
+    return addresses.table(live, asyncio.run(command.read_blocks(live)))
 
 
 def test_every_pod_is_in_the_table_once(egress: Bed) -> None:

@@ -9,8 +9,9 @@ from typing import Any
 
 from rich.console import Console
 
-from cli.live.addresses import show, table
+from cli.live.addresses import show
 from components.spec.models import Lab as LabSpec
+from components.verify.addresses import table
 from components.verify.expect import expectations
 from components.verify.model import Expectation, NodeFacts, ObservedLab, host_interface
 from components.verify.read import facts

@@ -1,0 +1,1 @@
+"""`./lab page`: the page of a lab."""

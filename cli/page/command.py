@@ -1,0 +1,89 @@
+"""`./lab page`: one HTML file that shows a lab, from its plan, its sandbox or the deployed lab."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import UTC, datetime
+from pathlib import Path
+
+from cli import project
+from cli.errors import FAILED, USAGE, CommandError
+from cli.live.stack import is_up, live
+from cli.plan.command import run as run_plan
+from cli.project import stack_file
+from cli.sandbox.choice import sandbox_of
+from components.spec.load import load_stack_file
+from components.spec.models import Lab
+from components.verify.read.reading import LiveLab, Reading, read_lab
+from engine.graph import Graph
+from page.content.source import Source
+from page.document import MARKER, Page, html
+from page.foreseen.lab import foresee
+
+
+def run(stack: str, *, out: Path | None = None, sandbox: bool = False, plan_only: bool = False) -> int:
+    """Write the page. Returns 0. Raises CommandError, SpecError."""
+    if sandbox and plan_only:
+        raise CommandError("--sandbox and --plan exclude each other: leave one out", USAGE)
+    target = out or Path(f"{stack}.html")
+    file = load_stack_file(stack_file(stack))
+    lab = file.lab
+    _check_target(target)
+    source = _planned(stack, lab) if plan_only else _chosen(stack, lab, sandbox)
+    graph = Graph.of(run_plan(stack, file).to_json()["resources"])
+    text = html(Page(source, lab, graph, project.ROOT / "docs" / "labs" / f"{stack}.md"))
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        draft = target.with_name(f".{target.name}.new")
+        draft.write_text(text, encoding="utf-8")
+        draft.replace(target)
+    except OSError as error:
+        raise CommandError(f"--out {target}: {error.strerror or error}", USAGE) from None
+    made_from = {"plan": "the plan", "sandbox": "the sandbox", "lab": "the deployed lab"}[source.kind]
+    print(f"written to {target}: {len(text.encode()) / 1024:.0f} KiB, made from {made_from}; open it in a browser")
+    return 0
+
+
+def _check_target(target: Path) -> None:
+    """Refuse to overwrite a file that no page is. Raises CommandError."""
+    if target.is_dir():
+        raise CommandError(f"--out {target} is a folder: name a file", USAGE)
+    try:
+        with target.open(encoding="utf-8", errors="replace") as file:
+            beginning = file.read(200)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise CommandError(f"--out {target}: {error.strerror or error}", USAGE) from None
+    if beginning and MARKER not in beginning:
+        raise CommandError(f"--out {target} is a file that this command did not write: name another one", USAGE)
+
+
+def _planned(stack: str, lab: Lab) -> Source:
+    try:
+        return Source(stack, "plan", *foresee(lab, stack))
+    except ValueError as error:
+        raise CommandError(f"no page: {error}", FAILED) from None
+
+
+def _chosen(stack: str, lab: Lab, sandbox: bool) -> Source:
+    """The sandbox or the deployed lab, as other commands choose; the plan where there is neither."""
+    standing = sandbox_of(stack, sandbox)
+    if standing is not None:
+        return _read(stack, LiveLab.of(standing.lab, standing.outputs, None))
+    return _read(stack, live(stack)) if is_up(stack) else _planned(stack, lab)
+
+
+def _read(stack: str, lab: LiveLab) -> Source:
+    reading = asyncio.run(read_lab(lab))
+    at = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
+    # Nodes answer in any order.
+    names = [node.name for node in lab.spec.nodes if node.name in reading.nodes]
+    ordered = Reading(
+        reading.cluster,
+        reading.pods,
+        {name: reading.nodes[name] for name in names},
+        dict(sorted(reading.unreachable.items())),
+        reading.no_api,
+    )
+    return Source(stack, "sandbox" if lab.sandbox else "lab", lab, ordered, at)

@@ -1,0 +1,1 @@
+"""Drawings of a lab as SVG, laid out here."""
