@@ -91,7 +91,7 @@ def commands(page: Path) -> Iterator[list[str]]:
     lines += re.findall(r"`([^`\n]+)`", prose(page))
     for line in lines:
         # `sudo ./lab …`, `CNILAB_X=1 ./lab …`, and brackets around what may be left out
-        if found := re.match(r"\s*(?:sudo |\w+=\S+ )*\./lab(?:\s+(.*))?$", line):
+        if found := re.match(r"\s*(?:\$ )?(?:sudo |\w+=\S+ )*\./lab(?:\s+(.*))?$", line):
             words = re.sub(r"[\[\]…]", "", found[1] or "")
             yield shlex.split(words)
 
