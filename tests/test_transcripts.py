@@ -22,9 +22,11 @@ from components.sandbox import life
 from components.sandbox.requirements import examine, missing_tools
 from components.spec.load import load_stack_file
 from tests.support.graphs import ROOT, STACKS
-from tests.test_pages import PAGES
+from tests.test_pages import FENCE, PAGES
 
 CONSOLE = re.compile(r"^```console\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+TYPED = r"\./lab|aws|pulumi|pip|git|curl|export|source|apt|sudo"
+"""How lines begin that a reader types."""
 READ_ONLY = {"plan", "cost", "list", "status", "help"}
 """Commands that need no sandbox."""
 ON_SANDBOX = {"verify", "walk", "addresses", "break", "mend", "ssh", "sandbox", "status"}
@@ -85,7 +87,9 @@ def test_the_output_on_a_page_is_the_programs(page: Path, sandboxes: Path) -> No
         if "--capture" in others and missing_tools(["tcpdump"]):
             continue
         stack = next((word for word in others if word in STACKS), None)
-        if name in ON_SANDBOX and stack is not None and not life.stands(stack, home()):
+        if name == "sandbox" and "--down" not in others and stack is not None:
+            life.remove(stack, home())  # the page shows how it is built
+        elif name in ON_SANDBOX and stack is not None and not life.stands(stack, home()):
             life.build(stack, load_stack_file(ROOT / "stacks" / f"Pulumi.{stack}.yaml").lab, home())
         result = CliRunner().invoke(app, list(command.words))
         if not matches(command.output, result.stdout):
@@ -110,12 +114,9 @@ def test_there_are_enough_of_them_to_mean_something() -> None:
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_output_stands_only_where_it_is_compared(page: Path) -> None:
     """A fence without a kind holds commands; a text that cannot be compared here says so by the kind `text`."""
-    for body in re.findall(r"^```\n(.*?)^```$", page.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE):
-        for line in re.sub(r"\\\n", "", body).splitlines():
-            typed = re.match(
-                r"\s*(#|$|(sudo |\w+=\S* )*(\./lab|aws|pulumi|pip|git|curl|export|source|apt|sudo)\b)", line
-            )
-            assert typed, f"{page.name}: {line!r} is no command"
+    for kind, body in FENCE.findall(page.read_text(encoding="utf-8")):
+        for line in re.sub(r"\\\n", "", body).splitlines() if not kind else ():
+            assert re.match(rf"\s*(#|$|(sudo |\w+=\S* )*({TYPED})\b)", line), f"{page.name}: {line!r} is no command"
 
 
 @pytest.mark.parametrize(
