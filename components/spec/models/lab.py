@@ -55,7 +55,7 @@ class Lab(Model):
     networks: tuple[AttachedNetwork, ...] = ()
     """Networks for further interfaces of pods (NetworkAttachmentDefinitions)."""
     workloads: tuple[Workload, ...] = ()
-    """Deployments to try the networks with."""
+    """Pods to try the networks with: Deployments, DaemonSets or single pods."""
     mirrors: Mirrors = Mirrors()
     """Other sources for everything that is downloaded."""
     owner: Annotated[str, StringConstraints(pattern=r"^[\w .:/=+@-]{1,128}$")] = "cni-lab"

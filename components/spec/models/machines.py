@@ -78,6 +78,7 @@ class AwsMachines(MachineProvider):
     typical_seconds: ClassVar = {"up": {"machines": 90}, "destroy": {"machines": 170}}
 
     provider: Literal["aws"]
+    """EC2 instances."""
     operator_cidrs: tuple[Cidr, ...] = Field(min_length=1)
     """Addresses that may reach SSH and the Kubernetes API: your own, e.g. [203.0.113.7/32]. The whole internet is
     refused."""
@@ -133,6 +134,7 @@ class LocalMachines(MachineProvider):
     typical_seconds: ClassVar = {"up": {"machines": 60, "prepare": 90, "calico": 90}, "destroy": {"machines": 15}}
 
     provider: Literal["local"]
+    """Containers on this computer."""
     engine: Literal["auto", "podman", "docker"] = "auto"
     """The program that runs the containers. auto: podman if it is installed, else docker."""
     image: Line | None = None
@@ -173,6 +175,7 @@ class ExistingMachines(MachineProvider):
     typical_seconds: ClassVar = {"up": {"machines": 5}, "destroy": {"prepare": 30, "cluster": 30}}
 
     provider: Literal["existing"]
+    """Hosts of your own."""
     user: UserName
     """User that SSH connects as: root, or a user whose sudo asks for no password."""
     port: Port = 22
