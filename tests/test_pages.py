@@ -87,7 +87,9 @@ def test_every_page_is_reachable_from_the_readme() -> None:
 def commands(page: Path) -> Iterator[list[str]]:
     """What follows each `./lab`, in fences and in the text."""
     text = page.read_text(encoding="utf-8")
-    lines = [line.split("#")[0] for _, body in FENCE.findall(text) for line in body.splitlines()]
+    # In a console fence everything but the lines behind a prompt is output.
+    typed = ((kind, line) for kind, body in FENCE.findall(text) for line in body.splitlines())
+    lines = [line.split("#")[0] for kind, line in typed if kind != "console" or line.startswith("$ ")]
     lines += re.findall(r"`([^`\n]+)`", prose(page))
     for line in lines:
         # `sudo ./lab …`, `CNILAB_X=1 ./lab …`, and brackets around what may be left out
