@@ -94,7 +94,8 @@ def compose(
     lines += [" ".join(["keep_files", shlex.quote(phase), *(shlex.quote(f.path) for f in files)]), "}"]
     for script in scripts:
         lines += [f"log {shlex.quote(script)}", "(", *map(read_script, (*USES.get(script, ()), script)), ")"]
-    lines += ["} </dev/null", ""]
+    # Else the step would show the name of its last script while it ends, even if that script had nothing to do.
+    lines += [f"log {shlex.quote(f'{phase} is done')}", "} </dev/null", ""]
     return "\n".join(lines)
 
 

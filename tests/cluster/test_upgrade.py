@@ -91,6 +91,8 @@ def test_order_on_a_node() -> None:
     upgrade = ["log upgrade-kubeadm.sh", "log drain.sh", "log upgrade-kubelet.sh"]
     assert ran["cp1", "init"] == ["log prepare.sh", "log init.sh", *upgrade]
     assert ran["cp2", "upgrade"] == upgrade
+    for (_, phase), lines in programs.items():
+        assert lines[-2:] == [f"log '{phase} is done'", "} </dev/null"], "an init must not end as upgrade-kubelet.sh"
     assert ran["w1", "upgrade"] == [upgrade[0], upgrade[2]]
     assert "PART=apply" in programs["cp1", "init"] and "DRAINED=cp1" in programs["cp1", "init"]
     assert "PART=node" in programs["cp2", "upgrade"] and "DRAINED=cp2" in programs["cp2", "upgrade"]
