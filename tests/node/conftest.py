@@ -157,6 +157,12 @@ class Hosts:
                 return f"10.77.{third}"
         raise RuntimeError(f"no free network among 10.77.0.0/24 … 10.77.49.0/24: {done.stderr.strip()}")
 
+    def reboot(self, host: Host) -> None:
+        """Shut the host down and start it again; its disk stays, what is in memory is lost."""
+        _podman("stop", "--time", "60", host.container)
+        _podman("start", host.container)
+        _wait_until(lambda: host.shell("true").returncode == 0, f"{host.container}: no sshd after a reboot")
+
     def remove(self, host: Host) -> None:
         """Remove one host."""
         subprocess.run(["podman", "rm", "--force", "--time", "2", "--volumes", host.container], capture_output=True)

@@ -147,6 +147,29 @@ def test_twice(clean: Host, repositories: Repositories) -> None:
     assert clean.read(f"getent ahostsv4 {clean.name} | head -n 1").split()[0] == clean.address
 
 
+def in_memory(host: Host) -> list[str]:
+    """What prepare does to the running system, as a boot has to find it."""
+    shown = (
+        "hostname; getent ahostsv4 $(hostname) | head -n 1; wc -l </proc/swaps;"
+        " sysctl net.ipv4.ip_forward net.bridge.bridge-nf-call-iptables; findmnt -no TARGET,PROPAGATION /;"
+        " findmnt -no TARGET,PROPAGATION /sys; test -d /lib/modules && echo modules;"
+        " systemctl is-active crio cni-lab-mounts systemd-sysctl; systemctl is-enabled crio kubelet; apt-mark showhold"
+    )
+    return host.read(shown).splitlines()
+
+
+@pytest.mark.timeout(600)
+def test_a_reboot_takes_nothing_away(hosts: Hosts, clean: Host, repositories: Repositories) -> None:
+    prepare(clean, repositories)
+    before, files_before = in_memory(clean), outcome(clean)
+    assert "active" in before and "net.ipv4.ip_forward = 1" in before
+    hosts.reboot(clean)
+    assert in_memory(clean) == before
+    log = prepare(clean, repositories)
+    assert "nothing to install" in log and "wrote" not in log
+    assert (in_memory(clean), outcome(clean)) == (before, files_before)
+
+
 @pytest.mark.timeout(1800)
 def test_killed_at_random_points(hosts: Hosts, clean: Host, repositories: Repositories) -> None:
     """Every process of the run is killed with SIGKILL. The next run completes."""
