@@ -276,22 +276,29 @@ def walk(
         str,
         typer.Argument(
             metavar="SOURCE",
-            help="[NAMESPACE/]POD, the name of a workload, or WORKLOAD@NODE",
+            help="[NAMESPACE/]POD, the name of a workload, WORKLOAD@NODE, or node/NAME",
             autocompletion=candidates.pods,
         ),
     ],
     target: Annotated[
-        str, typer.Argument(metavar="TARGET", help="the same, or an IPv4 address", autocompletion=candidates.pods)
+        list[str],
+        typer.Argument(
+            metavar="TARGET",
+            help="the same, an IPv4 address, or a Service: service/NAME[:PORT], service NAME, or its ClusterIP",
+            autocompletion=candidates.pods,
+        ),
     ],
+    tcp: Annotated[int | None, typer.Option(min=1, max=65535, help="a TCP connection to this port")] = None,
     json: Annotated[bool, typer.Option("--json", help="print the hops as JSON")] = False,
     svg: Annotated[Path | None, typer.Option(help="draw the hops into this SVG file")] = None,
     capture: Annotated[bool, typer.Option(help="capture the same packet at every hop")] = False,
     sandbox: Annotated[bool, SANDBOX] = False,
 ) -> None:
-    """Show a packet's route between two pods, hop by hop: the command, what was seen, what was expected."""
-    from cli.live.walk import run
+    """Show a packet's route between pods, nodes and Services, hop by hop: the command, what was seen and expected."""
+    from cli.live.walk import end_of, run
 
-    raise typer.Exit(run(stack, source, target, as_json=json, svg=svg, captured=capture, sandbox=sandbox))
+    end = end_of(target)
+    raise typer.Exit(run(stack, source, end, tcp=tcp, as_json=json, svg=svg, captured=capture, sandbox=sandbox))
 
 
 @app.command(rich_help_panel=RUNNING)

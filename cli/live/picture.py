@@ -34,8 +34,7 @@ def picture(stack: str, walk: Walk) -> str:
     width = 2 * _MARGIN + _WIDTH + (_GAP + _WIDTH if right else 0)
     back = [hop for hop in walk.hops if hop.direction == "back"]
     height = bottom + (64 if back else 38)
-    target = walk.target.id if walk.target else walk.address
-    title = f"{stack}: {walk.source.id} → {target}"
+    title = f"{stack}: {walk.source.id} → {walk.title}"
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" height="{height}" '
         'font-family="sans-serif" font-size="13">',

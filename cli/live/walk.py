@@ -25,8 +25,21 @@ _MARKS: dict[Status, tuple[str, str]] = {
     "failed": ("STOP", "red"),
     "unknown": ("?", "yellow"),
 }
+_PASSES_ALL_THE_SAME = {
+    False: "The packet still passes, because the kernel uses what it learnt before until that expires.",
+    True: "The packet still passes: nothing enforces policies in a sandbox; on a cluster Felix may not have followed.",
+}
 _INDENT = " " * 10
 """Where the kind of a hop begins: behind its number and its mark."""
+
+
+def end_of(words: Sequence[str]) -> str:
+    """What a person typed as target, in one or two words: `service NAME` is service/NAME. Raises CommandError."""
+    if len(words) == 1:
+        return words[0]
+    if len(words) == 2 and words[0] in ("service", "svc", "node", "pod"):
+        return "/".join(words)
+    raise CommandError(f"{' '.join(words)}: name one target; of two words the first is service, node or pod", USAGE)
 
 
 def run(
@@ -34,6 +47,7 @@ def run(
     source: str,
     target: str,
     *,
+    tcp: int | None = None,
     as_json: bool = False,
     svg: Path | None = None,
     captured: bool = False,
@@ -42,7 +56,7 @@ def run(
     """Walk. Returns 0, or 1 if the ping is lost or a hop is not as expected. Raises CommandError, SpecError."""
     lab = chosen_live(stack, sandbox=sandbox)
     try:
-        live_walk = asyncio.run(walk_live(lab, source, target, captured=captured))
+        live_walk = asyncio.run(walk_live(lab, source, target, tcp=tcp, captured=captured))
     except NoWalk as error:
         raise CommandError(str(error), USAGE) from None
     except NoApi as error:
@@ -61,7 +75,7 @@ def run(
         show(stack, found, seen, notes, page())
         if svg is not None:
             print(f"\nwritten to {svg}")
-    return 0 if found.ping.status == "passed" and found.stopped is None else 1
+    return 0 if found.holds else 1
 
 
 # --- the page --------------------------------------------------------------------------------------------------------
@@ -71,6 +85,11 @@ def show(stack: str, found: Walk, seen: Sequence[Sighting], notes: Sequence[str]
     """The hops in order, each with the command to type and its output; then the ping, and the capture."""
     end = found.target
     target = f"{end.id} ({found.address}) on {end.node}" if end else found.address
+    if found.service is not None:
+        target = f"service {found.service.proxy_name} ({found.address}:{found.port})"
+        target += f", endpoint {end.id} ({end.address}) on {end.node}" if end else ""
+    elif found.port:
+        target += f", {found.protocol.upper()} port {found.port}"
     console.print(
         f"[bold]{stack}[/]: {found.source.id} ({found.source.address}) on {found.source.node} → {target}",
         soft_wrap=True,
@@ -83,26 +102,24 @@ def show(stack: str, found: Walk, seen: Sequence[Sighting], notes: Sequence[str]
             direction = hop.direction
             console.print(f"\n[bold]{'The way out' if direction == 'out' else 'The way back'}[/]")
         _show_hop(number, hop, console)
-    console.print(f"\n[bold]The ping[/]  {_mark(found.ping.status)} {escape(found.ping.seen or found.ping.difference)}")
+    what = "The connection" if found.port else "The ping"
+    console.print(f"\n[bold]{what}[/]  {_mark(found.ping.status)} {escape(found.ping.seen or found.ping.difference)}")
     if found.stopped is not None:
         stopped = found.stopped
         bad = next(check for check in stopped.checks if check.status == "failed")
-        what = bad.difference if bad.expectation.expected is not None else f"{bad.seen}: {bad.difference}"
-        console.print(f"\n[red]It stops at the {stopped.kind} of {stopped.node}[/]: {escape(what)}", soft_wrap=True)
+        why = bad.difference if bad.expectation.expected is not None else f"{bad.seen}: {bad.difference}"
+        console.print(f"\n[red]It stops at the {stopped.kind} of {stopped.node}[/]: {escape(why)}", soft_wrap=True)
         e = bad.expectation
         for name, text in (("expected", e.sentence), ("cause", e.cause), ("fix", e.fix.replace("STACK", stack))):
             console.print(f"  {name:8} {escape(text)}", soft_wrap=True)
         if found.ping.status == "passed":
-            console.print(
-                "  The ping still passes, because the kernel uses what it learnt before until that expires.",
-                soft_wrap=True,
-            )
+            console.print(f"  {_PASSES_ALL_THE_SAME[stopped.kind == 'policy']}", soft_wrap=True)
     if seen:
         console.print("\n[bold]The same packet at each place[/] (tcpdump; --json has the whole lines)")
         for sighting in seen:
             _show_sighting(sighting, console)
     if found.ping.status == "failed" and found.stopped is None:
-        console.print(f"\n[red]Every hop is as expected, but the ping is lost[/]: {last_seen(seen)}", soft_wrap=True)
+        console.print(f"\n[red]Every hop is as expected, but the packet is lost[/]: {last_seen(seen)}", soft_wrap=True)
 
 
 def last_seen(seen: Sequence[Sighting]) -> str:

@@ -79,7 +79,8 @@ def _services(plan: Plan) -> tuple[list[Object], list[Object]]:
     named.append(services.Port("metrics", "TCP", 9153, 9153))
     dns = services.service("kube-system", "kube-dns", str(cidr[10]), named, {"k8s-app": "kube-dns"})
     found = [(api, services.sliced(api, "kubernetes", [_control_plane(node) for node in lab.control_planes]))]
-    found.append((dns, services.endpoint_slice(dns, f"kube-dns-{digest('slice', 'kube-dns')[:5]}", pods)))
+    if any(pod.labels.get("k8s-app") == "kube-dns" for pod in plan.pods):
+        found.append((dns, services.endpoint_slice(dns, f"kube-dns-{digest('slice', 'kube-dns')[:5]}", pods)))
     taken = {str(cidr[1]), str(cidr[10])}
     for workload in lab.workloads:
         if workload.service is None:

@@ -61,6 +61,8 @@ def judge(e: Expectation, entries: Sequence[Entry]) -> Result:
 def _difference(expected: Mapping[str, Value], entry: Entry) -> str:
     if entry.fields.get("received") == "no":
         return "no answer came"
+    if entry.fields.get("received") == "refused":
+        return "the connection was refused: nothing listens there, or a rule rejects it"
     if not entry.fields:
         return "none of the expected fields is there"
     return ", ".join(

@@ -47,12 +47,12 @@ def test_a_packet_goes_through_the_firewall_and_out(live: LiveLab) -> None:
     found = walk(live, source, OUTSIDE, captured=True)
     assert found.walk.ping.status == "passed" and found.walk.stopped is None
     kinds = [hop.kind for hop in found.walk.hops]
-    expected = ["pod route", "firewall", "pod route", "gateway arp", "host veth", "host route", "outside"]
-    assert kinds == expected
+    inside = ["pod route", "firewall", "pod route", "gateway arp", "host veth"]
+    assert kinds == [*inside, "host route", "masquerade", "outside"]
     through = found.walk.hops[1]
     assert firewall.id in through.sentence and "10.1.128.2" in through.sentence
     assert through.packet.source == firewall.address, "the firewall translates the source to its own address"
-    assert [hop.packet.ttl for hop in found.walk.hops] == [64, 64, 63, 63, 63, 62, 62]
+    assert [hop.packet.ttl for hop in found.walk.hops] == [64, 64, 63, 63, 63, 62, 62, 62]
     seen = {sighting.point.where: sighting.request for sighting in found.sightings}
     by_firewall = next(line for where, line in seen.items() if where.startswith(firewall.interface))
     assert f"{firewall.address} > {OUTSIDE}" in by_firewall
@@ -70,7 +70,7 @@ def test_on_local_machines_the_bridges_own_route_leads_to_this_computer(tmp_path
     with sandbox(lab, tmp_path / "home") as (local, _):
         found = walk(local, pod_of(local, "normal-egress"), "10.0.1.1").walk
         assert found.ping.status == "passed" and found.stopped is None
-        assert [hop.kind for hop in found.hops] == ["pod route", "bridge", "host route", "outside"]
+        assert [hop.kind for hop in found.hops] == ["pod route", "bridge", "host route", "masquerade", "outside"]
         found = walk(local, pod_of(local, "normal-egress"), OUTSIDE).walk
         assert found.ping.status == "passed" and "firewall" in [hop.kind for hop in found.hops]
 

@@ -152,7 +152,7 @@ def test_on_one_node(egress: Bed) -> None:
 def test_the_default_route_through_the_bridge(egress: Bed) -> None:
     """Seed 000's egress: 10.0.0.0/8 by eth0, all else by net1, whose gateway is the bridge, not the pod itself."""
     out = walked(egress[1], "egress@ip-10-0-2-200", "192.0.2.1").walk
-    assert kinds(out, "out") == ["pod route", "bridge", "host route", "outside"]
+    assert kinds(out, "out") == ["pod route", "bridge", "host route", "masquerade", "outside"]
     assert kinds(out, "back") == []
     assert out.hops[0].packet.source.startswith("10.1.128.")
     assert out.hops[1].device == "cni5"
@@ -271,12 +271,13 @@ def test_pods_are_found_by_name_workload_and_node() -> None:
     assert find_pod(PODS, "web").name == "web-1"
     assert find_pod(PODS, "web@b").name == "web-2"
     assert find_pod(PODS, "web", other_than=PODS[0]).name == "web-2"
+    assert find_pod(PODS, "proxy").host_network
 
 
 @pytest.mark.parametrize("end", ["web@a", "web@b", "web-1", "web"])
 def test_a_workload_and_a_pod_of_it_are_two_pods(end: str) -> None:
     """Whichever of the workload's pods comes first."""
-    start, target, _ = find_ends(PODS, "web", end)
+    start, target = find_ends(PODS, "web", end)[:2]
     assert target is not None and {start.name, target.name} == {"web-1", "web-2"}
     with pytest.raises(NoWalk, match="name two"):
         find_ends(PODS, "web-1", "web@a")
@@ -287,7 +288,6 @@ def test_a_workload_and_a_pod_of_it_are_two_pods(end: str) -> None:
     [
         ("nobody", "there is no pod nobody; pods with a network of their own: web"),
         ("web@c", "there is no pod web@c"),
-        ("proxy", "default/proxy is on its node's network (hostNetwork)"),
         ("late", "default/late does not run (phase Pending"),
     ],
 )

@@ -7,19 +7,28 @@ from itertools import pairwise
 from typing import NamedTuple
 
 from components.verify.expect.egress import by_name, firewall_of, users
+from components.verify.expect.shared import in_pod
 from components.verify.model import Expectation, ObservedLab, OneOf, Pod, Topic, Value
+from components.verify.services import ServicePort
 
 
 class Ping(NamedTuple):
-    """A pod, by the host side of its eth0, and the address that it pings."""
+    """A pod, by the host side of its eth0, and the address that it pings, or to which it opens a TCP connection on
+    `port`. `interface` "-": the node itself sends."""
 
     interface: str
     address: str
+    port: int = 0
 
     @property
     def key(self) -> str:
-        """Its key in the topic PROBE."""
-        return f"{self.interface} {self.address}"
+        """Its key in the topic PROBE, and what observe.sh is told."""
+        return f"{self.interface} {self.address}{f' {self.port}' if self.port else ''}"
+
+
+def ping_of(source: Pod, address: str, port: int = 0) -> Ping:
+    """What a pod or a node sends."""
+    return Ping("-" if source.host_network else source.interface, address, port)
 
 
 class Pair(NamedTuple):
@@ -111,6 +120,45 @@ def answered(observed: ObservedLab, source: Pod, destination: Pod | None, addres
         advice=f"`./lab walk STACK {source.id} {destination.id}` shows the hop at which it ends",
         node=source.node,
         about=f"{source.id}->{destination.node}",
+    )
+
+
+def tried(
+    observed: ObservedLab,
+    source: Pod,
+    destination: Pod | None,
+    address: str,
+    service: ServicePort | None = None,
+    port: int = 0,
+) -> Expectation:
+    """A ping of a pod or a node is answered, or its TCP connection to a port is accepted."""
+    on_node = source.host_network
+    if not port and not on_node and (destination is None or not destination.host_network):
+        return answered(observed, source, destination, address)
+    enter = "" if on_node else f"{in_pod(source)} "
+    command = f"{enter}ping -c 1 {address}"
+    if port:
+        command = f"timeout 3 bash -c '</dev/tcp/{address}/{port}'" if on_node else f"{enter}nc -zv {address} {port}"
+    option = f" --tcp {port}" if port else ""
+    what = f"the Service {service.proxy_name}" if service else (destination.id if destination else address)
+    to = (
+        f"{what} ({address}{f':{port}' if port else ''})"
+        if what != address
+        else f"{address}{f':{port}' if port else ''}"
+    )
+    return Expectation(
+        topic=Topic.PROBE,
+        key=ping_of(source, address, port).key,
+        expected={"received": "yes"},
+        sentence=f"{source.id} on {source.node} reaches {to}",
+        command=command,
+        because="a TCP connection is accepted by whoever listens there" if port else "a ping is answered",
+        cause="one of the hops does not hold, or nothing listens on this port"
+        if port
+        else "one of the hops does not hold",
+        advice=f"`./lab walk STACK {source.id} {address}{option}` shows the hop at which it ends",
+        node=source.node,
+        about=source.id,
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from components.spec import models
 from components.spec.placement import pod_count
@@ -14,27 +14,38 @@ _OF_KUBERNETES = (("default", "kubernetes"), ("kube-system", "kube-dns"))
 
 
 def have_endpoints(observed: ObservedLab) -> Iterator[Expectation]:
-    """The lab's own Services, and Kubernetes' two, lead to a pod that is ready."""
+    """The lab's own Services, and those of Kubernetes itself that are there, lead to a pod that is ready."""
+    listed = {port.id for port in observed.services}
+    of_kubernetes = [name for name in _OF_KUBERNETES if "/".join(name) in listed]
     own = [
         (workload.namespace, workload.name)
         for workload in observed.spec.workloads
         if workload.service is not None and pod_count(observed.spec, workload)
     ]
-    for namespace, name in (*_OF_KUBERNETES, *own):
+    for namespace, name in (*of_kubernetes, *own):
         selected = next((port.selector for port in observed.services if port.id == f"{namespace}/{name}"), {})
-        labels = ",".join(f"{key}={value}" for key, value in selected.items())
-        yield Expectation(
-            topic=Topic.SERVICE,
-            key=f"{namespace}/{name}",
-            expected={"ready": "yes"},
-            sentence=f"the Service {namespace}/{name} has a ready endpoint",
-            command=f"kubectl -n {namespace} get endpointslices -l kubernetes.io/service-name={name}",
-            because="a Service leads to the pods that its selector matches and that are ready",
-            cause=f"no pod has the labels of its selector ({labels})" if labels else "no endpoint was written for it",
-            advice=f"compare kubectl -n {namespace} get service {name} -o wide with get pods --show-labels; "
-            "if `./lab break` did it: `./lab mend STACK`",
-            about=f"{namespace}/{name}",
-        )
+        yield _has_endpoint(namespace, name, selected)
+
+
+def no_endpoint(port: ServicePort) -> Expectation:
+    """The same of any other Service, which somebody wants to reach."""
+    return _has_endpoint(port.namespace, port.service, port.selector)
+
+
+def _has_endpoint(namespace: str, name: str, selector: Mapping[str, str]) -> Expectation:
+    labels = ",".join(f"{key}={value}" for key, value in selector.items())
+    return Expectation(
+        topic=Topic.SERVICE,
+        key=f"{namespace}/{name}",
+        expected={"ready": "yes"},
+        sentence=f"the Service {namespace}/{name} has a ready endpoint",
+        command=f"kubectl -n {namespace} get endpointslices -l kubernetes.io/service-name={name}",
+        because="a Service leads to the pods that its selector matches and that are ready",
+        cause=f"no ready pod has the labels of its selector ({labels})" if labels else "no endpoint was written for it",
+        advice=f"compare kubectl -n {namespace} get service {name} -o wide with get pods --show-labels; "
+        "if `./lab break` did it: `./lab mend STACK`",
+        about=f"{namespace}/{name}",
+    )
 
 
 def rules(observed: ObservedLab, node: models.Node) -> Iterator[Expectation]:

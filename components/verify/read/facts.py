@@ -240,8 +240,9 @@ def node_facts(text: str) -> NodeFacts:
     facts.topics[Topic.PROBE] = {}
     for name, section in found.items():
         if name.startswith("probe "):
-            _, interface, address = name.split(" ")
-            facts.topics[Topic.PROBE][f"{interface} {address}"] = (_probe(section),)
+            key = name.removeprefix("probe ")
+            tcp = key.split(" ")[1:] if key.count(" ") == 2 else None
+            facts.topics[Topic.PROBE][key] = (_connection(section, *tcp) if tcp else _probe(section),)
     _add_pods(facts, found)
     _add_rules(facts, found)
     if "host_local" in found and found["host_local"].status == 0:
@@ -364,6 +365,35 @@ def _probe(section: Section) -> Entry:
     lines = [line for line in section.output.splitlines() if line.strip()]
     shown = next((line for line in lines if "packet loss" in line), lines[-1] if lines else "no answer")
     return Entry({"received": "no"}, shown.strip())
+
+
+def _connection(section: Section, address: str, port: str) -> Entry:
+    """An attempt at a TCP connection. Fields: received (yes, no, refused); endpoint (ADDRESS:PORT) where conntrack
+    knows that another address answered for this one."""
+    first = section.output.partition("\n")[0].strip()
+    if first != "connected":
+        refused = "refused" in section.output
+        reason = next((line for line in section.output.splitlines() if "/dev/tcp/" in line), first)
+        shown = reason.rpartition(": ")[2].strip() or "no answer within 3 s"
+        return Entry({"received": "refused" if refused else "no"}, f"{address}:{port}: {shown}")
+    fields, shown = {"received": "yes"}, f"connected to {address}:{port}"
+    own = _local_port(section.output, address, int(port))
+    for line in section.output.splitlines():
+        found = re.search(r"\bsport=(\d+) dport=\d+ .*?src=(\S+) dst=\S+ sport=(\d+) ", line)
+        if found and found[1] == own:
+            if found[2] != address:
+                fields["endpoint"] = f"{found[2]}:{found[3]}"
+            shown += f"; conntrack: {' '.join(line.split())}"
+    return Entry(fields, shown)
+
+
+def _local_port(table: str, address: str, port: int) -> str:
+    """This end's port of the newest connection to an address, from /proc/net/tcp; empty where there is none."""
+    remote = "".join(f"{int(part):02X}" for part in reversed(address.split("."))) + f":{port:04X}"
+    # The columns are: number, local, remote, state (01: established).
+    rows = [words for line in table.splitlines() if len(words := line.split()) > 4]
+    found = [words[1].rpartition(":")[2] for words in rows if words[2].upper() == remote and words[3] == "01"]
+    return str(int(found[-1], 16)) if found else ""
 
 
 # A section of observe.sh has the name of its topic.

@@ -1,9 +1,10 @@
 # shellcheck shell=bash
 # Read a node's data path and print it in sections: RS NAME newline, what the command printed, US STATUS newline.
-# NAME is a topic (components/verify/model.py), "pod NAMESPACE TOPIC", or "probe INTERFACE ADDRESS". Changes nothing.
+# NAME is a topic (components/verify/model.py), "pod NAMESPACE TOPIC", or "probe INTERFACE ADDRESS [PORT]". Changes nothing.
 # Comes after netns.sh.
 #
-# PROBES: lines "INTERFACE ADDRESS": the pod behind this host-side interface pings this address.
+# PROBES: lines "INTERFACE ADDRESS [PORT]": the pod behind this host-side interface, or the node itself where that is
+# "-", pings this address, or opens a TCP connection to this port.
 # FIREWALLS: host-side interfaces, separated by spaces, of the pods that forward for others.
 # BGP: yes where BIRD's sessions are wanted. WIREGUARD_DEVICE: the device, where the routes into it are wanted.
 : "${PROBES=}" "${FIREWALLS=}" "${BGP=no}" "${WIREGUARD_DEVICE=}"
@@ -73,15 +74,28 @@ encrypted() {
   ip -4 route show table all type unicast | { grep -F " dev $WIREGUARD_DEVICE " || true; }
 }
 
-probe() { # INTERFACE ADDRESS
-  local namespace
-  namespace=$(namespace_of "$1") || return
-  # A packet every 0.3 s until the first answer, for three seconds at most.
-  ip netns exec "$namespace" ping -n -c 1 -i 0.3 -W 1 -w 3 "$2"
+probe() { # INTERFACE ADDRESS [PORT]
+  local namespace enter=()
+  if [[ $1 != - ]]; then
+    namespace=$(namespace_of "$1") || return
+    enter=(ip netns exec "$namespace")
+  fi
+  if [[ -z ${3-} ]]; then
+    # A packet every 0.3 s until the first answer, for three seconds at most.
+    "${enter[@]}" ping -n -c 1 -i 0.3 -W 1 -w 3 "$2"
+    return
+  fi
+  # By bash itself, for not every node has nc. /proc/net/tcp has the port of this end.
+  # shellcheck disable=SC2016 # the inner bash's own
+  "${enter[@]}" timeout 3 bash -c 'exec 3<>"/dev/tcp/$1/$2" && echo connected && cat /proc/net/tcp' - "$2" "$3" 2>&1
+  # The node's conntrack knows to which endpoint of a Service the connection went.
+  if command -v conntrack >/dev/null; then
+    conntrack --dump --proto tcp --orig-dst "$2" --orig-port-dst "$3" 2>>"$errors" || true
+  fi
 }
 # Before all else, so that the pods' ARP entries are fresh when they are read.
-while read -r interface address; do
-  [[ -z $interface ]] || section "probe $interface $address" probe "$interface" "$address"
+while read -r interface address port; do
+  [[ -z $interface ]] || section "probe $interface $address${port:+ $port}" probe "$interface" "$address" "$port"
 done <<<"$PROBES"
 
 section link ip -j -d addr show

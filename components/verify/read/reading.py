@@ -145,7 +145,7 @@ async def read_node(
 ) -> None:
     """Add one node, over a connection to it. `wanted`: the pings that its pods send. Raises Unreachable."""
     variables = {
-        "PROBES": "".join(f"{ping.interface} {ping.address}\n" for ping in wanted),
+        "PROBES": "".join(f"{ping.key}\n" for ping in wanted),
         "FIREWALLS": " ".join(pod.interface for pod in firewall_pods(live.spec, reading.pods, name)),
         "BGP": "yes" if live.spec.calico.bgp == "Enabled" else "no",
         "WIREGUARD_DEVICE": WIREGUARD.device if live.spec.calico.wireguard else "",

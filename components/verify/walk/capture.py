@@ -14,7 +14,7 @@ from components.verify.expect.probes import Ping
 from components.verify.model import ObservedLab
 from components.verify.read.connection import NETNS, Connection, Process, Unreachable, render
 from components.verify.read.facts import sections
-from components.verify.walk.model import Walk
+from components.verify.walk.model import Packet, Walk
 
 _LISTEN_SECONDS = 15.0
 _ANSWER_TIMEOUT_SECONDS = 2 * _LISTEN_SECONDS
@@ -30,6 +30,8 @@ class Point:
     pod: str
     device: str
     filter: str
+    masqueraded: bool = False
+    """Whether a node has translated the packet's source before, and perhaps its id."""
 
     @property
     def where(self) -> str:
@@ -63,15 +65,23 @@ class Sighting:
 
 def points(walk: Walk, lab: ObservedLab) -> Iterator[Point]:
     """Where the packet can be seen on its way out, in the way's order."""
-    inner = f"icmp and host {walk.address}"
-    # What leaves by a bridge has another source address, and on the way out yet another.
-    if all(hop.kind not in ("bridge", "firewall", "outside") for hop in walk.hops):
-        inner += f" and host {walk.source.address}"
+    # What leaves by a bridge, or is masqueraded, has another source address, and on the way out yet another.
+    changed = any(hop.kind in ("bridge", "firewall", "outside", "masquerade") for hop in walk.hops)
+    sender = "" if changed or walk.source.host_network else f" and host {walk.source.address}"
+
+    def inner_of(packet: Packet) -> str:
+        port = f" port {packet.port}" if packet.port else ""
+        return f"{packet.protocol}{port} and host {packet.destination}{sender}"
+
     out = [hop for hop in walk.hops if hop.direction == "out"]
     tunnel = next((tunnel_of(hop.device) for hop in out if hop.kind == "tunnel"), None)
     inside_of = {pod.id: pod.interface for pod in lab.pods}
     listened: set[tuple[str, str, str]] = set()
+    translators = {(hop.node, hop.device) for hop in out if hop.kind == "masquerade"}
+    masqueraded = False
     for hop in out:
+        # What is seen at the device by which the packet leaves the node is translated already.
+        masqueraded = masqueraded or (hop.node, hop.device) in translators
         on_the_wire = tunnel is not None and hop.kind in ("underlay", "arrival")
         wrapped = _outer_filter(tunnel) if tunnel and on_the_wire else None
         if wrapped is not None:
@@ -85,9 +95,9 @@ def points(walk: Walk, lab: ObservedLab) -> Iterator[Point]:
         place = (hop.node, inside, hop.device)
         if hop.device and place not in listened:
             listened.add(place)
-            yield Point(hop.node, inside, hop.device, wrapped or inner)
-    if walk.target is not None:
-        yield Point(walk.target.node, walk.target.interface, "eth0", inner)
+            yield Point(hop.node, inside, hop.device, wrapped or inner_of(hop.packet), masqueraded)
+    if walk.target is not None and not walk.target.host_network and out:
+        yield Point(walk.target.node, walk.target.interface, "eth0", inner_of(out[-1].packet), masqueraded)
 
 
 def _outer_filter(tunnel: Tunnel) -> str | None:
@@ -112,7 +122,7 @@ async def capture(
             variables = {
                 "POINTS": "".join(lines) or "|||\n",
                 "LISTEN_SECONDS": f"{_LISTEN_SECONDS:.0f}",
-                "PING": f"{ping.interface} {ping.address}" if node == source else "",
+                "PING": ping.key if node == source else "",
             }
             program = render([NETNS, _SCRIPT], variables, stdin="")
             process = await connections[node].start(program, timeout_seconds=4 * _LISTEN_SECONDS)
@@ -155,7 +165,8 @@ _ECHO = re.compile(r"ICMP echo (request|reply), id (\d+), seq (\d+)")
 
 
 def packets(output: str) -> list[CapturedPacket]:
-    """The pings in tcpdump's output; other packets, and those that were cut off, are left out."""
+    """The pings, and the first packets of TCP connections, in tcpdump's output; other packets, and those that were cut
+    off, are left out. A connection's `id` is its first sequence number, which no translation changes."""
     joined: list[str] = []
     for line in output.splitlines():
         if re.match(r"\d+\.\d+ ", line):
@@ -164,10 +175,13 @@ def packets(output: str) -> list[CapturedPacket]:
             joined[-1] += " " + line.strip()
     found = []
     for text in joined:
-        match = _ECHO.search(text)
-        if match:
-            time, _, rest = text.partition(" ")
+        time, _, rest = text.partition(" ")
+        if match := _ECHO.search(text):
             found.append(CapturedPacket(float(time), match[1], int(match[2]), int(match[3]), rest))
+        elif match := re.search(r"Flags \[S\],.*?\bseq (\d+)", text):
+            found.append(CapturedPacket(float(time), "request", int(match[1]), 0, rest))
+        elif match := re.search(r"Flags \[(?:S\.|R\.)\],.*?\back (\d+)", text):
+            found.append(CapturedPacket(float(time), "reply", (int(match[1]) - 1) % (1 << 32), 0, rest))
     return found
 
 
@@ -180,7 +194,11 @@ def sightings(points: Sequence[Point], outputs: Sequence[str]) -> list[Sighting]
         return [Sighting(point, None, "", "") for point in points]
     found = []
     for point, of_point in zip(points, captured, strict=True):
-        same = {p.kind: p for p in reversed(of_point) if (p.id, p.sequence) == (first.id, first.sequence)}
+        same = {
+            p.kind: p
+            for p in reversed(of_point)
+            if p.sequence == first.sequence and (p.id == first.id or point.masqueraded)
+        }
         request, reply = same.get("request"), same.get("reply")
         at = round(request.time - first.time, 6) if request else None
         found.append(Sighting(point, at, request.text if request else "", reply.text if reply else ""))

@@ -4,7 +4,8 @@
 #
 # POINTS: lines "NUMBER|POD|DEVICE|FILTER"; POD is the host side of the eth0 of the pod to listen in, empty for the node
 # itself. When all listen, "ready" goes to stdout. Then, or after LISTEN_SECONDS, comes a line on stdin. With PING
-# ("POD ADDRESS") that pod then pings once; without, the ping has been sent and the listening ends. Needs netns.sh.
+# ("POD ADDRESS [PORT]", where POD "-" is the node itself) that pod then pings once, or opens a TCP connection; without,
+# the ping has been sent and the listening ends. Needs netns.sh.
 : "${POINTS:?}" "${LISTEN_SECONDS:?}" "${PING=}"
 command -v tcpdump >&2 || { echo "tcpdump is not installed on $(uname -n): apt-get install tcpdump" >&2 && exit 3; }
 work=$(mktemp -d)
@@ -28,7 +29,7 @@ while IFS='|' read -r number pod device filter; do
   fi
   # -Z root: tcpdump's own user may not write into this directory.
   "${enter[@]}" timeout "$((2 * LISTEN_SECONDS))" \
-    tcpdump -Z root -l -n -e -v -tt --immediate-mode -c 8 -i "$device" "$filter" \
+    tcpdump -Z root -l -n -e -v -S -tt --immediate-mode -c 8 -i "$device" "$filter" \
     >"$work/$number.out" 2>"$work/$number.err" &
   pids+=($!)
   started+=("$number")
@@ -47,8 +48,17 @@ done
 echo ready
 read -r -t "$LISTEN_SECONDS" || true
 if [[ -n $PING ]]; then
-  read -r pod address <<<"$PING"
-  if namespace=$(namespace_of "$pod"); then ip netns exec "$namespace" ping -n -c 1 -W 2 "$address" || true; fi
+  read -r pod address port <<<"$PING"
+  enter=()
+  if [[ $pod != - ]] && namespace=$(namespace_of "$pod"); then enter=(ip netns exec "$namespace"); fi
+  if [[ $pod != - && ${#enter[@]} == 0 ]]; then
+    echo "the pod is gone" >&2
+  elif [[ -n $port ]]; then
+    # shellcheck disable=SC2016 # the inner bash's own
+    "${enter[@]}" timeout 2 bash -c 'exec 3<>"/dev/tcp/$1/$2"' - "$address" "$port" >&2 || true
+  else
+    "${enter[@]}" ping -n -c 1 -W 2 "$address" >&2 || true
+  fi
 fi
 # The last packets may not be in the files yet.
 sleep 0.5

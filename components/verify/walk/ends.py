@@ -2,20 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from ipaddress import AddressValueError, IPv4Address
 from typing import NamedTuple
 
 from components.verify.model import Pod
+from components.verify.services import ServicePort
 from components.verify.walk.model import NoWalk
+
+NODE_NAMESPACE = "node"
+"""A node as an end is a Pod of this namespace, on the host's network. No Pod of a cluster has an id like node/NAME,
+unless somebody makes a namespace of this name: then the node is meant."""
+_SERVICE = re.compile(r"(?:service|services|svc)[/ ]")
 
 
 class Ends(NamedTuple):
-    """Where a packet goes from and to. `target` None: the address is outside of the lab."""
+    """Where a packet goes from and to. `target` None: the address is outside of the lab, or an endpoint of `service`
+    has not been chosen yet. `protocol`: icmp, tcp or udp; `port`: 0 for icmp."""
 
     source: Pod
     target: Pod | None
     address: str
+    service: ServicePort | None = None
+    protocol: str = "icmp"
+    port: int = 0
 
     @property
     def nodes(self) -> list[str]:
@@ -23,20 +34,61 @@ class Ends(NamedTuple):
         return list(dict.fromkeys([self.source.node, *([self.target.node] if self.target else [])]))
 
 
-def find_ends(pods: Sequence[Pod], source: str, target: str) -> Ends:
-    """Two different pods, or a pod and an address. An address that a pod has is that pod. Raises NoWalk."""
-    start = find_pod(pods, source)
+def node_end(name: str, address: str) -> Pod:
+    """A node as the end of a walk."""
+    return Pod(NODE_NAMESPACE, name, name, address, True, "Running", None, {}, "")
+
+
+def find_ends(
+    pods: Sequence[Pod],
+    source: str,
+    target: str,
+    *,
+    nodes: Mapping[str, str] | None = None,
+    services: Sequence[ServicePort] = (),
+    tcp: int | None = None,
+) -> Ends:
+    """Two different pods or nodes, or one and an address or a Service. An address that a pod, a node or a Service has
+    is that. `nodes`: node → address. `tcp`: the port that a TCP connection goes to instead of a ping. Raises NoWalk."""
+    known = dict(nodes or {})
+    port, protocol = tcp or 0, "tcp" if tcp else "icmp"
+    start = _find(pods, known, source)
+    if _SERVICE.match(target):
+        found = find_service(services, _SERVICE.sub("", target, count=1), tcp)
+        return Ends(start, None, found.address, found, found.protocol, found.port)
     try:
         address = str(IPv4Address(target))
     except AddressValueError:
-        end = find_pod(pods, target, other_than=start)
+        end = _find(pods, known, target, other_than=start)
         if end.id == start.id:
             # A workload and one of its pods: any other pod of the workload may be the source.
-            start = find_pod(pods, source, other_than=end)
+            start = _find(pods, known, source, other_than=end)
         if end.id == start.id:
             raise NoWalk(f"{source} and {target} are one pod, {start.id}: name two") from None
-        return Ends(start, end, end.address)
-    return Ends(start, next((pod for pod in pods if pod.running and pod.address == address), None), address)
+        return Ends(start, end, end.address, None, protocol, port)
+    of_address = [service for service in services if service.address == address]
+    if of_address:
+        found = _port_of(of_address, f"{address}", str(tcp or ""))
+        return Ends(start, None, address, found, found.protocol, found.port)
+    end_pod = next((pod for pod in pods if pod.running and pod.address == address), None)
+    if end_pod is None:
+        end_pod = next((node_end(name, its) for name, its in known.items() if its == address), None)
+    if end_pod is not None and end_pod.id == start.id:
+        raise NoWalk(f"{target} is the address of {start.id} itself: name another")
+    return Ends(start, end_pod, address, None, protocol, port)
+
+
+def _find(pods: Sequence[Pod], nodes: Mapping[str, str], name: str, *, other_than: Pod | None = None) -> Pod:
+    """A node by node/NAME, or by its name where no pod has that; else a pod."""
+    explicit = name.removeprefix("node/")
+    if explicit != name:
+        if explicit not in nodes:
+            raise NoWalk(f"there is no node {explicit}; there are: {', '.join(nodes)}")
+        return node_end(explicit, nodes[explicit])
+    name = name.removeprefix("pod/")
+    if name in nodes and not any(name in (pod.name, pod.id, pod.workload) for pod in pods):
+        return node_end(name, nodes[name])
+    return find_pod(pods, name, other_than=other_than)
 
 
 def find_pod(pods: Sequence[Pod], name: str, *, other_than: Pod | None = None) -> Pod:
@@ -49,14 +101,66 @@ def find_pod(pods: Sequence[Pod], name: str, *, other_than: Pod | None = None) -
     found = [pod for pod in named if not node or pod.node == node]
     if not found:
         known = ", ".join(sorted({p.workload for p in pods if p.running and p.workload})) or "none of the lab's"
-        raise NoWalk(f"there is no pod {name}; pods with a network of their own: {known}, or NAMESPACE/NAME of any")
-    candidates = [pod for pod in found if pod.running] or found
+        raise NoWalk(
+            f"there is no pod {name}; pods with a network of their own: {known}, or NAMESPACE/NAME of any. "
+            "Also: node/NAME, service/NAME[:PORT]"
+        )
+    # A pod with a network of its own before one on its node's.
+    candidates = [pod for pod in found if pod.running] or [pod for pod in found if _runs(pod)] or found
     if other_than is not None:
         candidates = [pod for pod in candidates if pod.id != other_than.id] or candidates
         candidates = [pod for pod in candidates if pod.node != other_than.node] or candidates
     pod = candidates[0]
-    if pod.host_network:
-        raise NoWalk(f"{pod.id} is on its node's network (hostNetwork): it has no path of its own to walk")
-    if not pod.running:
+    if not _runs(pod):
         raise NoWalk(f"{pod.id} does not run (phase {pod.phase or 'unknown'}, address {pod.address or 'none'})")
     return pod
+
+
+def _runs(pod: Pod) -> bool:
+    """Also on the host's network."""
+    return pod.phase == "Running" and bool(pod.address)
+
+
+# --- Services ---------------------------------------------------------------------------------------------------------
+
+
+def find_service(services: Sequence[ServicePort], text: str, tcp: int | None = None) -> ServicePort:
+    """One port of a Service by [NAMESPACE/]NAME[:PORT]; PORT is a number or a name. Without a namespace, `default` is
+    tried first. Raises NoWalk."""
+    name, _, port = text.strip().partition(":")
+    if port and tcp and port != str(tcp):
+        raise NoWalk(f"{text} and --tcp {tcp} name two ports: leave one of them out")
+    named = [it for it in services if it.id == name] or [it for it in services if it.id == f"default/{name}"]
+    named = named or [it for it in services if it.service == name]
+    if len({it.id for it in named}) > 1:
+        raise NoWalk(f"there are several Services {name}: write {' or '.join(sorted({it.id for it in named}))}")
+    if not named:
+        known = ", ".join(dict.fromkeys(it.id for it in services)) or "none with a ClusterIP"
+        raise NoWalk(f"there is no Service {name}; there are: {known}")
+    return _port_of(named, named[0].id, port or str(tcp or ""))
+
+
+def _port_of(services: Sequence[ServicePort], name: str, wanted: str) -> ServicePort:
+    """The port of a Service; TCP where there is a choice, because a TCP connection can be tried."""
+    found = [it for it in services if wanted in ("", str(it.port), it.name)]
+    if not found:
+        ports = ", ".join(f"{it.port}/{it.protocol}{f' ({it.name})' if it.name else ''}" for it in services)
+        raise NoWalk(f"the Service {name} has no port {wanted}; it has: {ports}")
+    return min(found, key=lambda it: it.protocol != "tcp")
+
+
+def choose_endpoint(ends: Ends, pods: Sequence[Pod], nodes: Mapping[str, str], used: str = "") -> Ends:
+    """The ends with one endpoint of the Service as target. `used`: ADDRESS:PORT of the one that the real connection
+    went to; without it another node's is preferred."""
+    service = ends.service
+    if service is None or not service.endpoints:
+        return ends
+    of_used = [it for it in service.endpoints if it.text == used]
+    others = [it for it in service.endpoints if it.node != ends.source.node]
+    chosen = (of_used or others or list(service.endpoints))[0]
+    target = next((pod for pod in pods if chosen.pod == pod.id), None)
+    if target is None:
+        target = next((pod for pod in pods if pod.running and pod.address == chosen.address), None)
+    if target is None:
+        target = next((node_end(name, its) for name, its in nodes.items() if its == chosen.address), None)
+    return ends._replace(target=target)

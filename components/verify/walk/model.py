@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from components.verify.model import Pod, Result, Status
+from components.verify.services import ServicePort
 
 Kind = Literal[
     "pod route",
@@ -13,11 +14,15 @@ Kind = Literal[
     "host veth",
     "bridge",
     "firewall",
+    "service",
+    "policy",
     "host route",
+    "masquerade",
     "tunnel",
     "plain",
     "underlay",
     "arrival",
+    "conntrack",
     "delivery",
     "outside",
 ]
@@ -31,7 +36,7 @@ class NoWalk(ValueError):
 @dataclass(frozen=True)
 class Packet:
     """The packet as it leaves a hop: its addresses, the outer header's inside a tunnel, and the device's MTU in
-    bytes."""
+    bytes. `port`: the destination's on the way out, the source's on the way back; 0 for ICMP."""
 
     source: str
     destination: str
@@ -41,6 +46,8 @@ class Packet:
     outer_source: str = ""
     outer_destination: str = ""
     mtu: str = ""
+    protocol: str = "icmp"
+    port: int = 0
 
     def to_json(self) -> dict[str, Any]:
         """Without what is not known or does not apply."""
@@ -53,6 +60,8 @@ class Packet:
             "outerSource": self.outer_source,
             "outerDestination": self.outer_destination,
             "mtu": self.mtu,
+            "protocol": self.protocol,
+            "port": self.port or "",
         }
         return {key: value for key, value in found.items() if value != ""}
 
@@ -96,9 +105,11 @@ class Hop:
 
 @dataclass(frozen=True)
 class Walk:
-    """A packet's way from a pod to another pod, or to an address outside of the lab (`target` None), and back.
+    """A packet's way from a pod or a node to another, or to an address outside of the lab (`target` None), and back.
 
-    `ping`: what happened to a real one.
+    A node is a Pod of the namespace "node" on the host's network. `address`: what the packet is sent to at first; with
+    `service` that is the ClusterIP, and `target` the endpoint that the walk follows. `protocol`: icmp, tcp or udp, with
+    `port`. `ping`: what happened to a real packet.
     """
 
     source: Pod
@@ -106,19 +117,41 @@ class Walk:
     address: str
     ping: Result
     hops: tuple[Hop, ...]
+    service: ServicePort | None = None
+    protocol: str = "icmp"
+    port: int = 0
 
     @property
     def stopped(self) -> Hop | None:
         """The hop at which the packet is lost, or will be once ARP and route caches are old."""
         return next((hop for hop in self.hops if hop.status == "failed"), None)
 
+    @property
+    def holds(self) -> bool:
+        """Whether no hop fails and the packet was answered. UDP has no answer of its own."""
+        return self.stopped is None and (self.ping.status == "passed" or self.protocol == "udp")
+
+    @property
+    def title(self) -> str:
+        """Where it goes, in a few words."""
+        if self.service is not None:
+            return f"service {self.service.id}:{self.port}"
+        end = self.target.id if self.target else self.address
+        return f"{end}:{self.port}" if self.port else end
+
     def to_json(self, stack: str = "STACK") -> dict[str, Any]:
         """`stack`: its name, for the commands to type."""
         stopped = self.stopped
+        target: dict[str, Any] = {"address": self.address}
+        if self.target:
+            target |= {"pod": self.target.id, "node": self.target.node}
+        if self.service:
+            target |= {"service": self.service.id, "endpoint": self.target.address if self.target else None}
+        if self.port:
+            target |= {"protocol": self.protocol, "port": self.port}
         return {
             "source": {"pod": self.source.id, "node": self.source.node, "address": self.source.address},
-            "target": {"address": self.address}
-            | ({"pod": self.target.id, "node": self.target.node} if self.target else {}),
+            "target": target,
             "ping": self.ping.to_json(stack),
             "stoppedAt": stopped and {"direction": stopped.direction, "hop": stopped.kind, "node": stopped.node},
             "hops": [hop.to_json(stack) for hop in self.hops],
