@@ -20,6 +20,7 @@ from components.spec import names, versions
 from components.spec.addresses import API_PORT, kernel_modules
 from components.spec.models import Lab, Node
 from components.spec.modes import TUNNELS, links_for_shell
+from components.spec.placement import node_taints
 
 LIBRARY = "/usr/local/lib/cni-lab"
 # How a node of a cluster gets another version: with kubeadm, then a drain, then kubelet and CRI-O.
@@ -179,8 +180,14 @@ class Cluster(pulumi.ComponentResource):
         args = StepArgs(
             machine=machine,
             phase="init",
-            scripts=self._scripts(node, "init.sh", *UPGRADE),
-            variables=self._variables(node) | {"API_ENDPOINT": self._endpoint, "PART": "apply", "DRAINED": node.name},
+            scripts=self._scripts(node, "init.sh", "labels.sh", *UPGRADE),
+            variables={
+                **self._variables(node),
+                **_labels(node),
+                "API_ENDPOINT": self._endpoint,
+                "PART": "apply",
+                "DRAINED": node.name,
+            },
             files=[
                 *self._host_files(),
                 File("/etc/kubernetes/pki/ca.crt", self._pki.ca_certificate),
@@ -227,20 +234,24 @@ class Cluster(pulumi.ComponentResource):
         return self._step(node, upgrade)
 
     def _join(self, node: Node, after: list[remote.Command]) -> remote.Command:
-        """Admit the node on the first control plane (valid token, no stale Node of that name), then join it."""
+        """Admit the node on the first control plane (valid token, no stale Node of that name), then join it.
+
+        A change of its labels or taints runs the admission again, which then changes the Node.
+        """
         machine = self._machines[node.name]
         label = machine.id.apply(kubeadm.machine_label)
         certificate_key = self._pki.certificate_key if node.role == "control-plane" else None
         admit = StepArgs(
             machine=self._machines[self._lab.control_planes[0].name],
             phase="admit",
-            scripts=["admit.sh"],
+            scripts=["admit.sh", "labels.sh"],
             variables={
                 "JOINER": node.name,
                 "JOINER_ROLE": node.role,
                 "JOINER_MACHINE": label,
                 "BOOTSTRAP_TOKEN": self._pki.token,
                 "CERTIFICATE_KEY": certificate_key or "",
+                **_labels(node),
             },
             after=[self._init],
             triggers=[machine.id],
@@ -272,3 +283,13 @@ class Cluster(pulumi.ComponentResource):
             triggers=[self._init.id],
         )
         return self._step(node, join)
+
+
+def _labels(node: Node) -> dict[str, pulumi.Input[str]]:
+    """What labels.sh takes."""
+    taints = [f"{t.key}={t.value}:{t.effect}" if t.value else f"{t.key}:{t.effect}" for t in node_taints(node)]
+    return {
+        "LABELLED": node.name,
+        "LABELS": " ".join(f"{key}={value}" for key, value in sorted(node.labels.items())),
+        "TAINTS": " ".join(taints),
+    }

@@ -22,6 +22,8 @@ from components.node.script import read_script, text_of
 from components.spec.addresses import api_endpoint, kernel_modules
 from components.spec.models import Lab, Node
 from tests.support.authority import certificate_authority
+from tests.support.graphs import STEP, run_lab
+from tests.test_lab import differences
 
 TOKEN = "abcdef.0123456789abcdef"
 HASH = "sha256:" + "0" * 64
@@ -258,3 +260,16 @@ def test_further_settings_of_the_api_server() -> None:
     spec = Lab.model_validate({"machines": {"provider": "local"}, "kubernetes": {"apiServer": given}})
     _, cluster, *_ = kubeadm.init_documents(spec, endpoint="e:6443", token="t", machine="m", sans=["10.0.1.100"])
     assert cluster["apiServer"] == {"certSANs": ["10.0.1.100", "k8s.example"], "extraArgs": given["extraArgs"]}
+
+
+def test_a_changed_label_is_for_the_first_control_plane_to_set() -> None:
+    """kubelet sets labels only when it registers, so the admission of the node sets them afterwards."""
+    nodes = [HA["nodes"][0], HA["nodes"][3]]
+    before = {"machines": {"provider": "local"}, "nodes": nodes}
+    after = {**before, "nodes": [nodes[0], {**nodes[1], "labels": {"disk": "hdd"}, "taints": []}]}
+    added, removed, changed = differences(run_lab(before), run_lab(after))
+    assert not added and not removed
+    assert changed == {"lab-cluster-worker1-admit", "lab-cluster-worker1-join"}
+    (admit,) = (r for r in run_lab(after).of_type(STEP) if r.name == "lab-cluster-worker1-admit")
+    found = {key: admit.inputs["variables"][key] for key in ("LABELLED", "LABELS", "TAINTS")}
+    assert found == {"LABELLED": "worker1", "LABELS": "disk=hdd", "TAINTS": ""}

@@ -62,7 +62,7 @@ class Node(Model):
     address: IPv4Address
     """IPv4 address of the node, inside its subnet."""
     labels: Labels = Field(default_factory=dict)
-    """Labels of the Kubernetes Node."""
+    """Labels of the Kubernetes Node. A change reaches a live Node too."""
     taints: tuple[Taint, ...] | None = None
     """Taints of the Kubernetes Node, e.g. [{key: gpu, effect: NoSchedule}]. Default: none on a worker, kubeadm's on a
     control plane. [] leaves a control plane without a taint, so that it takes every pod."""
