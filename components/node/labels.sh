@@ -1,6 +1,6 @@
 # shellcheck shell=bash
-# Runs on the first control plane. Gives a Node the labels and taints of the stack file, and takes away those that only an
-# earlier stack file had. A machine that has not joined yet gets them from kubelet when it registers.
+# Runs on the first control plane. Gives a Node the labels and taints of the stack file, and takes away those that only
+# an earlier stack file had. A machine that has not joined yet gets them from kubelet when it registers.
 # LABELLED: the Node. LABELS: words KEY=VALUE. TAINTS: words KEY=VALUE:EFFECT or KEY:EFFECT.
 : "${LABELLED:?}" "${LABELS?}" "${TAINTS?}"
 

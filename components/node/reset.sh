@@ -97,7 +97,7 @@ remove_files() {
   done
   unmount_calico
   rm -rf --one-file-system -- /etc/cni/net.d/10-calico.conflist /etc/cni/net.d/calico-kubeconfig \
-    /etc/cni/net.d/multus.d /etc/cni/net.d/00-multus.conf /etc/cni/net.d/whereabouts.d /var/lib/cni /var/lib/calico /var/run/calico
+    /etc/cni/net.d/{multus.d,00-multus.conf,whereabouts.d} /var/lib/cni /var/lib/calico /var/run/calico
 }
 
 # Puts the CNI files back that prepare.sh moved aside, unless there is a new file of that name.

@@ -89,7 +89,7 @@ def test_order_on_a_node() -> None:
     }
     ran = {key: [line for line in lines if re.fullmatch(r"log [a-z-]+\.sh", line)] for key, lines in programs.items()}
     upgrade = ["log upgrade-kubeadm.sh", "log drain.sh", "log upgrade-kubelet.sh"]
-    assert ran["cp1", "init"] == ["log prepare.sh", "log init.sh", *upgrade]
+    assert ran["cp1", "init"] == ["log prepare.sh", "log init.sh", "log labels.sh", *upgrade]
     assert ran["cp2", "upgrade"] == upgrade
     for (_, phase), lines in programs.items():
         assert lines[-2:] == [f"log '{phase} is done'", "} </dev/null"], "an init must not end as upgrade-kubelet.sh"
