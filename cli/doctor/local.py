@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 
 from cli.doctor.model import Answer, Check, NotAsked, Once, Verdict, worst
+from cli.lifecycle.local_machines import ranges_in_use
 from cli.project import ROOT
 from components.spec.addresses import kernel_modules
 from components.spec.models import Lab, LocalMachines
@@ -88,6 +89,7 @@ def checks(lab: Lab, stack: str, computer: Computer | None = None) -> list[Check
         ("tools", f"Are {', '.join(TOOLS)} here?", partial(_tools, here)),
         ("engine", "Is a container engine here, and does it answer?", partial(_engine, engine, here)),
         ("kernel", "Has the kernel what the lab's mode and networks need?", partial(_kernel, lab, here)),
+        ("ranges", "Are the lab's subnets free on this computer?", partial(_ranges, lab, stack, engine, here)),
         ("inotify", "Are inotify's limits high enough?", partial(_inotify, lab, here)),
         ("processors", "Are there CPUs enough for kubeadm?", partial(_processors, lab.machines, here)),
         ("memory", "Is there memory for the machines?", partial(_memory, lab, running, here)),
@@ -217,6 +219,15 @@ def _at_least(key: str, have: int, need: int, machines: int, verdict: Verdict) -
     if have >= need:
         return Answer("ok", str(have))
     return Answer(verdict, f"{key} is {have}, and {machines} machines need {need}", f"sysctl -w {key}={need}")
+
+
+def _ranges(lab: Lab, stack: str, engine: Once[str | Answer], here: Computer) -> Answer:
+    if not here.is_root or isinstance(engine(), Answer):
+        raise NotAsked("it needs root and the engine")
+    found = [message.partition("; ") for message in ranges_in_use(stack, lab)]
+    if found:
+        return Answer("stop", "; ".join(seen for seen, _, _ in found), "; ".join(fix for _, _, fix in found))
+    return Answer("ok", ", ".join(str(cidr) for cidr in lab.network.subnets.values()))
 
 
 # --- room ------------------------------------------------------------------------------------------------------------

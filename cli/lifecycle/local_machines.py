@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cli import project
-from cli.errors import FAILED, MISSING, USAGE, CommandError
+from cli.errors import FAILED, MISSING, CommandError
 from cli.lifecycle.backend import Backend, BackendError, StackMissing
 from cli.lifecycle.ready import wait_for_cluster
 from cli.live.machines import State, installed_engine, run, states
@@ -153,39 +153,38 @@ def _run_all(runs: Iterator[tuple[Made, str]]) -> None:
         raise CommandError("\n".join(messages), FAILED)
 
 
-def refuse_ranges_in_use(stack: str, lab: Lab, state: LocalState) -> None:
-    """Raise CommandError if something else on this computer uses a subnet that the lab does not have yet.
+def ranges_in_use(stack: str, lab: Lab) -> list[str]:
+    """A message for each subnet that the lab does not have yet and that something else on this computer uses.
 
-    Without root nothing is looked at here: the first resource of `up` then asks for it.
+    Needs root, and the engine. network.sh refuses such a subnet, too, but only when `up` makes it.
     """
     # It imports pulumi.
     from components.machines.local.containers import network_environment
 
     assert isinstance(lab.machines, LocalMachines)
-    engine = installed_engine(lab.machines)
-    if os.geteuid() != 0 or engine is None:
-        return
+    state = read_state(stack)
     owners = {made.environment["OWNER"] for made in state.networks.values()}
-    common = {"STACK": stack, "ENGINE": engine, "OWNER": next(iter(owners), "nobody")}
+    common = {
+        "STACK": stack,
+        "ENGINE": str(installed_engine(lab.machines)),
+        "OWNER": next(iter(owners), "nobody"),
+    }
     wanted = [network_environment(lab, stack, subnet) for subnet in lab.network.subnets]
-    found = [
+    return [
         message
         for environment in wanted
         if environment["NETWORK"] not in state.networks
         and (message := run_script(f"{names.LOCAL_SCRIPTS}network.sh", "check", common | environment))
     ]
-    if found:
-        raise CommandError("\n".join(found), USAGE)
 
 
 def prepare_up(command: str, stack: str, lab: Lab, *, repaired: bool) -> tuple[list[str], bool]:
-    """Before `up` of a local lab: refuse ranges that are in use, and start machines that are stopped.
+    """Before `up` of a local lab: start machines that are stopped.
 
     Returns options for `pulumi up`, and whether they make something again that is gone. Raises CommandError where
     something is gone and the caller did not ask for a repair. A preview only says what does not run.
     """
     state = read_state(stack)
-    refuse_ranges_in_use(stack, lab, state)
     found = states(stack, lab, state.machines)
     stopped = [node for node, seen in found.items() if seen == "stopped"]
     if command == "preview":

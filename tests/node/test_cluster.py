@@ -9,7 +9,8 @@ from __future__ import annotations
 import base64
 import hashlib
 import random
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -260,6 +261,31 @@ def test_worker_joins(cluster: Cluster) -> None:
     log = run(cluster.worker, cluster.join(cluster.worker))
     assert "joined already" in log and "wrote" not in log
     assert cluster.worker.shell(f"ls {DIRECTORY}/join.yaml").returncode != 0
+
+
+def test_the_cluster_comes_back_after_a_reboot_of_every_node(cluster: Cluster) -> None:
+    """Each kubelet reports anew, and the steps find nothing to do."""
+
+    def reported_after(before: Mapping[str, str]) -> dict[str, str]:
+        """When each kubelet reported last, once both have reported after `before`."""
+        leases = "kubectl -n kube-node-lease get leases --no-headers -o custom-columns=:metadata.name,:spec.renewTime"
+        deadline = time.monotonic() + 240
+        while True:
+            lines = cluster.first.shell(leases).stdout.splitlines()
+            found = dict(line.split() for line in lines)
+            if set(found) == {"cp1", "w1"} and all(found[node] > before.get(node, "") for node in found):
+                return found
+            assert time.monotonic() < deadline, (before, found, cluster.first.shell("crictl ps -a").stdout)
+            time.sleep(2)
+
+    before = reported_after({})
+    with ThreadPoolExecutor() as pool:
+        list(pool.map(cluster.hosts.reboot, [cluster.first, cluster.worker]))
+    reported_after(before)
+    assert cluster.first.read("kubectl get --raw /readyz") == "ok"
+    assert "wrote" not in run(cluster.first, cluster.init())
+    assert "w1 is joined already" in run(cluster.worker, cluster.join(cluster.worker))
+    assert set(cluster.nodes()) == {"cp1", "w1"}
 
 
 def test_join_to_another_ca_is_refused(cluster: Cluster) -> None:

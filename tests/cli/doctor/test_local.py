@@ -59,6 +59,7 @@ def engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Engine:
     for tool in local.TOOLS:
         made.add(tool, "exit 0")
     monkeypatch.setenv("PATH", f"{made.folder}:{os.environ['PATH']}")
+    monkeypatch.setattr(local, "ranges_in_use", lambda stack, spec: [])
     return made
 
 
@@ -73,11 +74,22 @@ def made_up(proc: Path, engine: Engine, **keys: Any) -> Computer:
 def test_a_computer_with_room_is_fine(proc: Path, engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(local, "_lacking", lambda modules, here: {})
     found = answers(lab(), made_up(proc, engine))
-    assert len(found) == 9
+    assert len(found) == 10
     assert {name: answer.verdict for name, answer in found.items() if answer.verdict not in ("ok",)} in (
         {},
         {"disk": "warn"},
     )
+
+
+def test_subnets_in_use_are_named_with_free_ones(proc: Path, engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    used = [f"network.subnets: 10.0.{n}.0/24 is in use; choose another range, e.g. 10.1.{n}.0/24" for n in (1, 2)]
+    monkeypatch.setattr(local, "ranges_in_use", lambda stack, spec: used)
+    assert answers(lab(), made_up(proc, engine))["ranges"] == Answer(
+        "stop",
+        "network.subnets: 10.0.1.0/24 is in use; network.subnets: 10.0.2.0/24 is in use",
+        "choose another range, e.g. 10.1.1.0/24; choose another range, e.g. 10.1.2.0/24",
+    )
+    assert "ranges" not in answers(lab(), made_up(proc, engine, is_root=False)), "only root sees root's networks"
 
 
 def test_everything_that_is_missing_is_said_at_once(

@@ -18,7 +18,6 @@ import yaml
 
 from cli import project
 from cli.errors import USAGE, CommandError
-from cli.lifecycle import local_machines
 from cli.lifecycle.deploy import run
 from cli.lifecycle.pulumi_cli import find_pulumi
 from components.spec.findings import SpecError
@@ -54,8 +53,6 @@ def calls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     program.chmod(0o755)
     monkeypatch.setenv("PATH", f"{program.parent}:/usr/bin:/bin")
     monkeypatch.setenv("CALLS", str(tmp_path / "calls"))
-    # Whether this computer uses the lab's ranges does not matter here.
-    monkeypatch.setattr(local_machines, "installed_engine", lambda settings: None)
     return tmp_path / "calls"
 
 
