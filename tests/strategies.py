@@ -61,6 +61,7 @@ def machines(provider: str) -> st.SearchStrategy[Raw]:
         port=ports,
         hostKey=host_keys,
         privateKeyFile=st.just("~/.ssh/jump"),
+        socksPort=ports,
     )
     return optional(
         st.just({"provider": "existing", "user": "vagrant"}),
@@ -115,7 +116,7 @@ def labs(draw: st.DrawFn, provider: str | None = None, multus: bool | None = Non
         )
         | ({"allowEvenControlPlanes": True} if control_planes % 2 == 0 else {}),
     }
-    if "jumpHost" in lab["machines"]:
+    if "jumpHost" in lab["machines"] and "socksPort" not in lab["machines"]["jumpHost"]:
         lab["kubernetes"]["controlPlaneEndpoint"] = "lb.example:6443"
     if provider == "aws" and draw(st.booleans()):
         # The load balancer of several control planes is in one zone.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from cli.doctor.model import Answer, Check, NotAsked, Once, worst
 from cli.project import ROOT
 from components.machines.existing.hosts import key_file, read_private_key
 from components.spec.addresses import kernel_modules
-from components.spec.models import ExistingMachines, Lab, Node
+from components.spec.models import ExistingMachines, JumpHost, Lab, Node
 from components.spec.modes import links_for_shell
 from components.verify.read.connection import Unreachable
 from components.verify.read.ssh import Jump, SshAccess
@@ -58,7 +59,12 @@ def checks(lab: Lab, stack: str) -> list[Check]:
         ("memory", "Has every control plane the memory and CPUs that kubeadm wants?", partial(_memory, lab)),
         ("disk", f"Is less than {FULL_PERCENT} % of every disk used?", _disk),
     ]
-    return [Check(f"hosts.{name}", question, partial(_ask, hosts, ask)) for name, question, ask in questions]
+    found = [Check(f"hosts.{name}", question, partial(_ask, hosts, ask)) for name, question, ask in questions]
+    jump = lab.machines.jump_host
+    if jump is not None and jump.socks_port is not None:
+        question = "Does the proxy listen that leads to the API through the jump host?"
+        found.append(Check("hosts.proxy", question, partial(_proxy, jump, jump.socks_port)))
+    return found
 
 
 def _ask(hosts: Once[Hosts], ask: Callable[[Hosts], Answer]) -> Answer:
@@ -149,6 +155,16 @@ def _key(file: str | None) -> str | None:
 
 
 # --- the questions ---------------------------------------------------------------------------------------------------
+
+
+def _proxy(jump: JumpHost, port: int) -> Answer:
+    try:
+        socket.create_connection(("127.0.0.1", port), timeout=3).close()
+    except OSError as error:
+        command = f"ssh -N -D {port} -p {jump.port} {jump.user}@{jump.address}"
+        fix = f"run `{command}` in another terminal, with the jump host's key, and leave it running"
+        return Answer("stop", f"machines.jumpHost.socksPort: 127.0.0.1:{port}: {error.strerror or error}", fix)
+    return Answer("ok", f"127.0.0.1:{port} listens")
 
 
 def _answer(hosts: Hosts) -> Answer:

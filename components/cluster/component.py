@@ -81,7 +81,8 @@ class Cluster(pulumi.ComponentResource):
 
         api_host = args.machines[first.name].api_host
         server = pulumi.Output.concat("https://", api_host, f":{API_PORT}")
-        self.kubeconfig = pulumi.Output.secret(pulumi.Output.json_dumps(self._pki.admin.kubeconfig(server), indent=2))
+        admin = self._pki.admin.kubeconfig(server, args.lab.machines.api_proxy)
+        self.kubeconfig = pulumi.Output.secret(pulumi.Output.json_dumps(admin, indent=2))
         provider = kubernetes.Provider(
             f"{name}-api",
             # The provider looks for its cluster when it is configured, and never again, so it must not be configured

@@ -154,12 +154,16 @@ def join_document(
     return document
 
 
-def kubeconfig(*, server: pulumi.Input[str], user: str, ca: Text, certificate: Text, key: Text) -> dict[str, Any]:
-    """A kubeconfig with one cluster, one user and one context. `ca`, `certificate`, `key`: base64 of the PEM."""
+def kubeconfig(
+    *, server: pulumi.Input[str], user: str, ca: Text, certificate: Text, key: Text, proxy: str | None = None
+) -> dict[str, Any]:
+    """A kubeconfig with one cluster, one user and one context. `ca`, `certificate`, `key`: base64 of the PEM. `proxy`:
+    the URL of a proxy (k8s.io/client-go, tools/clientcmd/api/v1, Cluster.ProxyURL)."""
+    cluster = {"server": server, "certificate-authority-data": ca} | ({"proxy-url": proxy} if proxy else {})
     return {
         "apiVersion": "v1",
         "kind": "Config",
-        "clusters": [{"name": "cni-lab", "cluster": {"server": server, "certificate-authority-data": ca}}],
+        "clusters": [{"name": "cni-lab", "cluster": cluster}],
         "users": [{"name": user, "user": {"client-certificate-data": certificate, "client-key-data": key}}],
         "contexts": [{"name": "cni-lab", "context": {"cluster": "cni-lab", "user": user}}],
         "current-context": "cni-lab",

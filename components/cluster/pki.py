@@ -29,7 +29,7 @@ class Client:
     certificate: pulumi.Output[str]
     key: pulumi.Output[str]
 
-    def kubeconfig(self, server: pulumi.Input[str]) -> dict[str, Any]:
+    def kubeconfig(self, server: pulumi.Input[str], proxy: str | None = None) -> dict[str, Any]:
         """The kubeconfig as data, so that a preview shows its server while its key stays secret."""
         return kubeconfig(
             server=server,
@@ -37,6 +37,7 @@ class Client:
             ca=self.ca.apply(pem_data),
             certificate=self.certificate.apply(pem_data),
             key=self.key.apply(pem_data),
+            proxy=proxy,
         )
 
 

@@ -54,6 +54,11 @@ class MachineProvider(Model):
         """Whether the workers have no public addresses."""
         return False
 
+    @property
+    def api_proxy(self) -> str | None:
+        """URL of the proxy through which this computer reaches the API. None: without one."""
+        return None
+
     def power_refusal(self, verb: Literal["stop", "start"]) -> str | None:
         """Why `./lab stop` or `./lab start` cannot switch the machines, and what to do instead. None if it can.
 
@@ -165,6 +170,10 @@ class JumpHost(Model):
     """Path of the SSH private key for the jump host. Default: machines.privateKeyFile."""
     host_key: str | None = None
     """Public key of the jump host: one line as in known_hosts, without the host name."""
+    socks_port: Port | None = None
+    """Port on this computer of a SOCKS proxy that ends on the jump host: `ssh -N -D PORT USER@ADDRESS`, which must run
+    while `up`, `verify` or kubectl does. The kubeconfig leads to the API through it. Default: the API is reached
+    without the jump host."""
 
 
 class ExistingMachines(MachineProvider):
@@ -184,6 +193,11 @@ class ExistingMachines(MachineProvider):
     """Path of the SSH private key on this computer. Default: the keys of the SSH agent."""
     jump_host: JumpHost | None = None
     """The host through which SSH reaches the others. Default: none."""
+
+    @property
+    def api_proxy(self) -> str | None:
+        port = self.jump_host.socks_port if self.jump_host is not None else None
+        return f"socks5://127.0.0.1:{port}" if port is not None else None
 
     def power_refusal(self, verb: Literal["stop", "start"]) -> str | None:
         return (

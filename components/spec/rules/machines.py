@@ -267,14 +267,21 @@ def private_key(lab: Lab) -> Iterator[Finding]:
 
 @rule("machines.provider", "machines.jumpHost", "kubernetes.controlPlaneEndpoint", "nodes[].address", "nodes[].role")
 def api_behind_jump_host(lab: Lab) -> Iterator[Finding]:
-    """SSH goes through the jump host; kubectl and the Kubernetes provider of `up` connect to the API themselves."""
+    """SSH goes through the jump host; kubectl and the Kubernetes provider of `up` connect to the API themselves.
+
+    Neither opens an SSH connection, but both go through a proxy that the kubeconfig names.
+    """
     jump = lab.machines.jump_host if isinstance(lab.machines, ExistingMachines) else None
-    if jump is not None and lab.kubernetes.control_plane_endpoint is None and lab.control_planes:
+    if jump is None or not lab.control_planes or lab.machines.api_proxy is not None:
+        return
+    if lab.kubernetes.control_plane_endpoint is None:
         address = f"{lab.control_planes[0].address}:6443"
         problem = f"leads to SSH alone: this computer connects to the API at {address} itself"
         fix = (
-            f"set kubernetes.controlPlaneEndpoint to the API as this computer reaches it, host:port, or to {address} "
-            "if a route or a VPN leads there"
+            "set machines.jumpHost.socksPort, e.g. 1080, and keep "
+            f"`ssh -N -D 1080 {jump.user}@{jump.address}` running; or set "
+            "kubernetes.controlPlaneEndpoint to the API as this computer reaches it, host:port, or to "
+            f"{address} if a route or a VPN leads there"
         )
         yield Finding("machines.jumpHost", jump.address, problem, fix)
 

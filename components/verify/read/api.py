@@ -65,9 +65,14 @@ async def read(kubeconfig: str, kinds: Mapping[str, str] = KINDS) -> Objects:
             missing[kind] = str(error)
 
     async with httpx.AsyncClient(
-        base_url=server.address, verify=server.tls, timeout=_TIMEOUT_SECONDS, trust_env=False
+        base_url=server.address, verify=server.tls, proxy=server.proxy, timeout=_TIMEOUT_SECONDS, trust_env=False
     ) as client:
-        await asyncio.gather(*(read_kind(kind, path) for kind, path in kinds.items()))
+        try:
+            await asyncio.gather(*(read_kind(kind, path) for kind, path in kinds.items()))
+        except NoApi as error:
+            if server.proxy is None:
+                raise
+            raise NoApi(f"{error}. Its kubeconfig leads there through {server.proxy}: does that proxy run?") from None
     return Objects(items, missing)
 
 
@@ -76,6 +81,9 @@ async def list_objects(client: httpx.AsyncClient, path: str, query: Mapping[str,
     where it has no such list."""
     try:
         response = await client.get(path, params=dict(query))
+    except httpx.ProxyError as error:
+        reason = f"the proxy on the way to the API at {client.base_url} refuses to go there ({error})"
+        raise NoApi(f"{reason}: does the jump host reach it?") from None
     except httpx.ConnectError as error:
         raise NoApi(_reason(str(client.base_url), error)) from None
     except httpx.HTTPError as error:
@@ -106,10 +114,11 @@ def _reason(server: str, error: Exception) -> str:
 
 
 class Server(NamedTuple):
-    """An API server and how it is reached."""
+    """An API server and how it is reached. `proxy`: the URL of the proxy on the way, if there is one."""
 
     address: str
     tls: ssl.SSLContext
+    proxy: str | None
 
 
 def server_of(kubeconfig: str) -> Server:
@@ -129,7 +138,7 @@ def server_of(kubeconfig: str) -> Server:
             path.touch(mode=0o600)
             path.write_bytes(certificate + b"\n" + key)
             context.load_cert_chain(path)
-        return Server(str(cluster["server"]), context)
+        return Server(str(cluster["server"]), context, cluster.get("proxy-url"))
     except (KeyError, IndexError, TypeError, ValueError, yaml.YAMLError, ssl.SSLError) as error:
         raise NoApi(
             f"the stack's kubeconfig cannot be used ({type(error).__name__}: {' '.join(str(error).split())}): "

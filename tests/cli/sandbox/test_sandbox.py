@@ -100,8 +100,8 @@ def test_a_node_is_entered_and_the_kubeconfig_leads_to_the_api(capfd: pytest.Cap
 async def discover(kubeconfig: str, path: str) -> dict[str, list[dict[str, str]]]:
     import httpx
 
-    server, context = api.server_of(kubeconfig)
-    async with httpx.AsyncClient(base_url=server, verify=context, trust_env=False) as client:
+    server = api.server_of(kubeconfig)
+    async with httpx.AsyncClient(base_url=server.address, verify=server.tls, trust_env=False) as client:
         return (await client.get(path)).json()  # type: ignore[no-any-return]
 
 
