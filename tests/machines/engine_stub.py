@@ -3,7 +3,7 @@
 
 Called by the name of the tool it stands in for. STUB is a folder: `calls` gets one JSON array a call, `state.json`
 holds what exists, and a file `fail-<words joined by ->`, e.g. `fail-podman-start`, makes such a call fail with that
-text.
+text; `say-<words>` makes it answer with that text.
 """
 
 from __future__ import annotations
@@ -46,6 +46,10 @@ def main(tool: str, words: list[str]) -> int:
         if len(failing.name) < 200 and failing.exists():
             print(failing.read_text(), file=sys.stderr)
             return 125
+    said = [STUB / "-".join(["say", tool, *words[:length]]) for length in range(1, 3)]
+    if found := next((file for file in said if file.exists()), None):
+        print(found.read_text(), end="")
+        return 0
     if tool == "ssh-keyscan":
         print(f"{words[-1]} {os.environ['STUB_HOST_KEY']}")
         return 0
@@ -78,7 +82,12 @@ def engine(state: dict[str, dict[str, Any]], words: list[str]) -> int:
         case ["create", *_]:
             name = options["--name"][0]
             network = options["--network"][0]
-            things[name] = {"labels": labels(options), "network": network, "address": options.get("--ip", [""])[0]}
+            address = options.get("--ip", [""])[0]
+            things[name] = {"labels": labels(options), "network": network, "address": address, "running": "false"}
+        case ["start", name]:
+            things[name]["running"] = "true"
+        case ["stop", *_, name]:
+            things[name]["running"] = "false"
         case [_, "inspect", name]:
             if name not in things and plain[0] != "image":
                 print(f"Error: no such {kind} {name}", file=sys.stderr)
@@ -90,7 +99,8 @@ def engine(state: dict[str, dict[str, Any]], words: list[str]) -> int:
             elif "IPAddress" in shown:
                 print(things[name]["address"], "")
             else:
-                print({"{{.State.Running}}": "true", "{{.NetworkInterface}}": "podman7"}.get(shown, f"id-of-{name}"))
+                running = things.get(name, {}).get("running", "true")
+                print({"{{.State.Running}}": running, "{{.NetworkInterface}}": "podman7"}.get(shown, f"id-of-{name}"))
         case ["exec", _, "systemctl", "is-system-running"]:
             print("running")
         case ["exec", *_]:

@@ -233,6 +233,37 @@ def test_a_failed_create_leaves_nothing(stub: Stub, failing: tuple[str, ...], sa
     assert stub.there("container") == stub.there("volume") == []
 
 
+@pytest.mark.parametrize("engine", ["podman", "docker"])
+def test_a_machine_is_stopped_and_started(stub: Stub, engine: str) -> None:
+    stub.environment["ENGINE"] = engine
+    stub.put("container", stub.container(), stub.mine, running="true")
+    for _ in range(2):
+        assert stub.machine("stop").status == 0
+    assert stub.calls(engine, "stop") == [[engine, "stop", "-t", "60", stub.container()]]
+    for _ in range(2):
+        assert stub.machine("start").status == 0
+    assert stub.calls(engine, "start") == [[engine, "start", stub.container()]]
+    stub.fail(engine, "start", saying="Error: no such runtime")
+    stub.machine("stop")
+    refused = stub.machine("start")
+    assert f"{engine} cannot start n1 at 10.78.1.10: Error: no such runtime" in refused.refusal
+    assert stub.there("container") == [stub.container()], "a machine that does not start keeps its disk"
+
+
+@pytest.mark.parametrize("engine", ["podman", "docker"])
+def test_ranges_of_both_engines_are_looked_at(stub: Stub, engine: str) -> None:
+    stub.environment["ENGINE"] = engine
+    other = {"podman": "docker", "docker": "podman"}[engine]
+    (stub.folder / f"say-{other}-network-inspect").write_text("cni-lab-far-a|far|10.78.0.0/16 fd00::/64 \n")
+    stub.put("network", "cni-lab-far-a", {})
+    refused = stub.network("check")
+    assert refused.refusal.startswith(
+        f"network.subnets: 10.78.1.0/24 is in use on this computer by the lab far ({other}'s network cni-lab-far-a)"
+    )
+    stub.fail(other, "ps", saying="Cannot connect to the daemon")
+    assert stub.network("check").status == 0, "an engine that does not run has no network here"
+
+
 def test_the_holder_of_a_taken_address_is_named(stub: Stub) -> None:
     network = f"cni-lab-{stub.stack}-a"
     stub.put("network", network, stub.mine)
