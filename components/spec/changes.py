@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from components.spec import versions
-from components.spec.addresses import api_endpoint
+from components.spec.addresses import api_endpoint, has_balancer
 from components.spec.findings import Finding, shown
 from components.spec.models import AwsMachines, Lab
 
@@ -127,6 +127,43 @@ def _architecture(old: Lab, new: Lab) -> Iterator[Finding]:
         yield _finding("machines.instanceType", before.instance_type, after.instance_type, problem)
 
 
+def _ec2_machines(old: Lab, new: Lab) -> Iterator[Finding]:
+    """Changes that EC2 refuses on a live machine, or for which it wants another machine: then the control planes, and
+    with them the cluster, would be made anew."""
+    before, after = old.machines, new.machines
+    if not (isinstance(before, AwsMachines) and isinstance(after, AwsMachines)):
+        return
+    if before.spot != after.spot:
+        problem = "EC2 cannot turn one into the other, so every machine, also of the control plane, would be replaced"
+        yield _finding("machines.spot", before.spot, after.spot, problem)
+    elif before.spot and before.instance_type != after.instance_type and before.architecture == after.architecture:
+        problem = "the type changes while a machine is stopped, and a one-time spot instance cannot be stopped"
+        yield _finding("machines.instanceType", before.instance_type, after.instance_type, problem)
+    if after.image is not None and before.image != after.image:
+        problem = "another image is another machine, so every machine, also of the control plane, would be replaced"
+        yield _finding("machines.image", before.image or "none", after.image, problem)
+    if after.volume_size < before.volume_size:
+        problem = "EC2 makes no volume smaller"
+        fix = f"write {before.volume_size} or more, or destroy the lab and bring it up again"
+        yield _finding("machines.volumeSize", before.volume_size, after.volume_size, problem, fix)
+
+
+def _balancers_network(old: Lab, new: Lab) -> Iterator[Finding]:
+    """The balancer's interface keeps the old subnet from being deleted, and the balancer itself cannot move: its name
+    is in the API's certificate."""
+    if not (has_balancer(old) and has_balancer(new)):
+        return
+    if old.network.vpc_cidr != new.network.vpc_cidr:
+        yield _finding("network.vpcCidr", old.network.vpc_cidr, new.network.vpc_cidr, _UNDER_BALANCER)
+    subnet = old.control_planes[0].subnet
+    before, after = old.network.subnets[subnet], new.network.subnets.get(subnet)
+    if before != after and old.network.vpc_cidr == new.network.vpc_cidr:
+        yield _finding(f"network.subnets.{subnet}", before, after or "none", _UNDER_BALANCER)
+
+
+_UNDER_BALANCER = "the load balancer of the control planes is in it, and its address cannot move"
+
+
 def _roles(old: Lab, new: Lab) -> Iterator[Finding]:
     roles = {node.name: node.role for node in old.nodes}
     for index, node in enumerate(new.nodes):
@@ -156,4 +193,14 @@ def _reached_at(lab: Lab) -> str:
     return api_endpoint(lab)
 
 
-_RULES: tuple[_Rule, ...] = (_kubernetes_version, _written_once, _pools, _renamed, _architecture, _roles, _endpoint)
+_RULES: tuple[_Rule, ...] = (
+    _kubernetes_version,
+    _written_once,
+    _pools,
+    _renamed,
+    _architecture,
+    _ec2_machines,
+    _balancers_network,
+    _roles,
+    _endpoint,
+)

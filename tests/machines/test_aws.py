@@ -39,6 +39,11 @@ def text_of_user_data(aws: Cloud, instance: Any) -> str:
     return base64.b64decode(found["UserData"]["Value"]).decode()
 
 
+def parameters(aws: Cloud, folder: str) -> list[Any]:
+    found: list[Any] = aws.ssm.get_parameters_by_path(Path=folder, WithDecryption=True)["Parameters"]
+    return found
+
+
 def private_keys(aws: Cloud) -> list[str]:
     return [made[1]["privateKeyOpenssh"] for urn, made in aws.made.items() if "tls:index/privateKey" in urn]
 
@@ -117,10 +122,10 @@ def test_private_host_keys_are_in_parameter_store_only(standing: tuple[Cloud, De
         assert "PRIVATE KEY" not in text
         assert len(text.encode()) < 16384, "the limit of EC2"
     for name in NAMES.values():
-        path = f"/cni-lab/test/{name}/ssh-host-key"
-        held = aws.ssm.get_parameter(Name=path, WithDecryption=True)["Parameter"]
+        folder = f"/cni-lab/test/{name}/ssh-host-key"
+        (held,) = parameters(aws, folder)
         assert held["Type"] == "SecureString" and held["Value"] in keys
-        assert json.dumps(path) in text_of_user_data(aws, instances(aws)[{v: k for k, v in NAMES.items()}[name]])
+        assert json.dumps(folder) in text_of_user_data(aws, instances(aws)[{v: k for k, v in NAMES.items()}[name]])
 
 
 def test_a_machine_may_read_only_its_own_parameter(standing: tuple[Cloud, Deployment]) -> None:
@@ -135,10 +140,46 @@ def test_a_machine_may_read_only_its_own_parameter(standing: tuple[Cloud, Deploy
         assert aws.iam.list_attached_role_policies(RoleName=role["RoleName"])["AttachedPolicies"] == []
         (name,) = aws.iam.list_role_policies(RoleName=role["RoleName"])["PolicyNames"]
         policy = aws.iam.get_role_policy(RoleName=role["RoleName"], PolicyName=name)["PolicyDocument"]
-        arn = aws.ssm.get_parameter(Name=f"/cni-lab/test/{NAMES[address]}/ssh-host-key")["Parameter"]["ARN"]
+        (parameter,) = parameters(aws, f"/cni-lab/test/{NAMES[address]}/ssh-host-key")
+        # First boot knows the name of its role, and so of its parameter.
+        assert parameter["Name"].rpartition("/")[2] == role["RoleName"]
+        arn = parameter["ARN"]
         assert policy["Statement"] == [{"Effect": "Allow", "Action": "ssm:GetParameter", "Resource": arn}]
         seen.add(arn)
     assert len(seen) == 3
+
+
+def test_two_labs_of_one_name_share_no_parameter() -> None:
+    """Two people in one account, each with a state of their own: the second `up` met ParameterAlreadyExists."""
+    with cloud() as aws:
+        deploy(aws_lab(), aws)
+        first = {each["Name"]: each["Value"] for name in NAMES.values() for each in
+                 parameters(aws, f"/cni-lab/test/{name}/ssh-host-key")}  # fmt: skip
+        aws.made.clear()
+        deploy(aws_lab(network={"vpcCidr": "10.0.0.0/16"}), aws)
+        for name in NAMES.values():
+            found = {each["Name"]: each["Value"] for each in parameters(aws, f"/cni-lab/test/{name}/ssh-host-key")}
+            assert len(found) == 2 and len(found.items() & first.items()) == 1
+
+
+def test_an_up_that_was_killed_after_a_parameter_was_made_can_be_repeated() -> None:
+    """The parameter exists, and the state does not have it: the next `up` makes it again."""
+    with cloud() as aws:
+        put = aws._parameter
+
+        def put_twice(rest: dict[str, Any]) -> Any:
+            put(dict(rest))
+            return put(rest)
+
+        aws._handlers["aws:ssm/parameter:Parameter"] = put_twice
+        deploy(aws_lab(), aws)
+        assert len(parameters(aws, "/cni-lab/test/ip1001100/ssh-host-key")) == 1
+
+
+def test_the_policy_sees_the_user_data_before_anything_is_made() -> None:
+    made, _ = deploy(aws_lab())
+    for instance in of_type(made, INSTANCE):
+        assert instance.inputs["userData"].startswith("#cloud-config"), "not unknown"
 
 
 def test_a_machine_starts_only_when_it_can_fetch_its_key() -> None:

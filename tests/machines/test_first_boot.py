@@ -25,6 +25,7 @@ from botocore.credentials import Credentials
 from components.machines.aws.instances import DIAL_ATTEMPTS, DIAL_TIMEOUT_SECONDS, user_data
 
 PARAMETER = "/cni-lab/test/node1/ssh-host-key"
+ROLE = "lab-node1"
 ACCESS = {"AccessKeyId": "ASIAEXAMPLE", "SecretAccessKey": "s3cr3t+access/key", "Token": "s3ssion==token"}
 IMDS_TOKEN = "imds-t0ken"
 
@@ -37,7 +38,7 @@ class Surroundings:
     def __init__(self, value: str) -> None:
         self.value = value
         self.faults: list[tuple[int, dict[str, str]]] = []
-        self.role: str | None = "lab-node1"
+        self.role: str | None = ROLE
         self.slow = 0.0
         self.asked: list[str] = []
         self.wrong: list[str] = []
@@ -70,8 +71,8 @@ class Surroundings:
                     status, text = surroundings.faults.pop(0)
                     return self.answer(status, json.dumps(text))
                 assert self.headers["X-Amz-Target"] == "AmazonSSM.GetParameter"
-                assert json.loads(body) == {"Name": PARAMETER, "WithDecryption": True}
-                return self.answer(200, json.dumps({"Parameter": {"Name": PARAMETER, "Value": surroundings.value}}))
+                assert json.loads(body) == {"Name": f"{PARAMETER}/{ROLE}", "WithDecryption": True}
+                return self.answer(200, json.dumps({"Parameter": {"Value": surroundings.value}}))
 
             def answer(self, status: int, text: str) -> None:
                 surroundings.asked.append(f"{self.command} {self.path} {status}")

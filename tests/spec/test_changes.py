@@ -85,6 +85,48 @@ REFUSED: dict[str, tuple[dict[str, Any], dict[str, Any], str, str]] = {
         "machines.instanceType",
         "t3.large → t4g.large — the machines keep their image, which is for amd64",
     ),
+    "spot to on demand": (
+        {"machines": AWS | {"spot": True}},
+        {"machines": AWS},
+        "machines.spot",
+        "true → false — EC2 cannot turn one into the other",
+    ),
+    "on demand to spot, and another type with it": (
+        {"machines": AWS},
+        {"machines": AWS | {"spot": True, "instanceType": "t3.xlarge"}},
+        "machines.spot",
+        "also of the control plane",
+    ),
+    "another type of spot machines": (
+        {"machines": AWS | {"spot": True}},
+        {"machines": AWS | {"spot": True, "instanceType": "t3.xlarge"}},
+        "machines.instanceType",
+        "t3.large → t3.xlarge — the type changes while a machine is stopped",
+    ),
+    "an image of their own": (
+        {"machines": AWS},
+        {"machines": AWS | {"image": "ami-0123456789abcdef0"}},
+        "machines.image",
+        "none → ami-0123456789abcdef0",
+    ),
+    "a smaller disk": (
+        {"machines": AWS},
+        {"machines": AWS | {"volumeSize": 20}},
+        "machines.volumeSize",
+        "30 → 20 — EC2 makes no volume smaller. Fix: write 30 or more",
+    ),
+    "the network of a balancer": (
+        {"machines": AWS, "nodes": THREE},
+        {"machines": AWS, "nodes": THREE, "network": {"vpcCidr": "10.0.0.0/17"}},
+        "network.vpcCidr",
+        "the load balancer of the control planes is in it",
+    ),
+    "the subnet of a balancer": (
+        {"machines": AWS, "nodes": THREE},
+        {"machines": AWS, "nodes": THREE, "network": {"subnets": {"workers": "10.0.2.0/25"}}},
+        "network.subnets.workers",
+        "10.0.2.0/24 → 10.0.2.0/25",
+    ),
     "another role": (
         {"nodes": THREE},
         {"nodes": [*THREE[:4], node("cp3", 14)], "kubernetes": {"allowEvenControlPlanes": True}},
@@ -115,6 +157,15 @@ def test_what_a_live_lab_cannot_take(name: str) -> None:
     assert part in str(found[0])
 
 
+def test_two_nodes_that_swap_their_addresses_are_both_named() -> None:
+    """The new machines would be made before the old ones give their addresses back: InvalidIPAddress.InUse."""
+    found = refused_changes(lab(), lab(nodes=[NODES[0], node("w1", 12), node("w2", 11)]))
+    assert [str(finding).partition(" — ")[0] for finding in found] == [
+        "nodes[1].name: w2 → w1",
+        "nodes[2].name: w1 → w2",
+    ]
+
+
 POSSIBLE: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "a later patch": ({"kubernetes": {"version": "1.36.2"}}, {"kubernetes": {"version": "1.36.3"}}),
     "the next minor": ({"kubernetes": {"version": "1.35.4"}}, {"kubernetes": {"version": "1.36.3"}}),
@@ -125,6 +176,14 @@ POSSIBLE: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "a worker in another's place, of another address": ({}, {"nodes": [*NODES[:2], node("w3", 15)]}),
     "three control planes where the endpoint stays": ({}, {"nodes": THREE}),
     "another machine as first control plane": ({}, {"nodes": [node("new", 20, "control-plane"), *NODES[1:]]}),
+    "another type of machines on demand": ({"machines": AWS}, {"machines": AWS | {"instanceType": "t3.xlarge"}}),
+    "a larger disk": ({"machines": AWS}, {"machines": AWS | {"volumeSize": 40}}),
+    "no image of their own, which the machines then keep": (
+        {"machines": AWS | {"image": "ami-0123456789abcdef0"}},
+        {"machines": AWS},
+    ),
+    "the network of one control plane": ({"machines": AWS}, {"machines": AWS, "network": {"vpcCidr": "10.0.0.0/17"}}),
+    "other operators": ({"machines": AWS}, {"machines": AWS | {"operatorCidrs": ["198.51.100.7/32"]}}),
     "MTU": ({}, {"network": {"mtu": 1500}}),
 }
 

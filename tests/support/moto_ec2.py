@@ -10,6 +10,7 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
+from itertools import count
 from typing import Any
 from unittest.mock import patch
 
@@ -68,6 +69,7 @@ class Cloud:
         self.elb = boto3.client("elbv2", REGION)
         self.image = self.ec2.register_image(Name="ubuntu-24.04", Architecture="x86_64")["ImageId"]
         self.made: dict[str, Made] = {}
+        self._serial = count()
         self.inputs: dict[str, Json] = {}
         self._handlers: dict[str, Callable[[Json], Made]] = {
             "aws:ec2/defaultSecurityGroup:DefaultSecurityGroup": self._default_group,
@@ -158,7 +160,7 @@ class Cloud:
         self.ec2.describe_security_groups(GroupIds=rest.pop("securityGroupIds"))
         assert rest.pop("preserveClientIp") is False
         _tag_list(rest)
-        return f"eice-{len(self.made):017x}", {}
+        return f"eice-{next(self._serial):017x}", {}
 
     def _route_table(self, rest: Json) -> Made:
         spec = _tags("route-table", rest)
@@ -191,7 +193,7 @@ class Cloud:
         vpc = rest.pop("vpcId")
         spec = _tags("security-group", rest)
         group = self.ec2.create_security_group(
-            GroupName=f"group-{len(self.made)}",
+            GroupName=f"group-{next(self._serial)}",
             Description=rest.pop("description"),
             VpcId=vpc,
             TagSpecifications=spec,
@@ -237,7 +239,7 @@ class Cloud:
 
     def _key_pair(self, rest: Json) -> Made:
         spec = _tags("key-pair", rest)
-        name = next(tag["Value"] for tag in spec[0]["Tags"] if tag["Key"] == "Name")
+        name = f"{next(tag['Value'] for tag in spec[0]['Tags'] if tag['Key'] == 'Name')}-{next(self._serial)}"
         self.ec2.import_key_pair(KeyName=name, PublicKeyMaterial=rest.pop("publicKey").encode(), TagSpecifications=spec)
         return name, {"keyName": name}
 
@@ -303,13 +305,15 @@ class Cloud:
 
     def _parameter(self, rest: Json) -> Made:
         name = rest.pop("name")
+        # As the provider does: Parameter Store takes no tags together with Overwrite.
         self.ssm.put_parameter(
             Name=name,
             Type=rest.pop("type"),
             Value=rest.pop("value"),
             Description=rest.pop("description"),
-            Tags=_tag_list(rest),
+            Overwrite=rest.pop("overwrite"),
         )
+        self.ssm.add_tags_to_resource(ResourceType="Parameter", ResourceId=name, Tags=_tag_list(rest))
         return name, {"arn": self.ssm.get_parameter(Name=name)["Parameter"]["ARN"]}
 
     def _role(self, rest: Json) -> Made:
@@ -333,7 +337,7 @@ class Cloud:
     def _iam_name(self, rest: Json) -> str:
         prefix: str = rest.pop("namePrefix")
         assert len(prefix) <= 38, "the provider refuses a longer one"
-        return f"{prefix}{len(self.made):026d}"
+        return f"{prefix}{next(self._serial):026d}"
 
     # --- balancer ---
 
@@ -344,7 +348,7 @@ class Cloud:
         ]
         assert not any(rest.pop("subnetMappings"))
         made = self.elb.create_load_balancer(
-            Name=f"{rest.pop('namePrefix')}{len(self.made)}",
+            Name=f"{rest.pop('namePrefix')}{next(self._serial)}",
             Type=rest.pop("loadBalancerType"),
             Scheme="internal" if rest.pop("internal") else "internet-facing",
             SubnetMappings=mappings,
@@ -356,7 +360,7 @@ class Cloud:
     def _target_group(self, rest: Json) -> Made:
         check = rest.pop("healthCheck")
         arn = self.elb.create_target_group(
-            Name=f"{rest.pop('namePrefix')}{len(self.made)}",
+            Name=f"{rest.pop('namePrefix')}{next(self._serial)}",
             VpcId=rest.pop("vpcId"),
             TargetType=rest.pop("targetType"),
             Protocol=rest.pop("protocol"),

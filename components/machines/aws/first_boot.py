@@ -63,8 +63,8 @@ def sign(url: str, region: str, body: bytes, headers: dict[str, str], access: di
     return {**signed, "authorization": f"AWS4-HMAC-SHA256 {credential}"}
 
 
-def fetch(parameter: str) -> str:
-    """The parameter's decrypted value, read with the credentials of the machine's own role."""
+def fetch(folder: str) -> str:
+    """The decrypted value of FOLDER/ROLE, read with the credentials of the machine's own role, ROLE."""
     token = ask("PUT", f"{IMDS}/latest/api/token", {"X-aws-ec2-metadata-token-ttl-seconds": "300"})
 
     def metadata(path: str) -> str:
@@ -74,7 +74,7 @@ def fetch(parameter: str) -> str:
     role = metadata("iam/security-credentials/").split()[0]
     access = json.loads(metadata(f"iam/security-credentials/{role}"))
     url = (SSM or f"https://ssm.{region}.{metadata('services/domain')}") + "/"
-    body = json.dumps({"Name": parameter, "WithDecryption": True}).encode()
+    body = json.dumps({"Name": f"{folder}/{role}", "WithDecryption": True}).encode()
     headers = {"content-type": "application/x-amz-json-1.1", "x-amz-target": "AmazonSSM.GetParameter"}
     return str(json.loads(ask("POST", url, sign(url, region, body, headers, access), body))["Parameter"]["Value"])
 
@@ -99,7 +99,7 @@ def install(key: str) -> None:
     DONE.touch()
 
 
-def get_host_key(parameter: str) -> None:
+def get_host_key(folder: str) -> None:
     """Install the machine's host key, unless an earlier boot has done it. Ends the program where it cannot."""
     if DONE.exists():
         return
@@ -108,23 +108,23 @@ def get_host_key(parameter: str) -> None:
     start = time.monotonic()
     while True:
         try:
-            install(fetch(parameter))
+            install(fetch(folder))
         except (OSError, LookupError, ValueError, TypeError, subprocess.TimeoutExpired) as error:
             # The text of any other error may quote the key or the credentials.
             reason = error if isinstance(error, OSError) else type(error).__name__
-            print(f"cni-lab: SSH host key {parameter}: {reason}", file=sys.stderr, flush=True)
+            print(f"cni-lab: SSH host key {folder}: {reason}", file=sys.stderr, flush=True)
             waited = time.monotonic() - start
             if waited > TIMEOUT_SECONDS:
                 fix = "reboot the machine, which then tries again, or replace it"
                 sys.exit(f"cni-lab: no SSH host key after {waited:.0f} s; sshd stays off. Fix: {fix}")
             time.sleep(min(max(PAUSE_SECONDS, waited / 20), LONGEST_PAUSE_SECONDS))
         else:
-            print(f"cni-lab: SSH host key {parameter} installed", flush=True)
+            print(f"cni-lab: SSH host key {folder} installed", flush=True)
             return
 
 
-def main(parameter: str) -> None:
-    get_host_key(parameter)
+def main(folder: str) -> None:
+    get_host_key(folder)
     # systemd forbids logins until systemd-user-sessions, which runs after this and beside sshd. A login refused then
     # would close the one channel that the client has through the jump host.
     NOLOGIN.unlink(missing_ok=True)

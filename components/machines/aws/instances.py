@@ -119,20 +119,24 @@ class Instances(pulumi.ComponentResource):
         """One instance, and the role that lets it, and it alone, fetch its own SSH host key at first boot."""
         tags = {**args.tags, "Name": name}
         child = pulumi.ResourceOptions(parent=self)
-        parameter_name = f"/cni-lab/{args.stack}/{node.name}/ssh-host-key"
-        parameter = aws.ssm.Parameter(
-            f"{name}-host-key",
-            name=parameter_name,
-            type="SecureString",
-            value=host_key.private,
-            description=f"SSH host key of {node.name}, read by it at first boot",
-            tags=tags,
-            opts=child,
-        )
         role = aws.iam.Role(
             name,
             name_prefix=_iam_prefix(node),
             assume_role_policy=_policy("sts:AssumeRole", Principal={"Service": "ec2.amazonaws.com"}),
+            tags=tags,
+            opts=child,
+        )
+        # The role's own name ends the parameter's, so that two people whose stacks have the same name never share one.
+        # The machine knows the name of its role; so the user data need not have it, and are known before `up`.
+        folder = f"/cni-lab/{args.stack}/{node.name}/ssh-host-key"
+        parameter = aws.ssm.Parameter(
+            f"{name}-host-key",
+            name=pulumi.Output.concat(folder, "/", role.name),
+            type="SecureString",
+            value=host_key.private,
+            # One that is there already is ours: an `up` was killed after it made it and before the state had it.
+            overwrite=True,
+            description=f"SSH host key of {node.name}, read by it at first boot",
             tags=tags,
             opts=child,
         )
@@ -170,7 +174,7 @@ class Instances(pulumi.ComponentResource):
                 "delete_on_termination": True,
                 "tags": tags,
             },
-            user_data=user_data(node.name, parameter_name),
+            user_data=user_data(node.name, folder),
             # Has no effect, as user_data is ignored below; but to remove it would be a change of every live machine.
             user_data_replace_on_change=True,
             disable_api_termination=False,
@@ -194,9 +198,9 @@ class Instances(pulumi.ComponentResource):
         )
 
 
-def user_data(node: str, parameter: str) -> str:
+def user_data(node: str, folder: str) -> str:
     """The cloud-config of a node: its name, and the program that gets its host key from Parameter Store before sshd
-    starts. Contains no secret."""
+    starts. Contains no secret. `folder`: where its parameter is, in Parameter Store."""
     program = textwrap.indent(FIRST_BOOT.read_text(encoding="utf-8"), " " * 6)
     # An empty `ssh_keys` keeps cloud-init from making host keys of its own.
     return f"""\
@@ -209,7 +213,7 @@ bootcmd:
     - -c
     - |
 {program}\
-    - {json.dumps(parameter)}
+    - {json.dumps(folder)}
 """
 
 
