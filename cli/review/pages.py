@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from html import escape
 from typing import Any
 
@@ -27,7 +27,13 @@ NAMED = 3
 LISTED = 5
 """A list with more entries is folded."""
 
-_COLOURS: Mapping[Action, str] = {"replaced": "magenta", "removed": "red", "changed": "yellow", "added": "green"}
+_COLOURS: Mapping[Action, str] = {
+    "replaced": "magenta",
+    "removed": "red",
+    "runs again": "cyan",
+    "changed": "yellow",
+    "added": "green",
+}
 
 
 @dataclass(frozen=True)
@@ -90,6 +96,8 @@ def _groups(changes: Sequence[Change]) -> Iterator[list[Change]]:
     """Groups equal changes. Those that only follow from others, or have nothing to show, are in one group."""
     groups: dict[tuple[object, ...], list[Change]] = defaultdict(list)
     for change in changes:
+        if change.folded:
+            continue
         if change.parts:
             groups[change.action, change.follows, change.reasons, change.parts].append(change)
         elif change.follows or not change.reasons:
@@ -109,6 +117,10 @@ def _why(change: Change) -> str:
     """The reasons for a replacement, else what differs."""
     words = "; ".join(change.reasons) or change.detail
     return f": {words}" if words else ""
+
+
+def _verdict(comparison: Comparison) -> str:
+    return "cannot be compared" if comparison.verdict is None else str(comparison.verdict)
 
 
 def _counts(comparison: Comparison) -> str:
@@ -131,18 +143,21 @@ def show(report: Report, console: Console) -> None:
         line(note)
     for comparison in report.touched:
         line()
-        line((comparison.stack, "bold"), f": {_counts(comparison)}")
+        line((comparison.stack, "bold"), f": {_verdict(comparison)}")
         for refused in comparison.refused:
             line((f"  ! a live lab cannot take this change: {refused}", "bold red"))
         for broken in comparison.broken:
             line((f"  ! the policy refuses this: {broken}", "bold red"))
         for lost in comparison.control_planes:
             line((f"  ! the control plane {lost}", "bold red"))
+        line((f"  {_counts(comparison)}", "dim"))
         for note in comparison.notes:
             line(f"  {note}")
+        for node in comparison.nodes:
+            line((f"  {node.action:10}", _COLOURS[node.action]), node.text)
         for group in _groups(comparison.changes):
             first = group[0]
-            label = (f"  {first.action:9}", _COLOURS[first.action])
+            label = (f"  {first.action:10}", _COLOURS[first.action])
             for change in group:
                 line(label, change.title, (_why(change), "dim"))
             for part in first.parts:
@@ -202,7 +217,9 @@ def _table(report: Report) -> list[str]:
 def _section(comparison: Comparison, room: int, seen: dict[Part, str]) -> list[str]:
     """The section of a stack, in at most `room` bytes. `seen`: where each part was shown before."""
     notes = [f"- {_code(note)}" for note in comparison.notes]
-    lines = [f"### {comparison.stack}", "", *notes, *([""] if notes else [])]
+    notes += [f"- **{node.action}** {_code(node.text)}" for node in comparison.nodes]
+    lead = [f"**{_html(str(comparison.verdict))}**", ""] if comparison.verdict else []
+    lines = [f"### {comparison.stack}", "", *lead, *notes, *([""] if notes else [])]
     rest = 0
     for group in _groups(comparison.changes):
         block = _fold(group, seen) if group[0].parts else _list(group)
@@ -278,6 +295,8 @@ def document(report: Report) -> dict[str, Any]:
         "stacks": [
             {
                 "stack": c.stack,
+                "verdict": None if c.verdict is None else asdict(c.verdict) | {"text": str(c.verdict)},
+                "nodes": [{"action": node.action, "node": node.node, "text": node.text} for node in c.nodes],
                 "touched": c.touched,
                 "failed": c.failed,
                 "counts": {action: c.count(action) for action in ACTIONS} | {"same": c.same},
@@ -294,6 +313,7 @@ def document(report: Report) -> dict[str, Any]:
                         "detail": change.detail,
                         "reasons": list(change.reasons),
                         "follows": change.follows,
+                        "folded": change.folded,
                         "parts": [{"name": part.name, "diff": list(part.diff)} for part in change.parts],
                     }
                     for change in c.changes

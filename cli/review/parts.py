@@ -42,11 +42,15 @@ class Part:
     diff: tuple[str, ...]
 
 
-def values_of(side: Planned, row: Node) -> dict[str, Any]:
-    """A row's parts by name, still as values; they become text once secrets are hidden on both sides."""
+def values_of(side: Planned, row: Node, *, whole: bool = False) -> dict[str, Any]:
+    """A row's parts by name, still as values; they become text once secrets are hidden on both sides.
+
+    Inputs whose changes the program ignores are left out, unless the `whole` is asked for: a new resource gets them.
+    """
     if row.type != names.STEP:
         resource = side.resources[row.urn]
-        seen = {key: value for key, value in row.inputs.items() if key not in resource.get("ignoreChanges", ())}
+        ignored = () if whole else resource.get("ignoreChanges", ())
+        seen = {key: value for key, value in row.inputs.items() if key not in ignored}
         return {"inputs": _unfolded(seen)} if seen else {}
     inputs = row.inputs
     command = side.resources[side.command(row)]["inputs"]

@@ -36,7 +36,7 @@ def replacements(old: Planned, new: Planned) -> dict[str, list[Reason]]:
         before = old.resources.get(urn)
         if before is None or not resource["custom"]:
             continue
-        changed = _changed_paths(before, resource)
+        changed = changed_paths(before, resource)
         rules = replacing(resource)
         reasons = [Reason(f"change of {path}", follows=False) for path in top_level(matching(changed, rules))]
         triggers = [side.get("replacementTrigger") for side in (before, resource)]
@@ -105,7 +105,7 @@ def fed_by(side: Planned, urn: str, replaced: Mapping[str, Sequence[Reason]]) ->
     )
 
 
-def _changed_paths(before: Json, after: Json) -> list[str]:
+def changed_paths(before: Json, after: Json) -> list[str]:
     """Paths of inputs that differ, without those that the program tells the engine to ignore."""
     paths = list(different(before["inputs"], after["inputs"]))
     ignored = set(matching(paths, after.get("ignoreChanges", ())))

@@ -61,6 +61,9 @@ _RULES: dict[str, tuple[str, ...]] = {
     "tls:index/selfSignedCert:SelfSignedCert": (EVERY,),
 }  # fmt: skip
 
+_RESTARTS = {"aws:ec2/instance:Instance": ("cpuOptions", "instanceType", "userData", "userDataBase64")}
+"""Inputs that the provider changes on a stopped machine: modifyInstanceAttributeWithStopStart in ec2_instance.go."""
+
 _IN_PLACE = ("earlyRenewalHours", "tags")
 """Inputs that are updated in place even where every other input replaces."""
 
@@ -74,6 +77,11 @@ def replacing(resource: Mapping[str, Any]) -> tuple[str, ...]:
     if resource["type"] == "aws:ec2/instance:Instance" and resource["inputs"].get("userDataReplaceOnChange"):
         rules += ("userData", "userDataBase64")
     return own + rules
+
+
+def restarting(resource: Mapping[str, Any]) -> tuple[str, ...]:
+    """The inputs of a machine whose change stops it and starts it again."""
+    return _RESTARTS.get(resource["type"], ())
 
 
 def matching(paths: Iterable[str], rules: Iterable[str]) -> list[str]:

@@ -23,7 +23,7 @@ BLOCKS = "-calico-blocks"
 
 
 def plan(tree: Path, stack: str) -> dict[str, Any]:
-    """A stack's plan, as plan's JSON with `controlPlanes`, the names of those nodes, and `lab`.
+    """A stack's plan, as plan's JSON with `controlPlanes`, the names of those nodes, `lab` and `region`.
 
     Where there is no plan, it is {"error": one line}.
     """
@@ -57,6 +57,7 @@ def plan(tree: Path, stack: str) -> dict[str, Any]:
     return deployment.to_json() | {
         "controlPlanes": [node.name for node in spec.lab.control_planes],
         "lab": spec.lab.model_dump(mode="json", by_alias=True),
+        "region": spec.config.get("aws:region"),
     }
 
 

@@ -44,6 +44,12 @@ CHANGES = {
         "address: 10.0.1.31}",
         "address: 10.0.1.31}\n      - {name: worker3, role: worker, subnet: nodes, address: 10.0.1.32}",
     ),
+    "removed-worker": (
+        "cross-node",
+        "      - {name: worker2, role: worker, subnet: nodes, address: 10.0.1.31}\n",
+        "",
+    ),
+    "larger-machines": ("cross-node", "provider: aws,", "provider: aws, instanceType: t3.xlarge,"),
     "moved-control-plane": ("packet-life", "address: 172.17.0.32", "address: 172.17.0.33"),
 }
 
@@ -308,10 +314,10 @@ def test_consequences_are_found_and_the_lost_control_plane_is_named() -> None:
     found = compare("s", lab("10.0.0.1"), lab("10.0.0.2"))
     assert rows(found) == [
         ("replaced", "Instance one", ("change of privateIp",)),
-        ("replaced", "init on one", ("Instance one is replaced, which deletes this too",)),
-        ("replaced", "join on two", ("triggers comes from init on one, which is replaced",)),
         ("replaced", "kubernetes api", ("clusterIdentifier comes from Instance one, which is replaced",)),
         ("replaced", "Namespace thing", ("its provider api is replaced",)),
+        ("runs again", "init on one", ("Instance one is replaced, which deletes this too",)),
+        ("runs again", "join on two", ("triggers comes from init on one, which is replaced",)),
     ]
     assert [change.follows for change in found.changes] == [False, True, True, True, True]
     assert found.same == 2
