@@ -45,8 +45,16 @@ def options(
     version: Annotated[
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="print the version")
     ] = False,
+    backend: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL", help="where the state is, e.g. s3://bucket; else PULUMI_BACKEND_URL, else .lab/state"
+        ),
+    ] = None,
 ) -> None:
     """Kubernetes networking labs: one stack file, one up, checked hop by hop."""
+    if backend is not None:
+        os.environ["PULUMI_BACKEND_URL"] = backend
 
 
 @app.command(rich_help_panel=WITHOUT_A_LAB)
@@ -186,6 +194,19 @@ def destroy(stack: Stack, context: typer.Context) -> None:
     from cli.lifecycle.deploy import run
 
     raise typer.Exit(run("destroy", stack, context.args))
+
+
+@app.command(rich_help_panel=LIFE)
+def env(
+    stack: Stack,
+    secrets_provider: Annotated[
+        str | None, typer.Option(metavar="URL", help="for a stack that does not exist yet, e.g. awskms://alias/lab")
+    ] = None,
+) -> None:
+    """Print what to set so that plain `pulumi up -s STACK` works on a lab: eval "$(./lab env STACK)"."""
+    from cli.lifecycle.plain import run
+
+    raise typer.Exit(run(stack, secrets_provider))
 
 
 @app.command(rich_help_panel=LIFE)

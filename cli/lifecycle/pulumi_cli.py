@@ -116,14 +116,18 @@ def config_folder() -> Path:
     return folder
 
 
-def select(pulumi: str, stack: str, path: Path, environment: dict[str, str]) -> Path:
+def select(
+    pulumi: str, stack: str, path: Path, environment: dict[str, str], *, secrets_provider: str | None = None
+) -> Path:
     """Make sure that the stack exists; returns the copy of its stack file at `path` that the CLI may write to.
 
-    The copy also keeps what `./lab secret` has encrypted.
+    `secrets_provider`: who encrypts the secrets of a stack that does not exist yet; by default the passphrase, or
+    Pulumi Cloud where the state is there. The copy also keeps what `./lab secret` has encrypted.
     """
     folder = config_folder()
+    provider = [] if secrets_provider is None else ["--secrets-provider", secrets_provider]
     result = subprocess.run(
-        [pulumi, "stack", "select", "--create", "--stack", stack, "--non-interactive"],
+        [pulumi, "stack", "select", "--create", "--stack", stack, "--non-interactive", *provider],
         cwd=folder,
         env=environment,
         stdin=subprocess.DEVNULL,
