@@ -95,7 +95,9 @@ def commands(page: Path) -> Iterator[list[str]]:
         # `sudo ./lab …`, `CNILAB_X=1 ./lab …`, and brackets around what may be left out
         if found := re.match(r"\s*(?:\$ )?(?:sudo |\w+=\S+ )*\./lab(?:\s+(.*))?$", line):
             words = re.sub(r"[\[\]…]", "", found[1] or "")
-            yield shlex.split(words)
+            found_words = shlex.split(words)
+            # An option of the whole program, before the command.
+            yield found_words[2:] if found_words[:1] == ["--backend"] else found_words
 
 
 @cache

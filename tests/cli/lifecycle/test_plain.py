@@ -112,7 +112,7 @@ def test_up_with_a_backend_and_a_passphrase_of_ones_own(project: Project, sandbo
     there = {"PULUMI_BACKEND_URL": project.backend}
     assert "The ping  ok" in project.succeeds("./lab walk mine multitool@worker1 multitool@worker2", **there)
     status = project.succeeds("./lab status mine", **there)
-    assert "lab       up since" in status and "passed, 0 failed, 3 unknown" in status
+    assert "lab       up since" in status
     listed = json.loads(project.succeeds("./lab list --json", **there))
     assert [row["stack"] for row in listed if row["standing"]] == ["mine"]
     # Without them the state is .lab/state, where there is no such lab.
