@@ -127,15 +127,18 @@ def require_root(verb: str, stack: str) -> None:
 
 def run_script(script: str, word: str, environment: Mapping[str, str]) -> str:
     """Run a script of local machines as pulumi does. Returns its message if it fails, else nothing."""
-    done = subprocess.run(
-        ["bash", script, word],
-        cwd=project.ROOT,
-        env=os.environ | environment,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=_SCRIPT_TIMEOUT_SECONDS,
-    )
+    try:
+        done = subprocess.run(
+            ["bash", script, word],
+            cwd=project.ROOT,
+            env=os.environ | environment,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=_SCRIPT_TIMEOUT_SECONDS,
+        )
+    except subprocess.TimeoutExpired:
+        return f"{script} {word} was not done after {_SCRIPT_TIMEOUT_SECONDS} s and was stopped; run again"
     if done.returncode == 0:
         return ""
     lines = done.stderr.splitlines()

@@ -264,6 +264,15 @@ def test_ranges_of_both_engines_are_looked_at(stub: Stub, engine: str) -> None:
     assert stub.network("check").status == 0, "an engine that does not run has no network here"
 
 
+def test_where_no_route_can_be_set_it_is_said_once(stub: Stub) -> None:
+    stub.put("network", f"cni-lab-{stub.stack}-a", stub.mine)
+    stub.fail("ip", "-4", "route", "replace", saying="RTNETLINK answers: Operation not permitted")
+    done = stub.network("update")
+    assert done.status == 0
+    assert done.stderr.count("\n") == 1
+    assert "10.78.1.0/24 10.96.0.0/12 10.244.0.0/16 on this computer (RTNETLINK answers: Operation" in done.stderr
+
+
 def test_the_holder_of_a_taken_address_is_named(stub: Stub) -> None:
     network = f"cni-lab-{stub.stack}-a"
     stub.put("network", network, stub.mine)

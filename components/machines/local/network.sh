@@ -153,19 +153,18 @@ guard_metric() {
 # guard RANGE…: make this computer refuse packets to these ranges as long as no bridge takes them. Without these routes
 # they would leave by the default route while the machines are stopped. Guard routes to other ranges are removed.
 guard() {
-  local range wanted=() metric found said
+  local range metric found said
   metric=$(guard_metric)
   for range in "$@"; do
-    if said=$(ip -4 route replace unreachable "$range" metric "$metric" 2>&1); then
-      wanted+=("$range")
-    else
-      log "no route can be set here that keeps packets to $range on this computer ($said): while the machines are" \
-        "stopped they follow its other routes"
+    if ! said=$(ip -4 route replace unreachable "$range" metric "$metric" 2>&1); then
+      log "no routes can be set here that keep packets to $* on this computer ($said): while the machines are stopped" \
+        "they follow its other routes"
+      break
     fi
   done
   found=$(ip -4 route show type unreachable)
   while read -r _ range said; do
-    if [[ " $said " == *" metric $metric "* && " ${wanted[*]} " != *" $range "* ]]; then
+    if [[ " $said " == *" metric $metric "* && " $* " != *" $range "* ]]; then
       ip -4 route delete unreachable "$range" metric "$metric"
     fi
   done <<<"$found"
