@@ -20,6 +20,7 @@ from cli.errors import CommandError
 from cli.lifecycle.backend import BackendError
 from cli.lifecycle.standing import Deployment, deployments
 from cli.live.last_verify import LastVerify, last
+from cli.live.machines import states
 from cli.live.stack import outputs
 from cli.plan.overview import overview
 from cli.project import stack_file
@@ -39,10 +40,11 @@ _API_PORT = 6443
 @dataclass(frozen=True)
 class Answer:
     """Whether something accepts connections. `where`: HOST:PORT, or how it is reached. `answers`: None if it was not
-    asked."""
+    asked. `state`: that of a local machine that does not run, and is therefore not asked."""
 
     where: str
     answers: bool | None
+    state: str = ""
 
 
 @dataclass(frozen=True)
@@ -83,7 +85,8 @@ def read(stack: str) -> Status:
         problem = str(error)
     access = found.get("access") or {}
     kubeconfig = found.get("kubeconfig") or ""
-    machines, api = asyncio.run(_ask(access, kubeconfig))
+    down = {node: state for node, state in states(stack, file.lab, access).items() if state != "running"}
+    machines, api = asyncio.run(_ask(access, kubeconfig, down))
     standing = None
     with suppress(SandboxError):
         life.sweep(home())
@@ -109,17 +112,23 @@ def _since(verified: LastVerify | None, standing: Standing | None) -> LastVerify
     return verified
 
 
-async def _ask(access: Mapping[str, Any], kubeconfig: str) -> tuple[dict[str, Answer], Answer | None]:
-    """All at the same time: the machines by node, and the API of a kubeconfig."""
+async def _ask(
+    access: Mapping[str, Any], kubeconfig: str, down: Mapping[str, str]
+) -> tuple[dict[str, Answer], Answer | None]:
+    """All at the same time: the machines by node, and the API of a kubeconfig. `down`: the state of local machines that
+    do not run. Nothing is sent to them, because another computer may have the address."""
     server = _server(kubeconfig)
-    answers = await asyncio.gather(
-        *(_machine(entry) for entry in access.values()), *([_connect(*server)] if server else [])
-    )
+    machines = [_machine(entry, down.get(node, "")) for node, entry in access.items()]
+    if server and access and len(down) == len(access):
+        return dict(zip(access, await asyncio.gather(*machines), strict=True)), Answer(f"{server[0]}:{server[1]}", None)
+    answers = await asyncio.gather(*machines, *([_connect(*server)] if server else []))
     return dict(zip(access, answers, strict=False)), answers[-1] if server else None
 
 
-async def _machine(entry: Mapping[str, Any]) -> Answer:
+async def _machine(entry: Mapping[str, Any], down: str) -> Answer:
     host, port = str(entry.get("host", "")), int(entry.get("port") or 22)
+    if down:
+        return Answer(f"{host}:{port}", False, down)
     jump = entry.get("jump")
     if isinstance(jump, Mapping):
         # Only the jump host can say whether the machine answers.
@@ -196,7 +205,7 @@ def _lab(status: Status) -> tuple[str, str]:
 
 def _answer(answer: Answer) -> str:
     words = {True: "answers", False: f"does not answer within {_ANSWER_SECONDS:g} s", None: "was not asked"}
-    return f"{answer.where} {words[answer.answers]}"
+    return f"{answer.where} {f'is {answer.state}' if answer.state else words[answer.answers]}"
 
 
 def _style(answers: bool | None) -> str:
@@ -216,6 +225,11 @@ def _time(at: datetime | None) -> str:
 
 def _next(status: Status) -> list[str]:
     name = status.file.name
+    found = {answer.state for answer in status.machines.values()}
+    if "gone" in found:
+        return [f"up {name} --repair", f"destroy {name}"]
+    if "stopped" in found:
+        return [f"start {name}", f"destroy {name}"]
     if status.deployment is not None:
         return [f"verify {name}", f"ssh {name} {status.file.lab.nodes[0].name}", f"destroy {name}"]
     if status.sandbox is not None:

@@ -55,8 +55,44 @@ def test_a_lab_that_is_not_up(
     assert out.endswith("Next\n  ./lab sandbox local\n  ./lab plan local\n  ./lab up local\n")
 
 
+@pytest.fixture
+def machines(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    """The states of local machines by node. They run unless a test says otherwise."""
+    found: dict[str, str] = dict.fromkeys(BLOCKS, "running")
+    monkeypatch.setattr("cli.status.command.states", lambda stack, lab, nodes: {n: found[n] for n in nodes})
+    return found
+
+
+@pytest.mark.parametrize(("state", "follows"), [("stopped", "start local"), ("gone", "up local --repair")])
+def test_machines_that_do_not_run_are_not_asked(
+    state: str,
+    follows: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    port: int,
+    machines: dict[str, str],
+) -> None:
+    fake_pulumi.install(
+        tmp_path, monkeypatch, list=[entry("local")], resources={"local": MADE}, outputs={"local": outputs(port)}
+    )
+    machines["ip1001100"] = state
+    assert lab("status", "local") == 0
+    out = capsys.readouterr().out
+    assert f"ip1001100: 127.0.0.1:{port} is {state}" in out and f"the API at 127.0.0.1:{port} answers" in out
+    assert f"Next\n  ./lab {follows}\n" in out
+    machines |= dict.fromkeys(machines, state)
+    assert lab("status", "local") == 0
+    out = capsys.readouterr().out
+    assert out.count(f"is {state}") == 3 and f"the API at 127.0.0.1:{port} was not asked" in out
+
+
 def test_a_lab_that_stands(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], port: int
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    port: int,
+    machines: dict[str, str],
 ) -> None:
     fake_pulumi.install(
         tmp_path, monkeypatch, list=[entry("local")], resources={"local": MADE}, outputs={"local": outputs(port)}
@@ -88,7 +124,11 @@ def test_a_lab_whose_up_ended_early(
 
 
 def test_an_update_that_runs_is_named(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], port: int
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    port: int,
+    machines: dict[str, str],
 ) -> None:
     known = [entry("local", updateInProgress=True)]
     fake_pulumi.install(tmp_path, monkeypatch, list=known, resources={"local": MADE}, outputs={"local": outputs(port)})
