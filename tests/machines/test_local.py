@@ -388,6 +388,16 @@ def test_create_again_update_and_delete(lab: Scripts) -> None:
     assert leftovers(lab.stack) == []
 
 
+def test_networks_come_and_go_at_the_same_time(lab: Scripts) -> None:
+    """As in `destroy`: while one script lists the networks, another one removes one of them."""
+    for _ in range(4):
+        for word in ("create", "delete"):
+            runs = [lab.start(NETWORK, word, **lab.of_network(subnet)) for subnet in "ab"]
+            said = [run.communicate(timeout=100)[1] for run in runs]
+            assert [run.returncode for run in runs] == [0, 0], said
+    assert leftovers(lab.stack) == []
+
+
 def test_this_computer_routes_between_the_subnets_as_a_vpc_does(lab: Scripts) -> None:
     for subnet in "ab":
         make(lab.network("create", subnet))
@@ -405,8 +415,8 @@ def test_this_computer_routes_between_the_subnets_as_a_vpc_does(lab: Scripts) ->
     assert (status, "ttl=63" in said) == (0, True), said
     seen, _ = watch.communicate(timeout=30)
     assert "10.78.1.10 > 10.78.2.10" in seen, "addresses are not kept between subnets"
-    # The gateway rejects a Service address that was not translated.
-    assert "From 10.78.1.1 icmp_seq=1 Destination Port Unreachable" in ssh(lab, "ping -c 1 -W 2 10.96.0.1", "na")[1]
+    # The gateway's guard route refuses a Service address that was not translated, before its packet filter would.
+    assert "From 10.78.1.1 icmp_seq=1 Destination Host Unreachable" in ssh(lab, "ping -c 1 -W 2 10.96.0.1", "na")[1]
     # A pod's address does not cross subnets, just as no route table of a VPC has it.
     ssh(lab, "sudo ip address add 10.244.6.9/32 dev lo", "na")
     assert ssh(lab, "ping -c 1 -W 1 -I 10.244.6.9 10.78.2.10", "na")[0] == 1

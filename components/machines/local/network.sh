@@ -19,14 +19,22 @@ overlap() {
   ((((a << 24) + (b << 16) + (c << 8) + d) >> shift == ((e << 24) + (f << 16) + (g << 8) + h) >> shift))
 }
 
-# networks_of ENGINE: lines "NAME|STACK|RANGE RANGE…" of its networks. STACK is empty where no lab made the network.
+# networks_of ENGINE [NAME…]: lines "NAME|STACK|RANGE RANGE…" of its networks, or of these. STACK is empty where no lab
+# made the network. They are looked at one by one, because another script may remove one meanwhile.
 networks_of() {
-  local names fields='{{range .Subnets}}{{.Subnet}} {{end}}'
-  [[ $1 == podman ]] || fields='{{range .IPAM.Config}}{{.Subnet}} {{end}}'
-  names=$("$1" network ls --format '{{.Name}}') || return
-  # shellcheck disable=SC2086  # one name a word
-  [[ -z $names ]] ||
-    "$1" network inspect --format "{{.Name}}|{{index .Labels \"cni-lab.stack\"}}|$fields" $names
+  local engine=$1 name names found fields='{{range .Subnets}}{{.Subnet}} {{end}}'
+  shift
+  [[ $engine == podman ]] || fields='{{range .IPAM.Config}}{{.Subnet}} {{end}}'
+  names=${*:-$("$engine" network ls --format '{{.Name}}')} || return
+  for name in $names; do
+    if found=$("$engine" network inspect --format "{{.Name}}|{{index .Labels \"cni-lab.stack\"}}|$fields" "$name" 2>&1)
+    then
+      printf '%s\n' "$found"
+    elif ENGINE=$engine exists network "$name"; then
+      log "$found"
+      return 1
+    fi
+  done
 }
 
 # in_use: lines "RANGE WHO" of all that this computer uses: networks of both engines, of other labs too, interfaces, and
@@ -253,7 +261,8 @@ remove() {
     log "removing a leftover: container $name"
     remove_container "$name"
   done
-  bridge=$(bridge_of) range=$(networks_of "$ENGINE" | sed -n "s/^$NETWORK|[^|]*|//p")
+  bridge=$(bridge_of) range=$(networks_of "$ENGINE" "$NETWORK")
+  range=${range##*|}
   said=$(engine network rm "$NETWORK" 2>&1) ||
     fail "the network $NETWORK cannot be removed: $(error_line "$said"); take away what is attached to it and run again"
   drop_bridge "$bridge" "${range%% *}"
