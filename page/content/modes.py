@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, get_args
 
 from components.spec.models import Lab
@@ -22,8 +22,9 @@ _FIRST_SHOWN = ("IPIP", "None", "VXLAN")
 def modes(lab: Lab, stack: str) -> Json:
     """Every walk between nodes in every mode, all of them as the plan foresees them. `refused`: the modes that the lab
     cannot have, each with the reason."""
-    base = Source(stack, "plan", *foresee(lab, stack))
-    found = [offer for offer in offers(base) if offer.across]
+    base = Source(stack, "plan", *foresee(lab, stack, nodes=()))
+    on = {pod.id: pod.node for pod in base.reading.pods}
+    found = [(offer, {on[offer.source], on[offer.target]}) for offer in offers(base) if offer.across]
     variants: list[Json] = []
     refused: list[Json] = []
     for word in get_args(Encapsulation):
@@ -34,14 +35,14 @@ def modes(lab: Lab, stack: str) -> Json:
             continue
         current = lab.encapsulations == {word}
         shown = current or word in _FIRST_SHOWN
-        walked = [_walk(changed, stack, offer) for offer in found]
+        walked = [_walk(changed, stack, offer, nodes) for offer, nodes in found]
         variants.append({"mode": word, "current": current, "shown": shown, "needs": needs, "walks": walked})
     variants.sort(key=lambda variant: not variant["current"])
     rows = [_rows([variant["walks"][n] for variant in variants]) for n in range(len(found))]
     for variant in variants:
         del variant["walks"]
     return {
-        "walks": [{"title": o.title, "source": o.source, "target": o.target} for o in found] if variants else [],
+        "walks": [{"title": o.title, "source": o.source, "target": o.target} for o, _ in found] if variants else [],
         "variants": variants,
         "rows": rows,
         "refused": refused,
@@ -58,13 +59,10 @@ def _variant(lab: Lab, word: Encapsulation) -> tuple[Lab, str]:
     return lab.model_copy(update={"calico": lab.calico.model_copy(update=update)}), needs
 
 
-def _walk(lab: Lab, stack: str, offer: Offer) -> Json | None:
-    """The walk in this variant of the lab. Its pods have the same names; their addresses may differ, because a tunnel
-    takes one."""
-    ends = {offer.source, offer.target}
+def _walk(lab: Lab, stack: str, offer: Offer, nodes: Collection[str]) -> Json | None:
+    """The walk in this variant of the lab. Its pods have the same names and nodes; their addresses may differ, because
+    a tunnel takes one."""
     try:
-        _, reading = foresee(lab, stack, nodes=())
-        nodes = [pod.node for pod in reading.pods if pod.id in ends]
         source = Source(stack, "plan", *foresee(lab, stack, nodes))
         return walk_json(source, foreseen_walk(source, offer))
     except (NoWalk, ValueError):

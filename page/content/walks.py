@@ -11,6 +11,7 @@ from typing import Any
 from components.sandbox.model import OUTSIDE
 from components.verify.expect.egress import by_name, firewall_of
 from components.verify.model import Pod, Result
+from components.verify.read.api import NoApi
 from components.verify.read.reading import LiveLab
 from components.verify.walk.ends import find_ends
 from components.verify.walk.live import walk_live
@@ -90,7 +91,7 @@ def walks(source: Source) -> list[Json]:
     for offer in offers(source):
         try:
             walked = foreseen_walk(source, offer) if source.foreseen else _live_walk(source, offer)
-        except NoWalk:
+        except (NoWalk, NoApi):
             continue
         found.append(walk_json(source, walked) | {"title": offer.title, "across": offer.across})
     return found

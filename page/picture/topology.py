@@ -28,7 +28,7 @@ class Size:
         return {"full": self.full, "short": self.short, "tile": self.tile}[detail]
 
 
-WIDE = Size(width=900, full=262, short=196, tile=104)
+WIDE = Size(width=820, full=228, short=180, tile=100)
 NARROW = Size(width=372, full=300, short=156, tile=98)
 
 
@@ -55,8 +55,9 @@ class Band:
     words: str
 
 
-def topology(lab: Lab, stack: str, views: Sequence[NodeView], size: Size) -> str:
-    """The drawing. Nodes and pods carry their places in the page's lists as data-node and data-pod."""
+def topology(lab: Lab, stack: str, views: Sequence[NodeView], size: Size, *, sandbox: bool = False) -> str:
+    """The drawing. Nodes and pods carry their places in the page's lists as data-node and data-pod. `sandbox`: the
+    nodes are network namespaces."""
     detail = detail_for(len(views))
     bands_found = bands(lab, views)
     subnets = _layout(lab, views, detail, size)
@@ -72,7 +73,7 @@ def topology(lab: Lab, stack: str, views: Sequence[NodeView], size: Size) -> str
     parts = [
         f'<svg class="topology" viewBox="0 0 {size.width:g} {total:g}" role="group"{attribute("aria-label", label)}>',
         f"{title(label)}<desc>{_described(described, bands_found)}</desc>",
-        *_outside(lab, size, frame_bottom),
+        *_outside(_network_words(lab, sandbox), size, frame_bottom),
         *(_frame(subnet, size) for subnet in subnets),
         *_bands(bands_found, size, bottom + _PAD),
     ]
@@ -163,26 +164,28 @@ def _frame(subnet: _Subnet, size: Size) -> str:
 # --- above and below -------------------------------------------------------------------------------------------------
 
 
-def _outside(lab: Lab, size: Size, bottom: float) -> Iterator[str]:
+def _outside(words: tuple[str, str], size: Size, bottom: float) -> Iterator[str]:
     """The frame of the machines' network, with the router as its upper edge and the way out above it."""
     width = size.width
-    name, router = _network_words(lab)
+    name, router = words
     yield rect("vpc", 2, 40, width - 4, bottom - 40, 12)
     yield line("wire", width / 2, 22, width / 2, 46)
     yield rect("outside", width / 2 - 70, 2, 140, 24, 12)
     yield f'<text class="middle outside-text" x="{width / 2:g}" y="18">outside</text>'
     yield rect("router", _PAD, 46, width - 2 * _PAD, 18, 4)
-    words = f"{router}: {name}" if width > 500 else router
-    yield f'<text class="middle router-text" x="{width / 2:g}" y="59">{fitted(words, width - 60, 11.5)}</text>'
+    label = f"{router}; {name}" if width > 500 else router
+    yield f'<text class="middle router-text" x="{width / 2:g}" y="59">{fitted(label, width - 60, 11.5)}</text>'
 
 
-def _network_words(lab: Lab) -> tuple[str, str]:
+def _network_words(lab: Lab, sandbox: bool) -> tuple[str, str]:
     """What the machines' network is, and what joins its subnets."""
     many = len(lab.network.subnets) > 1
+    if sandbox:
+        return "network namespaces on one computer", "the sandbox's router"
     if isinstance(lab.machines, AwsMachines):
         return f"VPC {lab.network.vpc_cidr}, internet gateway", "the VPC's router"
     if isinstance(lab.machines, LocalMachines):
-        return "containers on this computer", "this computer routes" if many else "a bridge of this computer"
+        return "containers on this computer", "the router between the subnets" if many else "a bridge of this computer"
     return "existing hosts", "the router between the subnets" if many else "the hosts' switch"
 
 

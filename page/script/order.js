@@ -31,8 +31,8 @@ async function startOrder() {
 
 /** The first look: at a size that can be read, from the beginning. */
 function start() {
-  const shape = byId("graph").clientWidth / byId("graph").clientHeight;
-  const height = Math.min(graph.whole.height, byId("graph").clientHeight * 1.05);
+  const shape = byId("graph").clientWidth / (byId("graph").clientHeight || 1);
+  const height = Math.min(graph.whole.height, byId("graph").clientHeight * 1.05 || graph.whole.height);
   look({ x: 0, y: 0, width: height * shape, height });
 }
 

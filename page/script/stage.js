@@ -2,19 +2,24 @@
 
 const LANE_TOP = 30, OUT_ROW = 66, BACK_ROW = 122, LANE_HEIGHT = 128;
 
-/** The lanes of a walk, from the source's pod to the target's: name, kind, and the hops of both directions in it. */
+/**
+ * The lanes of a walk, from left to right: name, kind, and the hops of both directions in it. The way out makes a lane
+ * whenever it enters a pod or a node, also one where it was before; the way back uses the last lane of that name.
+ */
 function lanesOf(walk) {
   const lanes = [];
-  const lane = (name, kind) => {
-    let found = lanes.find((one) => one.name === name && one.kind === kind);
-    if (!found) lanes.push(found = { name, kind, out: [], back: [] });
-    return found;
+  const kindOf = (hop) => (hop.where === hop.node ? "node" : "pod");
+  const add = (hop) => {
+    lanes.push({ name: hop.where, kind: kindOf(hop), out: [], back: [] });
+    return lanes.at(-1);
   };
   walk.hops.forEach((hop, number) => {
-    if (hop.direction === "out") lane(hop.where, hop.where === hop.node ? "node" : "pod").out.push(number);
+    if (hop.direction !== "out") return;
+    const last = lanes.at(-1);
+    (last && last.name === hop.where ? last : add(hop)).out.push(number);
   });
   walk.hops.forEach((hop, number) => {
-    if (hop.direction === "back") lane(hop.where, hop.where === hop.node ? "node" : "pod").back.unshift(number);
+    if (hop.direction === "back") (lanes.findLast((lane) => lane.name === hop.where) || add(hop)).back.unshift(number);
   });
   return lanes;
 }
@@ -33,7 +38,7 @@ function ribbon(host, walk, onPick) {
     const slots = Math.max(lane.out.length, lane.back.length, narrow ? 2 : 1);
     const width = slots * step + 2 * pad;
     parts.push(make("rect", { class: `lane ${lane.kind}-lane`, x, y: LANE_TOP, width, height: height - LANE_TOP, rx: 8 }));
-    parts.push(make("text", { class: "lane-name", x: x + width / 2, y: 14 }, fitted(shortName(lane, narrow), width, narrow ? 6.2 : 7.4)));
+    parts.push(make("text", { class: "lane-name", x: x + width / 2, y: 14 }, fitted(shortName(lane, narrow), width, narrow ? 6.2 : 8.4)));
     if (!narrow) parts.push(make("text", { class: "lane-kind", x: x + width / 2, y: 27 }, lane.kind));
     const put = (hops, y) => hops.forEach((number, slot) => {
       places.set(number, { x: x + pad + step * (slot + 0.5 + (slots - hops.length) / 2), y });
@@ -51,12 +56,11 @@ function ribbon(host, walk, onPick) {
   });
   const stops = numbers.map((number) => {
     const { x: at, y } = places.get(number), hop = walk.hops[number];
-    const below = y === OUT_ROW ? 24 : 24;
     return make("g", { onclick: () => onPick(number) },
       make("title", {}, `${number + 1}. ${hop.kind}: ${hop.sentence}`),
       make("circle", { class: `stop ${hop.state.replace(" ", "-")}`, cx: at, cy: y, r: narrow ? 6 : 7 }),
       hop.state === "failed" ? make("text", { class: "sign", x: at, y: y - 12 }, "✕") : null,
-      narrow ? null : make("text", { class: "stop-name", x: at, y: y + below }, hop.kind));
+      narrow ? null : make("text", { class: "stop-name", x: at, y: y + 24 }, hop.kind));
   });
   const packet = make("g", { class: "packet" },
     make("rect", { class: "outer", x: -19, y: -15, width: 38, height: 30, rx: 5 }),
@@ -66,7 +70,7 @@ function ribbon(host, walk, onPick) {
     make("text", { class: "direction", x: 8, y: OUT_ROW - 20 }, "the way out →"),
     hasBack ? make("text", { class: "direction", x: 8, y: BACK_ROW - 14 }, "← the way back") : null,
   ].filter(Boolean);
-  const drawing = make("svg", { viewBox: `0 -2 ${x} ${height + 6}`, role: "img", "aria-label": `The way from ${walk.source} to ${walk.target}, ${walk.hops.length} hops` },
+  const drawing = make("svg", { viewBox: `0 -2 ${Math.max(x, narrow ? 0 : host.clientWidth)} ${height + 6}`, role: "img", "aria-label": `The way from ${walk.source} to ${walk.target}, ${walk.hops.length} hops` },
     parts, labels, tracks, stops, packet);
   host.replaceChildren(drawing);
   return (current) => {

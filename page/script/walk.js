@@ -81,9 +81,9 @@ function showHop(number) {
   byId("counter").textContent = `Hop ${player.hop + 1} of ${hops.length}, ${way}: ${hop.kind}`;
   byId("hop").replaceChildren(
     make("p", { class: "say" }, sentenceCase(hop.sentence), ". ", stateOf(hop.state)),
-    make("div", {}, make("h4", {}, hop.packet.mtu ? `The packet on ${hop.device} (MTU ${hop.packet.mtu})` : "The packet"),
+    make("div", {}, make("h3", {}, hop.packet.mtu ? `The packet on ${hop.device} (MTU ${hop.packet.mtu})` : "The packet"),
       headers(hop, before && before.direction === hop.direction ? before : null)),
-    make("div", {}, make("h4", {}, plan ? "The command, and the line that it would show" : "The command, and the line that was seen"),
+    make("div", {}, make("h3", {}, plan ? "The command, and the line that it would show" : "The command, and the line that was seen"),
       hop.checks.length ? hop.checks.map(seenAt) : make("p", { class: "dim" }, "Nothing has to be looked up at this hop.")));
 }
 
