@@ -1,4 +1,4 @@
-"""Configurations and bug reports that people published: each file is accepted, or gives the findings that it expects."""
+"""Configurations and bug reports that people published: each is accepted, or gives the findings that it expects."""
 
 from __future__ import annotations
 

@@ -18,6 +18,7 @@ from cli.errors import FAILED, USAGE
 from cli.pin import fetch
 from components.spec import versions
 from components.spec.load import load_stack_file
+from tests.calico import schemas
 from tests.support.cli import lab
 
 CRDS = "apiVersion: apiextensions.k8s.io/v1\nkind: CustomResourceDefinition\nmetadata: {name: ippools}\n"
@@ -103,6 +104,25 @@ def test_a_release_is_pinned_and_then_accepted(stacks: Path, capsys: pytest.Capt
     assert release.calicoctl == {"amd64": "1" * 64, "arm64": "2" * 64}
     assert load_stack_file(file).lab.calico.version == "3.33.0"
     assert sorted(path.name for path in stacks.iterdir()) == ["Pulumi.mine.yaml", "pins.yaml"]
+
+
+def test_the_real_release_has_the_shipped_checksums(
+    stacks: Path, server: Server, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The whole command on the files of a release, as GitHub serves them."""
+    version, shipped = versions.DEFAULT_CALICO, versions.CALICO[versions.DEFAULT_CALICO]
+    folder = server.root / f"calico/v{version}/manifests"
+    folder.mkdir(parents=True)
+    for name in RELEASE:
+        (folder / name).symlink_to(schemas.upstream(f"calico-v{version}", name))
+    sums = server.root / f"releases/v{version}/SHA256SUMS"
+    sums.parent.mkdir(parents=True)
+    sums.write_text(f"{'1' * 64}  calicoctl-linux-amd64\n")
+    assert lab("pin", "calico", version, "--stack", "mine") == 0
+    assert f"operator: {shipped.operator}" in capsys.readouterr().out
+    pinned = versions.pins().calico[version]
+    assert (pinned.sha256, pinned.operator) == (shipped.sha256, shipped.operator)
+    assert pinned.calicoctl == {"amd64": "1" * 64}
 
 
 def test_pinning_again_changes_nothing(stacks: Path) -> None:
