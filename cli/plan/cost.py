@@ -21,6 +21,7 @@ from cli.console import page
 from cli.errors import FAILED, USAGE, CommandError
 from cli.project import stack_file
 from components.spec.load import StackFile, load_stack_file
+from components.spec.models import AwsMachines
 from engine.model import Deployment, ProgramError, Resource
 from engine.run import run_program
 
@@ -102,7 +103,7 @@ class Prices:
             address_hour=found["publicAddressHour"],
             balancer_hour=found["loadBalancerHour"],
             nat_hour=found["natGatewayHour"],
-            note=f"{region} is calculated as {base}: {own['unconfirmed']}" if "unconfirmed" in own else "",
+            note=_unconfirmed(region, base, own),
         )
 
     def look_up(self, prices: Mapping[str, float], key: str, name: str, where: str) -> float:
@@ -164,13 +165,16 @@ def run(stack: str, *, as_json: bool) -> int:
     of_aws = [resource for resource in deployment.resources if resource.type.startswith("aws:")]
     prices = Prices.of(table, file.config.get("aws:region", "")) if of_aws else None
     items, unknown = count(of_aws, prices) if prices else ([], [])
-    notes = _notes(table, prices, items, unknown, spot='"spot": true' in file.config.get("cni-lab:lab", ""))
+    machines = file.lab.machines
+    notes = _notes(table, prices, items, unknown, spot=isinstance(machines, AwsMachines) and machines.spot)
+    stoppable = machines.power_refusal("stop") is None
     if as_json:
-        print(json.dumps(_document(stack, table, prices, items, notes), indent=2, ensure_ascii=False))
+        document = _document(stack, table, prices, items, notes, stoppable=stoppable)
+        print(json.dumps(document, indent=2, ensure_ascii=False))
     elif prices is None:
         print(f"{stack}: no cloud account is charged; its machines are not in one")
     else:
-        _show(stack, prices, items, notes)
+        _show(stack, prices, items, notes, stoppable=stoppable)
     return 0
 
 
@@ -221,6 +225,12 @@ def count(resources: Sequence[Resource], prices: Prices) -> tuple[list[Item], li
     return sorted((item for item in items if item.number), key=lambda item: -item.of(1)), sorted(unknown)
 
 
+def _unconfirmed(region: str, base: str, own: Mapping[str, Any]) -> str:
+    if "unconfirmed" not in own:
+        return ""
+    return str(own["unconfirmed"]) if region == base else f"{region} is calculated as {base}: {own['unconfirmed']}"
+
+
 def _notes(
     table: Mapping[str, Any], prices: Prices | None, items: Sequence[Item], unknown: Sequence[str], *, spot: bool
 ) -> list[str]:
@@ -232,7 +242,7 @@ def _notes(
     if prices.note:
         notes.append(f"not confirmed: {prices.note}")
     if spot:
-        notes.append("spot instances: they cost at most the on-demand price")
+        notes.append("spot instances: they cost at most the on-demand price, and cannot be stopped")
     notes.append(
         "not in the sum: traffic out of AWS and through NAT, the balancer's capacity units, T3's surplus CPU credits"
     )
@@ -245,7 +255,13 @@ def _total(items: Sequence[Item]) -> Item:
 
 
 def _document(
-    stack: str, table: Mapping[str, Any], prices: Prices | None, items: Sequence[Item], notes: Sequence[str]
+    stack: str,
+    table: Mapping[str, Any],
+    prices: Prices | None,
+    items: Sequence[Item],
+    notes: Sequence[str],
+    *,
+    stoppable: bool,
 ) -> dict[str, Any]:
     total = _total(items)
     return {
@@ -257,18 +273,21 @@ def _document(
         "perHour": round(total.hour, 4),
         "perEvening": round(total.of(EVENING_HOURS), 4),
         "perMonth": round(total.of(MONTH_HOURS), 2),
-        "perMonthStopped": round(total.stopped * MONTH_HOURS, 2),
+        "perMonthStopped": round(total.stopped * MONTH_HOURS, 2) if stoppable else None,
         "notes": list(notes),
     }
 
 
-def _show(stack: str, prices: Prices, items: Sequence[Item], notes: Sequence[str]) -> None:
+def _show(stack: str, prices: Prices, items: Sequence[Item], notes: Sequence[str], *, stoppable: bool) -> None:
     table = Table(box=None, pad_edge=False, header_style="dim")
     table.add_column("what")
-    for heading in ("number", "an hour", f"an evening ({EVENING_HOURS} h)", "a month left on", "a month stopped"):
+    headings = ["number", "an hour", f"an evening ({EVENING_HOURS} h)", "a month left on"]
+    for heading in [*headings, *(["a month stopped"] if stoppable else [])]:
         table.add_column(heading, justify="right")
     for item in [*items, _total(items)]:
-        cells = [item.of(1), item.of(EVENING_HOURS), item.of(MONTH_HOURS), item.number * item.stopped * MONTH_HOURS]
+        cells = [item.of(1), item.of(EVENING_HOURS), item.of(MONTH_HOURS)]
+        if stoppable:
+            cells.append(item.number * item.stopped * MONTH_HOURS)
         number = "" if item.what == "sum" else str(item.number)
         money = [f"{cell:.4f}" if index == 0 else f"{cell:.2f}" for index, cell in enumerate(cells)]
         table.add_row(item.what, number, *money, style="bold" if item.what == "sum" else "")
