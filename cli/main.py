@@ -282,12 +282,16 @@ def verify(
     json: Annotated[bool, typer.Option("--json", help="print every check as JSON")] = False,
     junit: Annotated[Path | None, typer.Option(help="write a JUnit report into this file")] = None,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="also show the checks that pass")] = False,
+    wait: Annotated[
+        float,
+        typer.Option(min=0, max=86400, metavar="SECONDS", help="wait so long until all pass; show what is missing"),
+    ] = 0,
     sandbox: Annotated[bool, SANDBOX] = False,
 ) -> None:
     """Check every expectation of a lab against its nodes and its API; exit 1 where one fails."""
     from cli.live.verify import verify as run
 
-    raise typer.Exit(run(stack, as_json=json, junit_file=junit, verbose=verbose, sandbox=sandbox))
+    raise typer.Exit(run(stack, as_json=json, junit_file=junit, verbose=verbose, sandbox=sandbox, wait_seconds=wait))
 
 
 @app.command(rich_help_panel=RUNNING)

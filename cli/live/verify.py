@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
+import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,9 +17,9 @@ from cli.errors import USAGE, CommandError
 from cli.live import last_verify
 from cli.sandbox.choice import chosen_live
 from components.verify.model import Result
-from components.verify.read.reading import Reading, read_lab
+from components.verify.read.reading import Reading
 from components.verify.report import count, document, junit
-from components.verify.report import verify as check
+from components.verify.waiting import verify_until
 
 _MARK = {"passed": "[green]ok[/]", "failed": "[red]FAILED[/]", "unknown": "[yellow]unknown[/]"}
 
@@ -31,15 +31,16 @@ def verify(
     junit_file: Path | None = None,
     verbose: bool = False,
     sandbox: bool = False,
+    wait_seconds: float = 0.0,
 ) -> int:
     """Print the checks of a lab. Returns 0, or 1 if one fails or could not be read.
 
-    Raises CommandError, SpecError.
+    `wait_seconds`: how long a lab may need until all pass; meanwhile stderr says what is missing. Raises CommandError,
+    SpecError.
     """
     started = time.monotonic()
     lab = chosen_live(stack, sandbox=sandbox)
-    reading = asyncio.run(read_lab(lab))
-    results = check(lab, reading)
+    reading, results = verify_until(lab, wait_seconds, lambda line: print(f"lab verify: {line}", file=sys.stderr))
     seconds = time.monotonic() - started
     last_verify.remember(stack, count(results), sandbox=lab.sandbox)
     if as_json:

@@ -55,6 +55,7 @@ RESOURCES = [
     Resource("/apis/networking.k8s.io/v1", "networkpolicies", "NetworkPolicy", True, ("netpol",)),
     Resource("/apis/events.k8s.io/v1", "events", "Event", True),
     Resource("/apis/apps/v1", "deployments", "Deployment", True, ("deploy",)),
+    Resource("/apis/apps/v1", "daemonsets", "DaemonSet", True, ("ds",)),
     Resource(
         "/apis/k8s.cni.cncf.io/v1", "network-attachment-definitions", "NetworkAttachmentDefinition", True, ("nad",)
     ),

@@ -30,6 +30,8 @@ def make_objects(plan: Plan) -> dict[str, list[Object]]:
     found: dict[str, list[Object]] = {f"{it.path}/{it.plural}": [] for it in RESOURCES}
     found["/api/v1/nodes"] = [_node(plan, node, i) for i, node in enumerate(lab.nodes)]
     found["/api/v1/pods"] = [pod_object(plan, pod) for pod in plan.pods]
+    for kind, plural in (("Deployment", "deployments"), ("DaemonSet", "daemonsets")):
+        found[f"/apis/apps/v1/{plural}"] = _controllers(plan, kind)
     found["/api/v1/events"] = [event for pod in plan.pods for event in _events(plan, pod)]
     found["/apis/events.k8s.io/v1/events"] = [_new_event(event) for event in found["/api/v1/events"]]
     names = {"default", "kube-system", "kube-public", "kube-node-lease", *(pod.namespace for pod in plan.pods)}
@@ -265,6 +267,30 @@ def pod_object(plan: Plan, pod: Pod) -> Object:
     if pod.annotations:
         metadata["annotations"] = dict(pod.annotations)
     return _with_meta(plan, {"metadata": metadata, "spec": spec, "status": status}, pod.namespace, "Pod")
+
+
+def _controllers(plan: Plan, kind: str) -> list[Object]:
+    """The Deployments or DaemonSets of the pods, with the status that the pods give them."""
+    pods: dict[tuple[str, str], list[Pod]] = {}
+    for pod in plan.pods:
+        if pod.owner == {"Deployment": "ReplicaSet", "DaemonSet": "DaemonSet"}[kind]:
+            # A Deployment's pod is named NAME-TEMPLATE-UNIQUE, a DaemonSet's NAME-UNIQUE.
+            name = pod.name.rsplit("-", 2 if kind == "Deployment" else 1)[0]
+            pods.setdefault((pod.namespace, name), []).append(pod)
+    found = []
+    for (namespace, name), of in pods.items():
+        ready = sum(pod.phase == "Running" for pod in of)
+        if kind == "Deployment":
+            spec: Object = {"replicas": len(of)}
+            status = {"replicas": len(of), "updatedReplicas": len(of), "readyReplicas": ready}
+            status["availableReplicas"] = ready
+        else:
+            spec = {}
+            status = {"desiredNumberScheduled": len(of), "currentNumberScheduled": len(of), "numberReady": ready}
+            status |= {"numberAvailable": ready, "updatedNumberScheduled": len(of), "numberMisscheduled": 0}
+        it = {"metadata": {"name": name, "namespace": namespace}, "spec": spec, "status": status}
+        found.append(_with_meta(plan, it, namespace, kind))
+    return found
 
 
 def _events(plan: Plan, pod: Pod) -> list[Object]:

@@ -182,20 +182,42 @@ def _system_pods(lab: Lab, addresses: _Addresses) -> Iterator[Pod]:
     for node in lab.control_planes:
         for name in ("etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler"):
             yield _host_pod(node, "kube-system", f"{name}-{node.name}", "Node", {"component": name})
+    first = lab.control_planes[0]
+    if operator:
+        yield _host_pod(first, "tigera-operator", _deployed("tigera-operator", 0), "ReplicaSet", {})
+        for i, node in zip(range(_typhas(len(lab.nodes))), lab.nodes, strict=False):
+            yield _host_pod(node, calico, _deployed("calico-typha", i), "ReplicaSet", {"k8s-app": "calico-typha"})
     pool = lab.calico.pools[0]
     holders = pool_nodes(lab, pool)
-    first = next((node.name for node in (*lab.control_planes, *lab.nodes) if node.name in holders), None)
+    home = next((node.name for node in (*lab.control_planes, *lab.nodes) if node.name in holders), None)
+    replicas = {"coredns": ("kube-system", 2), "calico-kube-controllers": (calico, 1)}
+    if operator:
+        # As controlPlaneReplicas of the Installation, which is 2 by default.
+        replicas["calico-apiserver"] = (calico, 1 if len(lab.control_planes) == 1 else 2)
     named = [
-        ("kube-system", f"coredns-589f44dc88-{digest('coredns', i)[:5]}", first, "ReplicaSet") for i in "ab" if first
+        (namespace, _deployed(name, i), home, "ReplicaSet")
+        for name, (namespace, count) in replicas.items()
+        for i in range(count)
+        if home
     ]
     if operator:
-        named += [("calico-system", f"csi-node-driver-{digest('csi', on)[:5]}", on, "DaemonSet") for on in holders]
+        named += [(calico, f"csi-node-driver-{digest('csi', on)[:5]}", on, "DaemonSet") for on in holders]
     for namespace, name, on, owner in named:
         address = addresses.calico(on, pool)
         # CoreDNS has the label of the program that it replaced, by which its Service finds it.
         labels = {"k8s-app": "kube-dns" if name.startswith("coredns") else name.split("-")[0]}
         annotations = calico_annotations(address, namespace, name)
         yield Pod(namespace, name, on, address, uid("netns", namespace, name), owner, labels, annotations)
+
+
+def _typhas(nodes: int) -> int:
+    """How many Typhas the operator runs for so many nodes (tigera/operator, pkg/common/typha_autoscaling.go)."""
+    return 1 if nodes <= 2 else 2 if nodes <= 4 else 3
+
+
+def _deployed(name: str, number: int) -> str:
+    """The name of a Deployment's pod."""
+    return f"{name}-{digest('template', name)[:10]}-{digest(name, str(number))[:5]}"
 
 
 def _host_pod(node: Node, namespace: str, name: str, owner: str, labels: Mapping[str, str]) -> Pod:

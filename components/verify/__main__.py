@@ -1,24 +1,24 @@
 """`python -m components.verify`: a lab on stdin, its report on stdout. `up` runs it where the lab has `verify: true`.
 
 stdin: JSON with lab (as in the stack file), name, region, account (the other keys under `aws:` that say which account
-it is), and the outputs blocks, access, kubeconfig and nodes. Checks that fail are repeated for RETRY_SECONDS, because
-Felix writes the last routes a moment after the last pod runs.
+it is), and the outputs blocks, access, kubeconfig and nodes. A lab that was just made is still coming up: Kubernetes
+starts the last pods, and Felix writes the last routes a moment after they run. So this waits for WAIT_SECONDS, and
+prints on stderr what is missing.
 """
 
 from __future__ import annotations
 
-import asyncio
 import json
 import sys
-import time
 
 from components.aws_client import AwsSettings
 from components.spec import models
-from components.verify.read.reading import LiveLab, read_lab
-from components.verify.report import document, verify
+from components.verify.read.reading import LiveLab
+from components.verify.report import document
+from components.verify.waiting import verify_until
 
-RETRY_SECONDS = 60.0
-_PAUSE_SECONDS = 5.0
+WAIT_SECONDS = 300.0
+"""Enough for the pods that nothing in `up` waits for, such as CoreDNS', and for their images."""
 
 
 def main() -> int:
@@ -26,14 +26,8 @@ def main() -> int:
     stack = json.load(sys.stdin)
     aws = AwsSettings.of({"aws:region": stack.get("region") or "", **(stack.get("account") or {})})
     live = LiveLab.of(models.Lab.model_validate(stack["lab"]), stack, aws)
-    name = str(stack.get("name", "lab"))
-    end = time.monotonic() + RETRY_SECONDS
-    while True:
-        reading = asyncio.run(read_lab(live))
-        report = document(name, reading, verify(live, reading))
-        if not (report["failed"] or report["unknown"]) or time.monotonic() > end:
-            break
-        time.sleep(_PAUSE_SECONDS)
+    reading, results = verify_until(live, WAIT_SECONDS, lambda line: print(f"cni-lab: {line}", file=sys.stderr))
+    report = document(str(stack.get("name", "lab")), reading, results)
     not_passed = [check for check in report.pop("checks") if check["status"] != "passed"]
     print(json.dumps(report | {"checks": not_passed}, ensure_ascii=False))
     return 0

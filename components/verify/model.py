@@ -39,6 +39,7 @@ class Topic(StrEnum):
     RESERVATION = "reservation", "reserved ranges"
     ALLOCATION = "allocation", "allocations"
     NODE = "node", "nodes Ready"
+    WORKLOAD = "workload", "workloads Ready"
     ANNOTATION = "annotation", "Calico's annotation"
     STATUS = "status", "Multus status"
     EVENT = "event", "Multus events"
@@ -68,10 +69,12 @@ class Topic(StrEnum):
 
 @dataclass(frozen=True)
 class Entry:
-    """One entry as read: its fields as text, and the line that a person sees."""
+    """One entry as read: its fields as text, and the line that a person sees. `reason`: why it is not as it should be,
+    where Kubernetes says so."""
 
     fields: Mapping[str, str]
     line: str = field(compare=False)
+    reason: str = field(default="", compare=False)
 
 
 Table = dict[str, tuple[Entry, ...]]
@@ -128,7 +131,8 @@ def addresses_of(link: Entry) -> list[str]:
 @dataclass(frozen=True)
 class Pod:
     """A pod as the API has it. `networks`: Multus' network-status by interface. `started`: as in RFC 3339. `ports`: the
-    ports of its containers that have a name."""
+    ports of its containers that have a name. `controller`: KIND NAMESPACE/NAME of the Deployment or DaemonSet that makes
+    it; else of the pod itself. `problem`: why it is not Ready, as Kubernetes says; empty where it is."""
 
     namespace: str
     name: str
@@ -141,6 +145,8 @@ class Pod:
     started: str
     labels: Mapping[str, str] = field(default_factory=dict)
     ports: Mapping[str, int] = field(default_factory=dict)
+    controller: str = ""
+    problem: str = ""
 
     @property
     def interface(self) -> str:
@@ -155,6 +161,11 @@ class Pod:
     def running(self) -> bool:
         """Whether it runs on a network of its own."""
         return self.phase == "Running" and bool(self.address) and not self.host_network
+
+    @property
+    def starting(self) -> bool:
+        """Whether it is to run on a network of its own, and does not yet."""
+        return not self.host_network and not self.running and self.phase in ("Pending", "Running", "Unknown")
 
 
 def host_interface(namespace: str, pod: str) -> str:
@@ -280,6 +291,11 @@ class ObservedLab:
         """The node's pods that run on a network of their own."""
         return [pod for pod in self.pods if pod.node == node and pod.running]
 
+    def starting(self, node: str) -> list[Pod]:
+        """The pods of the lab's workloads that are to run on a node, and do not yet. `node` is empty for those that no
+        node has taken."""
+        return [pod for pod in self.pods if pod.node == node and pod.starting and self.workload_of(pod)]
+
     def workload_of(self, pod: Pod) -> models.Workload | None:
         """The workload of the stack file that a pod belongs to."""
         mine = (pod.workload, pod.namespace)
@@ -340,8 +356,9 @@ class Expectation:
 
     `topic`, `key`, `node` and `pod` name the entry that is meant. `expected`: its fields; None: there must be no such
     entry. `command`: what a person types to see it. `because`: where it follows from. `cause`: what most likely went
-    wrong if it is not met. `repair` and `advice`: what to do then; either may be absent. `about`: the part of the id
-    between node and topic. In the texts STACK stands for the stack's name.
+    wrong if it is not met. `repair` and `advice`: what to do then; either may be absent. `unread`: why it cannot be
+    checked; empty where it can. `about`: the part of the id between node and topic. In the texts STACK stands for the
+    stack's name.
     """
 
     topic: Topic
@@ -353,6 +370,7 @@ class Expectation:
     cause: str
     repair: Repair | None = None
     advice: str = ""
+    unread: str = ""
     node: str | None = None
     pod: str | None = None
     about: str = field(default="", compare=False)

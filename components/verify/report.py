@@ -25,6 +25,8 @@ def compare(found: Iterable[Expectation], reading: Reading) -> list[Result]:
 
 def _result(e: Expectation, reading: Reading) -> Result:
     scope: Scope
+    if e.unread:
+        return Result(e, "unknown", "", e.unread)
     if e.node is None:
         scope = reading.cluster
     elif e.node not in reading.nodes:
@@ -59,6 +61,8 @@ def judge(e: Expectation, entries: Sequence[Entry]) -> Result:
 
 
 def _difference(expected: Mapping[str, Value], entry: Entry) -> str:
+    if entry.reason:
+        return entry.reason
     if entry.fields.get("received") == "no":
         return "no answer came"
     if entry.fields.get("received") == "refused":

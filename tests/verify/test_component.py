@@ -50,7 +50,7 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], sta
 def test_the_report_names_what_does_not_pass_and_nothing_secret(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(program, "RETRY_SECONDS", 0.0)
+    monkeypatch.setattr(program, "WAIT_SECONDS", 0.0)
     with bed(labs.CROSS_SUBNET) as (replica, live):
         stack = replica.outputs | {
             "lab": replica.lab.model_dump(mode="json", by_alias=True),

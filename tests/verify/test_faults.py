@@ -62,31 +62,31 @@ def egress() -> Iterator[Bed]:
 
 @pytest.fixture(scope="module")
 def small() -> Iterator[Bed]:
-    with bed(labs.EGRESS, system_pods=False) as it:
+    with bed(labs.EGRESS) as it:
         yield it
 
 
 @pytest.fixture(scope="module")
 def vxlan() -> Iterator[Bed]:
-    with bed(labs.VXLAN, system_pods=False) as it:
+    with bed(labs.VXLAN) as it:
         yield it
 
 
 @pytest.fixture(scope="module")
 def mixed() -> Iterator[Bed]:
-    with bed(labs.MIXED, system_pods=False) as it:
+    with bed(labs.MIXED) as it:
         yield it
 
 
 @pytest.fixture(scope="module")
 def cross() -> Iterator[Bed]:
-    with bed(labs.CROSS_SUBNET, system_pods=False) as it:
+    with bed(labs.CROSS_SUBNET) as it:
         yield it
 
 
 @pytest.fixture(scope="module")
 def plain() -> Iterator[Bed]:
-    with bed(labs.NONE, system_pods=False) as it:
+    with bed(labs.NONE) as it:
         yield it
 
 

@@ -40,7 +40,7 @@ def test_an_intact_lab_passes_over_one_connection_for_each_node(mode: str) -> No
 
 @pytest.fixture(scope="module")
 def vxlan() -> Iterator[tuple[Replica, LiveLab]]:
-    with bed(labs.VXLAN, system_pods=False) as it:
+    with bed(labs.VXLAN) as it:
         yield it
 
 
@@ -99,7 +99,7 @@ def test_an_expired_server_certificate_is_named(vxlan: tuple[Replica, LiveLab]) 
 
 
 def test_a_session_that_is_down_is_named() -> None:
-    with bed(labs.NONE, system_pods=False) as (replica, live):
+    with bed(labs.NONE) as (replica, live):
         give_bird(replica, "worker1", "Active")
         _, results = read(live)
     assert sorted(bad(results)) == ["worker1/bgp/10.0.1.20", "worker1/bgp/10.0.1.31"]
@@ -107,7 +107,7 @@ def test_a_session_that_is_down_is_named() -> None:
 
 
 def test_a_node_whose_sshd_stops_does_not_answer() -> None:
-    with standing(labs.CROSS_SUBNET, system_pods=False) as replica:
+    with standing(labs.CROSS_SUBNET) as replica:
         live = replace(LiveLab.of(replica.lab, replica.outputs, None), instances={})
         replica.stop_sshd("worker2")
         reading, results = read(live)

@@ -7,7 +7,8 @@ another.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 
 from components.spec import models
 from components.verify.expect.cluster import cluster
@@ -19,13 +20,14 @@ from components.verify.expect.node import source_dest_check
 from components.verify.expect.pod import pod as pod_of
 from components.verify.expect.probes import probes
 from components.verify.expect.services import have_endpoints, rules
+from components.verify.expect.workloads import workloads
 from components.verify.model import EntryKey, Expectation, ObservedLab
 
 
 def expectations(observed: ObservedLab) -> list[Expectation]:
     """All of a lab's, in the order in which they are best read: the cluster's, then node by node and pod by pod."""
     spec = observed.spec
-    found = [*cluster(observed), *have_endpoints(observed)]
+    found = [*cluster(observed), *workloads(observed), *have_endpoints(observed)]
     for node in spec.nodes:
         found += [*node_itself(observed, node), *datapath(observed, node), *rules(observed, node)]
         if spec.multus:
@@ -33,9 +35,17 @@ def expectations(observed: ObservedLab) -> list[Expectation]:
         found += forwarding(observed, node.name)
         for pod in observed.running(node.name):
             found += pod_of(observed, pod)
+        found += _not_checked(observed, node.name)
         if isinstance(spec.machines, models.AwsMachines):
             found.append(source_dest_check(node))
-    return [*found, *probes(observed)]
+    return [*found, *_not_checked(observed, ""), *probes(observed)]
+
+
+def _not_checked(observed: ObservedLab, node: str) -> Iterator[Expectation]:
+    """What must be true of a node's pods once they run. It cannot be read before."""
+    for pod in observed.starting(node):
+        for expectation in pod_of(observed, pod):
+            yield replace(expectation, unread=f"{pod.id} does not run: {pod.problem}")
 
 
 def by_entry(found: Iterable[Expectation]) -> Mapping[EntryKey, Expectation]:

@@ -16,12 +16,13 @@ def node(observed: ObservedLab, node: models.Node) -> Iterator[Expectation]:
     yield Expectation(
         topic=Topic.NODE,
         key=name,
-        expected={"Ready": "True"},
-        sentence=f"node {name} is Ready",
-        command=f"kubectl get node {name}",
-        because="kubelet, CRI-O and CNI all work",
-        cause="kubelet or CRI-O has stopped, or CRI-O has no CNI configuration that it can use",
-        advice=f"kubectl describe node {name}; on the node: journalctl -u kubelet -u crio --since -10min",
+        expected={"Ready": "True", "pressure": "none"},
+        sentence=f"node {name} is Ready, and has enough disk and memory",
+        command=f"kubectl describe node {name}",
+        because="kubelet, CRI-O and CNI all work; where disk or memory run out, kubelet evicts pods",
+        cause="kubelet or CRI-O has stopped, CRI-O has no CNI configuration that it can use, or another program fills "
+        "the node",
+        advice="on the node: journalctl -u kubelet -u crio --since -10min; df -h; free -m",
         about=name,
     )
     prefix = observed.spec.network.subnets[node.subnet].prefixlen

@@ -16,11 +16,15 @@ GATEWAY = str(addresses.GATEWAY)
 
 
 def pod(observed: ObservedLab, pod: Pod) -> Iterator[Expectation]:
-    """A running pod's, in the order in which they are best read. What is inside is known of the lab's own pods only."""
+    """A pod's, in the order in which they are best read. What is inside is known of the lab's own pods only; what
+    follows from the address, of those that have one."""
+    if pod.address:
+        yield _host_route(pod)
     yield from _host_side(pod)
     workload = observed.workload_of(pod)
     if workload is not None:
-        yield from _address(observed, pod, workload)
+        if pod.address:
+            yield from _address(observed, pod, workload)
         yield _eth0(observed, pod)
         yield from _eth0_routes(observed, pod, workload)
         if observed.spec.multus:
@@ -30,9 +34,9 @@ def pod(observed: ObservedLab, pod: Pod) -> Iterator[Expectation]:
 # --- on the node -----------------------------------------------------------------------------------------------------
 
 
-def _host_side(pod: Pod) -> Iterator[Expectation]:
+def _host_route(pod: Pod) -> Expectation:
     host = pod.interface
-    yield Expectation(
+    return Expectation(
         topic=Topic.ROUTE,
         key=pod.address,
         expected={"dev": host, "scope": "link"},
@@ -44,6 +48,10 @@ def _host_side(pod: Pod) -> Iterator[Expectation]:
         node=pod.node,
         about=pod.id,
     )
+
+
+def _host_side(pod: Pod) -> Iterator[Expectation]:
+    host = pod.interface
     yield Expectation(
         topic=Topic.PROXY_ARP,
         key=host,
@@ -108,7 +116,7 @@ def _eth0(observed: ObservedLab, pod: Pod) -> Expectation:
         topic=Topic.LINK,
         key="eth0",
         expected={"mtu": str(mtu), "addresses": f"{pod.address}/32", "up": "yes"},
-        sentence=f"{pod.id} has {pod.address}/32 on eth0, MTU {mtu}",
+        sentence=f"{pod.id} has {pod.address or 'an address'}/32 on eth0, MTU {mtu}",
         command="ip addr show eth0",
         because="the API has this address, and the MTU is the link's less the largest encapsulation in use",
         cause="the pod is older than the last change of the encapsulation, and keeps the MTU that it was made with",

@@ -70,11 +70,31 @@ def gateways(observed: ObservedLab) -> Iterator[tuple[Pod, str]]:
 
 
 def probes(observed: ObservedLab) -> Iterator[Expectation]:
-    """An answer to every ping of the ring."""
+    """An answer to every ping of the ring, and to the ping of each node whose pods do not run yet."""
     for source, destination in pairs(observed):
         yield answered(observed, source, destination, destination.address)
+    for node in observed.spec.nodes:
+        starting = observed.starting(node.name)
+        if starting and not any(pod.workload for pod in observed.running(node.name)):
+            yield _not_sent(starting[0])
     for pod, gateway in gateways(observed):
         yield _gateway_answers(pod, gateway)
+
+
+def _not_sent(pod: Pod) -> Expectation:
+    return Expectation(
+        topic=Topic.PROBE,
+        key=Ping(pod.interface, "another node").key,
+        expected={"received": "yes"},
+        sentence=f"{pod.id} on {pod.node} reaches a pod on another node",
+        command=f"kubectl -n {pod.namespace} get pod {pod.name}",
+        because="the nodes that have pods of the lab ping each other in a ring",
+        cause="the pod does not run",
+        advice="see the check of its workload",
+        unread=f"{pod.id} does not run: {pod.problem}",
+        node=pod.node,
+        about=pod.id,
+    )
 
 
 def _gateway_answers(pod: Pod, gateway: str) -> Expectation:

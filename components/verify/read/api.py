@@ -19,7 +19,10 @@ _TIMEOUT_SECONDS = 15.0
 KINDS = {
     "nodes": "/api/v1/nodes",
     "pods": "/api/v1/pods",
+    "deployments": "/apis/apps/v1/deployments",
+    "daemonsets": "/apis/apps/v1/daemonsets",
     "events": "/api/v1/events",
+    "warnings": "/api/v1/events",
     "ippools": "/apis/crd.projectcalico.org/v1/ippools",
     "blockaffinities": "/apis/crd.projectcalico.org/v1/blockaffinities",
     "ipamblocks": "/apis/crd.projectcalico.org/v1/ipamblocks",
@@ -27,7 +30,10 @@ KINDS = {
     "services": "/api/v1/services",
     "endpointslices": "/apis/discovery.k8s.io/v1/endpointslices",
 }
-_QUERY = {"events": {"fieldSelector": "reason=AddedInterface"}}
+_QUERY = {
+    "events": {"fieldSelector": "reason=AddedInterface"},
+    "warnings": {"fieldSelector": "type=Warning"},
+}
 
 Item = Mapping[str, Any]
 

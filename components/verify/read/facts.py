@@ -10,11 +10,11 @@ import json
 import re
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from ipaddress import IPv4Address, IPv4Network
 
 from components.verify.model import Entry, NodeFacts, Pod, Scope, Table, Topic, canonical_json
-from components.verify.read import filters, iproute
+from components.verify.read import filters, iproute, workloads
 from components.verify.read.api import Item, Objects
 from components.verify.read.rules import printed, rules_of
 from components.verify.services import ServicePort, service_ports
@@ -27,10 +27,11 @@ _GARBAGE = (ValueError, KeyError, IndexError, TypeError, AttributeError)
 
 def pods(objects: Objects) -> list[Pod]:
     """Every pod of the cluster, by namespace and name."""
-    return sorted((_pod(item) for item in objects.of("pods")), key=lambda pod: (pod.namespace, pod.name))
+    found = workloads.warnings(objects)
+    return sorted((_pod(item, found) for item in objects.of("pods")), key=lambda pod: (pod.namespace, pod.name))
 
 
-def _pod(item: Item) -> Pod:
+def _pod(item: Item, found: workloads.Warnings) -> Pod:
     metadata, spec, status = item.get("metadata", {}), item.get("spec", {}), item.get("status", {})
     annotations = metadata.get("annotations") or {}
     networks: dict[str, Mapping[str, object]] = {}
@@ -56,6 +57,8 @@ def _pod(item: Item) -> Pod:
             for port in container.get("ports") or []
             if port.get("name") and port.get("containerPort")
         },
+        controller=workloads.controller(item),
+        problem=workloads.problem(item, found),
     )
 
 
@@ -64,8 +67,8 @@ def _pod(item: Item) -> Pod:
 
 def cluster(objects: Objects, *, host_local: bool = False) -> Scope:
     """The cluster's topics. Keys: of ANNOTATION and NODE the node (fields without the prefix projectcalico.org/), of
-    AFFINITY and RESERVATION the CIDR, of POOL its name, of ALLOCATION the address, of STATUS and EVENT "POD INTERFACE",
-    of SERVICE "NAMESPACE/NAME" (field ready: yes where it has a ready endpoint).
+    AFFINITY and RESERVATION the CIDR, of POOL its name, of WORKLOAD "KIND NAMESPACE/NAME", of ALLOCATION the address,
+    of STATUS and EVENT "POD INTERFACE", of SERVICE "NAMESPACE/NAME" (field ready: yes where it has a ready endpoint).
 
     `host_local`: calico.ipam is HostLocal. Then a node's one block is its podCIDR, and there is no BlockAffinity."""
     scope = Scope()
@@ -90,6 +93,11 @@ def cluster(objects: Objects, *, host_local: bool = False) -> Scope:
     add(Topic.RESERVATION, "ipreservations", _reservation)
     add(Topic.ALLOCATION, "ipamblocks", _allocations)
     add(Topic.STATUS, "pods", _status)
+    unread = [objects.missing[kind] for kind in ("pods", "deployments", "daemonsets") if kind in objects.missing]
+    if unread:
+        scope.unread[Topic.WORKLOAD] = unread[0]
+    else:
+        scope.topics[Topic.WORKLOAD] = workloads.workloads(objects)
     add(Topic.EVENT, "events", _event)
     for kind in ("services", "endpointslices"):
         if kind in objects.missing:
@@ -102,6 +110,7 @@ def cluster(objects: Objects, *, host_local: bool = False) -> Scope:
 CLUSTER_TOPICS = (
     Topic.ANNOTATION,
     Topic.NODE,
+    Topic.WORKLOAD,
     Topic.AFFINITY,
     Topic.POOL,
     Topic.RESERVATION,
@@ -128,9 +137,22 @@ def _annotations(item: Item) -> Iterable[tuple[str, Entry]]:
 
 
 def _node_status(item: Item) -> Iterable[tuple[str, Entry]]:
-    conditions = item.get("status", {}).get("conditions") or []
-    ready = next((str(c.get("status")) for c in conditions if c.get("type") == "Ready"), "Unknown")
-    yield _name(item), _entry({"Ready": ready})
+    conditions = {str(it.get("type")): it for it in item.get("status", {}).get("conditions") or ()}
+    ready = str(conditions.get("Ready", {}).get("status", "Unknown"))
+    pressure = [kind for kind in _PRESSURE if conditions.get(kind, {}).get("status") == "True"]
+    fields = {"Ready": ready, "pressure": " ".join(pressure) or "none"}
+    bad = [kind for kind in ("Ready", *pressure) if kind in conditions and (kind != "Ready" or ready != "True")]
+    said = (f"{kind} is {conditions[kind].get('status')}: {_said(conditions[kind])}" for kind in bad)
+    yield _name(item), replace(_entry(fields), reason="; ".join(said))
+
+
+_PRESSURE = ("DiskPressure", "MemoryPressure", "PIDPressure")
+"""A node's conditions under which kubelet evicts pods and takes no new ones."""
+
+
+def _said(condition: Item) -> str:
+    """A condition's reason and message, on one line."""
+    return " ".join(f"{condition.get('reason', '')}: {condition.get('message', '')}".split())
 
 
 def _affinity(item: Item) -> Iterable[tuple[str, Entry]]:
@@ -172,7 +194,7 @@ def _allocations(item: Item) -> Iterable[tuple[str, Entry]]:
 
 
 def _status(item: Item) -> Iterable[tuple[str, Entry]]:
-    pod = _pod(item)
+    pod = _pod(item, {})
     for interface, network in pod.networks.items():
         fields = {
             "name": str(network.get("name", "")),
