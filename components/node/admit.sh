@@ -57,7 +57,7 @@ upload_certificates() {
   local sum owner config
   # Control planes are admitted in parallel, and one upload serves all of them.
   exec 8<>/run/lock/cni-lab-certificates
-  flock -w 240 8 || fail "another upload of certificates is still running: wait for it, then repeat"
+  wait_for 240 "the end of another upload of certificates, which has /run/lock/cni-lab-certificates" flock --nonblock 8
   sum=$(printf '%s' "$CERTIFICATE_KEY" | sha256sum | cut -c 1-16)
   if [[ $(secret kubeadm-certs '{{with .metadata.annotations}}{{index . "cni-lab/key"}}{{end}}') == "$sum" ]]; then
     owner=$(secret kubeadm-certs '{{with .metadata.ownerReferences}}{{(index . 0).name}}{{end}}')

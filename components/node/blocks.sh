@@ -13,20 +13,19 @@ export KUBECONFIG=${CNI_LAB_KUBECONFIG:-$ADMIN_CONF}
 read -ra nodes <<<"$NODES"
 read -ra pools <<<"${POOLS:-}"
 CLAIM=cni-lab/claim
-# jsonpath templates that print one line for each object.
-STATUS='{range .items[*]}{.metadata.name}{": "}{range .status.conditions[?(@.status=="True")]}{.type}{" "}{.message}'
-STATUS+='{" "}{end}{"\n"}{end}'
+# A jsonpath template that prints one line for each object.
 AFFINITY='{range .items[*]}{.metadata.creationTimestamp}{" "}{.spec.node}{" "}{.spec.cidr}{" "}{.spec.state}'
 AFFINITY+='{" "}{.spec.deleted}{" "}{.spec.type}{"\n"}{end}'
 deadline=$(($(uptime_seconds) + TIMEOUT_SECONDS))
 left() { echo $((deadline - $(uptime_seconds))); }
 
-# condition TYPE OBJECT…: whether that condition of the object is True.
+# condition TYPE OBJECT: whether that condition of the object is True. Prints the conditions that are, with messages.
 condition() {
-  local type=$1 status
-  shift
-  status=$(kubectl get "$@" --output "jsonpath={.status.conditions[?(@.type==\"$type\")].status}")
-  [[ $status == True ]] || { echo "$* is not $type" && kubectl get "$@" && return 1; }
+  local status true
+  status=$(kube get "$2" --output "jsonpath={.status.conditions[?(@.type==\"$1\")].status}") || return
+  [[ $status != True ]] || return 0
+  true='{range .status.conditions[?(@.status=="True")]}{.type}{": "}{.message}{"\n"}{end}'
+  echo "$2 is not $1" && kube get "$2" --output "jsonpath=$true" && return 1
 }
 
 # Whether the operator has seen the current Installation. The condition Available may still describe the one before.
@@ -40,13 +39,8 @@ installation_seen() {
   }
 }
 
-# stuck NAMESPACE: print what is known, then fail.
+# stuck NAMESPACE: after a wait that failed, and said why.
 stuck() {
-  kubectl get nodes --output wide >&2 || true
-  if [[ $INSTALL == operator ]]; then
-    kubectl get tigerastatus --output "jsonpath=$STATUS" >&2 || true
-  fi
-  kubectl --namespace "$1" get pods --output wide >&2 || true
   fail "Calico does not serve every node, see above." \
     "Look: kubectl -n $1 describe pods; kubectl get tigerastatus -o yaml"
 }
@@ -67,23 +61,25 @@ done
 case $INSTALL in
   operator)
     (
-      wait_for "$(left)" "the operator to take up the Installation" installation_seen
+      await() { wait_for "$(left)" "$1" with_reasons "tigera-operator calico-system" "${@:2}"; }
+      await "the operator to take up the Installation" installation_seen
       for part in calico ippools apiserver; do
-        wait_for "$(left)" "TigeraStatus $part to be Available" condition Available "tigerastatus/$part"
+        await "TigeraStatus $part to be Available" condition Available "tigerastatus/$part"
       done
     ) || stuck calico-system
     ;;
   manifest)
     (
       for part in daemonset/calico-node deployment/calico-kube-controllers; do
-        wait_for "$(left)" "$part to be rolled out" rolled_out "$part"
+        wait_for "$(left)" "$part to be rolled out" with_reasons kube-system rolled_out "$part"
       done
     ) || stuck kube-system
     ;;
   *) fail "INSTALL=$INSTALL: want operator or manifest" ;;
 esac
 for node in "${nodes[@]}"; do
-  (wait_for "$(left)" "node $node to be Ready" condition Ready "node/$node") || stuck kube-system
+  (wait_for "$(left)" "node $node to be Ready" with_reasons kube-system condition Ready "node/$node") ||
+    stuck kube-system
 done
 
 # inside CIDR POOL: whether CIDR is a part of POOL.
@@ -175,7 +171,7 @@ if [[ $IPAM == Calico ]]; then
       log "node $node has no block of pool $pool ($cidr) yet: a short-lived pod claims one"
       claim "$node" "$pool"
     done <<<"$without"
-    (wait_for 180 "every node to claim a block (node, pool and CIDR follow)" none_missing) || {
+    (wait_for 180 "every node to claim a block (node, pool and CIDR follow)" with_reasons kube-system none_missing) || {
       kubectl --namespace kube-system describe pods --selector "$CLAIM" 2>&1 | tail -n 40 >&2 || true
       fail "a node got no block. Is its pool full, or does the pool's nodeSelector leave the node out?" \
         "Look: kubectl get ippools.crd.projectcalico.org,blockaffinities.crd.projectcalico.org"

@@ -9,14 +9,8 @@ export KUBECONFIG=${CNI_LAB_KUBECONFIG:-$ADMIN_CONF}
 # for one.
 apply() { kubectl apply --server-side --field-manager=cni-lab --force-conflicts "$@" >&2; }
 
-# stuck NAMESPACE WHAT: print what is known about the pods there, then fail.
-stuck() {
-  kubectl --namespace "$1" get pods --output wide >&2 || true
-  kubectl --namespace "$1" get events --field-selector type=Warning --sort-by .lastTimestamp 2>&1 |
-    tail -n 10 >&2 || true
-  fail "Calico's $2 does not start. Look: kubectl -n $1 describe pods; an image that cannot be pulled is the usual" \
-    "cause (mirrors.images in the stack file)"
-}
+rolled_out() { kube --namespace "$1" rollout status --timeout=5s "$2"; }
+established() { kube wait --for=condition=Established --timeout=5s "$@"; }
 
 case $INSTALL in
   operator) other=manifest theirs=(--namespace kube-system daemonset/calico-node) ;;
@@ -39,17 +33,19 @@ case $INSTALL in
   operator)
     [[ ${#files[@]} == 2 ]] || fail "SOURCES: want the CRDs and the operator, got ${files[*]}"
     apply --filename "$DIRECTORY/${files[0]}"
-    kubectl wait --for=condition=Established --timeout=120s --filename "$DIRECTORY/${files[0]}" >&2 ||
-      fail "Calico's CRDs are not Established within 120 s. Look: kubectl describe crd installations.operator.tigera.io"
+    (wait_for 120 "Calico's CRDs to be Established" established --filename "$DIRECTORY/${files[0]}") ||
+      fail "the API does not take Calico's CRDs, see above. Look: kubectl describe crd installations.operator.tigera.io"
     apply --filename "$DIRECTORY/${files[1]}"
-    kubectl --namespace tigera-operator rollout status deployment/tigera-operator --timeout=300s >&2 ||
-      stuck tigera-operator operator
+    (wait_for 300 "Calico's operator to run" \
+      with_reasons tigera-operator rolled_out tigera-operator deployment/tigera-operator) ||
+      fail "Calico's operator does not start. Look: kubectl -n tigera-operator describe pods; an image that cannot be" \
+        "pulled is the usual cause (mirrors.images in the stack file)"
     ;;
   manifest)
     apply --kustomize "$DIRECTORY"
     crds=$(kubectl get customresourcedefinitions --output name | grep -F .crd.projectcalico.org)
     # shellcheck disable=SC2086  # one name a word
-    kubectl wait --for=condition=Established --timeout=120s $crds >&2 ||
-      fail "Calico's CRDs are not Established within 120 s. Look: kubectl describe crd ippools.crd.projectcalico.org"
+    (wait_for 120 "Calico's CRDs to be Established" established $crds) ||
+      fail "the API does not take Calico's CRDs, see above. Look: kubectl describe crd ippools.crd.projectcalico.org"
     ;;
 esac

@@ -34,8 +34,9 @@ joined_ours() {
 registered() {
   local labels
   labels=$(kube --kubeconfig "$KUBELET_CONF" get node "$NODE_NAME" \
-    --output jsonpath='{.metadata.labels}') || return 1
-  [[ $(wanted "$CONFIG") != *$'\n'controlPlane:* || $labels == *'"node-role.kubernetes.io/control-plane"'* ]]
+    --output jsonpath='{.metadata.labels}') || { kubelet_state >&2; return 1; }
+  [[ $(wanted "$CONFIG") != *$'\n'controlPlane:* || $labels == *'"node-role.kubernetes.io/control-plane"'* ]] ||
+    { echo "its Node has no label of a control plane" >&2; return 1; }
 }
 
 # One try. It first undoes what an earlier one left. For a while after such a reset our own Node is still Ready, and

@@ -30,14 +30,37 @@ uptime_seconds() {
   printf '%s' "${seconds%.*}"
 }
 
-# wait_for SECONDS WHAT COMMAND…: repeat COMMAND until it succeeds. After SECONDS, fail with its last output.
+# What a wait is silent for, and the status with which a repeated command says that waiting does not help.
+: "${QUIET_SECONDS:=30}"
+HOPELESS=3
+
+# wait_for SECONDS WHAT COMMAND…: repeat COMMAND until it succeeds. Its output says what is missing: after QUIET_SECONDS
+# it is logged when it changes. After SECONDS, and when COMMAND returns HOPELESS, fail with its last output. COMMAND sees
+# WAITED_SECONDS.
 wait_for() {
-  local deadline=$(($(uptime_seconds) + $1)) seconds=$1 what=$2 output
+  local seconds=$1 what=$2 began status output WAITED_SECONDS=0 shown=- next=$QUIET_SECONDS
   shift 2
-  until output=$("$@" 2>&1); do
-    (($(uptime_seconds) < deadline)) || fail "$what: not within $seconds s. Last answer: ${output:-none}"
+  began=$(uptime_seconds)
+  while :; do
+    status=0
+    WAITED_SECONDS=$(($(uptime_seconds) - began))
+    output=$("$@" 2>&1) || status=$?
+    ((status != 0)) || return 0
+    ((status != HOPELESS)) || fail "$what: waiting longer does not help. Last answer: ${output:-none}"
+    ((WAITED_SECONDS < seconds)) || fail "$what: not within $seconds s. Last answer: ${output:-none}"
+    if [[ $output != "$shown" ]] && ((WAITED_SECONDS >= next)); then
+      log "waiting since $WAITED_SECONDS s for $what: $(one_line "${output:-no answer}")"
+      shown=$output
+      next=$((WAITED_SECONDS + 5))
+    fi
     sleep 1
   done
+}
+
+# one_line TEXT: at most 2000 characters of it, with "; " between its lines.
+one_line() {
+  local text=${1//$'\n'/; }
+  printf '%s' "${text:0:2000}"
 }
 
 # retry TIMES COMMAND…: run COMMAND until it succeeds, at most TIMES times with growing pauses. Returns its last status.
@@ -253,11 +276,20 @@ cgroup_version() { if [[ $(stat -fc %T /sys/fs/cgroup) == cgroup2fs ]]; then ech
 # kubeadm_run FILE WORD…: run kubeadm with its output in FILE. prepare.sh writes a patch that lets kubelet accept
 # cgroup v1; kubeadm needs a flag of its own for it.
 kubeadm_run() {
-  local file=$1
+  local file=$1 PROGRESS=kubelet_state
   local -a flags=()
   shift
   [[ $(cgroup_version) == v2 ]] || flags=(--ignore-preflight-errors=SystemVerification)
   logged "$file" kubeadm "$@" "${flags[@]}"
+}
+
+# kubelet_state: what is wrong with this host's kubelet: that it does not run, or the last error of the last minute.
+kubelet_state() {
+  local state error
+  state=$(systemctl is-active kubelet 2>&1) || echo "kubelet is $state"
+  error=$(journalctl --unit kubelet --since -60s --quiet --output cat --no-pager --lines 200 2>&1 |
+    sed -n 's/^E[0-9].*\] //p' | tail -n 1)
+  [[ -z $error ]] || echo "kubelet: $error"
 }
 
 # kubeadm_reset SECONDS: undo what kubeadm did on this host.
@@ -273,16 +305,39 @@ without_secrets() {
   sed -u -E 's/\b[a-z0-9]{6}\.[a-z0-9]{16}\b/<token>/g; s/(^|[^:0-9a-f])[0-9a-f]{64}\b/\1<key>/g'
 }
 
-# logged FILE COMMAND…: the whole output of COMMAND goes to FILE (mode 0600). If it fails, its last lines are shown.
+# logged FILE COMMAND…: the whole output of COMMAND goes to FILE (mode 0600). What it does is shown as show_progress
+# does; if it fails, its last lines are shown.
 logged() {
-  local file=$1 status=0
+  local file=$1 status=0 progress
   shift
   mkdir -p -- "${file%/*}"
   (umask 077 && : >"$file")
+  # Without the lock, which belongs to the step's own commands.
+  show_progress "$file" "$1" 9>&- &
+  progress=$!
   "$@" >"$file" 2>&1 || status=$?
+  kill "$progress" && wait "$progress" || true
   # kubeadm lists the kernel's options, in colours, before it says what is wrong.
   ((status == 0)) || sed '/^\x1b/d' -- "$file" | tail -n 20 | without_secrets >&2
   return "$status"
+}
+
+# show_progress FILE PROGRAM: log the last line of FILE, and what the command PROGRESS prints, after QUIET_SECONDS when
+# they change. Ends with this script.
+show_progress() {
+  local began waited said shown='' next=$QUIET_SECONDS
+  began=$(uptime_seconds)
+  while sleep 1 && [[ -e /proc/$$ ]]; do
+    waited=$(($(uptime_seconds) - began))
+    ((waited >= next)) || continue
+    said=$(sed '/^\x1b/d; /^[[:space:]]*$/d' -- "$1" | tail -n 1)
+    if [[ -n ${PROGRESS:-} ]]; then said+=$'\n'$("$PROGRESS"); fi
+    if [[ $said != "$shown" ]]; then
+      log "$2 runs since $waited s: $(one_line "${said#$'\n'}" | without_secrets)"
+      shown=$said
+      next=$((waited + 5))
+    fi
+  done
 }
 
 # --- the lock ---------------------------------------------------------------------------------------------------------
@@ -292,12 +347,16 @@ logged() {
 take_lock() {
   mkdir -p -- "${CNI_LAB_LOCK%/*}"
   [[ /proc/self/fd/9 -ef $CNI_LAB_LOCK ]] || exec 9<>"$CNI_LAB_LOCK"
-  if ! flock -w "${CNI_LAB_LOCK_WAIT:-300}" 9; then
-    local holder
-    read -r holder <"$CNI_LAB_LOCK" || true
-    fail "an earlier run of this step still goes on on this host (process ${holder:-unknown}): wait for it or end it," \
-      "then repeat"
-  fi
+  wait_for "${CNI_LAB_LOCK_WAIT:-300}" "this step's lock" lock_is_ours
   printf '%-10s\n' "$$" >"$CNI_LAB_LOCK"
+}
+
+lock_is_ours() {
+  local holder=''
+  if flock --nonblock 9; then return 0; fi
+  read -r holder <"$CNI_LAB_LOCK" || true
+  echo "an earlier run of this step still goes on on this host (process ${holder:-unknown}): wait for it or end it," \
+    "then repeat"
+  return 1
 }
 take_lock

@@ -66,16 +66,21 @@ check_system() {
   [[ $(</proc/1/comm) == systemd ]] || fail "$NODE_NAME does not run systemd as its first process: take one that does"
 }
 
+first_boot_done() {
+  local said
+  # Its status is that of the boot, also of one that is not done.
+  said=$(cloud-init status --long 2>&1) || true
+  [[ ! $said =~ ^status:\ (not (run|started)|running) ]] || { echo "$said" && return 1; }
+}
+
 wait_for_first_boot() {
   local status=0
   [[ -n $(command -v cloud-init) ]] || return 0
-  timeout 600 cloud-init status --wait >&2 || status=$?
+  wait_for 600 "cloud-init on $NODE_NAME (see /var/log/cloud-init-output.log there)" first_boot_done
+  cloud-init status >&2 || status=$?
   # 2: done, with errors that cloud-init could recover from.
-  case $status in
-    0 | 2) ;;
-    124) fail "cloud-init on $NODE_NAME was not done within 600 s: see /var/log/cloud-init-output.log there" ;;
-    *) log "cloud-init ended with status $status: see /var/log/cloud-init-output.log; going on" ;;
-  esac
+  [[ $status == [02] ]] ||
+    log "cloud-init ended with status $status: see /var/log/cloud-init-output.log; going on"
 }
 
 # --- Name, swap, kernel -----------------------------------------------------------------------------------------------

@@ -21,6 +21,8 @@ SCRIPTS = Path(__file__).parent
 LIBRARY = "lib.sh"
 # The libraries, besides lib.sh, that come before a script in its subshell.
 USES: Mapping[str, tuple[str, ...]] = {
+    "blocks.sh": ("reasons.sh",),
+    "calico.sh": ("reasons.sh",),
     "prepare.sh": ("packages.sh", "modules.sh"),
     "upgrade-kubeadm.sh": ("packages.sh",),
     "upgrade-kubelet.sh": ("packages.sh",),

@@ -10,7 +10,7 @@ runs_and_is_ready() {
   local state
   state=$(kube get node "$NODE_NAME" --output \
     'jsonpath={.status.nodeInfo.kubeletVersion} {.status.conditions[?(@.type=="Ready")].status}') || return
-  [[ $state == "v$KUBERNETES_VERSION True" ]] || { echo "$state" && return 1; }
+  [[ $state == "v$KUBERNETES_VERSION True" ]] || { echo "$state" && kubelet_state && return 1; }
 }
 
 # Only if drain.sh cordoned the node.

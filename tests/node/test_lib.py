@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import shlex
 import subprocess
 import tempfile
@@ -250,7 +251,7 @@ def test_lock(bash: Bash) -> None:
         env=bash.environment(), stdout=subprocess.PIPE, text=True,
     ) as first:  # fmt: skip
         assert first.stdout is not None and first.stdout.readline() == "ready\n"
-        refused = bash.lib("echo never", CNI_LAB_LOCK_WAIT="0.2")
+        refused = bash.lib("echo never", CNI_LAB_LOCK_WAIT="1")
         assert refused.returncode == 1 and refused.stdout == ""
         assert f"process {first.pid}" in refused.stderr and "wait for it or end it" in refused.stderr
         begin = time.monotonic()
@@ -266,14 +267,14 @@ def test_a_killed_runs_child_keeps_the_lock(bash: Bash) -> None:
     ) as first:  # fmt: skip
         assert first.stdout is not None and first.stdout.readline() == "ready\n"
         first.kill()
-        assert bash.lib("echo never", CNI_LAB_LOCK_WAIT="0.2").returncode == 1
+        assert bash.lib("echo never", CNI_LAB_LOCK_WAIT="1").returncode == 1
         assert bash.lib("echo mine").stdout == "mine\n"
 
 
 def test_a_script_that_a_step_calls_has_its_lock(bash: Bash) -> None:
     inner = bash.root / "inner.sh"
     inner.write_text(read_script("lib.sh") + "exec 9>&-\necho inner\n")
-    done = bash.lib(f"CNI_LAB_LOCK_WAIT=0.2 bash {inner}; flock -n {bash.root}/lock true || echo still locked")
+    done = bash.lib(f"CNI_LAB_LOCK_WAIT=1 bash {inner}; flock -n {bash.root}/lock true || echo still locked")
     assert done.stdout.splitlines() == ["inner", "still locked"], done.stderr
 
 
@@ -282,6 +283,48 @@ def test_wait_for(bash: Bash) -> None:
     assert done.returncode == 1 and done.stdout == ""
     assert "the thing: not within 1 s. Last answer: not yet" in done.stderr
     assert bash.lib("wait_for 1 'the thing' true && echo there").stdout == "there\n"
+
+
+def test_a_wait_says_what_is_missing_when_that_changes(bash: Bash) -> None:
+    """Silent at first; then a line for each answer that is another one, on one line; the end has the last answer."""
+    count = f"{bash.root}/count"
+    busy = (
+        f"busy() {{ local n; n=$(cat {count}); echo $((n + 1)) >{count}; "
+        "case $n in [01]) echo first ;; [2-4]) printf 'second\n  line\n' ;; *) echo third ;; esac; return 1; }; "
+    )
+    bash.root.mkdir(exist_ok=True)
+    Path(count).write_text("0\n")
+    done = bash.lib(busy + "(wait_for 11 'the thing' busy) || echo ended", QUIET_SECONDS="1")
+    assert done.stdout == "ended\n"
+    lines = [re.sub(r"since \d+ s", "since N s", line) for line in done.stderr.splitlines()]
+    said = [line.partition("for the thing: ")[2] for line in lines[:-1]]
+    assert lines[-1] == "cni-lab: error: the thing: not within 11 s. Last answer: third"
+    assert all(line.startswith("cni-lab: waiting since N s for the thing: ") for line in lines[:-1])
+    assert said in (["first", "second;   line", "third"], ["first", "third"], ["second;   line", "third"])
+    silent = bash.lib("(wait_for 2 'the thing' false) || echo ended", QUIET_SECONDS="30")
+    assert silent.stderr == "cni-lab: error: the thing: not within 2 s. Last answer: none\n"
+
+
+def test_a_wait_ends_early_where_waiting_does_not_help(bash: Bash) -> None:
+    begin = time.monotonic()
+    done = bash.lib("never() { echo the disk is full; return \"$HOPELESS\"; }; wait_for 300 'the thing' never")
+    assert time.monotonic() - begin < 30 and done.returncode == 1
+    assert "the thing: waiting longer does not help. Last answer: the disk is full" in done.stderr
+
+
+def test_a_long_command_shows_what_it_does(bash: Bash) -> None:
+    """The last line of its log, without secrets, and the reason; its own output stays in the log."""
+    program = (
+        "systemctl() { echo failed; return 3; }; journalctl() { "
+        'echo \'E1125 21:00:00.1 99 pod_workers.go:1] "Error syncing pod" err="no image"\'; }; '
+        "kubeadm() { echo '[wait] token abcdef.0123456789abcdef'; sleep 5; }; "
+        f"kubeadm_run {bash.root}/log/x.log init && echo done; sleep 2; pgrep -P $$ -x sleep || echo nothing is left"
+    )
+    done = bash.lib(program, QUIET_SECONDS="1")
+    assert done.stdout == "done\nnothing is left\n", done.stderr
+    [line] = done.stderr.splitlines()
+    assert re.fullmatch(r"cni-lab: kubeadm runs since \d+ s: .*", line) and "abcdef.0123" not in line
+    assert line.endswith('[wait] token <token>; kubelet is failed; kubelet: "Error syncing pod" err="no image"')
 
 
 def test_retry(bash: Bash) -> None:
