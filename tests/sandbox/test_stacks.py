@@ -195,7 +195,13 @@ def test_a_device_goes_to_one_pod_and_the_next_one_waits(tmp_path: Path) -> None
     network = {"name": "nic", "type": "host-device", "device": "eth3", "subnet": "10.80.0.0/24"}
     lab = networked([network], [{"name": "nic"}], replicas=3)
     with sandbox(lab, tmp_path / "home") as (live, _):
-        assert check(live) == {}
+        found = check(live)
+        why = "network nic: another pod of ip-10-0-2-200 has the device"
+        failed = {key: text for key, text in found.items() if text.startswith("failed")}
+        assert list(failed) == ["cluster/workload/Deployment,default/multi"] and why in str(failed)
+        assert {text.partition(" does not run: ")[2] for key, text in found.items() if key not in failed} == {
+            f"container multi: ContainerCreating: {why}"
+        }
         reading = asyncio.run(read_lab(live))
         phases = sorted(pod.running for pod in reading.pods if pod.workload == "multi")
         assert phases == [False, True, True]
