@@ -124,7 +124,7 @@ def _numbered(links: dict[str | None, dict[str, dict[str, Any]]]) -> list[dict[s
 async def measure(nodes: int, pods: int) -> dict[str, float]:
     """The number of checks, failures and connections of one verify, and its CPU time in seconds."""
     lab = of_size(nodes, pods)
-    plan = make_plan(lab, system_pods=False)
+    plan = make_plan(lab)
     connections = 0
 
     class Server(asyncssh.SSHServer):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -33,6 +34,11 @@ SUPPORTED_OPTIONS = {
 KEPT_LOGS = 20
 KEPT_RUNS = 5
 MAX_WORK_LINES = 12
+# What a step prints while it waits for longer (components/node/lib.sh, components/verify/waiting.py) says why, and is
+# shown on several lines: so many characters of it, if no more than so many steps run.
+REASON = re.compile(r"(waiting|\S+ runs) since \d+ s|after \d+ s of \d+ s:")
+MAX_REASON_CHARACTERS = 300
+MAX_REASONS = 3
 MARKS = {"done": "✓", "running": "▸", "waiting": "·", "failed": "✗", "unchanged": "="}
 PLAIN_MARKS = MARKS | {"done": "+", "running": ">", "waiting": ".", "failed": "x"}
 STYLES = {"done": "green", "running": "bold", "waiting": "dim", "failed": "bold red", "unchanged": "dim"}
@@ -225,6 +231,7 @@ def table(
     # Only this column is shortened if a line is too long.
     grid.add_column(no_wrap=True, overflow="ellipsis", ratio=1)
     left = MAX_WORK_LINES
+    few = sum(len(phase.running) for phase in progress.phases.values()) <= MAX_REASONS
     for name in phases:
         phase = progress.phases.get(name, model.Phase())
         state = state_of(progress, name)
@@ -238,9 +245,10 @@ def table(
         )
         for work in sorted(phase.running.values(), key=lambda w: w.began)[:left]:
             left -= 1
-            grid.add_row(
-                "", Text(f"  {work.node or work.what}"), duration(now - work.began), Text(work.line or work.what)
-            )
+            doing = Text(work.line or work.what)
+            if few and REASON.match(work.line):
+                doing = Text(work.line[:MAX_REASON_CHARACTERS], no_wrap=False, overflow="fold")
+            grid.add_row("", Text(f"  {work.node or work.what}"), duration(now - work.began), doing)
     if more := sum(len(phase.running) for phase in progress.phases.values()) - (MAX_WORK_LINES - left):
         grid.add_row("", Text(f"  … and {more} more"))
     return grid

@@ -327,6 +327,23 @@ def test_a_long_command_shows_what_it_does(bash: Bash) -> None:
     assert line.endswith('[wait] token <token>; kubelet is failed; kubelet: "Error syncing pod" err="no image"')
 
 
+@pytest.mark.parametrize(("status", "warned"), [(0, False), (2, False), (1, True)])
+def test_the_first_boot_is_awaited_and_its_state_is_shown(bash: Bash, status: int, warned: bool) -> None:
+    """cloud-init's own --wait prints dots. 2: done, with errors that it could recover from."""
+    bash.root.mkdir(exist_ok=True)
+    text = read_script("prepare.sh")
+    functions = text[text.index("first_boot_done() {") : text.index("# --- Name")]
+    boots = (
+        f"NODE_NAME=n; cloud-init() {{ echo $1 >>{bash.root}/asked; "
+        f"if (($(wc -l <{bash.root}/asked) < 5)); then echo 'status: running'; echo 'detail: modules-final'; "
+        f"else echo 'status: done'; return {status}; fi; }}; "
+    )
+    done = bash.lib(f"{functions}\n{boots}wait_for_first_boot; echo on", QUIET_SECONDS="1")
+    assert done.stdout == "on\n", done.stderr
+    assert "for cloud-init on n (see /var/log/cloud-init-output.log there): status: running; detail: mod" in done.stderr
+    assert (f"cloud-init ended with status {status}" in done.stderr) == warned
+
+
 def test_retry(bash: Bash) -> None:
     count = "n=0; sleep() { :; }; third() { ((++n == 3)); }; "
     assert bash.lib(count + "retry 3 third && echo $n").stdout == "3\n"

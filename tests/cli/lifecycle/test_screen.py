@@ -215,6 +215,38 @@ def test_the_progress_fits_the_width_of_the_terminal() -> None:
     assert picture(again, ["prepare", "calico"], guess, 80)[0] == " = prepare"
 
 
+def waiting(line: str, steps: int = 1) -> Progress:
+    """Steps of which the first has just printed this line, as pulumi reports it."""
+    progress = Progress([f"worker{i}" for i in range(steps)])
+    for i in range(steps):
+        urn = f"urn:pulumi:x::cni-lab::cnilab:cluster:Cluster$cnilab:node:Step$command:remote:Command::c-worker{i}-join"
+        progress.take({"timestamp": 10, "resourcePreEvent": {"metadata": {"urn": urn, "op": "create"}}})
+        said = {"urn": urn, "severity": "info", "message": f"cni-lab: {line}\n"}
+        progress.take({"timestamp": 50, "diagnosticEvent": said})
+    return progress
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "waiting since 35 s for TigeraStatus calico to be Available: tigerastatus/calico is not Available; pod "
+        "calico-node-4xk2p on worker1: container calico-node: ErrImagePull: no such host",
+        "kubeadm runs since 35 s: [api-check] Waiting for a healthy API server. This can take up to 4m0s; kubelet: "
+        '"Error syncing pod, skipping" err="failed to start ErrImagePull: no such host"',
+        "after 35 s of 300 s: 1 of 262 not as expected: Deployment kube-system/coredns has all its pods Ready: 1 of 2 "
+        "Ready; kube-system/coredns-2d71c8ae77-83c27 on worker1: container coredns: ErrImagePull: no such host",
+    ],
+)
+def test_what_a_long_wait_waits_for_is_shown_whole(line: str) -> None:
+    lines = picture(waiting(line), ["joins"], Expected(0, {}, 0), 80)
+    assert 3 <= len(lines) <= 6 and max(map(len, lines)) <= 80
+    assert "ErrImagePull: no such host" in " ".join(" ".join(lines).split())
+    many = picture(waiting(line, 20), ["joins"], Expected(0, {}, 0), 80)
+    assert len(many) == screen.MAX_WORK_LINES + 2, "many steps have a line each"
+    endless = picture(waiting("waiting since 35 s for x: " + "why " * 900), ["joins"], Expected(0, {}, 0), 80)
+    assert len(endless) < 9
+
+
 def test_many_nodes_do_not_fill_the_screen() -> None:
     progress = Progress([f"worker{i}" for i in range(40)])
     for i in range(40):
