@@ -131,8 +131,8 @@ def addresses_of(link: Entry) -> list[str]:
 @dataclass(frozen=True)
 class Pod:
     """A pod as the API has it. `networks`: Multus' network-status by interface. `started`: as in RFC 3339. `ports`: the
-    ports of its containers that have a name. `controller`: KIND NAMESPACE/NAME of the Deployment or DaemonSet that makes
-    it; else of the pod itself. `problem`: why it is not Ready, as Kubernetes says; empty where it is."""
+    ports of its containers that have a name. `controller`: KIND NAMESPACE/NAME of the Deployment or DaemonSet that
+    makes it; else of the pod itself. `problem`: why it is not Ready, as Kubernetes says; empty where it is."""
 
     namespace: str
     name: str
