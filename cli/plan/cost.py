@@ -7,6 +7,7 @@ An AWS resource that has no price and is not known to be free is named.
 from __future__ import annotations
 
 import json
+import textwrap
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -237,12 +238,16 @@ def _notes(
     if prices is None:
         return []
     used = {item.source for item in items}
-    notes = [f"list prices of {table['date']}; yours may differ. Sources:"]
+    notes = [f"AWS's list prices of {table['date']}, without tax and discounts; yours may differ. Where each is from:"]
     notes += [f"- {what}: {source}" for what, source in table["sources"].items() if what in used]
     if prices.note:
         notes.append(f"not confirmed: {prices.note}")
     if spot:
-        notes.append("spot instances: they cost at most the on-demand price, and cannot be stopped")
+        notes.append(
+            "spot: the price of a machine is the on-demand price, which a spot instance costs at most. The spot price "
+            "changes all the time; today's: aws ec2 describe-spot-price-history --instance-types TYPE --max-items 1. "
+            "A spot instance cannot be stopped, so there is no price of a stopped lab"
+        )
     notes.append(
         "not in the sum: traffic out of AWS and through NAT, the balancer's capacity units, T3's surplus CPU credits"
     )
@@ -296,4 +301,14 @@ def _show(stack: str, prices: Prices, items: Sequence[Item], notes: Sequence[str
     console.print(table)
     console.print()
     for note in notes:
-        console.print(f"  {note}", markup=False, soft_wrap=True)
+        # Under a dash the text goes on two columns further in.
+        indent = "    " if note.startswith("- ") else "  "
+        for line in textwrap.wrap(
+            note,
+            console.width,
+            initial_indent="  ",
+            subsequent_indent=indent,
+            break_long_words=False,
+            break_on_hyphens=False,
+        ):
+            console.print(line, markup=False, soft_wrap=True)

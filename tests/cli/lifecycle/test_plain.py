@@ -143,6 +143,20 @@ def test_a_stack_file_that_is_not_valid_is_refused_before_anything_is_made(proje
     assert not list(project.state.iterdir())
 
 
+def test_without_lab_env_pulumi_writes_its_salt_once(project: Project) -> None:
+    """The second way of docs/pulumi.md."""
+    (project.root / "outputs.json").write_text("{}")
+    (project.root / "__main__.py").write_text(PROGRAM)
+    settings = f"export PULUMI_BACKEND_URL={project.backend} PATH=$PWD/.venv/bin:$PATH"
+    project.succeeds(f"{settings} && pulumi stack init mine")
+    salted = project.file.read_text()
+    assert "encryptionsalt: " in salted
+    for _ in range(2):
+        project.succeeds(f"{settings} && pulumi up -s mine --yes --skip-preview --non-interactive")
+        assert project.file.read_text() == salted
+    assert "lab       half up" in project.succeeds(f"./lab --backend {project.backend} status mine")
+
+
 @pytest.mark.skipif(
     any(shutil.which(f"pulumi-resource-{name}") is None for name in ("kubernetes", "command", "tls", "random")),
     reason="not all providers of a local lab are on the PATH",

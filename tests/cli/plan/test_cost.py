@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -122,17 +123,18 @@ def test_a_shipped_stack_on_the_page_and_as_json(capsys: pytest.CaptureFixture[s
     assert lab("cost", "nightly") == 0
     page = capsys.readouterr().out
     assert "an evening (3 h)" in page and "yours may differ" in page and "not confirmed: us-west-2" in page
-    assert "at most" in page, "spot machines"
+    assert "costs at most" in page and "describe-spot-price-history" in page, "spot machines"
+    assert "stopped" not in page.partition("\n\n")[2].partition("\n")[0], "a spot lab cannot be stopped"
     assert "balancer:" not in page, "only the sources of what is in the sum"
     assert lab("cost", "nightly", "--json") == 0
     document = json.loads(capsys.readouterr().out)
     assert document["perEvening"] == pytest.approx(3 * document["perHour"], abs=0.001)
-    assert document["perMonthStopped"] is None and "stopped" not in page.replace("cannot be stopped", "")
-    assert lab("cost", "cfos-egress") == 0
-    assert "a month stopped" in capsys.readouterr().out
+    assert document["perMonthStopped"] is None
     assert lab("cost", "cfos-egress", "--json") == 0
     document = json.loads(capsys.readouterr().out)
     assert document["perMonthStopped"] < document["perMonth"]
+    assert lab("cost", "cfos-egress") == 0
+    assert "a month stopped" in capsys.readouterr().out
 
 
 def test_sizes_of_a_family_cost_in_proportion() -> None:
@@ -175,3 +177,8 @@ def test_bad_input_is_one_line(
     assert lab("cost", "far") == 2
     said = capsys.readouterr().err
     assert said.startswith("lab cost: aws:region: sa-east-1") and said.count("\n") == 1
+
+
+def test_every_price_has_a_source_with_its_date_and_todays_page() -> None:
+    for what, source in TABLE["sources"].items():
+        assert re.search(r"\b20\d\d", source) and "https://aws.amazon.com/" in source, what
