@@ -403,6 +403,24 @@ def break_(
 
 
 @app.command(rich_help_panel=RUNNING)
+def exercise(
+    stack: Stack,
+    seed: Annotated[int | None, typer.Option(min=0, help="which one; the same for a whole class")] = None,
+    level: Annotated[int | None, typer.Option(min=1, max=3, help="how hard; by default, any level")] = None,
+    hint: Annotated[bool, typer.Option("--hint", help="show the next hint, with a command to type")] = False,
+    check: Annotated[bool, typer.Option("--check", help="is it solved? exit 1 where it is not")] = False,
+    solution: Annotated[bool, typer.Option("--solution", help="explain it, and mend it")] = False,
+    json: Annotated[bool, typer.Option("--json", help="print JSON; alone: the results so far")] = False,
+    sandbox: Annotated[bool, SANDBOX] = False,
+) -> None:
+    """Break something without saying what: find it by what a user reports, with hints, and have it checked."""
+    from cli.live.exercise import run
+
+    do = {"hint": hint, "check": check, "solution": solution, "as_json": json, "sandbox": sandbox}
+    raise typer.Exit(run(stack, seed, level, **do))
+
+
+@app.command(rich_help_panel=RUNNING)
 def mend(stack: Stack, sandbox: Annotated[bool, SANDBOX] = False) -> None:
     """Undo every fault of `break` on every node that answers."""
     from cli.live.faults import mend as run

@@ -46,6 +46,8 @@ class Topic(StrEnum):
     SOURCE_DEST = "source_dest", "source/dest check"
     # Of a node. LINK, ROUTE, NEIGHBOUR and ADDRESS also of a pod.
     IP_FORWARD = "ip_forward", "forwarding"
+    RP_FILTER = "rp_filter", "reverse path"
+    QUEUE = "queue", "queues"
     FILTER = "filter", "packet filter"
     LINK = "link", "devices"
     ROUTE = "route", "routes"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from components.spec.models import Lab
+from components.spec.models import Lab, Service
 from tests.calico.labs import SEED
 
 IMAGE = "docker.io/library/busybox:1.37"
@@ -59,6 +59,14 @@ NONE_ROUTED = _lab([_pool("None")], bgp=True)
 CROSS_SUBNET = _lab([_pool("VXLANCrossSubnet")])
 MIXED = _lab([_pool("VXLAN"), _pool("None", "second", "10.244.128.0/20")], bgp=True, one_subnet=True, rounds=2)
 """Seed 001 after its change: one pool by VXLAN, one by BIRD; the pods of each node are one in each."""
+SERVED = VXLAN.model_copy(
+    update={
+        "workloads": (
+            VXLAN.workloads[0].model_copy(update={"service": Service.model_validate({"port": 80, "targetPort": 8080})}),
+        ),
+    }
+)
+NFTABLES = VXLAN.model_copy(update={"calico": VXLAN.calico.model_copy(update={"linux_dataplane": "Nftables"})})
 IPIP = _lab([_pool("IPIP")], bgp=True)
 """Seed 002."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -43,13 +44,19 @@ Bed = tuple[Replica, LiveLab]
 # Everything that a fault may change, as text. The kernel lists forwarding entries in no fixed order.
 SNAPSHOT = r"""
 iptables-save | grep '^-A'
+if command -v nft >/dev/null; then nft list ruleset 2>/dev/null | grep -v counter; fi
 bridge fdb show | sort
-grep -H . /proc/sys/net/ipv4/conf/*/proxy_arp
+ip neigh show nud permanent | sort
+grep -H . /proc/sys/net/ipv4/conf/*/proxy_arp /proc/sys/net/ipv4/conf/all/rp_filter /proc/sys/net/ipv4/ip_forward
 shopt -s nullglob dotglob
 files=(/etc/cni/net.d/* /etc/cni/multus/net.d/*)
 stat -c '%n %a %u:%g %Y' "${files[@]}"
 md5sum "${files[@]}"
-for name in /run/netns/*; do echo "$name"; ip -n "${name##*/}" route; done
+for name in /run/netns/*; do
+  echo "$name"
+  ip -n "${name##*/}" route
+  ip -n "${name##*/}" -o link show eth0 | cut -d' ' -f1-5
+done
 find /var/lib/cni-lab -mindepth 1 ! -name faults ! -name faults.lock | sort
 """
 
@@ -87,6 +94,20 @@ def cross() -> Iterator[Bed]:
 @pytest.fixture(scope="module")
 def plain() -> Iterator[Bed]:
     with bed(labs.NONE) as it:
+        yield it
+
+
+@pytest.fixture(scope="module")
+def served() -> Iterator[Bed]:
+    with bed(labs.SERVED, system_pods=False) as it:
+        yield it
+
+
+@pytest.fixture(scope="module")
+def nftables() -> Iterator[Bed]:
+    if shutil.which("nft", path="/usr/sbin:/sbin:/usr/bin") is None:
+        pytest.skip("nft is not installed")
+    with bed(labs.NFTABLES, system_pods=False) as it:
         yield it
 
 
@@ -143,7 +164,9 @@ EGRESS_FAULTS = [
     "multus-emptied",
     "delegate-renamed",
     "wrong-default-route",
+    "range-moved",
 ]
+OTHER_FAULTS = ["mtu-too-large", "stale-neighbour", "nat-off", "ip-forward-off"]
 
 
 @pytest.mark.parametrize(
@@ -153,7 +176,13 @@ EGRESS_FAULTS = [
         ("vxlan", "vxlan-dropped"),
         ("vxlan", "fdb-gone"),
         ("vxlan", "proxy-arp-off"),
+        *(("vxlan", name) for name in OTHER_FAULTS),
         ("plain", "proxy-arp-off"),
+        ("plain", "nat-off"),
+        ("plain", "ip-forward-off"),
+        ("mixed", "rp-filter-strict"),
+        ("served", "service-without-endpoints"),
+        ("nftables", "nat-off"),
         ("mixed", "vxlan-dropped"),
         ("cross", "vxlan-dropped"),
         ("cross", "fdb-gone"),
@@ -176,11 +205,11 @@ def test_verify_reports_a_faults_symptoms_and_nothing_else(
         if wanted.walk is not None:
             assert wanted.hop is not None and f"{wanted.hop}, {target.node}" in said
             assert stops_at(live, wanted.walk) == (wanted.hop, target.node)
-        if name in ("vxlan-dropped", "fdb-gone", "proxy-arp-off"):
+        if name in ("vxlan-dropped", "fdb-gone", "proxy-arp-off", "stale-neighbour", "ip-forward-off"):
             assert any(e.topic == Topic.PROBE for e in wanted.failed), "a ping shows it where one can"
     finally:
         assert lab("mend", STACK) == 0
-    assert capsys.readouterr().out == f"{target.node}: {name}: put back\n"
+    assert capsys.readouterr().out == f"{target.service or target.node}: {name}: put back\n"
     assert snapshots(replica) == before
     assert failed(live) == []
 
@@ -483,7 +512,7 @@ def test_wherever_a_fault_is_made_verify_reports_it(lab: LabSpec) -> None:
     """In every mode and on every node. Where a ping is lost, a walk between two pods shows it."""
     objects = make_objects(make_plan(lab, system_pods=False))
     read = Objects({kind: tuple(objects.get(path, ())) for kind, path in KINDS.items()})
-    of = ObservedLab.of(lab, make_plan(lab).blocks, facts.cluster(read), facts.pods(read), {})
+    of = ObservedLab.of(lab, make_plan(lab).blocks, facts.cluster(read), facts.pods(read), {}, facts.services(read))
     here = [fault for fault in FAULTS.values() if fault.refusal(lab) is None]
     assert here
     for fault in here:
@@ -499,6 +528,30 @@ def test_wherever_a_fault_is_made_verify_reports_it(lab: LabSpec) -> None:
             assert wanted.walk is not None or not pings
 
 
+def test_a_kernel_that_cannot_delay_packets_says_so(vxlan: Bed, capsys: pytest.CaptureFixture[str]) -> None:
+    """Where it can, verify and walk name the queue."""
+    replica, live = vxlan
+    fault, target, of = aimed(live, "link-slow")
+    able = replica.exec(target.node, ["unshare", "--net", "tc", "qdisc", "add", "dev", "lo", "root", "netem"])
+    before = snapshots(replica)
+    if able.returncode:
+        with pytest.raises(Refused, match="this kernel has no sch_netem"):
+            asyncio.run(inject(live, STACK, fault, target))
+        assert snapshots(replica) == before
+        pytest.skip("this kernel has no sch_netem: the delay itself was not made")
+    asyncio.run(inject(live, STACK, fault, target))
+    try:
+        wanted = symptoms(fault, of, target)
+        assert {e.id for e in wanted.failed} <= set(failed(live))
+        assert wanted.walk is not None and stops_at(live, wanted.walk) == ("underlay", target.node)
+    finally:
+        asyncio.run(mend(live, STACK))
+    assert snapshots(replica) == before
+
+
+OF_MULTUS = {"multus-emptied", "delegate-renamed", "range-moved", "wrong-default-route"}
+OF_VXLAN = {"vxlan-dropped", "fdb-gone", "stale-neighbour"}
+
 # --- the list ---------------------------------------------------------------------------------------------------------
 
 
@@ -506,19 +559,18 @@ def test_wherever_a_fault_is_made_verify_reports_it(lab: LabSpec) -> None:
     ("lab", "refused"),
     [
         (labs.EGRESS, {"ipip-dropped"}),
-        (labs.VXLAN, {"ipip-dropped", "multus-emptied", "delegate-renamed", "wrong-default-route"}),
-        (labs.IPIP, {"vxlan-dropped", "fdb-gone", "multus-emptied", "delegate-renamed", "wrong-default-route"}),
-        (
-            labs.NONE,
-            {"vxlan-dropped", "ipip-dropped", "fdb-gone", "multus-emptied", "delegate-renamed", "wrong-default-route"},
-        ),
+        (labs.VXLAN, {"ipip-dropped", *OF_MULTUS}),
+        (labs.IPIP, {*OF_VXLAN, *OF_MULTUS}),
+        (labs.NONE, {"ipip-dropped", "mtu-too-large", *OF_VXLAN, *OF_MULTUS}),
     ],
 )
 def test_a_lab_has_the_faults_of_its_mode(lab: LabSpec, refused: set[str]) -> None:
-    # No lab here has a firewall; tests/sandbox/test_firewall.py has one.
+    # No lab here has a firewall; tests/sandbox/test_firewall.py has one. None has a Service or two ways either.
     assert {name for name, fault in FAULTS.items() if fault.refusal(lab)} == refused | {
         "firewall-gone",
         "firewall-drops",
+        "rp-filter-strict",
+        "service-without-endpoints",
     }
 
 

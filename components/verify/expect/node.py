@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from components.spec import models
 from components.spec.modes import Tunnel
-from components.verify.model import Expectation, ObservedLab, Repair, Topic
+from components.verify.model import Expectation, ObservedLab, OneOf, Repair, Topic
 
 
 def node(observed: ObservedLab, node: models.Node) -> Iterator[Expectation]:
@@ -48,8 +48,45 @@ def node(observed: ObservedLab, node: models.Node) -> Iterator[Expectation]:
         advice="find net.ipv4.ip_forward in /etc/sysctl.d, correct it, and run sysctl --system",
         node=name,
     )
+    if mixed(observed.spec):
+        yield _loose(name)
+    if name in observed.nics:
+        yield _not_slowed(name, observed.nics[name])
     for tunnel in observed.spec.tunnels:
         yield _not_filtered(name, tunnel)
+
+
+def mixed(lab: models.Lab) -> bool:
+    """Whether an answer may travel otherwise than the packet: between pools that have two ways."""
+    return not lab.calico.wireguard and len(lab.encapsulations) > 1
+
+
+def _loose(node: str) -> Expectation:
+    return Expectation(
+        topic=Topic.RP_FILTER,
+        key="all",
+        expected={"value": OneOf(("0", "2"))},
+        sentence=f"{node} takes packets that come in by another device than the answer leaves by",
+        command="sysctl net.ipv4.conf.all.rp_filter",
+        because="the pools have two ways between the nodes, and the destination's pool decides about each direction",
+        cause="rp_filter is strict (1): the kernel drops what comes in by another device than its source's route",
+        advice="sysctl -w net.ipv4.conf.all.rp_filter=0; find the file in /etc/sysctl.d that sets it",
+        node=node,
+    )
+
+
+def _not_slowed(node: str, nic: str) -> Expectation:
+    return Expectation(
+        topic=Topic.QUEUE,
+        key=nic,
+        expected={"netem": "no"},
+        sentence=f"nothing delays or loses on purpose what {node} sends by {nic}",
+        command=f"tc qdisc show dev {nic}",
+        because="a queue of kind netem is for tests: it delays, loses or corrupts packets",
+        cause="somebody tried a slow network with netem and left it",
+        advice=f"tc qdisc del dev {nic} root; if `./lab break` did it: `./lab mend STACK`",
+        node=node,
+    )
 
 
 def _not_filtered(node: str, tunnel: Tunnel) -> Expectation:

@@ -13,13 +13,22 @@
 #   unplugged INTERFACE: the host side of the pod; DEVICE: the pod's interface that goes down
 #   forward  INTERFACE, DEVICE: the pod drops what comes from this interface to be forwarded
 #   route    INTERFACE, and GATEWAY, DEVICE of the wrong default route
+#   mtu      INTERFACE: the host side of the pod; VALUE: the MTU that its eth0 gets
+#   neighbour ADDRESS, DEVICE, MAC: the wrong MAC address that the neighbour gets
+#   nat      CIDR: the pool whose packets Felix' chain passes over
+#   forwarding  the node forwards nothing
+#   rp_filter   the node drops what comes in by another device than the answer would leave by
+#   edited   FILE, OLD, NEW: one text in it becomes another
+#   netem    DEVICE, VALUE: delay and loss, in tc's words
 # Prints a line "NUMBER-FAULT TAB WHAT" for each thing done.
 : "${DO:?}" "${OWNER:?}" "${VXLAN_DEVICE:?}" "${STATE:=/var/lib/cni-lab}"
 : "${FAULT=}" "${KIND=}" "${RULE=}" "${MAC=}" "${INTERFACE=}" "${FILE=}" "${GATEWAY=}" "${DEVICE=}"
+: "${VALUE=}" "${ADDRESS=}" "${CIDR=}" "${OLD=}" "${NEW=}"
 umask 077
 journal=$STATE/faults
 errors=$(mktemp)
-trap 'rm -f -- "$errors"' EXIT
+entry='' # of the journal, while it is written
+trap 'rm -f -- "$errors"; [[ -z $entry ]] || rm -rf -- "$entry"' EXIT
 
 fail() {
   printf '%s\n' "$*" >&2
@@ -57,6 +66,24 @@ has_forward_rule() { # NAMESPACE DEVICE
   ((status <= 1)) || fail "iptables does not answer: $(<"$errors")"
   ((status == 0))
 }
+
+# Felix' own chain, by the tool that made it.
+nat_rule() { # -I|-D|-C CIDR
+  iptables -w 10 -t nat "$1" cali-nat-outgoing -s "$2" -m comment --comment "cni-lab fault" -j RETURN
+}
+by_iptables() { iptables -w 10 -t nat -S cali-nat-outgoing >"$errors" 2>&1; }
+nft_chain=(ip calico nat-cali-nat-outgoing)
+# The handle of the rule; nothing where there is none.
+nft_rule() { nft -a list chain "${nft_chain[@]}" | sed -n 's/.*comment "cni-lab fault" # handle \([0-9]*\)$/\1/p'; }
+has_nat_rule() { # CIDR
+  if by_iptables; then nat_rule -C "$1" >"$errors" 2>&1; else [[ -n $(nft_rule) ]]; fi
+}
+
+ip_forward=/proc/sys/net/ipv4/ip_forward
+rp_filter=/proc/sys/net/ipv4/conf/all/rp_filter
+mtu_of() { ip -n "$1" -o link show eth0 | sed -n 's/.* mtu \([0-9]*\) .*/\1/p'; }
+mac_of() { ip -4 neigh show "$1" dev "$2" | sed -n 's/.*lladdr \([0-9a-f:]*\) PERMANENT.*/\1/p'; }
+has_netem() { [[ $(tc qdisc show dev "$1" root) == *netem* ]]; }
 
 proxy_arp_of() { printf '/proc/sys/net/ipv4/conf/%s/proxy_arp' "$1"; }
 fdb_entry() { bridge fdb show dev "$VXLAN_DEVICE" | grep -i -- "^$1 " || true; }
@@ -133,6 +160,46 @@ record() {
       if has_forward_rule "$(<"$entry/namespace")" "$DEVICE"; then fail "the pod drops what it forwards already"; fi
       note device "$DEVICE"
       ;;
+    mtu)
+      namespace_of "$INTERFACE" >"$entry/namespace"
+      note mtu "$(mtu_of "$(<"$entry/namespace")")"
+      note wrong "$VALUE"
+      [[ $(<"$entry/mtu") != "$VALUE" ]] || fail "the MTU of the pod's eth0 is $VALUE already"
+      ;;
+    neighbour)
+      note mac "$(mac_of "$ADDRESS" "$DEVICE")"
+      [[ -n $(<"$entry/mac") ]] || fail "the node has no permanent neighbour $ADDRESS on $DEVICE"
+      [[ $(<"$entry/mac") != "$MAC" ]] || fail "$ADDRESS on $DEVICE is at $MAC already"
+      note wrong "$MAC"
+      note where "$ADDRESS $DEVICE"
+      ;;
+    nat)
+      by_iptables || nft list chain "${nft_chain[@]}" >"$errors" 2>&1 ||
+        fail "Felix' chain cali-nat-outgoing is neither in iptables nor in nft"
+      if has_nat_rule "$CIDR"; then fail "a rule of an earlier fault passes it over already: remove it first"; fi
+      note cidr "$CIDR"
+      ;;
+    forwarding) [[ $(<"$ip_forward") == 1 ]] || fail "the node forwards nothing already" ;;
+    rp_filter)
+      note value "$(<"$rp_filter")"
+      [[ $(<"$entry/value") != 1 ]] || fail "rp_filter is strict already"
+      ;;
+    edited)
+      [[ -s $FILE && -f $FILE && ! -L $FILE ]] || fail "$FILE is not there, is empty or is not a regular file"
+      line=$(<"$FILE")
+      [[ $line == *"$OLD"* ]] || fail "$FILE has no $OLD"
+      note file "$FILE"
+      cp -p -- "$FILE" "$entry/content"
+      cp -p -- "$FILE" "$entry/edited"
+      printf '%s\n' "${line/"$OLD"/"$NEW"}" >"$entry/edited"
+      ;;
+    netem)
+      command -v tc >"$errors" || fail "tc is not installed here"
+      unshare --net tc qdisc add dev lo root netem delay 1ms 2>"$errors" ||
+        fail "this kernel has no sch_netem, which delays packets (Ubuntu: linux-modules-extra): $(<"$errors")"
+      if has_netem "$DEVICE"; then fail "$DEVICE delays packets already"; fi
+      note device "$DEVICE"
+      ;;
     *) fail "there is no fault of kind $KIND" ;;
   esac
 }
@@ -169,11 +236,27 @@ act() {
       ;;
     unplugged) ip -n "$(<"$1/namespace")" link set "$DEVICE" down ;;
     forward) forward_rule "$(<"$1/namespace")" -I "$DEVICE" ;;
+    mtu) ip -n "$(<"$1/namespace")" link set eth0 mtu "$VALUE" ;;
+    neighbour) ip neigh replace "$ADDRESS" lladdr "$MAC" dev "$DEVICE" nud permanent ;;
+    nat)
+      if by_iptables; then
+        nat_rule -I "$CIDR"
+      else
+        nft insert rule "${nft_chain[@]}" ip saddr "$CIDR" return comment '"cni-lab fault"'
+      fi
+      ;;
+    forwarding) echo 0 >"$ip_forward" ;;
+    rp_filter) echo 1 >"$rp_filter" ;;
+    edited) put "$FILE" "$1/edited" ;;
+    netem)
+      read -ra words <<<"$VALUE"
+      tc qdisc add dev "$DEVICE" root netem "${words[@]}"
+      ;;
   esac
 }
 
 break_() {
-  local entry last number found
+  local last number found
   for found in "$journal"/*-"$FAULT"; do
     [[ ! -e $found ]] || fail "$FAULT is broken here already, or was cut while it broke: mend first"
   done
@@ -258,6 +341,46 @@ undo() {
       [[ -e /run/netns/$namespace ]] || { echo "the pod is gone, and its rules with it" && return; }
       has_forward_rule "$namespace" "$interface" || { echo "the rule is gone, or was not there yet" && return; }
       forward_rule "$namespace" -D "$interface"
+      ;;
+    mtu)
+      namespace=$(<"$1/namespace")
+      [[ -e /run/netns/$namespace ]] || { echo "the pod is gone, and its MTU with it" && return; }
+      [[ $(mtu_of "$namespace") == "$(<"$1/wrong")" ]] ||
+        { echo "the MTU has been changed since, or was not changed yet" && return; }
+      ip -n "$namespace" link set eth0 mtu "$(<"$1/mtu")"
+      ;;
+    neighbour)
+      read -ra words <"$1/where"
+      [[ $(mac_of "${words[@]}") == "$(<"$1/wrong")" ]] ||
+        { echo "the neighbour has been changed since, or was not changed yet" && return; }
+      ip neigh replace "${words[0]}" lladdr "$(<"$1/mac")" dev "${words[1]}" nud permanent
+      ;;
+    nat)
+      has_nat_rule "$(<"$1/cidr")" || { echo "the rule is gone, or was not there yet" && return; }
+      if by_iptables; then
+        nat_rule -D "$(<"$1/cidr")"
+      else
+        nft delete rule "${nft_chain[@]}" handle "$(nft_rule)"
+      fi
+      ;;
+    forwarding)
+      [[ $(<"$ip_forward") == 0 ]] || { echo "the node forwards again, or still" && return; }
+      echo 1 >"$ip_forward"
+      ;;
+    rp_filter)
+      [[ $(<"$rp_filter") == 1 ]] || { echo "rp_filter has been changed since, or was not changed yet" && return; }
+      cat -- "$1/value" >"$rp_filter"
+      ;;
+    edited)
+      file=$(<"$1/file")
+      rm -f -- "$(temporary_of "$file")"
+      cmp -s -- "$file" "$1/edited" || { echo "$file has been written again, or was not changed yet" && return; }
+      put "$file" "$1/content"
+      ;;
+    netem)
+      interface=$(<"$1/device")
+      has_netem "$interface" || { echo "nothing is delayed there any more, or was not yet" && return; }
+      tc qdisc del dev "$interface" root
       ;;
     *) fail "$1 is of a kind that this program does not know: $(<"$1/kind")" ;;
   esac

@@ -7,8 +7,9 @@ import shlex
 from pathlib import Path
 
 from components.spec.modes import VXLAN
-from components.verify.faults import source_dest
+from components.verify.faults import service, source_dest
 from components.verify.faults.model import Fault, Mended, Refused, Target, Undone
+from components.verify.read.api import NoApi
 from components.verify.read.connection import NETNS, Unreachable, render
 from components.verify.read.ec2 import NoEc2
 from components.verify.read.reading import CONNECTIONS_AT_ONCE, LiveLab
@@ -17,9 +18,9 @@ _TIMEOUT_SECONDS = 60.0
 _SCRIPT = Path(__file__).with_name("fault.sh")
 
 
-def break_program(stack: str, fault: Fault, target: Target) -> str:
-    """The program that makes a fault on a node of a stack."""
-    return _program(stack, {"DO": "break", "FAULT": fault.id, "KIND": fault.kind, **target.variables})
+def break_program(stack: str, fault: Fault, target: Target, name: str = "") -> str:
+    """The program that makes a fault on a node of a stack. `name`: under which it is recorded; empty: its own."""
+    return _program(stack, {"DO": "break", "FAULT": name or fault.id, "KIND": fault.kind, **target.variables})
 
 
 def mend_program(stack: str) -> str:
@@ -32,9 +33,15 @@ def _program(stack: str, variables: dict[str, str]) -> str:
     return render([NETNS, _SCRIPT], {"OWNER": f"cni-lab/{stack}", "VXLAN_DEVICE": VXLAN.device, **variables})
 
 
-async def inject(live: LiveLab, stack: str, fault: Fault, target: Target) -> None:
-    """Make a fault, after what is needed to undo it was recorded. Raises Refused where the node or EC2 does not do it;
-    Unreachable."""
+async def inject(live: LiveLab, stack: str, fault: Fault, target: Target, name: str = "") -> None:
+    """Make a fault, after what is needed to undo it was recorded, under `name` instead of its own, where one is given.
+    Raises Refused where the node or an API does not do it; Unreachable."""
+    if target.service:
+        try:
+            await service.empty(live.kubeconfig, target.service)
+        except NoApi as error:
+            raise Refused(str(error)) from None
+        return
     if not fault.kind:
         try:
             await asyncio.to_thread(source_dest.switch_on, live.instances, target.node, stack, live.aws)
@@ -43,7 +50,8 @@ async def inject(live: LiveLab, stack: str, fault: Fault, target: Target) -> Non
         return
     async with live.connect(target.node) as connection:
         try:
-            done = await connection.run(break_program(stack, fault, target), timeout_seconds=_TIMEOUT_SECONDS)
+            program = break_program(stack, fault, target, name)
+            done = await connection.run(program, timeout_seconds=_TIMEOUT_SECONDS)
         except Unreachable as error:
             raise Unreachable(
                 f"{error}. What it did is recorded on the node: `./lab mend {shlex.quote(stack)}` undoes it"
@@ -72,6 +80,12 @@ async def mend(live: LiveLab, stack: str) -> Mended:
 
     nodes = [node.name for node in live.spec.nodes]
     undone = [entry for entries in await asyncio.gather(*map(mend_node, nodes)) for entry in entries]
+    try:
+        undone += await service.refill(live.kubeconfig)
+    except (NoApi, Refused) as error:
+        # Only a lab with such a Service can have lost one.
+        if any(workload.service for workload in live.spec.workloads):
+            failed["Kubernetes"] = str(error)
     if live.on_ec2:
         try:
             undone += await asyncio.to_thread(source_dest.switch_back, live.instances, stack, live.aws)

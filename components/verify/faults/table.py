@@ -53,6 +53,28 @@ def _field(lab: ObservedLab, source: Pod, destination: Pod, name: str) -> str:
     return str((route_for(lab, source, destination.address).expected or {}).get(name, ""))
 
 
+def _cuts_node(lab: ObservedLab, target: Target, source: Pod, destination: Pod) -> bool:
+    """The node forwards nothing to or from its pods."""
+    return target.node in (source.node, destination.node)
+
+
+def _cuts_turned(lab: ObservedLab, target: Target, source: Pod, destination: Pod) -> bool:
+    """The node drops what arrives otherwise than the answer leaves."""
+    out = lab.tunnel_between(source.node, destination.node, destination.address)
+    back = lab.tunnel_between(destination.node, source.node, source.address)
+    return target.node == destination.node and out != back
+
+
+def _of_pod(lab: ObservedLab, target: Target, source: Pod, destination: Pod) -> bool:
+    """The pod sends by eth0."""
+    return source == target.pod and _field(lab, source, destination, "dev") == "eth0"
+
+
+def _of_node(lab: ObservedLab, target: Target, source: Pod, destination: Pod) -> bool:
+    """The node sends to another."""
+    return source.node == target.node
+
+
 # --- the table -------------------------------------------------------------------------------------------------------
 
 FAULTS: Mapping[str, Fault] = {
@@ -153,6 +175,83 @@ FAULTS: Mapping[str, Fault] = {
             hop="firewall",
             refusal=targets.only_with_firewall,
             targets=targets.firewall(unplugged=False),
+        ),
+        Fault(
+            id="mtu-too-large",
+            title="a pod's eth0 has the MTU of the link: its large packets vanish at its host side, small ones pass",
+            heals="nothing, but it goes away with the pod",
+            kind="mtu",
+            hop="host veth",
+            refusal=targets.only_with_smaller_mtu,
+            targets=targets.mtu,
+            shown=_of_pod,
+        ),
+        Fault(
+            id="stale-neighbour",
+            title=f"a node has an old MAC address for a peer's {VXLAN.device}: no entry says where that one is",
+            heals="Felix, when it next compares its entries with the kernel's: within 90 s (routeRefreshInterval)",
+            kind="neighbour",
+            hop="tunnel",
+            refusal=targets.only_with(VXLAN),
+            targets=targets.neighbour,
+            cuts=_cuts_towards_peer,
+        ),
+        Fault(
+            id="nat-off",
+            title="a node no longer masquerades what pods of a pool send outside: no answer finds its way back",
+            heals="Felix, when it next compares its rules with the kernel's (iptablesRefreshInterval)",
+            kind="nat",
+            hop="masquerade",
+            refusal=targets.only_with_nat,
+            targets=targets.nat,
+        ),
+        Fault(
+            id="ip-forward-off",
+            title="a node forwards no packets (net.ipv4.ip_forward is 0): its pods reach nothing and nobody",
+            heals="a restart of the node, or of calico-node",
+            kind="forwarding",
+            hop="gateway arp",
+            refusal=targets.only_with_pods,
+            targets=targets.forwarding,
+            cuts=_cuts_node,
+        ),
+        Fault(
+            id="rp-filter-strict",
+            title="a node drops what comes in by another device than the answer leaves by (strict rp_filter)",
+            heals=f"{_STAYS}, or a restart of the node",
+            kind="rp_filter",
+            hop="arrival",
+            refusal=targets.only_with_two_ways,
+            targets=targets.reverse_path,
+            cuts=_cuts_turned,
+        ),
+        Fault(
+            id="range-moved",
+            title="a delegate's range reaches over calico-ipam's addresses: a new pod may get one that is taken",
+            heals=_STAYS,
+            kind="edited",
+            hop=None,
+            refusal=targets.only_with_delegates,
+            targets=targets.moved_range,
+        ),
+        Fault(
+            id="link-slow",
+            title="what a node sends to others is delayed by 200 ms, and some of it is lost (netem)",
+            heals="nothing, it stays until mend or a restart of the node",
+            kind="netem",
+            hop="underlay",
+            refusal=targets.only_with_several_nodes,
+            targets=targets.slow_link,
+            shown=_of_node,
+        ),
+        Fault(
+            id="service-without-endpoints",
+            title="a Service's selector matches no pod: kube-proxy rejects what is sent to it",
+            heals="`up --refresh`, which writes the Service again",
+            kind="",
+            hop="service",
+            refusal=targets.only_with_services,
+            targets=targets.service,
         ),
     )
 }

@@ -9,8 +9,10 @@ from components.spec import addresses, models
 from components.spec.gateways import firewalls
 from components.spec.modes import VXLAN, Tunnel
 from components.spec.placement import pod_count
+from components.verify.expect import pod as expect_pod
 from components.verify.expect.egress import by_name, firewall_of, users
 from components.verify.expect.multus import MULTUS_FILE, default_interface, delegate_file, destination
+from components.verify.expect.node import mixed
 from components.verify.expect.probes import Ping
 from components.verify.faults.model import Target
 from components.verify.model import EntryKey, ObservedLab, Pod, Topic, tunnel_mac
@@ -47,6 +49,35 @@ def only_with_delegates(lab: models.Lab) -> str | None:
     if lab.multus is None:
         return only_with_multus(lab)
     return None if lab.multus.delegates else "multus.delegates: the lab has none"
+
+
+def only_with_smaller_mtu(lab: models.Lab) -> str | None:
+    if addresses.pod_mtu(lab) >= lab.link_mtu:
+        return "calico.mtu: pods have the MTU of the link between the nodes, so none is too large"
+    return only_with_pods(lab)
+
+
+def only_with_nat(lab: models.Lab) -> str | None:
+    if not any(pool.nat_outgoing for pool in lab.calico.pools):
+        return "calico.pools: no pool has natOutgoing"
+    return only_with_pods(lab)
+
+
+def only_with_two_ways(lab: models.Lab) -> str | None:
+    """Labs in which the answer may travel otherwise than the packet: two pools by two ways."""
+    if mixed(lab):
+        return None if len(lab.nodes) > 1 else "nodes: there is only one, so no packet leaves it"
+    return "calico.pools: every answer travels as the packet did, so nothing comes in by another device"
+
+
+def only_with_several_nodes(lab: models.Lab) -> str | None:
+    return None if len(lab.nodes) > 1 else "nodes: there is only one, so no packet leaves it"
+
+
+def only_with_services(lab: models.Lab) -> str | None:
+    if any(workload.service and pod_count(lab, workload) for workload in lab.workloads):
+        return None
+    return "workloads: none has a service"
 
 
 def only_with_pods(lab: models.Lab) -> str | None:
@@ -176,6 +207,107 @@ def firewall(*, unplugged: bool) -> Callable[[ObservedLab], Iterator[Target]]:
                 yield Target(node, sentence, tuple(breaks), variables, user)
 
     return targets
+
+
+def mtu(lab: ObservedLab) -> Iterator[Target]:
+    """Pods whose eth0 has a smaller MTU than the link between the nodes."""
+    right, wrong = addresses.pod_mtu(lab.spec), lab.spec.link_mtu
+    for pod in pods(lab):
+        if right < wrong:
+            yield Target(
+                pod.node,
+                f"give eth0 of {pod.id} on {pod.node} the MTU {wrong} instead of {right}; its host side keeps {right}",
+                (EntryKey(Topic.LINK, "eth0", pod.node, pod.interface),),
+                {"INTERFACE": pod.interface, "VALUE": str(wrong)},
+                pod,
+            )
+
+
+def neighbour(lab: ObservedLab) -> Iterator[Target]:
+    """The neighbour by which VXLAN finds another node; with its MAC address the peer's vxlan.calico drops nothing."""
+    for node, peer in product(_nodes(lab), _nodes(lab)):
+        address = lab.tunnel_address(peer, VXLAN)
+        if node != peer and address:
+            wrong = tunnel_mac(f"{peer}-before")
+            yield Target(
+                node,
+                f"let {node} have an old MAC address ({wrong}) for {address}, the {VXLAN.device} of {peer}",
+                (EntryKey(Topic.NEIGHBOUR, f"{VXLAN.device} {address}", node),),
+                {"ADDRESS": address, "DEVICE": VXLAN.device, "MAC": wrong},
+                peer=peer,
+            )
+
+
+def nat(lab: ObservedLab) -> Iterator[Target]:
+    """A pool with natOutgoing, on a node with a pod of it that leaves by eth0."""
+    for pod in pods(lab):
+        pool = lab.pool_of(pod.address)
+        outside = expect_pod.route_for(lab, pod, "8.8.8.8").expected or {}
+        if pool is not None and pool.nat_outgoing and str(outside.get("dev", "")) == "eth0":
+            yield Target(
+                pod.node,
+                f"let {pod.node} leave the source of what pods of pool {pool.name} send outside as it is",
+                (EntryKey(Topic.NAT, str(pool.cidr), pod.node),),
+                {"CIDR": str(pool.cidr)},
+                pod,
+            )
+
+
+def forwarding(lab: ObservedLab) -> Iterator[Target]:
+    for node in _nodes(lab):
+        yield Target(node, f"let {node} forward no packets", (EntryKey(Topic.IP_FORWARD, "all", node),))
+
+
+def reverse_path(lab: ObservedLab) -> Iterator[Target]:
+    for node in _nodes(lab):
+        sentence = f"let {node} drop packets that come in by another device than the answer would leave by"
+        yield Target(node, sentence, (EntryKey(Topic.RP_FILTER, "all", node),))
+
+
+def moved_range(lab: ObservedLab) -> Iterator[Target]:
+    """A delegate's file on a node whose block has a part that is calico-ipam's."""
+    for found, node in product(reversed(lab.spec.multus.delegates if lab.spec.multus else ()), _nodes(lab)):
+        block = addresses.block_in_pool(lab.blocks.get(node, ()), lab.spec.pool_of(found))
+        if block is None:
+            continue
+        path, first = delegate_file(found.name), addresses.delegate_range(block, found)[0]
+        start = block[1]
+        if start < first:
+            yield Target(
+                node,
+                f"let the range of {found.name} on {node} begin at {start} instead of {first}, "
+                "among the addresses that calico-ipam gives",
+                (EntryKey(Topic.FILE, path, node),),
+                {"FILE": path, "OLD": f'"{first}"', "NEW": f'"{start}"'},
+            )
+
+
+def slow_link(lab: ObservedLab) -> Iterator[Target]:
+    for node in _nodes(lab):
+        nic = lab.nics.get(node, "")
+        yield Target(
+            node,
+            f"delay what {node} sends by {nic} by 200 ms, and lose 3 % of it",
+            (EntryKey(Topic.QUEUE, nic, node),),
+            {"DEVICE": nic, "VALUE": "delay 200ms loss 3%"},
+        )
+
+
+def service(lab: ObservedLab) -> Iterator[Target]:
+    """The Services of the lab's own workloads."""
+    own = {f"{workload.namespace}/{workload.name}" for workload in lab.spec.workloads if workload.service}
+    for port in lab.services:
+        if port.id in own and port.endpoints:
+            source = next((pod for pod in pods(lab)), None)
+            if source is not None:
+                yield Target(
+                    source.node,
+                    f"let the selector of the Service {port.id} match no pod",
+                    (EntryKey(Topic.SERVICE, port.id),),
+                    pod=source,
+                    end=f"service/{port.id}",
+                    service=port.id,
+                )
 
 
 def default_route(lab: ObservedLab) -> Iterator[Target]:

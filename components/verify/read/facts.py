@@ -265,6 +265,7 @@ def node_facts(text: str) -> NodeFacts:
             key = name.removeprefix("probe ")
             tcp = key.split(" ")[1:] if key.count(" ") == 2 else None
             facts.topics[Topic.PROBE][key] = (_connection(section, *tcp) if tcp else _probe(section),)
+    _add_queues(facts)
     _add_pods(facts, found)
     _add_rules(facts, found)
     if "host_local" in found and found["host_local"].status == 0:
@@ -274,6 +275,17 @@ def node_facts(text: str) -> NodeFacts:
             with suppress(ValueError):
                 facts.host_local.setdefault(network, []).append(str(IPv4Address(name)))
     return facts
+
+
+def _add_queues(facts: NodeFacts) -> None:
+    """The topic QUEUE, by interface: whether something delays packets or loses them there. Field: netem (yes, no)."""
+    if Topic.LINK not in facts.topics:
+        facts.unread[Topic.QUEUE] = facts.unread[Topic.LINK]
+        return
+    facts.topics[Topic.QUEUE] = {
+        name: tuple(Entry({"netem": "yes" if link.fields["qdisc"] == "netem" else "no"}, link.line) for link in links)
+        for name, links in facts.topics[Topic.LINK].items()
+    }
 
 
 def _add_rules(facts: NodeFacts, found: Mapping[str, Section]) -> None:
@@ -423,6 +435,7 @@ _PARSERS: Mapping[Topic, Parser] = {
     **iproute.PARSERS,
     **filters.PARSERS,
     Topic.PROXY_ARP: _values(re.compile(r"/proc/sys/net/ipv4/conf/([^/]+)/proxy_arp:(\S+)")),
+    Topic.RP_FILTER: _values(re.compile(r"/proc/sys/net/ipv4/conf/([^/]+)/rp_filter:(\S+)")),
     Topic.IP_FORWARD: _one("all"),
     Topic.FILE: _files,
     Topic.CRIO: _crio,

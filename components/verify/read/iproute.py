@@ -21,9 +21,9 @@ class Unreadable(ValueError):
 
 
 def links(output: str) -> Table:
-    """`ip -j -d addr`, by interface. Fields: index, kind, mtu, address (MAC), up (yes, no), addresses (CIDRs, separated
-    by spaces); where there is one: peer (index of the other end), master; of a VXLAN: id, local, dev, port, learning
-    (on, off)."""
+    """`ip -j -d addr`, by interface. Fields: index, kind, mtu, address (MAC), qdisc, up (yes, no), addresses (CIDRs,
+    separated by spaces); where there is one: peer (index of the other end), master; of a VXLAN: id, local, dev, port,
+    learning (on, off)."""
     return _table(map(_link, _objects(output)))
 
 
@@ -79,6 +79,7 @@ def _link(entry: Mapping[str, Any]) -> tuple[str, Entry]:
         "kind": str(info.get("info_kind", "")),
         "mtu": str(entry.get("mtu", "")),
         "address": str(entry.get("address", "")),
+        "qdisc": str(entry.get("qdisc", "")),
         "up": "yes" if "UP" in entry.get("flags", ()) else "no",
         "addresses": " ".join(
             f"{a['local']}/{a['prefixlen']}"
@@ -108,6 +109,8 @@ def _link_line(name: str, fields: Mapping[str, str]) -> str:
     elif fields["kind"]:
         words.append(fields["kind"])
     words += [f"inet {address}" for address in fields["addresses"].split()]
+    if fields["qdisc"] == "netem":
+        words.append("qdisc netem")
     return " ".join(words) + ("" if fields["up"] == "yes" else " DOWN")
 
 

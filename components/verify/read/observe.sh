@@ -103,6 +103,7 @@ section route ip -4 route show
 section neighbour ip -4 neigh show
 section fdb bridge fdb show
 section proxy_arp grep -H . /proc/sys/net/ipv4/conf/*/proxy_arp
+section rp_filter grep -H . /proc/sys/net/ipv4/conf/all/rp_filter
 section ip_forward cat /proc/sys/net/ipv4/ip_forward
 section file cni_files
 section crio crio_default_network

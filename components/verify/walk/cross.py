@@ -96,8 +96,9 @@ def _underlay(trace: Trace, nic: str, peer: str, outer: dict[str, str]) -> None:
     how = f"to the router {via}" if via else "straight to it"
     if via and not outer:
         how += ", which may lower the TTL too"
+    checks = [result, *trace.compared(*trace.expected(Topic.QUEUE, nic, node))]
     trace.add(
-        "underlay", node, nic, f"{nic} sends it to {peer} ({how}); on the wire: {on_the_wire}", [result], packet=outer
+        "underlay", node, nic, f"{nic} sends it to {peer} ({how}); on the wire: {on_the_wire}", checks, packet=outer
     )
 
 
@@ -117,6 +118,6 @@ def _arrive(trace: Trace, node: str, tunnel: Tunnel | None, outer: dict[str, str
         node,
         tunnel.device if tunnel else nic,
         f"{nic} of {node} receives it, no packet filter drops it; {unwrapped}",
-        trace.compared(*(checks or [interface_up(node, nic)])),
+        trace.compared(*(checks or [interface_up(node, nic)]), *trace.expected(Topic.RP_FILTER, "all", node)),
         packet=outer,
     )

@@ -7,7 +7,7 @@ from components.verify.expect import pod as expect_pod
 from components.verify.expect.egress import firewall_of
 from components.verify.expect.multus import gateway_bridge
 from components.verify.expect.probes import Ping
-from components.verify.model import HOST_SIDE_MAC, EntryKey, Pod, Topic, addresses_of
+from components.verify.model import HOST_SIDE_MAC, EntryKey, Expectation, Pod, Topic, addresses_of
 from components.verify.read.filters import FORWARDED
 from components.verify.routes import best_route
 from components.verify.walk.trace import Trace, texts
@@ -64,7 +64,12 @@ def _gateway(trace: Trace, gateway: str) -> None:
         node,
         "eth0",
         f"ARP: who has {gateway}? {host} answers for it: {HOST_SIDE_MAC}",
-        trace.compared(*trace.expected(Topic.PROXY_ARP, host, node), expect_pod.gateway_known(source)),
+        # The kernel answers for others only where it forwards.
+        trace.compared(
+            *trace.expected(Topic.IP_FORWARD, "all", node),
+            *trace.expected(Topic.PROXY_ARP, host, node),
+            expect_pod.gateway_known(source),
+        ),
         inside=True,
         packet=macs,
     )
@@ -73,10 +78,16 @@ def _gateway(trace: Trace, gateway: str) -> None:
         node,
         host,
         f"the packet comes out of {host}, the other end of the pod's eth0",
-        trace.compared(*trace.expected(Topic.LINK, host, node)),
+        trace.compared(*trace.expected(Topic.LINK, host, node), *_own_eth0(trace)),
         packet=macs,
     )
     trace.inbound = host
+
+
+def _own_eth0(trace: Trace) -> list[Expectation]:
+    """The pod's end of the veth: with a larger MTU than the host's end, its large packets vanish here."""
+    found = trace.known.get(EntryKey(Topic.LINK, "eth0", trace.source.node, trace.source.interface))
+    return [found] if found else []
 
 
 def _firewall(trace: Trace, device: str, firewall: Firewall, pod: Pod | None) -> bool:

@@ -1,0 +1,42 @@
+"""Which fault a seed stands for: the same for everybody who has the same stack."""
+
+from __future__ import annotations
+
+import random
+
+from components.spec import models
+from components.verify.exercise.lessons import LESSONS
+from components.verify.faults.model import Fault, Refused, Target
+from components.verify.faults.symptoms import symptoms
+from components.verify.faults.table import FAULTS
+from components.verify.model import ObservedLab, Topic
+
+
+def candidates(lab: models.Lab, level: int | None, *, sandbox: bool) -> list[Fault]:
+    """The faults that a lab can have, by level. Raises Refused where there is none."""
+    found = [
+        fault for fault in FAULTS.values() if level in (None, LESSONS[fault.id].level) and fault.refusal(lab) is None
+    ]
+    # What Felix mends by itself within minutes is no exercise on a cluster.
+    found = [fault for fault in found if sandbox or not LESSONS[fault.id].heals_soon]
+    if not found:
+        raise Refused(f"this lab has no exercise of level {level}: take another level, or another stack")
+    return found
+
+
+def choose(of: ObservedLab, seed: int, level: int | None, *, sandbox: bool) -> tuple[Fault, Target]:
+    """A fault and a place. Raises Refused. A place where a ping shows it is preferred."""
+    chance = random.Random(f"cni-lab exercise {seed}")
+    found = candidates(of.spec, level, sandbox=sandbox)
+    chance.shuffle(found)
+    for fault in found:
+        targets = list(fault.targets(of))
+        lost = [
+            target
+            for target in targets
+            if any(e.topic == Topic.PROBE for e in symptoms(fault, of, target).failed)
+            or symptoms(fault, of, target).walk
+        ]
+        if targets:
+            return fault, chance.choice(lost or targets)
+    raise Refused("this lab has nothing to break now: its pods do not run, or its nodes have no blocks")

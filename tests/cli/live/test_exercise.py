@@ -1,0 +1,254 @@
+"""Exercises on sandboxes: each is solved by typing the commands of its hints, and by nothing else of the program."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from components.sandbox.plan import make_plan
+from components.sandbox.requirements import examine
+from components.spec.load import load_stack_file
+from components.verify.exercise.choose import choose
+from components.verify.exercise.lessons import LESSONS
+from components.verify.exercise.model import Exercise, Hint, pack, unpack
+from components.verify.faults.table import FAULTS
+from components.verify.model import ObservedLab
+from components.verify.read import facts
+from components.verify.read.api import KINDS, Objects
+from tests.support.graphs import ROOT
+
+IMAGE = "docker.io/library/busybox:1.37"
+POOLS = [
+    {"name": "first", "cidr": "10.244.0.0/17", "blockSize": 24, "encapsulation": "VXLAN"},
+    {"name": "second", "cidr": "10.244.128.0/17", "blockSize": 24, "encapsulation": "VXLANCrossSubnet"},
+]
+# Two pools by two ways, and a Service. Pods of one node are in one pool each.
+WEB = {"name": "web", "image": IMAGE, "replicas": 3, "onControlPlane": True, "service": {"port": 80}}
+TWO_WAYS = {
+    "config": {
+        "cni-lab:lab": {
+            "machines": {"provider": "local"},
+            "calico": {"pools": POOLS},
+            "workloads": [WEB, WEB | {"name": "db", "replicas": 6}],
+        }
+    }
+}
+OF_EGRESS = [
+    "vxlan-dropped",
+    "fdb-gone",
+    "stale-neighbour",
+    "proxy-arp-off",
+    "ip-forward-off",
+    "nat-off",
+    "mtu-too-large",
+    "multus-emptied",
+    "delegate-renamed",
+    "range-moved",
+    "wrong-default-route",
+    "firewall-gone",
+    "firewall-drops",
+    "link-slow",
+]
+OF_TWO_WAYS = ["rp-filter-strict", "service-without-endpoints"]
+# What begins `./lab` in a folder of the test: the same program with another home, and a stack file of the test.
+LAB = """\
+#!{python}
+import sys
+from pathlib import Path
+sys.path.insert(0, {root!r})
+from cli import project
+here = Path(__file__).resolve().parent
+project.HOME = here / ".lab"
+known = project.stack_files
+project.stack_files = lambda root=None: known(root) | {{"two-ways": here / "Pulumi.two-ways.yaml"}}
+from cli.main import app
+app()
+"""
+
+
+@dataclass
+class Class:
+    """A folder with a `./lab` of its own, and a sandbox."""
+
+    folder: Path
+    stack: str
+
+    def type(self, command: str) -> subprocess.CompletedProcess[str]:
+        """What a person types into a shell there."""
+        return subprocess.run(
+            ["bash", "-o", "pipefail", "-c", command],
+            cwd=self.folder,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            env={**os.environ, "COLUMNS": "120"},
+            check=False,
+        )
+
+    def exercise(self, *options: str) -> dict[str, Any]:
+        done = self.type(f"./lab exercise {self.stack} {' '.join(options)} --json")
+        assert done.stdout, done.stderr
+        found: dict[str, Any] = json.loads(done.stdout)
+        return found
+
+    def observed(self) -> ObservedLab:
+        """The lab as verify would see it, by the plan alone."""
+        path = (
+            self.folder / "Pulumi.two-ways.yaml"
+            if self.stack == "two-ways"
+            else ROOT / "stacks" / f"Pulumi.{self.stack}.yaml"
+        )
+        return planned(path)
+
+    def seed_of(self, fault: str) -> int:
+        """A seed that stands for a fault."""
+        of = self.observed()
+        return next(seed for seed in range(2000) if choose(of, seed, None, sandbox=True)[0].id == fault)
+
+
+def planned(path: Path) -> ObservedLab:
+    from components.sandbox.fit import fit
+    from components.sandbox.objects import make_objects
+
+    lab, _ = fit(load_stack_file(path).lab, examine(load_stack_file(path).lab))
+    plan = make_plan(lab)
+    objects = make_objects(plan)
+    read = Objects({kind: tuple(objects.get(where, ())) for kind, where in KINDS.items()})
+    return ObservedLab.of(lab, plan.blocks, facts.cluster(read), facts.pods(read), {}, facts.services(read))
+
+
+@pytest.fixture(scope="module", params=["cfos-egress", "two-ways"])
+def room(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Class]:
+    if problem := examine().problem:
+        pytest.skip(f"no sandbox can stand here: {problem}")
+    folder = tmp_path_factory.mktemp("class")
+    (folder / "Pulumi.two-ways.yaml").write_text(yaml.safe_dump(TWO_WAYS))
+    (folder / "lab").write_text(LAB.format(python=sys.executable, root=str(ROOT)))
+    (folder / "lab").chmod(0o755)
+    made = Class(folder, request.param)
+    built = made.type(f"./lab sandbox {made.stack}")
+    assert built.returncode == 0, built.stderr
+    try:
+        yield made
+    finally:
+        made.type(f"./lab sandbox {made.stack} --down")
+
+
+@pytest.mark.parametrize("fault", [*OF_EGRESS, *OF_TWO_WAYS])
+def test_the_hints_alone_solve_it(room: Class, fault: str) -> None:
+    if (fault in OF_TWO_WAYS) != (room.stack == "two-ways"):
+        pytest.skip("the other sandbox has it")
+    if fault == "service-without-endpoints" and shutil.which("kubectl") is None:
+        pytest.skip("kubectl is not installed, by which its last hint mends it")
+    seed = room.seed_of(fault)
+    begun = room.type(f"./lab exercise {room.stack} --seed {seed} --json")
+    if "no sch_netem" in begun.stderr:
+        assert room.exercise()["running"] is None
+        pytest.skip("this kernel has no sch_netem")
+    assert begun.returncode == 0, begun.stderr
+    started = json.loads(begun.stdout)
+    try:
+        assert fault not in begun.stdout + begun.stderr and started["report"]
+        assert not any(fault in path.name or fault.encode() in path.read_bytes() for path in records(room))
+        assert room.type(f"./lab exercise {room.stack} --check").returncode == 1, "nothing is solved yet"
+        for number in range(1, started["hintsInAll"] + 1):
+            hint = room.exercise("--hint")
+            assert hint["hints"] == number and fault not in json.dumps(hint)
+            typed = room.type(hint["command"])
+            assert typed.returncode == 0, (hint["command"], typed.stdout, typed.stderr)
+        solved = room.exercise("--check")
+        assert solved["outcome"] == "solved" and solved["how"] == "hand", solved
+        assert (solved["fault"], solved["hints"], solved["checks"]) == (fault, started["hintsInAll"], 2)
+        assert room.exercise()["results"][-1]["seed"] == seed
+    finally:
+        room.type(f"./lab exercise {room.stack} --solution")
+        room.type(f"./lab mend {room.stack}")
+
+
+def records(room: Class) -> list[Path]:
+    return [path for path in (room.folder / ".lab" / "exercises").iterdir() if path.suffix == ".running"]
+
+
+def test_one_at_a_time_and_the_solution_mends(room: Class) -> None:
+    first = room.exercise("--seed", "7", "--level", "1")
+    try:
+        again = room.type(f"./lab exercise {room.stack} --seed 8")
+        assert again.returncode == 2 and "an exercise runs already (seed 7)" in again.stderr
+        answer = room.exercise("--solution")
+        assert answer["outcome"] == "given up" and answer["fault"] in FAULTS and answer["answer"]
+        assert LESSONS[answer["fault"]].level == first["level"] == 1
+        assert room.type(f"./lab verify {room.stack}").returncode == 0
+        gone = room.type(f"./lab exercise {room.stack} --hint")
+        assert gone.returncode == 2 and "no exercise of" in gone.stderr
+    finally:
+        room.type(f"./lab mend {room.stack}")
+
+
+def test_mend_is_not_solved_by_hand(room: Class) -> None:
+    room.exercise("--seed", "7", "--level", "1")
+    assert room.type(f"./lab mend {room.stack}").returncode == 0
+    assert room.exercise("--check")["how"] == "mend"
+
+
+def test_a_lab_that_is_not_whole_begins_no_exercise(room: Class) -> None:
+    assert room.type(f"./lab break {room.stack} proxy-arp-off --yes").returncode == 0
+    try:
+        refused = room.type(f"./lab exercise {room.stack} --seed 1")
+        assert refused.returncode == 1 and "is not whole" in refused.stderr
+        assert room.exercise()["running"] is None
+    finally:
+        assert room.type(f"./lab mend {room.stack}").returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [("--hint --check", "one at a time"), ("--hint --seed 3", "leave them out"), ("--check", "no exercise of")],
+)
+def test_words_that_do_not_go_together(room: Class, options: str, words: str) -> None:
+    done = room.type(f"./lab exercise {room.stack} {options}")
+    assert done.returncode == 2 and words in done.stderr
+
+
+# --- without a sandbox ------------------------------------------------------------------------------------------------
+
+
+def test_every_fault_is_a_lesson_and_every_lesson_a_fault() -> None:
+    assert set(LESSONS) == set(FAULTS)
+    assert {lesson.level for lesson in LESSONS.values()} == {1, 2, 3}
+
+
+def test_a_seed_is_the_same_exercise_for_everybody() -> None:
+    of = planned(ROOT / "stacks" / "Pulumi.cfos-egress.yaml")
+    chosen = {seed: choose(of, seed, None, sandbox=True) for seed in range(60)}
+    again = planned(ROOT / "stacks" / "Pulumi.cfos-egress.yaml")
+    for seed, (fault, target) in chosen.items():
+        repeated, there = choose(again, seed, None, sandbox=True)
+        assert (fault.id, target.node, target.sentence) == (repeated.id, there.node, there.sentence)
+    assert len({fault.id for fault, _ in chosen.values()}) > 8, "seeds differ"
+    for level in (1, 2, 3):
+        assert LESSONS[choose(of, 5, level, sandbox=True)[0].id].level == level
+
+
+def test_on_a_cluster_nothing_that_felix_mends_at_once() -> None:
+    of = planned(ROOT / "stacks" / "Pulumi.cfos-egress.yaml")
+    assert not {"fdb-gone", "stale-neighbour", "nat-off"} & {
+        choose(of, seed, None, sandbox=False)[0].id for seed in range(80)
+    }
+
+
+def test_the_record_is_packed_and_comes_back() -> None:
+    exercise = Exercise("lab", 3, 1, "fdb-gone", "a", "report", "answer", (Hint("look", "./lab ssh"),), 1.0)
+    assert unpack(pack(exercise)) == exercise
+    assert b"fdb" not in pack(exercise)
+    with pytest.raises(ValueError, match="no record"):
+        unpack(b"{}")
