@@ -10,11 +10,12 @@ from typing import Annotated
 
 import typer
 
-from cli import project
+from cli import fault_commands, project
 from cli.completion import candidates
 from cli.completion.command import Shell
 from cli.errors import USAGE, CommandError
 from cli.group import LIFE, RUNNING, STACKS, TOOL, WITHOUT_A_LAB, Commands
+from cli.parameters import PASS_ON, SANDBOX, SKIP_DOCTOR, OptionalStack, Stack
 
 app = typer.Typer(
     cls=Commands,
@@ -26,12 +27,6 @@ app = typer.Typer(
     # Help is as wide as the terminal, up to a width at which lines are still easy to read.
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120},
 )
-_STACK = typer.Argument(metavar="STACK", help="a lab of stacks/Pulumi.<STACK>.yaml", autocompletion=candidates.stacks)
-Stack = Annotated[str, _STACK]
-OptionalStack = Annotated[str | None, _STACK]
-SANDBOX = typer.Option("--sandbox", help="use the stack's sandbox even if the lab is deployed too")
-SKIP_DOCTOR = typer.Option("--skip-doctor", help="do not begin with the checks of `./lab doctor`")
-PASS_ON = {"allow_extra_args": True, "ignore_unknown_options": True}
 
 
 def _print_version(wanted: bool) -> None:
@@ -379,53 +374,7 @@ def kubeconfig(
     raise typer.Exit(run(stack, out, force=force, sandbox=sandbox))
 
 
-@app.command("break", rich_help_panel=RUNNING)
-def break_(
-    stack: Stack,
-    fault: Annotated[
-        str | None,
-        typer.Argument(
-            metavar="FAULT", help="what to break; --list shows the faults", autocompletion=candidates.faults
-        ),
-    ] = None,
-    node: Annotated[
-        str | None,
-        typer.Option(help="where; by default, where a ping of verify shows it", autocompletion=candidates.nodes),
-    ] = None,
-    yes: Annotated[bool, typer.Option("--yes", help="do not ask for confirmation")] = False,
-    listed: Annotated[bool, typer.Option("--list", help="list the faults, and which this lab can have")] = False,
-    sandbox: Annotated[bool, SANDBOX] = False,
-) -> None:
-    """Break one thing on purpose, and show what verify and walk will find; `mend` undoes it."""
-    from cli.live.faults import break_ as run
-
-    raise typer.Exit(run(stack, fault, node=node, yes=yes, listed=listed, sandbox=sandbox))
-
-
-@app.command(rich_help_panel=RUNNING)
-def exercise(
-    stack: Stack,
-    seed: Annotated[int | None, typer.Option(min=0, help="which one; the same for a whole class")] = None,
-    level: Annotated[int | None, typer.Option(min=1, max=3, help="how hard; by default, any level")] = None,
-    hint: Annotated[bool, typer.Option("--hint", help="show the next hint, with a command to type")] = False,
-    check: Annotated[bool, typer.Option("--check", help="is it solved? exit 1 where it is not")] = False,
-    solution: Annotated[bool, typer.Option("--solution", help="explain it, and mend it")] = False,
-    json: Annotated[bool, typer.Option("--json", help="print JSON; alone: the results so far")] = False,
-    sandbox: Annotated[bool, SANDBOX] = False,
-) -> None:
-    """Break something without saying what: find it by what a user reports, with hints, and have it checked."""
-    from cli.live.exercise import run
-
-    do = {"hint": hint, "check": check, "solution": solution, "as_json": json, "sandbox": sandbox}
-    raise typer.Exit(run(stack, seed, level, **do))
-
-
-@app.command(rich_help_panel=RUNNING)
-def mend(stack: Stack, sandbox: Annotated[bool, SANDBOX] = False) -> None:
-    """Undo every fault of `break` on every node that answers."""
-    from cli.live.faults import mend as run
-
-    raise typer.Exit(run(stack, sandbox=sandbox))
+fault_commands.add_to(app)
 
 
 @app.command(rich_help_panel=TOOL)
