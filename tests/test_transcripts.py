@@ -25,7 +25,7 @@ from tests.support.graphs import ROOT, STACKS
 from tests.test_pages import FENCE, PAGES
 
 CONSOLE = re.compile(r"^```console\n(.*?)^```$", re.DOTALL | re.MULTILINE)
-TYPED = r"\./lab|aws|pulumi|pip|git|curl|export|source|apt|sudo"
+TYPED = r"eval|\./lab|aws|pulumi|pip|git|curl|export|source|apt|sudo"
 """How lines begin that a reader types."""
 READ_ONLY = {"plan", "cost", "list", "status", "help"}
 """Commands that need no sandbox."""
