@@ -10,6 +10,7 @@ from typing import Any
 from hypothesis import strategies as st
 
 from components.spec import versions
+from components.spec.models import CALICO_NETWORK
 
 Raw = dict[str, Any]
 
@@ -170,10 +171,20 @@ def _calico(draw: st.DrawFn, provider: str, pods: IPv4Network, nodes: list[Raw],
             wireguard=st.booleans(),
             strictAffinity=st.booleans(),
             nodeAddressAutodetection=st.sampled_from(["FirstFound", "NodeInternalIP"]),
-            interface=st.sampled_from(["eth.*", "^(eth|en)[0-9]+$,bond0", "(?i)WG0"]),
             mtu=st.integers(1280, 1440),
             asNumber=st.integers(1, 4294967295),
             bgp=st.sampled_from(["Enabled", "Disabled"]),
+        )
+    )
+    calico |= draw(
+        st.sampled_from(
+            [
+                {},
+                *({"interface": pattern} for pattern in ("eth.*", "^(eth|en)[0-9]+$,bond0", "(?i)WG0")),
+                {"canReach": "198.51.100.1"},
+                {"skipInterface": "docker.*"},
+                {"cidrs": ["10.0.0.0/8"]},
+            ]
         )
     )
     kinds = ["VXLAN", "VXLANCrossSubnet"]
@@ -226,7 +237,9 @@ def _calico(draw: st.DrawFn, provider: str, pods: IPv4Network, nodes: list[Raw],
 
 @st.composite
 def _multus(draw: st.DrawFn, pools: list[Raw]) -> Raw:
-    """One to three delegates. Their ranges follow one another in each pool's block and leave nine addresses."""
+    """Up to three delegates. Their ranges follow one another in each pool's block and leave nine addresses."""
+    if draw(st.integers(0, 3)) == 0:
+        return {"clusterNetwork": CALICO_NETWORK}
     delegates: list[Raw] = []
     reached = {pool["name"]: 0 for pool in pools}
     for name in draw(st.lists(names, min_size=1, max_size=3, unique=True)):
@@ -242,7 +255,7 @@ def _multus(draw: st.DrawFn, pools: list[Raw]) -> Raw:
         if draw(st.booleans()):
             delegate["allowIPForwarding"] = draw(st.booleans())
         delegates.append(delegate)
-    chosen = draw(st.sampled_from([delegate["name"] for delegate in delegates]))
+    chosen = draw(st.sampled_from([*(delegate["name"] for delegate in delegates), CALICO_NETWORK]))
     return draw(
         optional(
             st.just({"clusterNetwork": chosen, "delegates": delegates}), logLevel=st.sampled_from(["debug", "error"])
@@ -276,10 +289,31 @@ def _networks(draw: st.DrawFn, provider: str) -> list[Raw]:
                 network["ipam"] = {"type": "static", "addresses": [f"{subnet}.7/24"]}
             case str(ipam):
                 network["ipam"] = {"type": ipam, "rangeStart": f"{subnet}.10", "rangeEnd": f"{subnet}.200"}
+                if ipam == "whereabouts" and draw(st.booleans()):
+                    network["ipam"]["exclude"] = [f"{subnet}.16/30"]
         if draw(st.booleans()):
             network["routes"] = [{"dst": "198.51.100.0/24", "gateway": f"{subnet}.1"}]
+        if draw(st.booleans()):
+            network["annotations"] = {"example.com/note": "any text"}
         found.append(network)
     return found
+
+
+@st.composite
+def _attachment(draw: st.DrawFn, workload: Raw, attachment: Raw, network: Raw, number: int) -> None:
+    """Let an attachment ask for an interface's name, and where one pod in all has it, for an address and a MAC."""
+    if draw(st.booleans()):
+        attachment["interface"] = f"port{number}"
+    if workload.get("kind") != "Pod" or network["type"] not in ("bridge", "macvlan"):
+        return
+    if draw(st.booleans()):
+        attachment["mac"] = f"02:00:00:00:00:0{number}"
+    # The address is outside of what the ipam hands out. No other workload may have it, and the name of the network's
+    # second definition is longer by six characters.
+    given = network.get("ipam", {}).get("rangeStart") and not network.get("taken") and len(network["name"]) < 57
+    if given and draw(st.booleans()):
+        network["taken"] = True
+        attachment["ips"] = [network["subnet"].replace("0/24", "5/24")]
 
 
 @st.composite
@@ -288,21 +322,35 @@ def _workloads(draw: st.DrawFn, lab: Raw) -> list[Raw]:
     networks = list(lab.get("networks", ()))
     found: list[Raw] = []
     for name in draw(st.lists(names, max_size=4, unique=True)):
-        workload: Raw = {"name": name, "image": "docker.io/library/busybox:1.37", "replicas": draw(st.integers(0, 2))}
-        if draw(st.booleans()):
-            workload["onControlPlane"] = True
+        workload: Raw = draw(
+            optional(
+                st.just({"name": name, "image": "docker.io/library/busybox:1.37", "replicas": draw(st.integers(0, 2))}),
+                onControlPlane=st.just(True),
+                annotations=st.just({"example.com/note": "any text"}),
+                capabilities=st.just(["NET_ADMIN", "SYS_TIME"]),
+                resources=st.just({"requests": {"cpu": "100m"}, "limits": {"memory": "64Mi"}}),
+                kind=st.sampled_from(["Deployment", "DaemonSet", "Pod"]),
+            )
+        )
+        if workload.get("kind", "Deployment") != "Deployment":
+            del workload["replicas"]
         if "multus" in lab:
             if draw(st.booleans()):
-                workload["defaultNetwork"] = draw(st.sampled_from([d["name"] for d in lab["multus"]["delegates"]]))
+                delegates = [delegate["name"] for delegate in lab["multus"].get("delegates", ())]
+                workload["defaultNetwork"] = draw(st.sampled_from([*delegates, CALICO_NETWORK]))
             attached = draw(st.lists(st.sampled_from(networks), max_size=2, unique_by=id)) if networks else []
             workload["networks"] = [{"name": network["name"]} for network in attached]
             for network in attached:
                 if network.get("ipam", {}).get("type") == "static":
                     # Only one pod of one workload can have the address.
-                    workload["replicas"] = min(1, workload["replicas"])
+                    workload |= {"kind": "Deployment", "replicas": min(1, workload.get("replicas", 1))}
                     networks.remove(network)
+            for number, (attachment, network) in enumerate(zip(workload["networks"], attached, strict=True)):
+                draw(_attachment(workload, attachment, network, number))
             if attached and attached[0]["type"] == "bridge" and draw(st.booleans()):
                 workload["networks"][0]["defaultRoute"] = attached[0]["subnet"].replace("0/24", "1")
                 attached[0]["ipMasq"] = True
         found.append(workload)
+    for network in lab.get("networks", ()):
+        network.pop("taken", None)
     return found

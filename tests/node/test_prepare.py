@@ -370,6 +370,24 @@ def test_crio_restarts_only_for_its_own_files(clean: Host, repositories: Reposit
 
 
 @pytest.mark.timeout(600)
+def test_the_pause_image_of_an_unknown_minor_is_asked_of_kubeadm(clean: Host, repositories: Repositories) -> None:
+    """With the real kubeadm in place of the stand-in of the same version."""
+    kubeadm = shutil.which("kubeadm", path=os.environ.get("CNILAB_KUBE_BIN", ""))
+    if kubeadm is None:
+        pytest.skip("CNILAB_KUBE_BIN names no folder with kubeadm")
+    prepare(clean, repositories)
+    subprocess.run(["podman", "cp", kubeadm, f"{clean.container}:/usr/bin/kubeadm"], check=True, timeout=120)
+    since = crio_since(clean)
+    prepare(clean, repositories, PAUSE="ask kubeadm")
+    setting = clean.read("cat /etc/crio/crio.conf.d/20-cni-lab-pause.conf")
+    assert setting == '[crio.image]\npause_image = "registry.k8s.io/pause:3.10.2"'
+    assert crio_since(clean) != since, "CRI-O reads it only when it starts"
+    since = crio_since(clean)
+    prepare(clean, repositories, PAUSE="ask kubeadm")
+    assert crio_since(clean) == since
+
+
+@pytest.mark.timeout(600)
 def test_sample_network(clean: Host, repositories: Repositories) -> None:
     sample = "/etc/cni/net.d/10-crio-bridge.conflist"
     clean.read(f"install -D /dev/null {sample}; ip link add cni0 type bridge; ip link add veth9 type veth peer veth8")
