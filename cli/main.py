@@ -410,6 +410,7 @@ def test(
         ["ruff", "check", "."],
         ["ruff", "format", "--check", "."],
         ["mypy"],
+        ["codespell_lib"],
         # pytest comes last, because its closing line is the result.
         ["pytest", "-p", "xdist", "-n", "2", "--dist", "loadgroup", *context.args],
     ]
