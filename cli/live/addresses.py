@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from ipaddress import IPv4Address
 
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
 
 from cli.console import page
 from cli.errors import FAILED, CommandError
@@ -51,24 +50,17 @@ async def read_blocks(lab: LiveLab) -> Reading:
 
 def show(stack: str, blocks: Sequence[Block], reading: Reading, console: Console) -> None:
     """Each block, with a row for everyone who assigns its addresses; collisions are red."""
-    assigner_width = max([11, *(len(name) for block in blocks for name in block.delegates)])
-    range_width = max([8, *(len(_span(*ends)) for block in blocks for ends in block.delegates.values())])
-    for block in blocks:
+    rows = [list(_rows(block)) for block in blocks]
+    widths = [max([len(name), *(len(row[i]) for found in rows for row in found)]) for i, name in _COLUMNS]
+    longest = max((len(line) for found in rows for row in found for line in row[4]), default=0)
+    # On a narrow page the holders are below their row, so that no name is cut.
+    below = 2 + sum(width + 2 for width in widths) + longest > console.width
+    for block, found in zip(blocks, rows, strict=True):
         console.print(f"[bold]{block.cidr}[/] of [bold]{block.node}[/], pool {block.pool}", soft_wrap=True)
-        rows = Table(box=None, header_style="dim", padding=(0, 0, 0, 2))
-        rows.add_column("assigned by", min_width=assigner_width, no_wrap=True)
-        rows.add_column("range", min_width=range_width, no_wrap=True)
-        rows.add_column("used", justify="right", no_wrap=True)
-        rows.add_column("free", justify="right", no_wrap=True)
-        rows.add_column("to", overflow="fold")
-        given = block.host_local if block.assigner == "host-local" else block.calico
-        rest = {a: h for a, h in given.items() if a not in block.collisions}
-        rows.add_row(block.assigner, "the rest", str(len(given)), str(block.free), _who(rest))
-        for name, (first, last) in block.delegates.items():
-            mine = {a: who for a, who in block.host_local.items() if first <= IPv4Address(a) <= last}
-            size = int(last) - int(first) + 1
-            rows.add_row(name, _span(first, last), str(len(mine)), str(size - len(mine)), _who(mine))
-        console.print(rows)
+        titles = [title for _, title in _COLUMNS]
+        _line(console, titles, widths, ["" if below else "to"], below=False, style="dim")
+        for *cells, holders in found:
+            _line(console, cells, widths, holders, below=below)
         for address, why in block.collisions.items():
             console.print(f"  [red]collision {address}: {escape(why)}[/]", soft_wrap=True)
     for node, why in reading.unreachable.items():
@@ -82,14 +74,52 @@ def show(stack: str, blocks: Sequence[Block], reading: Reading, console: Console
     )
 
 
+_COLUMNS = tuple(enumerate(("assigned by", "range", "used", "free")))
+_Row = tuple[str, str, str, str, list[str]]
+
+
+def _rows(block: Block) -> Iterator[_Row]:
+    """For everyone who assigns addresses of a block: name, range, how many are used and free, and who has them."""
+    given = block.host_local if block.assigner == "host-local" else block.calico
+    rest = {a: h for a, h in given.items() if a not in block.collisions}
+    yield block.assigner, "the rest", str(len(given)), str(block.free), _holders(rest)
+    for name, (first, last) in block.delegates.items():
+        mine = {a: who for a, who in block.host_local.items() if first <= IPv4Address(a) <= last}
+        size = int(last) - int(first) + 1
+        yield name, _span(first, last), str(len(mine)), str(size - len(mine)), _holders(mine)
+
+
+def _line(
+    console: Console,
+    cells: Sequence[str],
+    widths: Sequence[int],
+    holders: Sequence[str],
+    *,
+    below: bool,
+    style: str = "",
+) -> None:
+    """A row: names and ranges to the left, numbers to the right, and the holders beside or below them."""
+    aligned = [
+        f"{cell:>{width}}" if i >= 2 else f"{cell:{width}}"
+        for i, (cell, width) in enumerate(zip(cells, widths, strict=True))
+    ]
+    head = "  " + "  ".join(aligned)
+    first, *others = holders or [""]
+    indent = " " * (6 if below else len(head) + 2)
+    lines = [head, *(f"{indent}{it}" for it in holders)] if below else [f"{head}  {first}"]
+    lines += [] if below else [f"{indent}{it}" for it in others]
+    for line in lines:
+        console.print(line.rstrip(), style=style, markup=False, soft_wrap=True)
+
+
 def _span(first: IPv4Address, last: IPv4Address) -> str:
     """As 10.244.97.50-.100, if only the last part differs."""
     start, _, end = str(last).rpartition(".")
     return f"{first}-.{end}" if str(first).startswith(f"{start}.") else f"{first}-{last}"
 
 
-def _who(holders: dict[str, str], most: int = 6) -> str:
+def _holders(holders: Mapping[str, str], most: int = 6) -> list[str]:
     """The first few addresses with their holders, one line each."""
     ordered = sorted(holders.items(), key=lambda entry: IPv4Address(entry[0]))
-    shown = [f"{address} {who}" for address, who in ordered[:most]]
-    return escape("\n".join([*shown, *([f"and {len(ordered) - most} more"] if len(ordered) > most else [])]))
+    more = [f"and {len(ordered) - most} more"] if len(ordered) > most else []
+    return [*(f"{address} {who}" for address, who in ordered[:most]), *more]

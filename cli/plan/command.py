@@ -79,7 +79,7 @@ def run(stack: str, file: StackFile) -> Deployment:
 
 def _introduction(stack: str, file: StackFile, deployment: Deployment) -> Iterator[Text]:
     region = file.config.get("aws:region") if file.lab.machines.provider == "aws" else None
-    deployed = Deployed(region, cost.sentence(stack, deployment, file))
+    deployed = Deployed(region, cost.sentence(deployment, file))
     return overview(stack, file.lab, foreseen(file.lab), foreseen=True, deployed=deployed)
 
 

@@ -118,7 +118,7 @@ class Prices:
         return prices[name]
 
 
-def sentence(stack: str, deployment: Deployment, file: StackFile) -> str:
+def sentence(deployment: Deployment, file: StackFile) -> str:
     """What a lab costs, in one line. Never raises: a missing price is named."""
     try:
         total = _total_of(deployment, file)
@@ -128,7 +128,7 @@ def sentence(stack: str, deployment: Deployment, file: StackFile) -> str:
         return "nothing; no cloud is used"
     return (
         f"{total.of(1):.2f} USD an hour, {total.of(EVENING_HOURS):.2f} an evening, {total.of(MONTH_HOURS):.0f} a month "
-        f"left on (`./lab cost {stack}`)"
+        f"left on (see `./lab cost`)"
     )
 
 

@@ -69,7 +69,7 @@ def sandbox_of(stack: str, wanted: bool) -> Standing | None:
 
 def announce(standing: Standing) -> None:
     """Say on stderr that a sandbox answers, and whether its stack file has changed since."""
-    print(f"sandbox: {standing.name} in network namespaces of this computer; no Kubernetes runs there", file=sys.stderr)
+    print(f"sandbox: {standing.name} in network namespaces of this computer, without Kubernetes", file=sys.stderr)
     changed = changes(standing)
     if changed:
         more = f" and {len(changed) - 1} more" if len(changed) > 1 else ""

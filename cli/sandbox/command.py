@@ -110,7 +110,7 @@ def show(standing: Standing, seconds: float, console: Console) -> None:
     lab = standing.lab
     pods = sum(pod_count(lab, workload) for workload in lab.workloads)
     console.print(
-        f"[bold]{standing.name}[/] stands as a sandbox: {len(lab.nodes)} nodes, {pods} pods of the lab's workloads, "
+        f"[bold]{standing.name}[/] stands as a sandbox: {len(lab.nodes)} nodes, {pods} pods of workloads, "
         f"in {seconds:.1f} s",
         soft_wrap=True,
     )

@@ -44,7 +44,7 @@ def lab(*words: str) -> Result:
     return result
 
 
-SAYS_SO = f"sandbox: {STACK} in network namespaces of this computer; no Kubernetes runs there"
+SAYS_SO = f"sandbox: {STACK} in network namespaces of this computer, without Kubernetes"
 
 
 def test_up_read_break_mend_and_down() -> None:
