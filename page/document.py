@@ -24,6 +24,7 @@ from page.content.order import drawing, order, written_files
 from page.content.source import Source
 from page.content.things import NodeView, node_views, panels
 from page.content.walks import walks
+from page.picture.cards import detail_for
 from page.picture.topology import NARROW, WIDE, topology
 
 MARKER = "<!-- made by ./lab page -->"
@@ -75,7 +76,10 @@ def html(page: Page) -> str:
         data={name: _packed(value) for name, value in data.items()},
         stack=source.stack,
         source=source,
-        facts=_facts(lab, views),
+        facts=[*_facts(lab, views), ("expectations", str(len(rows)))],
+        detail=detail_for(len(views)),
+        tunnelled=any(view.tunnels for view in views),
+        bridged=any(view.bridges for view in views),
         wide=Markup(topology(lab, source.stack, views, WIDE, sandbox=source.kind == "sandbox")),
         narrow=Markup(topology(lab, source.stack, views, NARROW, sandbox=source.kind == "sandbox")),
         nodes=views,

@@ -53,7 +53,7 @@ def detail_for(nodes: int) -> Detail:
 def height(view: NodeView, detail: Detail) -> float:
     """The height of a node's card."""
     if detail == "tile":
-        return 52
+        return 50
     if detail == "short":
         pods = min(len(view.pods), _MOST_SHORT_PODS)
         more = len(view.pods) > _MOST_SHORT_PODS
@@ -123,7 +123,7 @@ def _full(
     for position, pod in enumerate(others):
         number = pods.next()
         if position < _MOST_SMALL_PODS:
-            yield _small_pod(pod, number, left, at + 4, inner)
+            yield _small_pod(pod, number, left, at + 4, inner, name=pod.name, address=pod.address or pod.phase)
             at += _SMALL_POD
     if len(others) > _MOST_SMALL_PODS:
         yield text("note", left, at + 16, f"and {len(others) - _MOST_SMALL_PODS} more of the cluster's own")
@@ -182,13 +182,15 @@ def _pod(pod: PodView, number: int, x: float, y: float, width: float) -> str:
     )
 
 
-def _small_pod(pod: PodView, number: int, x: float, y: float, width: float, css: str = "pod system") -> str:
+def _small_pod(
+    pod: PodView, number: int, x: float, y: float, width: float, *, css: str = "pod system", name: str, address: str
+) -> str:
+    """A pod in one line. Its whole name and address are in its title."""
     size = 11
-    address = pod.address or pod.phase
     return (
         _open_pod(pod, number, css)
         + rect("pod-box", x, y, width, _SMALL_POD - 2, 4)
-        + text("pod-name", x + 6, y + 12, fitted(pod.name, width - 18 - 6.8 * len(address), size))
+        + text("pod-name", x + 6, y + 12, fitted(name, width - 18 - 6.8 * len(address), size))
         + f'<text class="mono end" x="{x + width - 6:g}" y="{y + 12:g}">{_escaped(address)}</text></g>'
     )
 
@@ -215,10 +217,23 @@ def _short(
     for position, pod in enumerate(view.pods):
         number = pods.next()
         if position < _MOST_SHORT_PODS:
-            yield _small_pod(pod, number, left - 4, at, inner + 8, "pod" if pod.own else "pod system")
+            css = "pod" if pod.own else "pod system"
+            where = _in_block(pod.address, view) or pod.phase
+            yield _small_pod(
+                pod, number, left - 4, at, inner + 8, css=css, name=pod.workload or pod.name, address=where
+            )
             at += _SMALL_POD
     if len(view.pods) > _MOST_SHORT_PODS:
         yield text("note", left, at + 13, f"and {len(view.pods) - _MOST_SHORT_PODS} more pods")
+
+
+def _in_block(address: str, view: NodeView) -> str:
+    """The last number of an address in the node's first block, which the card shows; else the whole address."""
+    if address and view.blocks:
+        block = IPv4Network(view.blocks[0][0])
+        if block.prefixlen >= 24 and IPv4Address(address) in block:
+            return f".{address.rpartition('.')[2]}"
+    return address
 
 
 def _tile(

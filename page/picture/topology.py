@@ -13,23 +13,29 @@ from page.picture.svg import attribute, fitted, line, rect, text, title
 
 _GAP, _PAD, _HEAD = 12, 14, 34
 _TOP, _BAND = 78, 30
+_MANY = 48
+"""With more nodes, their tiles are narrower."""
 
 
 @dataclass(frozen=True)
 class Size:
-    """The width of a drawing, and the narrowest card for each amount of detail."""
+    """The width of a drawing, and the narrowest card for each amount of detail; `dense`: a tile among very many."""
 
     width: float
     full: float
     short: float
     tile: float
 
-    def narrowest(self, detail: Detail) -> float:
+    dense: float
+
+    def narrowest(self, detail: Detail, nodes: int) -> float:
+        if detail == "tile" and nodes > _MANY:
+            return self.dense
         return {"full": self.full, "short": self.short, "tile": self.tile}[detail]
 
 
-WIDE = Size(width=820, full=228, short=180, tile=100)
-NARROW = Size(width=372, full=300, short=156, tile=98)
+WIDE = Size(width=820, full=228, short=180, tile=100, dense=82)
+NARROW = Size(width=372, full=300, short=156, tile=98, dense=98)
 
 
 @dataclass(frozen=True)
@@ -99,7 +105,7 @@ def _described(subnets: str, found: Sequence[Band]) -> str:
 
 def _layout(lab: Lab, views: Sequence[NodeView], detail: Detail, size: Size) -> list[_Subnet]:
     """Subnets from left to right as long as their cards fit beside each other, then further down."""
-    narrowest = size.narrowest(detail)
+    narrowest = size.narrowest(detail, len(views))
     # Narrow enough that as many subnets as have a node each fit beside each other.
     room = size.width - 2 * _PAD
     columns = max(1, int((room + _GAP) // (narrowest + _GAP)))

@@ -364,10 +364,8 @@ def test_markup_from_a_cluster_stays_text(show: Open, monkeypatch: pytest.Monkey
         run(driver, CHOOSE_WALK, number)
         for _ in range(6):
             click(driver, "#forward")
-    run(
-        driver,
-        "document.querySelectorAll('.wide [data-pod]')[2].dispatchEvent(new MouseEvent('click', {bubbles: true}))",
-    )
+    find = "return [...document.querySelectorAll('.wide [data-pod]')].findIndex(e => e.ariaLabel.includes('<img'))"
+    click(driver, ".wide [data-pod]", run(driver, find))
     wait_for(driver, "#panel", "<img src=x onerror=")
     time.sleep(0.5)
     assert run(driver, "return window.ran ?? null") is None
