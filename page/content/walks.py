@@ -1,4 +1,4 @@
-"""The walks that a page offers: between pods of one node, of two nodes, and to the outside."""
+"""The walks that a page offers: between pods of one node, of two nodes, to a Service, and to the outside."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from components.verify.expect.egress import by_name, firewall_of
 from components.verify.model import Pod, Result
 from components.verify.read.api import NoApi
 from components.verify.read.reading import LiveLab
-from components.verify.walk.ends import find_ends
+from components.verify.services import ServicePort
+from components.verify.walk.ends import choose_endpoint, find_ends
 from components.verify.walk.live import walk_live
 from components.verify.walk.model import Hop, NoWalk, Walk
 from components.verify.walk.route import walk
@@ -56,12 +57,25 @@ def _offers(source: Source) -> Iterator[Offer]:
         yield Offer(title, far[0].id, far[1].id, across=True)
     if same := _pair(own, lambda a, b: a.node == b.node):
         yield Offer("To a pod on the same node", same[0].id, same[1].id)
+    leaving = next((pod for pod in plain if _leaves(source, pod)), None)
+    if leaving and (service := _service(source)):
+        # From a node without an endpoint, so that the packet goes to another node.
+        behind_it = {endpoint.node for endpoint in service.endpoints}
+        asking = next((pod for pod in plain if _leaves(source, pod) and pod.node not in behind_it), leaving)
+        yield Offer("To a Service", asking.id, f"service/{service.id}")
     # In a sandbox the router stands for the internet.
     outside = OUTSIDE if source.live.sandbox else _INTERNET
-    if leaving := next((pod for pod in plain if _leaves(source, pod)), None):
+    if leaving:
         yield Offer("Out of the lab", leaving.id, outside)
     if behind := next((pod for pod in own if firewall_of(lab, pod)), None):
         yield Offer("Out through a firewall pod", behind.id, outside)
+
+
+def _service(source: Source) -> ServicePort | None:
+    """A Service of one of the lab's workloads, else that of the cluster's DNS."""
+    own = {(workload.namespace, workload.name) for workload in source.live.spec.workloads}
+    ports = sorted(source.reading.services, key=lambda port: ((port.namespace, port.service) not in own, port.id))
+    return next((port for port in ports if port.id != "default/kubernetes" and port.endpoints), None)
 
 
 def _pair(pods: Sequence[Pod], fits: Callable[[Pod, Pod], bool]) -> tuple[Pod, Pod] | None:
@@ -93,13 +107,16 @@ def walks(source: Source) -> list[Json]:
             walked = foreseen_walk(source, offer) if source.foreseen else _live_walk(source, offer)
         except (NoWalk, NoApi):
             continue
-        found.append(walk_json(source, walked) | {"title": offer.title, "across": offer.across})
+        typed = {"command": f"./lab walk {source.stack} {offer.source} {offer.target}"}
+        found.append(walk_json(source, walked) | typed | {"title": offer.title, "across": offer.across})
     return found
 
 
 def foreseen_walk(source: Source, offer: Offer) -> Walk:
     """A walk through what is foreseen. Raises NoWalk."""
-    ends = find_ends(source.reading.pods, offer.source, offer.target)
+    pods, services = source.reading.pods, source.reading.services
+    nodes = {node.name: str(node.address) for node in source.live.spec.nodes}
+    ends = choose_endpoint(find_ends(pods, offer.source, offer.target, nodes=nodes, services=services), pods, nodes)
     return walk(_narrowed(source.live, ends.nodes), source.reading, ends)
 
 
@@ -124,10 +141,9 @@ def walk_json(source: Source, found: Walk) -> Json:
         "source": found.source.id,
         "sourceNode": found.source.node,
         "sourceAddress": found.source.address,
-        "target": found.target.id if found.target else found.address,
+        "target": found.title,
         "targetNode": found.target.node if found.target else "",
         "targetAddress": found.address,
-        "command": f"./lab walk {source.stack} {found.source.id} {found.target.id if found.target else found.address}",
         "ping": "" if source.foreseen else found.ping.seen or found.ping.difference,
         "state": _state(source, found),
         "stopped": f"{stopped.kind} of {stopped.node}" if stopped else "",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import re
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -22,6 +23,7 @@ from page.foreseen.kernel import Kernel, Namespace
 
 NO_NFTABLES = "the rules that nftables would hold are not foreseen"
 NOT_SENT = "nothing was sent: this is the plan"
+_TIME = re.compile(r'^time="[^"]*" ')
 _ROUTER = "the router"
 # iptables-save begins each table with the chains that the kernel has.
 _BASE_CHAINS = [
@@ -119,7 +121,8 @@ def _sections(plan: Plan, node: Node, kernel: Kernel, service_rules: Sequence[st
     yield "proxy_arp", _text([f"/proc/sys/net/ipv4/conf/{name}/proxy_arp:{_proxy_arp(name)}" for name in here.links])
     yield "ip_forward", "1"
     yield "file", _text([f"{path} {_base64(text)}" for path, (text, _) in sorted(files.items()) if _is_cni(path)])
-    yield "crio", files["/var/log/sandbox-crio.log"][0].splitlines()[-1]
+    # Without its time, so that the same lab is foreseen in the same words.
+    yield "crio", _TIME.sub("", files["/var/log/sandbox-crio.log"][0].splitlines()[-1])
     yield "host_local", _text([path for path in files if path.startswith("/var/lib/cni/networks/")])
     rules = [*_BASE_CHAINS, *nat.nat_rules(plan, node), *service_rules]
     yield "filter", _text(rules)

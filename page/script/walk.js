@@ -37,7 +37,8 @@ function openWalk(number) {
   byId("walk-ends").replaceChildren(
     make("code", {}, walk.source), ` (${walk.sourceAddress}) on ${walk.sourceNode} → `,
     make("code", {}, walk.target), walk.targetNode ? ` (${walk.targetAddress}) on ${walk.targetNode}` : "", "  ",
-    stateOf(walk.state), walk.stopped ? ` stops at the ${walk.stopped}` : "", walk.ping ? ` ping: ${walk.ping}` : "");
+    stateOf(walk.state), walk.stopped ? ` stops at the ${walk.stopped}` : "", walk.ping ? ` ${walk.ping}` : "",
+    make("br"), make("code", {}, walk.command));
   byId("hops").replaceChildren(...walk.hops.map((hop) => make("li", {},
     make("strong", {}, hop.kind), ` ${hop.sentence} `, stateOf(hop.state),
     hop.checks.filter((check) => check.seen).map((check) => terminal(check.command, check.seen)))));
@@ -117,7 +118,9 @@ function headers(hop, before) {
   const box = (css, title, fields, inside) => make("div", { class: `header ${css}` }, make("p", {}, title),
     fields.length ? make("dl", {}, fields) : null, inside);
   const reply = hop.direction === "back";
-  let inner = box("payload", `ICMP echo ${reply ? "reply" : "request"}`, [], null);
+  let inner = now.protocol && now.protocol !== "icmp"
+    ? box("payload", now.protocol.toUpperCase(), field(reply ? "from port" : "to port", "port"), null)
+    : box("payload", `ICMP echo ${reply ? "reply" : "request"}`, [], null);
   inner = box("", "IP", [...field("from", "source"), ...field("to", "destination"), ...field("TTL", "ttl")], inner);
   if (now.sourceMac || now.destinationMac) {
     inner = box("", "Ethernet", [...field("from", "sourceMac"), ...field("to", "destinationMac")], inner);

@@ -181,7 +181,7 @@ CHOOSE_WALK = "document.querySelectorAll('#walk-choice input')[arguments[0]].cli
 
 def test_every_walk_opens(show: Open) -> None:
     driver = show(planned_html("cfos-egress"))
-    for number in range(5):
+    for number in range(6):
         run(driver, CHOOSE_WALK, number)
         hops = run(driver, "return document.querySelectorAll('#hops > li').length")
         wait_for(driver, "#counter", f"Hop 1 of {hops}")

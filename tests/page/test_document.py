@@ -81,7 +81,7 @@ def test_a_hundred_nodes_take_less_than_five_megabytes() -> None:
 
 
 SECRETS = re.compile(
-    r"BEGIN [A-Z ]*PRIVATE KEY|client-key-data|client-certificate-data|certificate-authority-data|"
+    r"BEGIN [A-Z ]*PRIVATE KEY|(?:client-key|client-certificate|certificate-authority)-data[\"': \\]+(?!<)\w.{9}|"
     r"eyJ[A-Za-z0-9_-]{20,}|\b[a-z0-9]{6}\.[a-z0-9]{16}\b"
 )
 
@@ -117,6 +117,7 @@ def test_every_walk_and_mode_of_the_lab_is_there() -> None:
         "To another node of the same subnet",
         "To a node in another subnet",
         "To a pod on the same node",
+        "To a Service",
         "Out of the lab",
         "Out through a firewall pod",
     ]
@@ -124,6 +125,10 @@ def test_every_walk_and_mode_of_the_lab_is_there() -> None:
     tunnel = next(hop for hop in found[0]["hops"] if hop["kind"] == "tunnel")
     assert tunnel["packet"]["outerSource"] == "10.0.2.200" and tunnel["packet"]["destinationMac"].startswith("66:")
     assert len(tunnel["checks"]) == 3 and all(check["seen"] for check in tunnel["checks"])
+    service = next(hop for hop in found[3]["hops"] if hop["kind"] == "service")
+    assert "kube-proxy translates 10.96.0.10:53" in service["sentence"]
+    masquerade = next(hop for hop in found[4]["hops"] if hop["kind"] == "masquerade")
+    assert masquerade["packet"]["source"] == "10.0.1.100"
     modes = planned_html("cross-node")
     for mode in ("None", "IPIP", "VXLAN", "IPIPCrossSubnet", "VXLANCrossSubnet"):
         assert f">{mode}" in modes
