@@ -56,7 +56,10 @@ class Cluster(pulumi.ComponentResource):
         self.multus = self._pki.multus
         first, *others = args.lab.control_planes
         given = args.lab.mirrors.calicoctl_sha256.model_dump(exclude_none=True)
-        release = versions.calico_release(args.lab.calico.version)
+        try:
+            release = versions.calico_release(args.lab.calico.version)
+        except versions.PinsError as error:
+            raise pulumi.RunError(f"{error}. Fix: correct that file, or remove it and run ./lab pin again") from None
         self._calicoctl: dict[str, str] = dict(release.calicoctl if release else {}) | given
 
         # One step prepares and initialises the first control plane, because nothing waits for its preparation alone.

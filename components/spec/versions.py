@@ -31,12 +31,13 @@ class _Data(BaseModel):
 
 class KubernetesMinor(_Data):
     """`patch`: the last known patch release. `released`, `patched`: when its first and that release were made. `pause`:
-    the version of the pause image that its kubeadm names."""
+    the version of the pause image that its kubeadm names. `untried`: what was tried of it, if not everything was."""
 
     patch: int
     released: date
     patched: date
     pause: str
+    untried: str | None = None
 
 
 class CalicoRelease(_Data):
@@ -125,7 +126,7 @@ def calico_release(version: str) -> CalicoRelease | None:
 
 def calico_sums(version: str, given: Mapping[Manifest, str]) -> dict[Manifest, str]:
     """The known checksums of a release's manifests. `given`: those of the stack file. Raises PinsError."""
-    release = calico_release(version)
+    release = CALICO.get(version) or pins().calico.get(version)
     return {**(release.sha256 if release else {}), **given}
 
 
