@@ -30,7 +30,7 @@ POD_RECORDS='{{define "ended"}}ended with status {{.exitCode}}{{with .reason}} (
   {{- with .terminated}}{{template "ended" .}}{{end}}
   {{- if .running}}it runs, and is not ready{{end}}{{end}}
   {{- with .lastState}}{{with .terminated}}; its last run {{template "ended" .}}{{end}}{{end}}
-  {{- with .restartCount}}; restarted {{.}} times{{end}}{{end}}{{end}}
+  {{- with .restartCount}}; restarts: {{.}}{{end}}{{end}}{{end}}
   {{- range .items}}{{$ready := false}}{{$homeless := ""}}
   {{- range .status.conditions}}
   {{- if eq .type "Ready"}}{{$ready = eq .status "True"}}{{end}}
@@ -47,7 +47,7 @@ POD_RECORDS='{{define "ended"}}ended with status {{.exitCode}}{{with .reason}} (
 # `hopeless` where waiting does not help.
 SENTENCES='
   BEGIN { RS = "\036"; FS = "\037" }
-  { gsub(/[ \t\n]+/, " ") }
+  { gsub(/[ \t\n]+/, " "); sub(/ $/, "") }
   $1 == "node" {
     print "node " $2 (($3 == "Ready") ? " is not Ready: " : " has " $3 " since " $4 ": ") $5
     if ($3 != "Ready") { pressure = 1; if ($4 < limit) { long = 1; long_on[$2] = 1 } }
@@ -59,7 +59,7 @@ SENTENCES='
   $1 == "failed" { failed[$2]++; said[$2] = $3 }
   $1 == "pod" {
     count++; name[count] = $2; node[count] = $3; reason[count] = $4
-    if ($4 ~ /CrashLoopBackOff/ && match($4, /restarted [0-9]+ times/) &&
+    if ($4 ~ /CrashLoopBackOff/ && match($4, /restarts: [0-9]+/) &&
         substr($4, RSTART + 10) + 0 >= restarts) stop = 1
   }
   END {
@@ -90,6 +90,14 @@ reasons() {
     done
   } | awk -v limit="$limit" -v restarts="$MAX_RESTARTS" -v evicted="$MAX_EVICTED_PODS" -v hopeless="$HOPELESS" \
     "$SENTENCES"
+}
+
+# reasons_here: a line for each pod of this node that is not as it should be. The node's own credentials show it no
+# others, and no events.
+reasons_here() {
+  [[ -e $KUBELET_CONF ]] || return 0
+  kube --kubeconfig "$KUBELET_CONF" get pods --all-namespaces --field-selector "spec.nodeName=$(hostname)" \
+    --output "go-template=$POD_RECORDS" | awk -v restarts="$MAX_RESTARTS" -v hopeless="$HOPELESS" "$SENTENCES"
 }
 
 # with_reasons "NAMESPACE…" COMMAND…: what wait_for repeats. Where COMMAND fails and the wait has lasted QUIET_SECONDS,

@@ -23,6 +23,7 @@ LIBRARY = "lib.sh"
 USES: Mapping[str, tuple[str, ...]] = {
     "blocks.sh": ("reasons.sh",),
     "calico.sh": ("reasons.sh",),
+    "files.sh": ("reasons.sh",),
     "prepare.sh": ("packages.sh", "modules.sh"),
     "upgrade-kubeadm.sh": ("packages.sh",),
     "upgrade-kubelet.sh": ("packages.sh",),

@@ -90,7 +90,7 @@ def test_blocks_ends_early_when_kubelet_evicts_its_pods(kubectl: Path) -> None:
 
 def test_calico_ends_early_when_the_operator_crashes(kubectl: Path) -> None:
     (kubectl / "events").write_text("")
-    (kubectl / "pods").write_text(POD.format("CrashLoopBackOff: back-off 5m0s; restarted 11 times"))
+    (kubectl / "pods").write_text(POD.format("CrashLoopBackOff: back-off 5m0s; restarts: 11"))
     sources = {}
     for name in ("crds.yaml", "operator.yaml"):
         (kubectl / name).write_text(name)
@@ -105,5 +105,5 @@ def test_calico_ends_early_when_the_operator_crashes(kubectl: Path) -> None:
     done = step(kubectl, "calico", **variables)
     assert done.returncode == 1 and time.monotonic() - begin < 60
     assert "Calico's operator to run: waiting longer does not help." in done.stderr
-    assert "CrashLoopBackOff: back-off 5m0s; restarted 11 times" in done.stderr
+    assert "CrashLoopBackOff: back-off 5m0s; restarts: 11" in done.stderr
     assert "Calico's operator does not start." in done.stderr

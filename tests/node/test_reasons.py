@@ -150,7 +150,7 @@ def test_a_crash_loop_is_named_and_ends_the_wait_when_it_goes_on(waiting: Waitin
     found, [line] = waiting.reasons("calico-system")
     assert found == status
     assert "CrashLoopBackOff: back-off 2m40s; its last run ended with status 1 (Error): cannot bind; " in line
-    assert line.endswith(f"; restarted {restarts} times")
+    assert line.endswith(f"; restarts: {restarts}")
 
 
 def test_init_containers_and_pods_of_which_little_is_known(waiting: Waiting) -> None:
@@ -194,7 +194,18 @@ def test_a_hopeless_wait_ends_at_once(waiting: Waiting) -> None:
     waits(waiting.cluster.pod("calico-typha-"), "CrashLoopBackOff", "back-off", restartCount=9)
     done = waiting.run("(wait_for 900 Calico with_reasons calico-system false) || echo ended", quiet=1)
     assert done.stdout == "ended\n" and "waiting longer does not help" in done.stderr
-    assert "restarted 9 times" in done.stderr
+    assert "restarts: 9" in done.stderr
+
+
+def test_a_node_sees_its_own_pods(waiting: Waiting) -> None:
+    """By its own credentials, which show it no events."""
+    waits(waiting.cluster.pod("kube-multus-ds-", "ip-10-0-2-200"), "ErrImagePull", "no such host")
+    waits(waiting.cluster.pod("kube-multus-ds-", "ip-10-0-2-201"), "ErrImagePull", "not mine")
+    program = "hostname() { echo ip-10-0-2-200; }; KUBELET_CONF=$KUBECONFIG; reasons_here"
+    done = waiting.run(program)
+    [line] = done.stdout.splitlines()
+    assert line.startswith("pod kube-multus-ds-") and line.endswith("ErrImagePull: no such host")
+    assert waiting.run("KUBELET_CONF=/nowhere; reasons_here").stdout == ""
 
 
 def test_without_the_api_the_wait_goes_on(waiting: Waiting) -> None:

@@ -167,7 +167,7 @@ CRASHED = {
         pytest.param(lambda c, p: unscheduled(p, TAINTED), f"no node takes it: {TAINTED}", id="taints"),
         pytest.param(
             lambda c, p: waits(p, "CrashLoopBackOff", "back-off 5m0s", **CRASHED),
-            "CrashLoopBackOff: back-off 5m0s; its last run ended with status 1 (Error): cannot bind; restarted 7 times",
+            "CrashLoopBackOff: back-off 5m0s; its last run ended with status 1 (Error): cannot bind; restarts: 7",
             id="crash loop",
         ),
         pytest.param(

@@ -149,7 +149,7 @@ def _containers(status: Item) -> Iterator[str]:
         if last:
             said += f"; its last run {_ended(last)}"
         if restarts := container.get("restartCount"):
-            said += f"; restarted {restarts} times"
+            said += f"; restarts: {restarts}"
         if said:
             yield f"container {container.get('name')}: {said}"
 

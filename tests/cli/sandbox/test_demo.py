@@ -87,7 +87,8 @@ def test_the_recording_is_what_the_demo_shows() -> None:
 def test_the_readme_shows_a_part_of_the_recording() -> None:
     recording = steady(story.RECORDING.read_text(encoding="utf-8"))
     readme = (project.ROOT / "README.md").read_text(encoding="utf-8")
-    (excerpt,) = [block for block in readme.split("```")[1::2] if "lab break cfos-egress fdb-gone" in block]
+    fences = (block.partition("\n")[2] for block in readme.split("```")[1::2])
+    (excerpt,) = [text for text in fences if "lab break cfos-egress fdb-gone" in text]
     assert set(steady(excerpt)) - {"…"} <= set(recording)
 
 
