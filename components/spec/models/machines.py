@@ -96,7 +96,7 @@ class AwsMachines(MachineProvider):
     image: Annotated[str, StringConstraints(pattern=r"^ami-[0-9a-f]{8,17}$")] | None = None
     """AMI id. Overrides machines.system."""
     user: UserName = "ubuntu"
-    """User that SSH connects as, one that the AMI has."""
+    """User that SSH connects as, one that the AMI has: ubuntu in Ubuntu's images, admin in Debian's."""
     volume_size: Annotated[int, Field(ge=10, le=1024)] = 30
     """Size of the root volume in GiB (gp3, encrypted). A larger one changes live machines in place: their file systems
     grow at the next boot. EC2 refuses a smaller one; it needs new machines."""
@@ -104,7 +104,9 @@ class AwsMachines(MachineProvider):
     """Use spot instances. They cost about a third, and AWS may end them at any time."""
     worker_access: Literal["Public", "InstanceConnect"] = "Public"
     """Public: workers have public addresses. InstanceConnect: they have none; an EC2 Instance Connect Endpoint leads to
-    them, and a NAT gateway, which costs by the hour and by the gigabyte, leads out."""
+    them, and a NAT gateway, which costs by the hour and by the gigabyte, leads out. The endpoint gives people a shell
+    (aws ec2-instance-connect ssh) only if the AMI has the package ec2-instance-connect: Ubuntu's have it, Debian's do
+    not."""
 
     @property
     def architecture(self) -> Literal["amd64", "arm64"]:
