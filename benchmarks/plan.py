@@ -16,6 +16,10 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from benchmarks.ratio import report  # noqa: E402
+
 RUNS = 5
 
 MEASURED = """
@@ -128,11 +132,6 @@ def main() -> int:
     broken |= report("100 nodes / 10 nodes, without the import", grown, 12.0)
     broken |= report("peak memory of 100 nodes / 600 MB", results[100][2] / 600, 1.0)
     return int(broken)
-
-
-def report(what: str, ratio: float, bound: float) -> bool:
-    print(f"{what}: {ratio:.2f} (at most {bound:g}){'' if ratio <= bound else '  EXCEEDED'}")
-    return ratio > bound
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
+from benchmarks.ratio import report  # noqa: E402
 from cli.project import stack_files  # noqa: E402
 from cli.review.changes import compare  # noqa: E402
 from cli.review.pages import Report, markdown  # noqa: E402
@@ -79,11 +80,6 @@ def main() -> int:
     broken = report("plan --against / plan of each, wall time", min(r[0] for r in ratios), 2.5)
     broken |= report("plan --against / plan of each, CPU", min(r[1] for r in ratios), 2.5)
     return int(broken | report("comment, s CPU", min(comment() for _ in range(RUNS)), 1.0))
-
-
-def report(what: str, figure: float, bound: float) -> bool:
-    print(f"{what}: {figure:.2f} (at most {bound:g}){'' if figure <= bound else '  EXCEEDED'}")
-    return figure > bound
 
 
 if __name__ == "__main__":

@@ -32,6 +32,7 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
 sys.path.insert(0, str(ROOT))
 
+from benchmarks.ratio import report  # noqa: E402
 from cli.lifecycle.pulumi_cli import PARALLEL  # noqa: E402
 from components.node.script import LIBRARY, USES  # noqa: E402
 from components.spec import names  # noqa: E402
@@ -280,11 +281,6 @@ def measure(count: int, seconds: float, api: ApiListener) -> tuple[float, bool]:
             return up, broken
         finally:
             machines.close()
-
-
-def report(what: str, ratio: float, bound: float) -> bool:
-    print(f"{what}: {ratio:.2f} (at most {bound:g}){'' if ratio <= bound else '  EXCEEDED'}", flush=True)
-    return ratio > bound
 
 
 def main() -> int:
