@@ -27,13 +27,15 @@ import pulumi
 from pulumi.runtime import Settings, configure, run_in_stack, set_all_config
 from pulumi.runtime.settings import SETTINGS
 
-from engine import hang
+from engine import cycles, hang
 from engine.model import Create, Deployment, HangError, Invoke, Known, ProgramError
 from engine.monitor import Monitor
 from engine.simulation import simulate_create, simulate_invoke
 
 Program = Path | Callable[[], Awaitable[None] | None]
 """A file, or a function."""
+
+cycles.install()
 
 STALLED_AFTER_SECONDS = 3.0
 """A program whose loop has nothing to run, no timer and no open connection waits for itself. For this long one of the
