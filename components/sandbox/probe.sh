@@ -16,6 +16,8 @@ for kind in "$@"; do
   case $kind in
     macvlan | ipvlan) words=(link probe0 "${words[@]}") ;;
     vxlan) words+=(id 1 dstport 4789) ;;
+    # Without addresses it would be tunl0, which the module itself makes in every namespace.
+    ipip) words+=(local 127.0.0.1 remote 127.0.0.2) ;;
   esac
   if ip link add "${words[@]}" 2>/tmp/error; then
     ip link delete probe1
