@@ -31,6 +31,7 @@ from components.verify.read.namespace import NamespaceAccess
 from components.verify.read.reading import LiveLab, observed, read_lab
 from components.verify.report import verify
 from components.verify.walk.live import walk_live
+from tests.verify.replica import skip_without_kernel
 
 STACKS = Path(__file__).parents[2] / "stacks"
 
@@ -298,8 +299,7 @@ ROUTES_002 = {
 @pytest.mark.parametrize("encapsulation", ROUTES_002)
 def test_seed_002_one_pod_s_packet_in_each_mode(encapsulation: str, tmp_path: Path) -> None:
     lab = lab_002(encapsulation)
-    if "ipip" in examine(lab).lacks:
-        pytest.skip("this kernel makes no IPIP tunnels")
+    skip_without_kernel(lab)
     with seed(lab, tmp_path, {"ens3": "eth0"}, BLOCKS_002) as it:
         it.shows(it.run("controlplane", "ip", "route"), ROUTES_002[encapsulation])
         here, there = [pod for pod in it.plan.pods if pod.labels.get("app") == "busybox"]
@@ -389,8 +389,7 @@ def test_seed_003_ipip_and_direct_routing(encapsulation: str, tmp_path: Path) ->
             },
         }
     )
-    if "ipip" in examine(lab).lacks:
-        pytest.skip("this kernel makes no IPIP tunnels")
+    skip_without_kernel(lab)
     device = "tunl0" if encapsulation == "IPIP" else "ens5"
     with seed(lab, tmp_path, {"ens5": "eth0"}, BLOCKS_003_DIRECT) as it:
         # `route -n` of the document, as `ip route` prints it.

@@ -39,6 +39,7 @@ from components.sandbox.requirements import examine, is_root
 from components.sandbox.running import Running
 from components.spec.models import Lab, Node
 from components.verify.read.namespace import NamespaceAccess
+from tests.vm import machine
 
 HERE = Path(__file__).parent
 SSHD = "/usr/sbin/sshd"
@@ -54,11 +55,15 @@ def missing() -> str | None:
     return examine().problem or None
 
 
-@cache
-def has_ipip() -> bool:
-    """Whether this kernel makes IPIP tunnels."""
-    make = ["ip", "tunnel", "add", "probe", "mode", "ipip", "remote", "127.0.0.2"]
-    return _run(["unshare", "--net", *make]).returncode == 0
+def lacking(lab: Lab) -> str | None:
+    """Why this kernel cannot stand for the lab's tunnels, and where the test runs instead; None if it can."""
+    lacks = examine(lab).lacks & {"ipip", "wireguard"}
+    return f"this kernel makes no {' and no '.join(sorted(lacks))} devices; {machine.HINT}" if lacks else None
+
+
+def skip_without_kernel(lab: Lab) -> None:
+    if reason := lacking(lab):
+        pytest.skip(reason)
 
 
 def _run(argv: Sequence[str], timeout: float = 60) -> subprocess.CompletedProcess[str]:
@@ -272,7 +277,6 @@ def standing(lab: Lab, **options: Any) -> Iterator[Replica]:
     """A replica for a fixture; the test is skipped where none can stand."""
     if reason := missing():
         pytest.skip(reason)
-    if any(encapsulation.startswith("IPIP") for encapsulation in lab.encapsulations) and not has_ipip():
-        pytest.skip("this kernel makes no IPIP tunnels")
+    skip_without_kernel(lab)
     with Replica(lab, **options) as it:
         yield it

@@ -10,7 +10,14 @@ from tests.calico.labs import SEED
 IMAGE = "docker.io/library/busybox:1.37"
 
 
-def _lab(pools: list[dict[str, Any]], *, bgp: bool = False, one_subnet: bool = False, rounds: int = 1) -> Lab:
+def _lab(
+    pools: list[dict[str, Any]],
+    *,
+    bgp: bool = False,
+    wireguard: bool = False,
+    one_subnet: bool = False,
+    rounds: int = 1,
+) -> Lab:
     """Three nodes, Calico alone, `rounds` pods on each node."""
     subnet = "control" if one_subnet else "workers"
     net = "10.0.1" if one_subnet else "10.0.2"
@@ -22,7 +29,7 @@ def _lab(pools: list[dict[str, Any]], *, bgp: bool = False, one_subnet: bool = F
                 {"name": "worker1", "subnet": subnet, "address": f"{net}.30"},
                 {"name": "worker2", "subnet": subnet, "address": f"{net}.31"},
             ],
-            "calico": {"bgp": "Enabled" if bgp else "Disabled", "pools": pools},
+            "calico": {"bgp": "Enabled" if bgp else "Disabled", "wireguard": wireguard, "pools": pools},
             "workloads": [{"name": "multitool", "image": IMAGE, "replicas": 3 * rounds, "onControlPlane": True}],
         }
     )
@@ -69,6 +76,8 @@ SERVED = VXLAN.model_copy(
 NFTABLES = VXLAN.model_copy(update={"calico": VXLAN.calico.model_copy(update={"linux_dataplane": "Nftables"})})
 IPIP = _lab([_pool("IPIP")], bgp=True)
 """Seed 002."""
+WIREGUARD = _lab([_pool("VXLAN")], wireguard=True)
+"""Seed 003 with encryption: routes to VXLAN, which WireGuard's table comes before."""
 
 
 def of_size(nodes: int, pods: int, subnet: str = "10.0.0.0/22") -> Lab:

@@ -20,6 +20,7 @@ MODES = {
     "cross-subnet": labs.CROSS_SUBNET,
     "mixed": labs.MIXED,
     "ipip": labs.IPIP,
+    "wireguard": labs.WIREGUARD,
     "egress": labs.EGRESS,
 }
 

@@ -32,6 +32,8 @@ rm -f "$directory/stamp"
   --platform manylinux_2_34_x86_64 --platform manylinux_2_28_x86_64 --platform manylinux_2_27_x86_64 \
   --platform manylinux2014_x86_64 --requirement "$root/requirements-dev.txt"
 
+# In a hook, $1 is the root of the new system.
+# shellcheck disable=SC2016
 mmdebstrap --variant=minbase --include="$PACKAGES" --format=ext2 \
   --customize-hook="copy-in $work/site /opt" \
   --customize-hook="copy-in $here/run-command.sh $here/run-command.service /opt" \

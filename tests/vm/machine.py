@@ -2,8 +2,9 @@
 
     run("python3 -m pytest -q tests/sandbox", timeout_seconds=600)
 
-The machine gets a copy of the checkout, runs one shell command in it as root, and is gone. It has no network. `build.sh`
-makes its disk; `run-command.sh` is what runs in it. With KVM a boot takes seconds, in software about a minute.
+The machine gets a copy of the checkout, runs one shell command in it as root, and is gone. It has no network.
+`build.sh` makes its disk; `run-command.sh` is what runs in it. With KVM a boot takes seconds, in software about a
+minute.
 
 CNILAB_VM: the folder with the disk (default .lab/vm, if there is one). CNILAB_VM_SLOWDOWN: a factor for every limit on
 time, for a slow or busy computer.

@@ -12,5 +12,5 @@ trap 'echo "vm-command: exit $code"; sleep 1; systemctl --force --force poweroff
 mkdir -p /srv/checkout
 tar --extract --file /dev/vdb --directory /srv/checkout
 cd /srv/checkout
-export HOME=/root LANG=C.UTF-8 PYTHONPATH=/opt/site PYTHONDONTWRITEBYTECODE=1
+export HOME=/root LANG=C.UTF-8 PYTHONPATH=/opt/site
 if bash vm-command; then code=0; else code=$?; fi
