@@ -35,7 +35,7 @@ LOCAL: dict[str, Any] = {
 def test_the_arguments_are_the_keys_of_a_stack_file() -> None:
     given = {to_camel(name) for name in package.LabArgs.__annotations__}
     # `verify` runs this repository's Python on the computer that runs `up`, and a user of the package may not have it.
-    assert given == {to_camel(name) for name in Lab.model_fields} - {"verify"} | {"stack"}
+    assert given == {field.alias for field in Lab.model_fields.values()} - {"verify"} | {"stack"}
     assert package.LabArgs.__required_keys__ == {"machines"}
 
 

@@ -305,7 +305,6 @@ def service_names(lab: Lab) -> Iterator[Finding]:
 
 RULES = (
     workload_names,
-    service_names,
     node_selectors,
     default_networks,
     attached_networks,
@@ -314,4 +313,5 @@ RULES = (
     host_local_stays_on_its_node,
     static_addresses_once,
     addresses_enough,
+    service_names,
 )
