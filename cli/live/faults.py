@@ -5,10 +5,13 @@ from __future__ import annotations
 import asyncio
 import shlex
 import sys
+import textwrap
+from collections.abc import Sequence
+from functools import partial
 
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
+from rich.text import Text
 
 from cli.console import page
 from cli.errors import FAILED, USAGE, CommandError
@@ -114,17 +117,30 @@ def show_symptoms(
 
 
 def show_list(lab: models.Lab, console: Console) -> None:
-    """Every fault: what it does, where walk stops, what repairs it by itself; or why this lab cannot have it."""
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in ("fault", "what it does", "walk stops at", "what repairs it by itself"):
-        table.add_column(column, overflow="fold", no_wrap=column == "fault")
+    """Every fault: what it does, where walk stops, what repairs it by itself; then those that this lab cannot have."""
+    width = max(map(len, FAULTS))
+    absent = []
     for fault in FAULTS.values():
-        why = fault.refusal(lab)
-        if why is None:
-            table.add_row(fault.id, escape(fault.title), fault.hop or "(goes through)", escape(fault.heals))
-        else:
-            table.add_row(fault.id, escape(f"not in this lab: {why}"), "", "", style="dim")
-    console.print(table)
+        if why := fault.refusal(lab):
+            absent.append((fault.id, why))
+            continue
+        where = f"walk stops at {fault.hop}" if fault.hop else "walk goes through"
+        _entry(console, fault.id, [fault.title, f"{where}; what repairs it by itself: {fault.heals}"], width)
+    if absent:
+        console.print("\n[bold]Not in this lab[/]")
+        for name, why in absent:
+            _entry(console, name, [why], width, style="dim")
+
+
+def _entry(console: Console, name: str, texts: Sequence[str], width: int, style: str = "") -> None:
+    """A name and, beside it, texts that are wrapped without a cut in a word."""
+    indent = " " * (width + 2)
+    room = max(console.width, width + 30)
+    wrap = partial(textwrap.wrap, width=room - len(indent), break_long_words=False, break_on_hyphens=False)
+    lines = [line for text in texts for line in wrap(text)]
+    for number, line in enumerate(lines):
+        head = Text(f"{name:{width}}  " if number == 0 else indent, style=style or "bold")
+        console.print(head.append(Text(line, style=style)), soft_wrap=True)
 
 
 def mend(stack: str, *, sandbox: bool = False) -> int:

@@ -160,8 +160,8 @@ def _server(kubeconfig: str) -> tuple[str, int] | None:
 
 def _show(status: Status, console: Console) -> None:
     file, name = status.file, status.file.name
-    blocks = status.blocks or foreseen(file.lab)
-    for line in overview(name, file.lab, blocks, foreseen=status.blocks is None):
+    held = status.blocks or (status.sandbox.outputs.get("blocks") if status.sandbox and not status.deployment else None)
+    for line in overview(name, file.lab, held or foreseen(file.lab), foreseen=not held):
         console.print(line, soft_wrap=True)
     console.print()
     _row(console, "lab", *_lab(status))

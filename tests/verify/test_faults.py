@@ -582,6 +582,6 @@ def test_the_list_names_every_fault_and_what_heals_it(
     assert lab("break", STACK, "--list") == 0
     said = capsys.readouterr().out
     assert all(name in said for name in FAULTS)
-    assert "not in this lab" in said and "90 s" in said
+    assert "Not in this lab" in said and "90 s" in said
     page = (Path(__file__).parents[2] / "docs/faults.md").read_text()
     assert all(f"`{name}`" in page for name in FAULTS)
