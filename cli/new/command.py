@@ -6,6 +6,7 @@ before it is written, so what is written can be planned. A file that exists is n
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 import tempfile
@@ -64,13 +65,16 @@ def run(name: str, source: str | None, ask: Ask = input) -> int:
     except FileExistsError:
         raise CommandError(f"stacks/{path.name} was written by another command meanwhile", USAGE) from None
     print(f"written: stacks/{path.name}. docs/reference.md describes every key.\n\nNext")
+    lab = load_stack_file(path).lab
+    # Containers with systemd need root.
+    up = f"{'sudo ' if lab.machines.in_containers and os.geteuid() else ''}./lab up {name}"
     for command, meaning in (
-        (f"plan {name}", "what `up` would make"),
-        (f"sandbox {name}", "its data path on this computer, in seconds"),
-        (f"up {name}", "the lab itself"),
+        (f"./lab plan {name}", "what `up` would make"),
+        (f"./lab sandbox {name}", "its data path on this computer, in seconds"),
+        (up, "the lab itself"),
     ):
-        print(f"  ./lab {command:{len(name) + 8}}  {meaning}")
-    for finding in placeholders(load_stack_file(path).lab):
+        print(f"  {command:{len(name) + 14}}  {meaning}")
+    for finding in placeholders(lab):
         print(f"\nBefore `up`: {finding}")
     return 0
 
@@ -108,9 +112,9 @@ def _answers(name: str, ask: Ask) -> Answers:
             USAGE,
         )
     print(f"A new stack, {name}. Enter takes what stands in brackets.")
-    print("For hosts of your own: ./lab new NAME --from components, and write their addresses and keys.\n")
+    print("For hosts of your own: ./lab new NAME --from components.\n")
     try:
-        where = _choice(ask, "Where do its machines run? local (containers on this computer) or aws", "local", "aws")
+        where = _choice(ask, "Machines: local (containers on this computer) or aws", "local", "aws")
         region = address = ""
         if where == "aws":
             region = _valid(
