@@ -28,11 +28,11 @@ class Deployment:
 
 
 def deployments(stacks: Sequence[str] = ()) -> dict[str, Deployment]:
-    """The stacks with resources, or those among `stacks`, by name. Raises BackendError and CommandError.
+    """The stacks with resources, or those among `stacks`, by name. Raises BackendError, CommandError and OSError.
 
     Without a state of the lab's own, and without PULUMI_BACKEND_URL, it needs no pulumi CLI.
     """
-    if "PULUMI_BACKEND_URL" not in os.environ and not any(_state_folder().glob("*.json*")):
+    if "PULUMI_BACKEND_URL" not in os.environ and not _own_stacks():
         return {}
     found = {}
     with tempfile.TemporaryDirectory(prefix="cni-lab-list.") as folder:
@@ -62,5 +62,9 @@ def _time(resource: Mapping[str, Any]) -> datetime | None:
         return None
 
 
-def _state_folder() -> Path:
-    return project.HOME / "state" / ".pulumi" / "stacks" / project.NAME
+def _own_stacks() -> list[str]:
+    """The files of the stacks in the lab's own state. Another user's state raises PermissionError: it is not empty."""
+    try:
+        return [path.name for path in (project.HOME / "state/.pulumi/stacks" / project.NAME).iterdir()]
+    except (FileNotFoundError, NotADirectoryError):
+        return []

@@ -12,7 +12,7 @@ from typing import Any
 from rich.table import Table
 
 from cli.console import page
-from cli.errors import CommandError
+from cli.errors import CommandError, system_message
 from cli.lifecycle.backend import BackendError
 from cli.lifecycle.standing import Deployment, deployments
 from cli.plan.cost import hourly
@@ -47,9 +47,10 @@ def run(*, as_json: bool) -> int:
     notes = []
     try:
         known: dict[str, Deployment] | None = deployments()
-    except (BackendError, CommandError) as error:
+    except (BackendError, CommandError, OSError) as error:
         known = None
-        notes.append(f"the state cannot be read, so whether a lab stands is not known: {error}")
+        reason = system_message(error) if isinstance(error, OSError) else error
+        notes.append(f"the state cannot be read, so whether a lab stands is not known: {reason}")
     sandboxes = _sandboxes(notes)
     files = stack_files()
     others = [name for name in dict.fromkeys([*(known or {}), *sandboxes]) if name not in files]

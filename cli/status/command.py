@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.text import Text
 
 from cli.console import page
-from cli.errors import CommandError
+from cli.errors import CommandError, system_message
 from cli.lifecycle.backend import BackendError
 from cli.lifecycle.standing import Deployment, deployments
 from cli.live.last_verify import LastVerify, last
@@ -81,8 +81,8 @@ def read(stack: str) -> Status:
         deployment = deployments([stack]).get(stack)
         if deployment is not None:
             found = outputs(stack)
-    except (BackendError, CommandError) as error:
-        problem = str(error)
+    except (BackendError, CommandError, OSError) as error:
+        problem = system_message(error) if isinstance(error, OSError) else str(error)
     access = found.get("access") or {}
     kubeconfig = found.get("kubeconfig") or ""
     down = {node: state for node, state in states(stack, file.lab, access).items() if state != "running"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -123,3 +124,16 @@ def test_a_sandbox_is_listed(
     listed = rows(capsys)
     assert listed["local"]["sandboxSince"] == "2026-11-22T08:15:00Z"
     assert listed["tidy"]["problem"] == "no file in stacks/"
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_another_users_state_is_not_taken_for_an_empty_one(
+    stacks: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    home = tmp_path / "closed"
+    home.mkdir(mode=0o000)
+    monkeypatch.setattr(cli.project, "HOME", home)
+    monkeypatch.delenv("PULUMI_BACKEND_URL", raising=False)
+    assert lab("list") == 0
+    out = capsys.readouterr().out
+    assert "not known" in out and "Permission denied" in out
