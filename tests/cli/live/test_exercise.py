@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from cli import project
 from components.sandbox.fit import fit
@@ -143,7 +142,7 @@ def room(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     if problem := examine().problem:
         pytest.skip(f"no sandbox can stand here: {problem}")
     folder = tmp_path_factory.mktemp("class")
-    (folder / "Pulumi.two-ways.yaml").write_text(yaml.safe_dump(TWO_WAYS))
+    (folder / "Pulumi.two-ways.yaml").write_text(json.dumps(TWO_WAYS))
     (folder / "lab").write_text(LAB.format(python=sys.executable, root=str(ROOT)))
     (folder / "lab").chmod(0o755)
     made, known = Class(folder, request.param), project.stack_files
