@@ -437,7 +437,7 @@ def test_without_the_api_a_node_can_be_broken_and_a_pod_cannot(
 
 
 def checks(live: LiveLab) -> dict[str, bool]:
-    ec2 = boto3.client("ec2", AwsSettings(REGION))
+    ec2 = boto3.client("ec2", REGION)
     found = ec2.describe_instances(InstanceIds=list(live.instances.values()))["Reservations"]
     by_id = {i["InstanceId"]: i["SourceDestCheck"] for reservation in found for i in reservation["Instances"]}
     return {node: by_id[machine] for node, machine in live.instances.items()}
