@@ -10,7 +10,7 @@ from itertools import count
 from typing import Literal
 
 from page.content.things import NodeView, PodView
-from page.picture.svg import attribute, fitted, line, rect, text, title
+from page.picture.svg import MONO, attribute, fitted, line, rect, text, title
 
 Detail = Literal["full", "short", "tile"]
 
@@ -88,10 +88,12 @@ def _split(pods: Sequence[PodView]) -> tuple[list[PodView], list[PodView]]:
     return [pod for pod in pods if pod.own], [pod for pod in pods if not pod.own]
 
 
-def _badge(view: NodeView, right: float, y: float) -> str:
+def _badge(view: NodeView, right: float, y: float) -> tuple[str, float]:
+    """The node's role in a frame, and its width."""
     words = "control plane" if view.role == "control-plane" else "worker"
     width = 6.1 * len(words) + 12
-    return rect("badge", right - width, y - 12, width, 17, 8.5) + text("badge-text", right - width + 6, y, words)
+    drawn = rect("badge", right - width, y - 12, width, 17, 8.5) + text("badge-text", right - width + 6, y, words)
+    return drawn, width
 
 
 # --- everything ------------------------------------------------------------------------------------------------------
@@ -101,8 +103,9 @@ def _full(
     view: NodeView, x: float, y: float, width: float, ranges: RangesByPool, pods: Numbers
 ) -> Iterator[str]:  # fmt: skip
     left, right, inner = x + _PAD, x + width - _PAD, width - 2 * _PAD
-    yield text("name", left, y + 25, fitted(view.name, inner - 90, 15))
-    yield _badge(view, right, y + 24)
+    badge, badge_width = _badge(view, right, y + 24)
+    yield text("name", left, y + 25, fitted(view.name, inner - badge_width - 6, 15))
+    yield badge
     at = y + 36
     yield _device("nic", left, at, inner, view.nic, view.address)
     yield line("wire", x + width / 2, y - 12, x + width / 2, y)
@@ -169,6 +172,8 @@ def _open_pod(pod: PodView, number: int, css: str) -> str:
 def _pod(pod: PodView, number: int, x: float, y: float, width: float) -> str:
     size = 12.5
     attached = "  ".join(f"{a.interface} {a.address}" for a in pod.attached)
+    if len(f"{pod.address}  {attached}") > (width - 18) / (11.5 * MONO):
+        attached = fitted(" ".join(a.address for a in pod.attached), width - 110, 11.5, mono=True)
     extra = ""
     if attached:
         extra = f'<text class="mono end attached" x="{x + width - 8:g}" y="{y + 28:g}">{_escaped(attached)}</text>'
