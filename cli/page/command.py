@@ -70,11 +70,12 @@ def _chosen(stack: str, lab: Lab, sandbox: bool) -> Source:
     """The sandbox or the deployed lab, as other commands choose; the plan where there is neither."""
     standing = sandbox_of(stack, sandbox)
     if standing is not None:
-        return _read(stack, LiveLab.of(standing.lab, standing.outputs, None))
-    return _read(stack, live(stack)) if is_up(stack) else _planned(stack, lab)
+        return read_source(stack, LiveLab.of(standing.lab, standing.outputs, None))
+    return read_source(stack, live(stack)) if is_up(stack) else _planned(stack, lab)
 
 
-def _read(stack: str, lab: LiveLab) -> Source:
+def read_source(stack: str, lab: LiveLab) -> Source:
+    """What a page of a lab that stands is made from."""
     reading = asyncio.run(read_lab(lab))
     at = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
     # Nodes answer in any order.
