@@ -394,6 +394,33 @@ LIMITS = [
         "both hand out the same addresses",
     ),
     Limit(
+        "one subnet on one bridge",
+        on_bridge(
+            bridged(name="a", type="host-local", rangeEnd="10.40.0.20"),
+            bridged(name="b", type="host-local", rangeStart="10.40.0.21"),
+        ),
+        on_bridge(
+            bridged(name="a", type="host-local", rangeEnd="10.40.0.20"),
+            bridged(name="b", bridge="br2", type="host-local", rangeStart="10.40.0.21"),
+        ),
+        "networks[1].subnet",
+        "is the subnet of networks[0] too, on another interface",
+    ),
+    Limit(
+        # whereabouts has one list for all its networks, and host-local does not know that list.
+        "a range that whereabouts hands out by two networks",
+        on_bridge(
+            bridged(name="a", type="whereabouts", rangeStart="10.40.0.10", rangeEnd="10.40.0.20"),
+            bridged(name="b", type="whereabouts", rangeStart="10.40.0.15", rangeEnd="10.40.0.30"),
+        ),
+        on_bridge(
+            bridged(name="a", type="host-local", rangeStart="10.40.0.10", rangeEnd="10.40.0.20"),
+            bridged(name="b", type="whereabouts", rangeStart="10.40.0.15", rangeEnd="10.40.0.30"),
+        ),
+        "networks[1].subnet",
+        "both hand out the same addresses",
+    ),
+    Limit(
         "ipam: the first host",
         on_bridge(bridged(type="host-local", rangeStart="10.40.0.1")),
         on_bridge(bridged(type="host-local", rangeStart="10.40.0.0")),
