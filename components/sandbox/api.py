@@ -165,7 +165,7 @@ class _Handler(BaseHTTPRequestHandler):
                 if changed is None:
                     self._refuse(404, "NotFound", f'services "{name}" not found')
                 else:
-                    self._send(200, changed)
+                    self._send(200, {"apiVersion": "v1", "kind": "Service"} | changed)
             case _:
                 self._refuse(405, "MethodNotAllowed", "this API is read-only, but for the Services")
 

@@ -108,7 +108,8 @@ def test_the_api_server_and_dns_answer_on_every_node(live: LiveLab) -> None:
 def test_a_service_whose_selector_matches_no_pod_refuses_and_comes_back(live: LiveLab) -> None:
     address, node = cluster_ip(live, "web"), live.spec.workers[0].name
     netns = pods(live, node)[0]
-    assert patch(live, "web", {"spec": {"selector": {"app": "wbe"}}}).status_code == 200
+    changed = patch(live, "web", {"spec": {"selector": {"app": "wbe"}}})
+    assert changed.status_code == 200 and changed.json()["kind"] == "Service", "kubectl wants to know"
     try:
         refused = ask(live, node, netns, address, 80)
         assert refused.returncode and "refused" in refused.stderr, refused

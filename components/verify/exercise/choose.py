@@ -31,12 +31,14 @@ def choose(of: ObservedLab, seed: int, level: int | None, *, sandbox: bool) -> t
     chance.shuffle(found)
     for fault in found:
         targets = list(fault.targets(of))
-        lost = [
-            target
-            for target in targets
-            if any(e.topic == Topic.PROBE for e in symptoms(fault, of, target).failed)
-            or symptoms(fault, of, target).walk
-        ]
+        chance.shuffle(targets)
         if targets:
-            return fault, chance.choice(lost or targets)
+            # One after the other: what a fault shows follows from all expectations, and takes a while.
+            return fault, next((target for target in targets if _shows(of, fault, target)), targets[0])
     raise Refused("this lab has nothing to break now: its pods do not run, or its nodes have no blocks")
+
+
+def _shows(of: ObservedLab, fault: Fault, target: Target) -> bool:
+    """Whether a ping is lost there, or a walk stops."""
+    wanted = symptoms(fault, of, target)
+    return wanted.walk is not None or any(e.topic == Topic.PROBE for e in wanted.failed)
