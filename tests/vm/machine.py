@@ -95,8 +95,11 @@ def run(command: str, *, timeout_seconds: float) -> Result:
             return Result(None, _text(output), f"{_text(console)}\n{error.stderr}")
         except subprocess.TimeoutExpired:
             return Result(None, _text(output), f"{_text(console)}\nnot done after {limit:.0f} s")
-        text, mark, code = _text(output).rpartition("vm-command: exit ")
-        return Result(int(code) if mark else None, text if mark else code, _text(console))
+        # systemd may print a line after it.
+        text, code = _text(output), None
+        if ended := re.search(r"^vm-command: exit (\d+)$", text, re.MULTILINE):
+            text, code = text[: ended.start()], int(ended[1])
+        return Result(code, text, _text(console))
 
 
 def _qemu(checkout: Path, console: Path, output: Path) -> list[str]:
