@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from cli.project import stack_file
 from cli.sandbox.choice import sandbox_of
 from components.spec.load import load_stack_file
 from components.spec.models import Lab
-from components.verify.read.reading import LiveLab, Reading, read_lab
+from components.verify.read.reading import LiveLab, read_lab
 from engine.graph import Graph
 from page.content.source import Source
 from page.document import MARKER, Page, html
@@ -80,11 +81,9 @@ def read_source(stack: str, lab: LiveLab) -> Source:
     at = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
     # Nodes answer in any order.
     names = [node.name for node in lab.spec.nodes if node.name in reading.nodes]
-    ordered = Reading(
-        reading.cluster,
-        reading.pods,
-        {name: reading.nodes[name] for name in names},
-        dict(sorted(reading.unreachable.items())),
-        reading.no_api,
+    ordered = replace(
+        reading,
+        nodes={name: reading.nodes[name] for name in names},
+        unreachable=dict(sorted(reading.unreachable.items())),
     )
     return Source(stack, "sandbox" if lab.sandbox else "lab", lab, ordered, at)
