@@ -60,7 +60,7 @@ async def _wait(command: str, stack: str, kubeconfig: str, nodes: Sequence[str])
             print(f"lab {command}: after {seconds:.0f} s {stack} still lacks: {text}", file=sys.stderr)
             return not cluster
         if seconds > _SILENT_SECONDS and text != shown:
-            print(f"lab {command}: waiting for {text} ({seconds:.0f} s)", file=sys.stderr)
+            print(f"lab {command}: waiting since {seconds:.0f} s: {text}", file=sys.stderr)
             shown = text
         await asyncio.sleep(_PAUSE_SECONDS)
 

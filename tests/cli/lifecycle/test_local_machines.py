@@ -315,9 +315,9 @@ def test_a_node_counts_once_its_kubelet_reports(cluster: list[Answer], capsys: p
     assert said.out == "the cluster serves: ./lab verify s\n"
     assert said.err.splitlines() == [
         "lab start: waiting until the cluster of s serves",
-        "lab start: waiting for the API at x does not answer (32 s)",
-        "lab start: waiting for node a: its kubelet has not reported since the start (40 s)",
-        "lab start: waiting for pod n/p on a: ContainersNotReady: m (44 s)",
+        "lab start: waiting since 32 s: the API at x does not answer",
+        "lab start: waiting since 40 s: node a: its kubelet has not reported since the start",
+        "lab start: waiting since 44 s: pod n/p on a: ContainersNotReady: m",
     ]
 
 
