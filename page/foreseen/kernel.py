@@ -214,6 +214,8 @@ def _link_json(link: Link) -> dict[str, Any]:
         "flags": ["UP"] if link.up else [],
         "mtu": link.mtu,
         "address": link.mac,
+        # What the kernel gives to a device that has no queue of its own.
+        "qdisc": "noqueue",
         "addr_info": [_address_json(address) for address in link.addresses],
     }
     if link.kind:
