@@ -11,7 +11,7 @@ import boto3
 import pytest
 from botocore.exceptions import ClientError, NoCredentialsError, ProfileNotFound
 
-from cli.lifecycle.power import settings_of
+from cli.lifecycle import power
 from cli.live import stack as live
 from cli.project import ROOT
 from cli.reap import command as reap
@@ -107,7 +107,10 @@ def test_every_command_gets_the_settings_of_the_stack_file(tmp_path: Path, monke
     assert AwsSettings.of(load_stack_file(path).config) == wanted
 
     monkeypatch.setattr("cli.project.ROOT", tmp_path)
-    assert settings_of("start", "mine") == wanted  # stop, start
+    asked: list[AwsSettings] = []
+    monkeypatch.setattr(power, "_switch_instances", lambda verb, stack, aws: (asked.append(aws), ([], []))[1])
+    assert power.run("stop", "mine") == 0  # stop, start
+    assert asked == [wanted]
     assert reap._accounts() == [wanted]  # reap
     monkeypatch.setattr(live, "outputs", lambda _stack: {"access": {"n": _ACCESS}, "nodes": {}})
     assert live.live("mine").aws == wanted  # verify, walk, break, mend

@@ -53,6 +53,12 @@ since() {
   crio_journal ${at:+--after-cursor "$at"}
 }
 
+# A node is Ready as soon as Calico's own file is there, so on an added or replaced machine pods can start before Multus
+# serves them. They then have Calico's network alone. The mark outlives a run that is cut.
+early=$CNI_LAB_STATE/pods-before-multus
+mkdir -p "${early%/*}"
+[[ -e /etc/cni/net.d/00-multus.conf ]] || : >"$early"
+
 write_files
 
 # CRI-O reads this directory again at every change, and logs its default network. Where write_files changed nothing,
@@ -75,3 +81,26 @@ in_use() {
   fail "CRI-O does not use /etc/cni/net.d/00-multus.conf: the lines above, if any, name the file it skipped and why." \
     "Look: journalctl -u crio | grep CNI; ls /etc/cni/net.d (a file that sorts before 00-multus.conf wins)"
 }
+
+cri() { crictl --runtime-endpoint "$CRI_SOCKET" "$@"; }
+
+# reattach_pods: stop the sandboxes of such pods; kubelet makes them again, through Multus. Pods of the cluster itself
+# need no other network.
+reattach_pods() {
+  local id ids namespace network name
+  ids=$(cri pods --quiet --state Ready)
+  for id in $ids; do
+    # One that has ended meanwhile gives no line.
+    read -r namespace network name < <(cri inspectp --output go-template --template \
+      '{{.status.metadata.namespace}} {{.status.linux.namespaces.options.network}} {{.status.metadata.name}}' "$id") ||
+      continue
+    case $namespace in kube-system | calico-system | calico-apiserver | tigera-operator) continue ;; esac
+    [[ $network == POD ]] || continue
+    log "pod $namespace/$name started before Multus: it starts again"
+    cri --timeout 60s stopp "$id" >&2
+  done
+}
+if [[ -e $early ]]; then
+  reattach_pods
+  rm -f -- "$early"
+fi

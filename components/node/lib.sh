@@ -35,8 +35,8 @@ uptime_seconds() {
 HOPELESS=3
 
 # wait_for SECONDS WHAT COMMAND…: repeat COMMAND until it succeeds. Its output says what is missing: after QUIET_SECONDS
-# it is logged when it changes. After SECONDS, and when COMMAND returns HOPELESS, fail with its last output. COMMAND sees
-# WAITED_SECONDS.
+# it is logged when it changes. After SECONDS, and when COMMAND returns HOPELESS, fail with its last output. COMMAND
+# sees WAITED_SECONDS.
 wait_for() {
   local seconds=$1 what=$2 began status output WAITED_SECONDS=0 shown=- next=$QUIET_SECONDS
   shift 2

@@ -34,7 +34,8 @@ POD_RECORDS='{{define "ended"}}ended with status {{.exitCode}}{{with .reason}} (
   {{- range .items}}{{$ready := false}}{{$homeless := ""}}
   {{- range .status.conditions}}
   {{- if eq .type "Ready"}}{{$ready = eq .status "True"}}{{end}}
-  {{- if eq .type "PodScheduled"}}{{if eq .status "False"}}{{with .message}}{{$homeless = .}}{{end}}{{end}}{{end}}{{end}}
+  {{- if eq .type "PodScheduled"}}{{if eq .status "False"}}{{with .message}}{{$homeless = .}}{{end}}{{end}}{{end}}
+  {{- end}}
   {{- if eq .status.phase "Failed"}}{{"failed\x1f"}}{{with .status.reason}}{{.}}{{else}}Failed{{end}}{{"\x1f"}}
   {{- with .status.message}}{{.}}{{end}}{{"\x1e"}}
   {{- else if not (or $ready .metadata.deletionTimestamp (eq .status.phase "Succeeded"))}}

@@ -28,7 +28,7 @@ batch() {
   if [[ -s $file ]]; then "${@:1:$#-1}" -batch "$file"; fi
 }
 
-# load_rules FILE [PROGRAM…]: add a file of rules, through a program that enters a namespace. Its suffix says by which tool.
+# load_rules FILE [PROGRAM…]: add a file of rules, through a program that enters a namespace. Its suffix names the tool.
 load_rules() {
   local file=$1
   shift

@@ -119,6 +119,39 @@ def test_crio_uses_multus_and_a_second_run_changes_nothing(host: Host) -> None:
     assert host.read("stat -c '%n %i %Y' /etc/cni/multus/net.d/* /etc/cni/net.d/*") == before
 
 
+CRICTL = """#!/bin/bash
+case $3 in --timeout) shift 2 ;; esac
+case $3 in
+  pods) [[ -e /tmp/stopped ]] || printf '%s\\n' own system host gone ;;
+  inspectp)
+    case ${!#} in
+      own) echo default POD early ;;
+      system) echo kube-system POD coredns ;;
+      host) echo default NODE firewall ;;
+      *) exit 1 ;;
+    esac ;;
+  stopp) [[ ! -e /tmp/cut ]] || exit 1; echo "$4" >>/tmp/stopped ;;
+esac
+"""
+
+
+def test_pods_that_started_before_multus_start_again_once(host: Host) -> None:
+    """CRI-O is real. Its pods have a stand-in, because without a cluster Calico's plugin makes none."""
+    clean(host)
+    assert host.shell("cat >/usr/local/bin/crictl && chmod +x /usr/local/bin/crictl", CRICTL).returncode == 0
+    try:
+        host.read("touch /tmp/cut")
+        assert host.run(program(lab())).returncode == 1
+        host.read("rm /tmp/cut")
+        done = host.run(program(lab()))
+        assert done.returncode == 0, done.stderr
+        assert "pod default/early started before Multus: it starts again" in done.stderr
+        assert host.run(program(lab())).returncode == 0
+        assert host.read("cat /tmp/stopped") == "own"
+    finally:
+        host.read("rm -f /usr/local/bin/crictl /tmp/stopped /tmp/cut")
+
+
 def test_crio_is_asked_again_if_the_journal_is_gone(host: Host) -> None:
     """The journal may be gone at the next run, and CRI-O logs nothing while no file changes."""
     host.run(program(lab()))

@@ -99,7 +99,7 @@ def plain() -> Iterator[Bed]:
 
 @pytest.fixture(scope="module")
 def served() -> Iterator[Bed]:
-    with bed(labs.SERVED, system_pods=False) as it:
+    with bed(labs.SERVED) as it:
         yield it
 
 
@@ -107,7 +107,7 @@ def served() -> Iterator[Bed]:
 def nftables() -> Iterator[Bed]:
     if shutil.which("nft", path="/usr/sbin:/sbin:/usr/bin") is None:
         pytest.skip("nft is not installed")
-    with bed(labs.NFTABLES, system_pods=False) as it:
+    with bed(labs.NFTABLES) as it:
         yield it
 
 

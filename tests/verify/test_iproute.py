@@ -87,6 +87,7 @@ def test_the_fields_of_a_vxlan() -> None:
         "dev": "eth0",
         "port": "4789",
         "learning": "off",
+        "qdisc": "noqueue",
     }
 
 

@@ -1,6 +1,7 @@
 # shellcheck shell=bash
 # Read a node's data path and print it in sections: RS NAME newline, what the command printed, US STATUS newline.
-# NAME is a topic (components/verify/model.py), "pod NAMESPACE TOPIC", or "probe INTERFACE ADDRESS [PORT]". Changes nothing.
+# NAME is a topic (components/verify/model.py), "pod NAMESPACE TOPIC", or "probe INTERFACE ADDRESS [PORT]".
+# Changes nothing.
 # Comes after netns.sh.
 #
 # PROBES: lines "INTERFACE ADDRESS [PORT]": the pod behind this host-side interface, or the node itself where that is
