@@ -41,10 +41,11 @@ from tests.verify.replica import Replica
 STACK = "replica"
 Bed = tuple[Replica, LiveLab]
 
-# Everything that a fault may change, as text. The kernel lists forwarding entries in no fixed order.
+# Everything that a fault may change, as text. The kernel lists forwarding entries in no fixed order, and chains in the
+# order in which they were made; the rules of one chain stay in their order.
 SNAPSHOT = r"""
-iptables-save | grep '^-A'
-if command -v nft >/dev/null; then nft list ruleset 2>/dev/null | grep -v counter; fi
+iptables-save | grep '^-A' | sort --stable --key 2,2
+if command -v nft >/dev/null; then nft list ruleset 2>/dev/null | grep -v counter | sort; fi
 bridge fdb show | sort
 ip neigh show nud permanent | sort
 grep -H . /proc/sys/net/ipv4/conf/*/proxy_arp /proc/sys/net/ipv4/conf/all/rp_filter /proc/sys/net/ipv4/ip_forward
