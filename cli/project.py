@@ -9,7 +9,7 @@ import tomllib
 from pathlib import Path
 
 from cli.errors import USAGE, CommandError
-from components.spec.load import stack_name
+from components.spec.names import stack_name
 
 NAME = "cni-lab"
 """Pulumi's name of the project, which its stacks and state files carry."""

@@ -18,10 +18,11 @@ from components.spec.findings import Finding, SpecError, nearest, shown, shown_k
 from components.spec.keypath import KeyPath, dotted, value_at
 from components.spec.models import Lab
 from components.spec.models.base import CONFIG_KEY
+from components.spec.names import stack_name
 from components.spec.rules import check
 from components.spec.translate import PASSWORD_FIX, Flaw, flaws, has_placeholder, with_placeholder
 
-__all__ = ["LAB_KEY", "Finding", "SpecError", "StackFile", "load_stack_file", "parse_lab", "stack_name"]
+__all__ = ["LAB_KEY", "Finding", "SpecError", "StackFile", "load_stack_file", "parse_lab"]
 
 LAB_KEY = "cni-lab:lab"
 # Pulumi's own keys beside `config` (pulumi sdk/go/common/workspace, ProjectStack).
@@ -81,11 +82,6 @@ def parse_lab(value: object, config: Mapping[str, str] | None = None) -> Lab:
     if found or lab is None:
         raise SpecError(found, LAB_KEY)
     return lab
-
-
-def stack_name(path: Path) -> str:
-    """The name of a file's stack: `Pulumi.local.yaml` has the stack `local`."""
-    return path.name.removeprefix("Pulumi.").removesuffix(".yaml").removesuffix(".yml")
 
 
 def _file_findings(document: Mapping[str, object]) -> Iterator[Finding]:

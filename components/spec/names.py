@@ -8,6 +8,7 @@ of real labs.
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Final, Literal
 
 # --- type tokens of components ----------------------------------------------------------------------------------------
@@ -83,3 +84,10 @@ LOCAL_SCRIPTS: Final = "components/machines/local-"
 project's folder, and an absolute path would tie the state to one clone. These paths are links to the scripts in
 components/machines/local: states of labs that stand hold them, so that another path would show as a change of every
 machine, and `destroy` without `up` would not find it."""
+
+# --- stack files ------------------------------------------------------------------------------------------------------
+
+
+def stack_name(path: Path) -> str:
+    """The name of a file's stack: `Pulumi.local.yaml` has the stack `local`."""
+    return path.name.removeprefix("Pulumi.").removesuffix(".yaml").removesuffix(".yml")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,13 @@ def test_version_names_the_release(monkeypatch: pytest.MonkeyPatch) -> None:
     assert result.exit_code == 0 and re.fullmatch(r"cni-lab \d+\.\d+\.\d+( \([0-9a-f]+\+?\))?\n", result.stdout)
     monkeypatch.setenv("PATH", "/nowhere")
     assert re.fullmatch(r"\d+\.\d+\.\d+", project.version()), "without git the release alone"
+
+
+def test_the_front_door_loads_no_lab() -> None:
+    """Completion starts the program at every Tab, and the models and the SDK take longer to load than all the rest."""
+    program = "import sys, cli.main; print(*sorted({'pydantic', 'pulumi', 'rich', 'yaml'} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout) == (0, "\n"), done.stderr
 
 
 @pytest.mark.parametrize("words", [["-h"], ["plan", "-h"], ["ssh", "--help"]], ids=" ".join)
