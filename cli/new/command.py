@@ -18,11 +18,10 @@ from pathlib import Path
 from cli import project
 from cli.errors import FAILED, USAGE, CommandError
 from cli.plan.policy import violations
+from cli.plan.program import planned
 from cli.project import stack_file, stack_files
 from components.spec.load import load_stack_file
 from components.spec.rules.machines import placeholders
-from engine.model import ProgramError
-from engine.run import run_program
 
 _NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,28}[a-z0-9])?")
 _REGION = re.compile(r"[a-z]{2}(-[a-z]+)+-\d")
@@ -94,8 +93,8 @@ def _check(name: str, text: str) -> None:
         draft.write_text(text, encoding="utf-8")
         file = load_stack_file(draft)
     try:
-        deployment = run_program(project.ROOT / project.PROGRAM, stack=name, config=file.config)
-    except ProgramError as error:
+        deployment = planned(file)
+    except CommandError as error:
         raise CommandError(f"a stack of this name cannot be planned: {error}", FAILED) from None
     if broken := [finding for finding in violations(deployment) if finding.mandatory]:
         raise CommandError(f"its plan breaks the policy {broken[0].rule.name}: {broken[0]}", FAILED)
@@ -117,9 +116,7 @@ def _answers(name: str, ask: Ask) -> Answers:
         where = _choice(ask, "Machines: local (containers on this computer) or aws", "local", "aws")
         region = address = ""
         if where == "aws":
-            region = _valid(
-                ask, "AWS region", "us-west-2", lambda text: bool(re.fullmatch(r"[a-z]{2}(-[a-z]+)+-\d", text))
-            )
+            region = _valid(ask, "AWS region", "us-west-2", lambda text: bool(_REGION.fullmatch(text)))
             question = "Your public address, from which alone the lab can be reached (checkip.amazonaws.com)"
             address = _valid(ask, question, _EXAMPLE_ADDRESS, _is_address)
         workers = int(_valid(ask, "Workers, 0 to 20", "2", lambda text: text.isdigit() and int(text) <= 20))

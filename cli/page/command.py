@@ -10,7 +10,7 @@ from pathlib import Path
 from cli import project
 from cli.errors import FAILED, USAGE, CommandError
 from cli.live.stack import is_up, live
-from cli.plan.command import run as run_plan
+from cli.plan.program import planned
 from cli.project import stack_file
 from cli.sandbox.choice import sandbox_of
 from components.spec.load import load_stack_file
@@ -31,7 +31,7 @@ def run(stack: str, *, out: Path | None = None, sandbox: bool = False, plan_only
     lab = file.lab
     _check_target(target)
     source = _planned(stack, lab) if plan_only else _chosen(stack, lab, sandbox)
-    graph = Graph.of(run_plan(stack, file).to_json()["resources"])
+    graph = Graph.of(planned(file).to_json()["resources"])
     text = html(Page(source, lab, graph, project.ROOT / "docs" / "labs" / f"{stack}.md"))
     try:
         target.parent.mkdir(parents=True, exist_ok=True)

@@ -11,22 +11,21 @@ from typing import Any
 
 from rich.text import Text
 
-from cli import project
 from cli.console import page
 from cli.doctor.command import local_notes
-from cli.errors import FAILED, USAGE, CommandError
+from cli.errors import USAGE, CommandError
 from cli.plan import cost
 from cli.plan.folder import render, write
 from cli.plan.overview import Deployed, overview
 from cli.plan.page import WIDTH, show, sizes
 from cli.plan.policy import note, violations
+from cli.plan.program import planned
 from cli.plan.topology import topology
 from cli.project import stack_file
 from components.calico.blocks import foreseen
 from components.spec.load import StackFile, load_stack_file
 from engine.graph import Graph
-from engine.model import Deployment, ProgramError
-from engine.run import run_program
+from engine.model import Deployment
 from policy.check import ConfigError
 
 
@@ -37,7 +36,7 @@ def plan(stack: str, *, as_json: bool, out: Path | None) -> int:
     SpecError. LAB_TRACEBACK=1 in the environment shows the Python traceback of a failing program.
     """
     file = load_stack_file(stack_file(stack))
-    deployment = run(stack, file)
+    deployment = planned(file)
     graph = Graph.of(deployment.to_json()["resources"])
     try:
         broken = violations(deployment)
@@ -66,17 +65,6 @@ def plan(stack: str, *, as_json: bool, out: Path | None) -> int:
     return 1 if failed or any(finding.mandatory for finding in broken) else 0
 
 
-def run(stack: str, file: StackFile) -> Deployment:
-    """Run the program on a stack, in this process. Raises CommandError."""
-    try:
-        return run_program(
-            project.ROOT / project.PROGRAM, stack=stack, config=file.config, secret_keys=file.secret_keys
-        )
-    except ProgramError as error:
-        trace = f"\n{error.trace}" if os.environ.get("LAB_TRACEBACK") else ""
-        raise CommandError(f"{error}{trace}", FAILED) from None
-
-
 def _introduction(stack: str, file: StackFile, deployment: Deployment) -> Iterator[Text]:
     region = file.config.get("aws:region") if file.lab.machines.provider == "aws" else None
     deployed = Deployed(region, cost.sentence(deployment, file))
@@ -85,7 +73,7 @@ def _introduction(stack: str, file: StackFile, deployment: Deployment) -> Iterat
 
 def summary(stack: str) -> list[str]:
     """A stack's plan in a few lines: how many resources, and the order. Raises CommandError, SpecError."""
-    graph = Graph.of(run(stack, load_stack_file(stack_file(stack))).to_json()["resources"])
+    graph = Graph.of(planned(load_stack_file(stack_file(stack))).to_json()["resources"])
     chain = [node.name for node in graph.longest_chain()]
     return [*sizes(graph), f"The longest chain has {len(chain)}: {chain[0]}, …, {chain[-1]}."]
 

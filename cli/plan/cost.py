@@ -17,14 +17,13 @@ from typing import Any
 import yaml
 from rich.table import Table
 
-from cli import project
 from cli.console import page
-from cli.errors import FAILED, USAGE, CommandError
+from cli.errors import USAGE, CommandError
+from cli.plan.program import planned
 from cli.project import stack_file
 from components.spec.load import StackFile, load_stack_file
 from components.spec.models import AwsMachines
-from engine.model import Deployment, ProgramError, Resource
-from engine.run import run_program
+from engine.model import Deployment, Resource
 
 PRICES = Path(__file__).with_name("prices.yaml")
 EVENING_HOURS = 3
@@ -137,9 +136,8 @@ def hourly(file: StackFile) -> float | None:
     if not file.lab.machines.in_vpc:
         return 0.0
     try:
-        deployment = run_program(project.ROOT / project.PROGRAM, stack=file.name, config=file.config)
-        total = _total_of(deployment, file)
-    except (CommandError, ProgramError):
+        total = _total_of(planned(file), file)
+    except CommandError:
         return None
     return 0.0 if total is None else round(total.of(1), 4)
 
@@ -156,12 +154,7 @@ def _total_of(deployment: Deployment, file: StackFile) -> Item | None:
 def run(stack: str, *, as_json: bool) -> int:
     """Print what a lab costs. Returns 0. Raises CommandError, SpecError."""
     file = load_stack_file(stack_file(stack))
-    try:
-        deployment = run_program(
-            project.ROOT / project.PROGRAM, stack=stack, config=file.config, secret_keys=file.secret_keys
-        )
-    except ProgramError as error:
-        raise CommandError(str(error), FAILED) from None
+    deployment = planned(file)
     table = yaml.safe_load(PRICES.read_text(encoding="utf-8"))
     of_aws = [resource for resource in deployment.resources if resource.type.startswith("aws:")]
     prices = Prices.of(table, file.config.get("aws:region", "")) if of_aws else None
