@@ -82,8 +82,6 @@ in_use() {
     "Look: journalctl -u crio | grep CNI; ls /etc/cni/net.d (a file that sorts before 00-multus.conf wins)"
 }
 
-cri() { crictl --runtime-endpoint "$CRI_SOCKET" "$@"; }
-
 # reattach_pods: stop the sandboxes of such pods; kubelet makes them again, through Multus. Pods of the cluster itself
 # need no other network.
 reattach_pods() {

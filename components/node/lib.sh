@@ -261,6 +261,9 @@ fetch() {
 # kube WORD…: kubectl, with a bound on each request.
 kube() { kubectl --request-timeout 15s "$@"; }
 
+# cri WORD…: run crictl with this host's CRI-O.
+cri() { crictl --runtime-endpoint "$CRI_SOCKET" "$@"; }
+
 # refuse_other_ca: fail on a host whose cluster was signed by another CA. Called before write_files could replace that
 # CA.
 refuse_other_ca() {

@@ -17,9 +17,9 @@ NAME=${1:?usage: remove-node.sh [--no-drain] NAME}
 # etcdctl WORD…: runs in the etcd container of this machine.
 etcdctl() {
   local pki=/etc/kubernetes/pki/etcd container
-  container=$(crictl --runtime-endpoint "$CRI_SOCKET" ps --quiet --state running --name '^etcd$')
+  container=$(cri ps --quiet --state running --name '^etcd$')
   [[ -n $container ]] || fail "etcd does not run on this machine: see crictl ps -a"
-  crictl --runtime-endpoint "$CRI_SOCKET" exec "${container%%$'\n'*}" etcdctl --command-timeout 15s \
+  cri exec "${container%%$'\n'*}" etcdctl --command-timeout 15s \
     --endpoints https://127.0.0.1:2379 --cacert "$pki/ca.crt" --cert "$pki/server.crt" --key "$pki/server.key" "$@"
 }
 
