@@ -61,7 +61,7 @@ done
 case $INSTALL in
   operator)
     (
-      await() { wait_for "$(left)" "$1" with_reasons "tigera-operator calico-system" "${@:2}"; }
+      await() { wait_for "$(left)" "$1" with_reasons "reasons tigera-operator calico-system" "${@:2}"; }
       await "the operator to take up the Installation" installation_seen
       for part in calico ippools apiserver; do
         await "TigeraStatus $part to be Available" condition Available "tigerastatus/$part"
@@ -71,14 +71,14 @@ case $INSTALL in
   manifest)
     (
       for part in daemonset/calico-node deployment/calico-kube-controllers; do
-        wait_for "$(left)" "$part to be rolled out" with_reasons kube-system rolled_out "$part"
+        wait_for "$(left)" "$part to be rolled out" with_reasons "reasons kube-system" rolled_out "$part"
       done
     ) || stuck kube-system
     ;;
   *) fail "INSTALL=$INSTALL: want operator or manifest" ;;
 esac
 for node in "${nodes[@]}"; do
-  (wait_for "$(left)" "node $node to be Ready" with_reasons kube-system condition Ready "node/$node") ||
+  (wait_for "$(left)" "node $node to be Ready" with_reasons "reasons kube-system" condition Ready "node/$node") ||
     stuck kube-system
 done
 
@@ -171,7 +171,8 @@ if [[ $IPAM == Calico ]]; then
       log "node $node has no block of pool $pool ($cidr) yet: a short-lived pod claims one"
       claim "$node" "$pool"
     done <<<"$without"
-    (wait_for 180 "every node to claim a block (node, pool and CIDR follow)" with_reasons kube-system none_missing) || {
+    (wait_for 180 "every node to claim a block (node, pool and CIDR follow)" \
+      with_reasons "reasons kube-system" none_missing) || {
       kubectl --namespace kube-system describe pods --selector "$CLAIM" 2>&1 | tail -n 40 >&2 || true
       fail "a node got no block. Is its pool full, or does the pool's nodeSelector leave the node out?" \
         "Look: kubectl get ippools.crd.projectcalico.org,blockaffinities.crd.projectcalico.org"

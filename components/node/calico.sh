@@ -37,7 +37,7 @@ case $INSTALL in
       fail "the API does not take Calico's CRDs, see above. Look: kubectl describe crd installations.operator.tigera.io"
     apply --filename "$DIRECTORY/${files[1]}"
     (wait_for 300 "Calico's operator to run" \
-      with_reasons tigera-operator rolled_out tigera-operator deployment/tigera-operator) ||
+      with_reasons "reasons tigera-operator" rolled_out tigera-operator deployment/tigera-operator) ||
       fail "Calico's operator does not start. Look: kubectl -n tigera-operator describe pods; an image that cannot be" \
         "pulled is the usual cause (mirrors.images in the stack file)"
     ;;

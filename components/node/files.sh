@@ -20,24 +20,15 @@ origin() {
   esac
 }
 
-# after_quiet WORD…: for a command of wait_for that fails: say the words, and, in a long wait, what holds up this node's
-# pods.
-after_quiet() {
-  local status=0
-  echo "$*"
-  ((WAITED_SECONDS < QUIET_SECONDS)) || reasons_here || status=$?
-  ((status == HOPELESS)) || status=1
-  return "$status"
-}
-has_plugin() { [[ -x $BINARIES/$1 ]] || after_quiet "$BINARIES/$1 is not there yet"; }
-has_file() { [[ -s $1 ]] || after_quiet "$1 is not there yet"; }
+has_plugin() { [[ -x $BINARIES/$1 ]] || { echo "$BINARIES/$1 is not there yet" && return 1; }; }
+has_file() { [[ -s $1 ]] || { echo "$1 is not there yet" && return 1; }; }
 
 for plugin in "${plugins[@]}"; do
-  (wait_for "$TIMEOUT_SECONDS" "CNI plugin $plugin" has_plugin "$plugin") ||
+  (wait_for "$TIMEOUT_SECONDS" "CNI plugin $plugin" with_reasons reasons_here has_plugin "$plugin") ||
     fail "$BINARIES/$plugin is missing on $(hostname): $(origin "$plugin")"
 done
 for file in /etc/cni/net.d/calico-kubeconfig /var/lib/calico/nodename; do
-  (wait_for "$TIMEOUT_SECONDS" "$file" has_file "$file") ||
+  (wait_for "$TIMEOUT_SECONDS" "$file" with_reasons reasons_here has_file "$file") ||
     fail "$file is missing: calico-node writes it; look: kubectl get pods -A -o wide | grep calico-node"
 done
 

@@ -101,16 +101,16 @@ reasons_here() {
     --output "go-template=$POD_RECORDS" | awk -v restarts="$MAX_RESTARTS" -v hopeless="$HOPELESS" "$SENTENCES"
 }
 
-# with_reasons "NAMESPACE…" COMMAND…: what wait_for repeats. Where COMMAND fails and the wait has lasted QUIET_SECONDS,
-# its output is followed by the reasons.
+# with_reasons "WHY…" COMMAND…: what wait_for repeats. Where COMMAND fails and the wait has lasted QUIET_SECONDS, its
+# output is followed by that of the command WHY, such as "reasons kube-system" or reasons_here.
 with_reasons() {
   local status=0
-  local -a namespaces
-  read -ra namespaces <<<"$1"
+  local -a why
+  read -ra why <<<"$1"
   shift
   if "$@"; then return 0; fi
   ((WAITED_SECONDS >= QUIET_SECONDS)) || return 1
-  reasons "${namespaces[@]}" || status=$?
+  "${why[@]}" || status=$?
   ((status == HOPELESS)) || status=1
   return "$status"
 }

@@ -181,18 +181,18 @@ def test_init_containers_and_pods_of_which_little_is_known(waiting: Waiting) -> 
 
 def test_a_wait_has_the_reasons_in_its_lines_and_at_its_end(waiting: Waiting) -> None:
     waits(waiting.cluster.pod("calico-typha-"), "ErrImagePull", "no such host")
-    command = "rolled_out() { echo '1 of 2'; return 1; }; wait_for 4 Calico with_reasons calico-system rolled_out"
-    done = waiting.run(command, quiet=1)
+    wait = "wait_for 4 Calico with_reasons 'reasons calico-system' rolled_out"
+    done = waiting.run(f"rolled_out() {{ echo '1 of 2'; return 1; }}; {wait}", quiet=1)
     first, *rest = done.stderr.splitlines()
     assert "for Calico: 1 of 2; pod calico-typha-" in first and first.endswith("ErrImagePull: no such host")
     end = "\n".join(rest)
     assert "Calico: not within 4 s. Last answer: 1 of 2\npod calico-typha-" in end
-    assert waiting.run("with_reasons calico-system true", quiet=1).returncode == 0
+    assert waiting.run("with_reasons 'reasons calico-system' true", quiet=1).returncode == 0
 
 
 def test_a_hopeless_wait_ends_at_once(waiting: Waiting) -> None:
     waits(waiting.cluster.pod("calico-typha-"), "CrashLoopBackOff", "back-off", restartCount=9)
-    done = waiting.run("(wait_for 900 Calico with_reasons calico-system false) || echo ended", quiet=1)
+    done = waiting.run("(wait_for 900 Calico with_reasons 'reasons calico-system' false) || echo ended", quiet=1)
     assert done.stdout == "ended\n" and "waiting longer does not help" in done.stderr
     assert "restarts: 9" in done.stderr
 
@@ -210,5 +210,5 @@ def test_a_node_sees_its_own_pods(waiting: Waiting) -> None:
 
 def test_without_the_api_the_wait_goes_on(waiting: Waiting) -> None:
     waiting.api.close()
-    done = waiting.run("WAITED_SECONDS=9 with_reasons calico-system false")
+    done = waiting.run("WAITED_SECONDS=9 with_reasons 'reasons calico-system' false")
     assert done.returncode == 1 and "refused" in done.stderr
