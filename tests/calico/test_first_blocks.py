@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from ipaddress import IPv4Network
 
 import pytest
 
+from components.calico import first_blocks
 from components.calico.blocks import foreseen
 from components.calico.first_blocks import drawn_number, foreseen_blocks
 from components.spec.load import load_stack_file
@@ -28,9 +30,65 @@ DRAWN = {
 }
 
 
+LENGTH, TAP, WORD = first_blocks._LENGTH, first_blocks._TAP, first_blocks._WORD
+LIMB = 192
+"""Bits for a coefficient of a product of two polynomials with 64-bit coefficients and 607 terms: 64 + 64 + 10, and room
+for the reduction."""
+
+
+def power(exponent: int) -> list[int]:
+    """x^exponent modulo x^607 - x^334 - 1, with coefficients modulo 2^64; the lowest power first."""
+    result = [1] + [0] * (LENGTH - 1)
+    for bit in f"{exponent:b}":
+        packed = pack(result)
+        result = reduced(unpack(packed * packed, 2 * LENGTH))
+        if bit == "1":
+            result = reduced([0, *result])
+    return result
+
+
+def reduced(polynomial: list[int]) -> list[int]:
+    for power in range(len(polynomial) - 1, LENGTH - 1, -1):
+        coefficient = polynomial[power]
+        for lower in (power - LENGTH, power - TAP):
+            polynomial[lower] = (polynomial[lower] + coefficient) & WORD
+    return polynomial[:LENGTH]
+
+
+def pack(polynomial: Sequence[int]) -> int:
+    """The polynomial at 2^LIMB, so that one multiplication of integers multiplies two polynomials."""
+    return int.from_bytes(b"".join(number.to_bytes(LIMB // 8, "little") for number in polynomial), "little")
+
+
+def unpack(packed: int, length: int) -> list[int]:
+    data = packed.to_bytes(length * LIMB // 8, "little")
+    return [int.from_bytes(data[at : at + 8], "little") for at in range(0, len(data), LIMB // 8)]
+
+
 @pytest.mark.parametrize("name", DRAWN)
 def test_the_numbers_are_gos(name: str) -> None:
     assert tuple(drawn_number(name, count) for count in COUNTS) == DRAWN[name]
+
+
+def test_the_table_is_gos() -> None:
+    """Go's gen_cooked.go draws 7.8e12 numbers from seed 1. Here the state is multiplied by x^7.8e12 modulo the
+    generator's polynomial."""
+    start = first_blocks._seeded(1, 20, 10)
+    # In the order in which the generator reads them: the oldest first.
+    order = [(LENGTH - TAP - 1 - index) % LENGTH for index in range(LENGTH)]
+    oldest_first = [start[place] for place in order]
+    steps = 7_800_000_000_000
+    jump = power(steps)
+    # The sequence as far as the last term of the sum reaches.
+    sequence = oldest_first[:]
+    for index in range(LENGTH):
+        sequence.append((sequence[index] + sequence[index + LENGTH - TAP]) & WORD)
+    products = unpack(pack(sequence) * pack(jump[::-1]), 3 * LENGTH)
+    after = products[LENGTH - 1 : 2 * LENGTH - 1]
+    state = [0] * LENGTH
+    for index, number in enumerate(after):
+        state[(LENGTH - TAP - 1 - (index + steps)) % LENGTH] = number
+    assert tuple(state) == first_blocks._COOKED
 
 
 def test_the_blocks_of_the_seed_follow_from_the_names() -> None:
