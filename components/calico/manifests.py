@@ -69,6 +69,7 @@ def installation(lab: Lab) -> Manifest:
 
 
 def _autodetection(lab: Lab) -> Manifest:
+    """How Calico finds a node's address: one method, with its setting."""
     calico = lab.calico
     if calico.interface is not None:
         return {"interface": calico.interface}
@@ -78,7 +79,7 @@ def _autodetection(lab: Lab) -> Manifest:
         return {"skipInterface": calico.skip_interface}
     if calico.cidrs:
         return {"cidrs": [str(cidr) for cidr in calico.cidrs]}
-    if lab.calico.node_address_autodetection == "NodeInternalIP":
+    if calico.node_address_autodetection == "NodeInternalIP":
         return {"kubernetes": "NodeInternalIP"}
     return {"firstFound": True}
 
@@ -100,23 +101,23 @@ def kustomization(lab: Lab) -> Manifest:
     }
 
 
+# The operator's names of the methods of autodetection, and what calico-node reads from its environment instead.
+_METHODS: Final = {
+    "interface": "interface={}",
+    "canReach": "can-reach={}",
+    "skipInterface": "skip-interface={}",
+    "cidrs": "cidr={}",
+    "kubernetes": "kubernetes-internal-ip",
+    "firstFound": "first-found",
+}
+
+
 def node_patch(lab: Lab) -> Manifest:
     """Strategic merge patch of the DaemonSet: no default pool, and how Calico finds a node's address."""
-    calico = lab.calico
-    if calico.interface is not None:
-        method = f"interface={calico.interface}"
-    elif calico.can_reach is not None:
-        method = f"can-reach={calico.can_reach}"
-    elif calico.skip_interface is not None:
-        method = f"skip-interface={calico.skip_interface}"
-    elif calico.cidrs:
-        method = f"cidr={','.join(map(str, calico.cidrs))}"
-    elif calico.node_address_autodetection == "NodeInternalIP":
-        method = "kubernetes-internal-ip"
-    else:
-        method = "first-found"
-    env = {"NO_DEFAULT_POOLS": "true", "IP_AUTODETECTION_METHOD": method}
-    if calico.ipam == "HostLocal":
+    [(method, setting)] = _autodetection(lab).items()
+    text = _METHODS[method].format(",".join(setting) if isinstance(setting, list) else setting)
+    env = {"NO_DEFAULT_POOLS": "true", "IP_AUTODETECTION_METHOD": text}
+    if lab.calico.ipam == "HostLocal":
         # Without it, BIRD looks for Calico's blocks, finds none, and announces no route to the node's pods.
         env["USE_POD_CIDR"] = "true"
     return {
