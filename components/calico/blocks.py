@@ -9,7 +9,7 @@ from ipaddress import IPv4Address, IPv4Network
 from components.calico.first_blocks import foreseen_blocks
 from components.spec.addresses import block_in_pool, delegate_range, reservation
 from components.spec.models import Delegate, Lab, Pool
-from components.spec.placement import selected
+from components.spec.placement import perhaps_selected, selected
 
 Blocks = Mapping[str, Sequence[str]]
 """The CIDRs of each node's blocks by the node's name, the oldest block first."""
@@ -49,8 +49,7 @@ def foreseen(lab: Lab) -> dict[str, list[str]]:
             found[node].append(str(block))
         return found
     for pool in lab.calico.pools:
-        nodes = selected(lab, pool.node_selector)
-        names = [node.name for node in (lab.nodes if nodes is None else nodes)]
+        names = [node.name for node in perhaps_selected(lab, pool.node_selector)]
         for name, network in foreseen_blocks(pool.cidr, pool.block_size, names).items():
             found[name].append(str(network))
     return found

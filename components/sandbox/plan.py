@@ -34,7 +34,7 @@ from components.spec.models import (
     Whereabouts,
     Workload,
 )
-from components.spec.placement import nodes_for, pod_count, pools_for, selected
+from components.spec.placement import nodes_for, perhaps_selected, pod_count, pools_for
 from components.workloads.manifests import pod_annotations
 
 
@@ -77,8 +77,7 @@ def _blocks(lab: Lab) -> dict[str, list[str]]:
 
 def pool_nodes(lab: Lab, pool: Pool) -> list[str]:
     """Names of the nodes that a pool's nodeSelector selects; all where that cannot be told from the stack file."""
-    nodes = selected(lab, pool.node_selector)
-    return [node.name for node in (lab.nodes if nodes is None else nodes)]
+    return [node.name for node in perhaps_selected(lab, pool.node_selector)]
 
 
 # --- addresses --------------------------------------------------------------------------------------------------------

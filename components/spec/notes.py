@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from components.spec import versions
 from components.spec.models import Lab
-from components.spec.placement import selected
+from components.spec.placement import perhaps_selected
 from components.spec.rules.machines import placeholders
 
 
@@ -73,9 +73,7 @@ def _without_peers(lab: Lab) -> Iterator[Note]:
     calico = lab.calico
     if calico.bgp == "Disabled" or calico.mesh or calico.route_reflectors:
         return
-    found = [selected(lab, peer.node_selector) for peer in calico.peers]
-    # A selector of labels that are unknown here may select any node.
-    peered = {node.name for nodes in found for node in (lab.nodes if nodes is None else nodes)}
+    peered = {node.name for peer in calico.peers for node in perhaps_selected(lab, peer.node_selector)}
     if lonely := [node.name for node in lab.nodes if node.name not in peered]:
         text = (
             f"no calico.peers[].nodeSelector selects {', '.join(lonely[:8])}: without a BGP peer a node gets no route "

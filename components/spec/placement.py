@@ -52,6 +52,12 @@ def selected(lab: Lab, text: str) -> tuple[Node, ...] | None:
     return tuple(node for node in lab.nodes if parsed.selects(node_labels(node)))
 
 
+def perhaps_selected(lab: Lab, text: str) -> tuple[Node, ...]:
+    """The nodes that a selector of Calico may select: all of them where `selected` cannot tell."""
+    nodes = selected(lab, text)
+    return lab.nodes if nodes is None else nodes
+
+
 def nodes_for(lab: Lab, workload: Workload) -> tuple[Node, ...]:
     """The nodes that accept the workload's pods. Every node counts as having an unknown label."""
     return tuple(node for node in nodes_selected_by(lab, workload) if not repelling(node, workload))

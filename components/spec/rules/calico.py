@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from components.spec.findings import Finding, nearest, shown
 from components.spec.grammar import regexp, selector
 from components.spec.models import Lab
-from components.spec.placement import selected
+from components.spec.placement import perhaps_selected, selected
 from components.spec.rules.core import listed, overlaps, repeated, rule
 
 
@@ -130,8 +130,7 @@ def encapsulation_needs_calico_ipam(lab: Lab) -> Iterator[Finding]:
 def plain_packets_stay_in_subnet(lab: Lab) -> Iterator[Finding]:
     """The router between subnets does not know pod addresses, unless it is a BGP peer."""
     subnets = sorted({node.subnet for node in lab.nodes})
-    found = [selected(lab, peer.node_selector) for peer in lab.calico.peers]
-    peered = {node.name for nodes in found for node in (lab.nodes if nodes is None else nodes)}
+    peered = {node.name for peer in lab.calico.peers for node in perhaps_selected(lab, peer.node_selector)}
     routed = lab.machines.router_may_peer and len(peered) == len(lab.nodes)
     if len(subnets) < 2 or lab.calico.wireguard or routed:
         return
