@@ -22,6 +22,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
+from benchmarks.ratio import report  # noqa: E402
 from components.spec.models import Lab  # noqa: E402
 from engine.graph import Graph  # noqa: E402
 from engine.run import run_program  # noqa: E402
@@ -108,11 +109,6 @@ def main() -> int:
         print(f"first picture: not measured: {paint}")
         return int(broken)
     return int(broken | report("first picture, s", paint, MOST_SECONDS_TO_PAINT))
-
-
-def report(what: str, figure: float, bound: float) -> bool:
-    print(f"{what}: {figure:.2f} (at most {bound:g}){'' if figure <= bound else '  EXCEEDED'}")
-    return figure > bound
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
 """Runs benchmarks and remembers their ratios: `python benchmarks/run.py [NAME ...]`.
 
-NAME is plan, review, verify, sandbox or up. Without one, those run that need no tool and no root. Behind each ratio
-stands what it was in the latest run that is recorded. `--record` adds a line for each ratio to history.csv, for a
-commit without changes.
+NAME is plan, review, verify, page, sandbox or up. Without a name, plan, review and verify run, which need no tool and
+no root. Each ratio is shown beside its value in the latest recorded run. `--record` adds a line for each ratio to
+history.csv; it needs a commit without changes.
 
 Exit code 1 if a bound is exceeded or a benchmark fails, 3 if one cannot run here.
 """
@@ -26,7 +26,7 @@ from benchmarks.ratio import Ratio, ratios  # noqa: E402
 HISTORY = HERE / "history.csv"
 COLUMNS = ("date", "commit", "benchmark", "name", "value", "bound", "cores", "load")
 """`load`: the number of runnable processes before the benchmark, on average over a minute."""
-NAMES = ("plan", "review", "verify", "sandbox", "up")
+NAMES = ("plan", "review", "verify", "page", "sandbox", "up")
 DEFAULT = ("plan", "review", "verify")
 EXCEEDED, MISSING = 1, 3
 
