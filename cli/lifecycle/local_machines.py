@@ -37,6 +37,10 @@ class Made:
     script: str
     environment: Mapping[str, str]
 
+    @property
+    def engine(self) -> str:
+        return self.environment["ENGINE"]
+
     def run(self, word: str) -> str:
         """Run the script with this argument. Returns the script's own message if it fails, else nothing."""
         return run_script(self.script, word, self.environment)
@@ -64,7 +68,8 @@ class LocalState:
     def gone(self, found: Mapping[str, State]) -> dict[str, Made]:
         """What the state has and this computer has not, by name: networks, and machines without a container or a
         network. `found`: the machines' states."""
-        networks = {name: made for name, made in self.networks.items() if not _exists(made)}
+        listed = {engine: _networks(engine) for engine in {made.engine for made in self.networks.values()}}
+        networks = {name: made for name, made in self.networks.items() if name not in listed[made.engine]}
         lost = {node for node, state in found.items() if state == "gone"}
         return networks | {
             node: made
@@ -82,10 +87,10 @@ def refuse_gone(stack: str, gone: Collection[str]) -> None:
         )
 
 
-def _exists(network: Made) -> bool:
-    engine, name = network.environment["ENGINE"], network.environment["NETWORK"]
+def _networks(engine: str) -> list[str]:
+    """The names of the engine's networks. Raises CommandError."""
     try:
-        return name in run([engine, "network", "ls", "--format", "{{.Name}}"]).split()
+        return run([engine, "network", "ls", "--format", "{{.Name}}"]).split()
     except subprocess.CalledProcessError as error:
         said = " ".join(error.stderr.split())
         raise CommandError(f"{engine} does not list its networks ({said}): repair it first", FAILED) from None
