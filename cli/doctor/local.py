@@ -14,6 +14,7 @@ from pathlib import Path
 
 from cli.doctor.model import Answer, Check, NotAsked, Once, Verdict, worst
 from cli.lifecycle.local_machines import ranges_in_use
+from cli.live.machines import possible_engines
 from cli.project import ROOT
 from components.spec.addresses import kernel_modules
 from components.spec.models import Lab, LocalMachines
@@ -33,7 +34,6 @@ WATCHES = 8192
 """inotify watches that systemd, CRI-O, kubelet and the pods of a machine may use."""
 TOOLS = {"ip": "iproute2", "nft": "nftables", "unshare": "util-linux", "flock": "util-linux", "timeout": "coreutils"}
 """As in components/machines/local/engine.sh: tool → its package."""
-ENGINES = ("podman", "docker")
 _ENGINE_TIMEOUT_SECONDS = 10
 _MODULES_TIMEOUT_SECONDS = 15
 
@@ -123,7 +123,7 @@ def _tools(here: Computer) -> Answer:
 
 def _find_engine(machines: LocalMachines, here: Computer) -> str | Answer:
     """The engine that `up` would take, or why there is none."""
-    wanted = ENGINES if machines.engine == "auto" else (machines.engine,)
+    wanted = possible_engines(machines)
     found = next((engine for engine in wanted if here.which(engine)), None)
     if found is None:
         words = " and ".join(wanted)

@@ -53,8 +53,12 @@ def states(stack: str, lab: Lab, nodes: Collection[str]) -> dict[str, State]:
 
 def installed_engine(settings: LocalMachines) -> str | None:
     """The engine that the lab's machines run on, as engine.sh chooses it. None if it is not installed."""
-    engines = ("podman", "docker") if settings.engine == "auto" else (settings.engine,)
-    return next((engine for engine in engines if shutil.which(engine)), None)
+    return next((engine for engine in possible_engines(settings) if shutil.which(engine)), None)
+
+
+def possible_engines(settings: LocalMachines) -> tuple[str, ...]:
+    """The engines that the stack file allows; the first that is installed is taken."""
+    return ("podman", "docker") if settings.engine == "auto" else (settings.engine,)
 
 
 def _by_containers(stack: str, nodes: Collection[str], engine: str) -> dict[str, State]:
