@@ -126,8 +126,7 @@ def examine_before(command: str, file: StackFile) -> None:
         if row.answer.verdict == "stop" and (command == "up" or row.check.for_preview):
             stops.append(_line(row))
         else:
-            word = "up would stop" if row.answer.verdict == "stop" else _WORDS[row.answer.verdict][0]
-            print(f"lab {command}: {word}: {_line(row)}", file=sys.stderr)
+            print(f"lab {command}: {_note(row)}", file=sys.stderr)
     if stops:
         listed = "".join(f"\n  {line}" for line in stops)
         raise CommandError(f"nothing was made, because this would fail ({SKIP} tries it anyway):{listed}", FAILED)
@@ -135,12 +134,12 @@ def examine_before(command: str, file: StackFile) -> None:
 
 def local_notes(lab: Lab, stack: str) -> list[str]:
     """For `plan`: what this computer lacks for a lab of local machines. Asks nobody else."""
-    rows = examine(_local(lab, stack))
-    return [
-        f"note: {'up would stop' if row.answer.verdict == 'stop' else _WORDS[row.answer.verdict][0]}: {_line(row)}"
-        for row in rows
-        if row.answer.verdict != "ok"
-    ]
+    return [f"note: {_note(row)}" for row in examine(_local(lab, stack)) if row.answer.verdict != "ok"]
+
+
+def _note(row: Row) -> str:
+    word = "up would stop" if row.answer.verdict == "stop" else _WORDS[row.answer.verdict][0]
+    return f"{word}: {_line(row)}"
 
 
 def _line(row: Row) -> str:

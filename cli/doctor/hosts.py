@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shlex
 import socket
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
@@ -91,7 +92,7 @@ async def _read_all(lab: Lab) -> Hosts:
     async def read(node: Node) -> None:
         assert isinstance(lab.machines, ExistingMachines)
         variables = {"MODULES": modules, "TUNNEL_LINKS": links, "ADDRESS": str(node.address)}
-        head = "".join(f"{name}={_quoted(value)}\n" for name, value in variables.items())
+        head = "".join(f"{name}={shlex.quote(value)}\n" for name, value in variables.items())
         program = "\n".join([head, *parts])
         async with limit:
             try:
@@ -114,10 +115,6 @@ def _text(error: Exception) -> str:
     if isinstance(error, FileNotFoundError):
         return f"privateKeyFile: {error.filename} does not exist"
     return " ".join(str(error).split())
-
-
-def _quoted(value: str) -> str:
-    return "'" + value.replace("'", "'\\''") + "'"
 
 
 def _facts(text: str) -> Facts:
