@@ -42,18 +42,19 @@ def run(command: str, stack: str, arguments: Sequence[str], *, repaired: bool = 
     # A preview changes nothing, so there it is a warning (components/spec/notes.py).
     if command == "up" and (found := list(placeholders(lab))):
         raise SpecError(found, path.name)
-    if examined and command in ("preview", "up"):
+    runs_program = command in ("preview", "up")
+    if examined and runs_program:
         examine_before(command, file)
     pulumi, environment = find_pulumi(), environment_for_state()
     release_dead_locks(command, stack, environment)
-    if command in ("preview", "up"):
+    if runs_program:
         refuse_changes(command, stack, lab)
     gone = False
-    if command in ("preview", "up") and isinstance(lab.machines, LocalMachines):
+    if runs_program and isinstance(lab.machines, LocalMachines):
         more, gone = local_machines.prepare_up(command, stack, lab, repaired=repaired)
         arguments = [*arguments, *more]
     config = select(pulumi, stack, path, environment)
-    if command in ("preview", "up") and (missing := missing_secrets(config, file.secret_keys)):
+    if runs_program and (missing := missing_secrets(config, file.secret_keys)):
         key = missing[0].removeprefix("cni-lab:")
         raise CommandError(f"calico.peers: {key} — has no password yet: run ./lab secret {stack} {key}", USAGE)
     if command == "up":
@@ -61,7 +62,7 @@ def run(command: str, stack: str, arguments: Sequence[str], *, repaired: bool = 
         arguments = [*arguments, *(repair.options(stack) if repaired and not gone else repair.moved(stack))]
     options = ["--stack", stack, "--config-file", str(config)]
     # The caller's own policy pack replaces ours; policy/config.json loosens ours.
-    if command in ("preview", "up") and not any(a.split("=")[0] == "--policy-pack" for a in arguments):
+    if runs_program and not any(a.split("=")[0] == "--policy-pack" for a in arguments):
         options += ["--policy-pack", str(project.ROOT / "policy")]
     if command == "destroy":
         # Its state is written once, at the end. A destroy that was killed is run again and finds gone what is gone.

@@ -133,7 +133,7 @@ async def _machine(entry: Mapping[str, Any], down: str) -> Answer:
     if isinstance(jump, Mapping):
         # Only the jump host can say whether the machine answers.
         found = await _connect(str(jump.get("host", "")), int(jump.get("port") or 22))
-        return Answer(f"{host}:{port} through {found.where}", found.answers and None)
+        return Answer(f"{host}:{port} through {found.where}", None if found.answers else False)
     return await _connect(host, port)
 
 
