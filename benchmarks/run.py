@@ -4,6 +4,8 @@ NAME is plan, review, verify, page, sandbox or up. Without a name, plan, review 
 no root. Each ratio is shown beside its value in the latest recorded run. `--record` adds a line for each ratio to
 history.csv; it needs a commit without changes.
 
+A new benchmark is a file here that prints its ratios by `ratio.report`, and its name in NAMES.
+
 Exit code 1 if a bound is exceeded or a benchmark fails, 3 if one cannot run here.
 """
 

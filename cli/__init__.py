@@ -1,1 +1,4 @@
-"""`./lab`: one module for each command, in a room for each thing a person does."""
+"""`./lab`. main.py and fault_commands.py declare the commands; what each one does is in the folder of its purpose.
+
+A new command is a module in the folder where it belongs, and a declaration that imports the module only when it runs.
+"""

@@ -1,1 +1,1 @@
-"""What starts, changes and stops a lab: the pulumi CLI, its state, its progress, and the EC2 machines' power."""
+"""What starts, changes and stops a lab: the pulumi CLI, its state and locks, its progress, and the machines' power."""

@@ -1,1 +1,1 @@
-"""Which stacks there are, and which of them stand."""
+"""`./lab list`: the stacks, and which of them are up."""

@@ -1,1 +1,4 @@
-"""Commands on a lab that is up: verify, walk, addresses, ssh, kubeconfig, break and mend."""
+"""Commands on a running lab or sandbox: verify, walk, addresses, ssh, kubeconfig, break, mend and exercise.
+
+Here are their pages and options. How a lab is read and checked is in components/verify.
+"""

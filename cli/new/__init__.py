@@ -1,1 +1,1 @@
-"""A new stack file."""
+"""`./lab new`: writes the file of a new stack."""

@@ -1,1 +1,1 @@
-"""One stack: what stands of it."""
+"""`./lab status`: what is known of one stack: its lab, the last verify and its sandbox."""
