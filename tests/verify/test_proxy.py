@@ -9,6 +9,7 @@ import ssl
 import subprocess
 import threading
 from collections.abc import Iterator
+from contextlib import closing
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
@@ -17,8 +18,11 @@ import pytest
 
 from cli.doctor import hosts
 from cli.doctor.model import Answer
+from components.sandbox import services
+from components.sandbox.api import Api, Object
 from components.sandbox.certificates import Authority
 from components.spec.load import parse_lab
+from components.verify.faults import service
 from components.verify.read import api
 from tests.calico.cluster import binary
 from tests.support.graphs import run_lab
@@ -98,6 +102,25 @@ def test_the_api_is_read_through_the_proxy(authority: Authority, target: int) ->
 def test_a_proxy_that_does_not_run_is_named(authority: Authority) -> None:
     with pytest.raises(api.NoApi, match=r"leads there through socks5://127\.0\.0\.1:1: does that proxy run\?"):
         asyncio.run(api.read(through(authority, 1), {"nodes": "/api/v1/nodes"}))
+
+
+def test_a_service_is_changed_through_the_proxy(authority: Authority, tmp_path: Path) -> None:
+    (tmp_path / "ca.crt").write_text(authority.pem)
+    (tmp_path / "server.pem").write_text("".join(authority.issue("kubernetes")))
+    port = services.Port("", "TCP", 80, 8080)
+    web = services.service("default", "web", "10.96.0.80", [port], {"app": "web"})
+    served = Api({services.SERVICES: [web], services.SLICES: []}, tmp_path / "ca.crt", tmp_path / "server.pem")
+    changes = []
+
+    def patch(namespace: str, name: str, change: Object) -> Object:
+        changes.append((namespace, name, change["spec"]))
+        return web
+
+    served.patch_service = patch
+    with closing(served), socks_proxy(int(served.url.rpartition(":")[2])) as (proxy, asked):
+        asyncio.run(service.empty(through(authority, proxy), "default/web"))
+    assert changes == [("default", "web", {"selector": {"app": "nobody"}})]
+    assert set(asked) == {"kubernetes:6443"}
 
 
 def test_doctor_looks_for_the_proxy(target: int) -> None:

@@ -8,8 +8,6 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-import httpx
-
 from components.verify.faults.model import Refused, Undone
 from components.verify.read import api
 from components.verify.services import service_ports
@@ -19,7 +17,6 @@ ANNOTATION = "cni-lab/fault"
 _WRONG = {"app": "nobody"}
 _FOLLOW_SECONDS = 20.0
 """How long the EndpointSlices and kube-proxy may take to follow."""
-_TIMEOUT_SECONDS = 15.0
 
 
 async def empty(kubeconfig: str, service: str) -> None:
@@ -69,17 +66,11 @@ async def _service(kubeconfig: str, service: str) -> Mapping[str, Any]:
 
 
 async def _patch(kubeconfig: str, service: str, change: object) -> None:
-    server = api.server_of(kubeconfig)
     namespace, _, name = service.partition("/")
     path = f"/api/v1/namespaces/{namespace}/services/{name}"
     headers = {"Content-Type": "application/merge-patch+json"}
-    try:
-        async with httpx.AsyncClient(
-            base_url=server.address, verify=server.tls, timeout=_TIMEOUT_SECONDS, trust_env=False
-        ) as client:
-            response = await client.patch(path, content=json.dumps(change), headers=headers)
-    except httpx.HTTPError as error:
-        raise api.NoApi(f"the API does not answer ({str(error) or type(error).__name__})") from None
+    async with api.connected(kubeconfig) as client:
+        response = await api.send(client, "PATCH", path, content=json.dumps(change), headers=headers)
     if response.status_code != 200:
         raise Refused(f"the Service {service} cannot be changed: HTTP {response.status_code}")
 

@@ -6,7 +6,8 @@ import asyncio
 import base64
 import ssl
 import tempfile
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -60,7 +61,6 @@ class Objects:
 
 async def read(kubeconfig: str, kinds: Mapping[str, str] = KINDS) -> Objects:
     """Every kind, all at once. `kinds`: kind → path. Raises NoApi."""
-    server = server_of(kubeconfig)
     items: dict[str, tuple[Item, ...]] = {}
     missing: dict[str, str] = {}
 
@@ -70,23 +70,47 @@ async def read(kubeconfig: str, kinds: Mapping[str, str] = KINDS) -> Objects:
         except NotListed as error:
             missing[kind] = str(error)
 
+    async with connected(kubeconfig) as client:
+        await asyncio.gather(*(read_kind(kind, path) for kind, path in kinds.items()))
+    return Objects(items, missing)
+
+
+@asynccontextmanager
+async def connected(kubeconfig: str) -> AsyncIterator[httpx.AsyncClient]:
+    """A client of the API, by way of the kubeconfig's proxy if there is one. Raises NoApi for a kubeconfig that cannot
+    be used. A NoApi that is raised while it is used then names the proxy."""
+    server = server_of(kubeconfig)
     async with httpx.AsyncClient(
         base_url=server.address, verify=server.tls, proxy=server.proxy, timeout=_TIMEOUT_SECONDS, trust_env=False
     ) as client:
         try:
-            await asyncio.gather(*(read_kind(kind, path) for kind, path in kinds.items()))
+            yield client
         except NoApi as error:
             if server.proxy is None:
                 raise
             raise NoApi(f"{error}. Its kubeconfig leads there through {server.proxy}: does that proxy run?") from None
-    return Objects(items, missing)
 
 
 async def list_objects(client: httpx.AsyncClient, path: str, query: Mapping[str, str]) -> tuple[Item, ...]:
     """The objects of a path. Raises NoApi where the API does not answer or does not accept the kubeconfig; NotListed
     where it has no such list."""
+    response = await send(client, "GET", path, params=dict(query))
+    if response.status_code == 404:
+        raise NotListed(f"{path}: not found (404); is Calico installed?")
+    if response.status_code != 200:
+        raise NotListed(f"{path}: HTTP {response.status_code}")
     try:
-        response = await client.get(path, params=dict(query))
+        found = response.json()["items"]
+    except (ValueError, KeyError, TypeError):
+        raise NotListed(f"{path}: the answer is not a list of objects") from None
+    return tuple(item for item in found or () if isinstance(item, dict))
+
+
+async def send(client: httpx.AsyncClient, method: str, path: str, **options: Any) -> httpx.Response:
+    """The API's answer to a request. `options`: httpx' own. Raises NoApi where the API does not answer or does not
+    accept the kubeconfig."""
+    try:
+        response = await client.request(method, path, **options)
     except httpx.ProxyError as error:
         reason = f"the proxy on the way to the API at {client.base_url} refuses to go there ({error})"
         raise NoApi(f"{reason}: does the jump host reach it?") from None
@@ -99,15 +123,7 @@ async def list_objects(client: httpx.AsyncClient, path: str, query: Mapping[str,
             f"the API at {client.base_url} does not accept the kubeconfig's certificate (401): it has expired, or it "
             "is another cluster's. `up` makes a new one"
         )
-    if response.status_code == 404:
-        raise NotListed(f"{path}: not found (404); is Calico installed?")
-    if response.status_code != 200:
-        raise NotListed(f"{path}: HTTP {response.status_code}")
-    try:
-        found = response.json()["items"]
-    except (ValueError, KeyError, TypeError):
-        raise NotListed(f"{path}: the answer is not a list of objects") from None
-    return tuple(item for item in found or () if isinstance(item, dict))
+    return response
 
 
 def _reason(server: str, error: Exception) -> str:
