@@ -21,6 +21,8 @@ from components.sandbox.model import OUTSIDE
 from components.sandbox.requirements import examine
 from components.spec.models import Lab
 from components.verify.model import Pod
+from components.verify.policy.decide import decide
+from components.verify.policy.model import Party, Traffic
 from components.verify.policy.read import policies
 from components.verify.read.api import Objects
 from components.verify.read.reading import LiveLab, read_lab
@@ -299,9 +301,24 @@ def test_what_a_policy_decides(
         assert found.stopped.node == (HERE if denied == "egress" else THERE)
 
 
-def test_a_policy_that_is_not_understood_is_named_and_decides_nothing() -> None:
-    found = policies(policy("odd", {"selector": "app ="}, "globalnetworkpolicies"))
+@pytest.mark.parametrize(
+    "spec",
+    [{"selector": "app ="}, {"ingress": [{"action": "Deny", "source": {"selector": "app ="}}]}],
+    ids=["its selector", "a rule's selector"],
+)
+def test_a_policy_that_is_not_understood_is_named_and_decides_nothing(spec: dict[str, object]) -> None:
+    found = policies(policy("odd", spec, "globalnetworkpolicies"))
     assert found.all == () and "odd is not understood" in found.unread
+
+
+def test_a_tier_of_order_0_comes_before_one_without_an_order() -> None:
+    tiers = ({"metadata": {"name": "a"}, "spec": {}}, {"metadata": {"name": "b"}, "spec": {"order": 0}})
+    specs = ({"tier": "a", "egress": [{"action": "Deny"}]}, {"tier": "b", "egress": [{"action": "Allow"}]})
+    listed = tuple({"metadata": {"name": spec["tier"]}, "spec": spec} for spec in specs)
+    found = policies(Objects({"globalnetworkpolicies": listed, "tiers": tiers}))
+    pod = Pod("default", "web", "a", "10.244.0.9", False, "Running", None, {}, "")
+    decision = decide(found, Traffic(Party(pod.address, pod), Party("8.8.8.8", None), "tcp", 80), "egress")
+    assert decision is not None and decision.allowed
 
 
 # --- without a network ------------------------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from ipaddress import IPv4Address, IPv4Network
 from typing import Any
 
-from components.spec.grammar.selector import parse
+from components.spec.grammar.selector import Selector, parse
 from components.verify.model import Pod
 from components.verify.policy.model import Labels, Party, Policy, Rule, Side, Traffic
 
@@ -60,12 +60,13 @@ def _rule(rule: Item, namespace: str) -> Rule:
     source, destination = rule.get("source") or {}, rule.get("destination") or {}
     odd = [key for side in (source, destination) for key in _NOT_EVALUATED if side.get(key)]
     odd += [key for key in ("http", "notICMP", "notProtocol") if rule.get(key)]
+    of_source, of_destination = _selectors(source), _selectors(destination)
 
     def matches(traffic: Traffic) -> bool | None:
         if rule.get("protocol") is not None and _protocol(rule["protocol"]) != traffic.protocol:
             return False
-        found = _party(source, traffic.source, namespace, traffic, ports=False)
-        found = found and _party(destination, traffic.destination, namespace, traffic, ports=True)
+        found = _party(source, of_source, traffic.source, namespace, traffic, ports=False)
+        found = found and _party(destination, of_destination, traffic.destination, namespace, traffic, ports=True)
         return None if found and (odd or source.get("ports") or rule.get("icmp")) else found
 
     words = [str(rule.get("protocol") or "any protocol")]
@@ -74,33 +75,39 @@ def _rule(rule: Item, namespace: str) -> Rule:
     return Rule(str(rule["action"]).lower(), f"{rule['action']} {', '.join(words)}", matches)
 
 
+def _selectors(entity: Item) -> dict[str, Selector]:
+    """The selectors of a rule's `source` or `destination`, by key. Raises SelectorError."""
+    keys = ("selector", "notSelector", "namespaceSelector")
+    return {key: parse(entity[key]) for key in keys if entity.get(key)}
+
+
 def _protocol(value: object) -> str:
     return _PROTOCOLS.get(str(value), str(value).lower())
 
 
-def _party(entity: Item, party: Party, namespace: str, traffic: Traffic, *, ports: bool) -> bool:
+def _party(
+    entity: Item, selectors: Mapping[str, Selector], party: Party, namespace: str, traffic: Traffic, *, ports: bool
+) -> bool:
     """Whether one end of a packet is what a rule's `source` or `destination` says."""
     address = IPv4Address(party.address)
     if entity.get("nets") and not _inside(address, entity["nets"]):
         return False
     if entity.get("notNets") and _inside(address, entity["notNets"]):
         return False
-    selector, negated = entity.get("selector"), entity.get("notSelector")
-    spaces = entity.get("namespaceSelector")
-    if selector or negated or spaces:
+    if selectors:
         # A selector matches pods (and other endpoints that Calico knows) only.
         if party.pod is None or party.pod.host_network:
             return False
         labels = _labels(party.pod)
         # A namespaced policy means its own namespace where it names none.
-        if spaces:
-            if spaces.strip() != "global()" and not parse(spaces).selects(party.namespace):
+        if spaces := selectors.get("namespaceSelector"):
+            if spaces.text.strip() != "global()" and not spaces.selects(party.namespace):
                 return False
         elif namespace and party.pod.namespace != namespace:
             return False
-        if selector and not parse(selector).selects(labels):
+        if "selector" in selectors and not selectors["selector"].selects(labels):
             return False
-        if negated and parse(negated).selects(labels):
+        if "notSelector" in selectors and selectors["notSelector"].selects(labels):
             return False
     if ports and entity.get("ports") and not any(_is_port(port, party, traffic.port) for port in entity["ports"]):
         return False

@@ -65,8 +65,8 @@ class Policy:
 
 @dataclass(frozen=True)
 class Policies:
-    """All of a cluster's. `tiers`: name → order. `namespaces`: name → labels. `unread`: why some could not be read;
-    empty where all were."""
+    """All of a cluster's. `tiers`: name → order, of those that have one. `namespaces`: name → labels. `unread`: why
+    some could not be read; empty where all were."""
 
     all: tuple[Policy, ...] = ()
     tiers: Mapping[str, float] = field(default_factory=dict)

@@ -35,8 +35,9 @@ def policies(objects: Objects) -> Policies:
     return Policies(
         tuple(found),
         {
-            str(it["metadata"]["name"]): float(it.get("spec", {}).get("order") or 1_000_000)
+            str(it["metadata"]["name"]): float(it["spec"]["order"])
             for it in objects.of("tiers")
+            if (it.get("spec") or {}).get("order") is not None
         },
         {
             str(it["metadata"]["name"]): {
