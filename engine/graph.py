@@ -108,8 +108,8 @@ class Graph:
 
         waits = {urn: waits_for(urn) for urn, r in listed.items() if r["custom"]}
         idle = {urn for urn in waits if _is_idle(listed.get(listed[urn]["parent"]))}
-        waves = _waves(waits, idle)
         waits = _without(idle, waits)
+        waves = _waves(waits, idle)
         return cls(
             {
                 urn: Node(
@@ -254,25 +254,27 @@ def _is_idle(parent: Mapping[str, Any] | None) -> bool:
     return parent is not None and parent["type"] == STEP_TYPE and bool(parent["inputs"].get("forChanges"))
 
 
-def _waves(waits: Mapping[str, Sequence[str]], idle: AbstractSet[str]) -> dict[str, int]:
+def _without(idle: AbstractSet[str], waits: Mapping[str, Sequence[str]]) -> dict[str, tuple[str, ...]]:
+    """The same, with what an idle resource waits for in place of the idle resource, and each resource after those that
+    it waits for. Raises GraphError where they form a cycle."""
     try:
         order = list(TopologicalSorter(waits).static_order())
     except CycleError as error:
         # It lists each resource after the one that it waits for.
         cycle = reversed(error.args[1])
         raise GraphError(f"these resources wait for each other: {' -> '.join(cycle)}") from None
-    waves: dict[str, int] = {}
-    for urn in order:
-        waves[urn] = max((waves[dependency] for dependency in waits[urn]), default=0) + (urn not in idle)
-    return waves
-
-
-def _without(idle: AbstractSet[str], waits: Mapping[str, Sequence[str]]) -> dict[str, tuple[str, ...]]:
-    """The same, with what an idle resource waits for in place of the idle resource."""
     found: dict[str, tuple[str, ...]] = {}
-    for urn in TopologicalSorter(waits).static_order():
+    for urn in order:
         behind: dict[str, None] = {}
         for dependency in waits[urn]:
             behind |= dict.fromkeys(found[dependency] if dependency in idle else (dependency,))
         found[urn] = tuple(behind)
-    return {urn: found[urn] for urn in waits}
+    return found
+
+
+def _waves(waits: Mapping[str, Sequence[str]], idle: AbstractSet[str]) -> dict[str, int]:
+    """The wave of each resource. `waits`: as `_without` gives it."""
+    waves: dict[str, int] = {}
+    for urn, dependencies in waits.items():
+        waves[urn] = max((waves[dependency] for dependency in dependencies), default=0) + (urn not in idle)
+    return waves
