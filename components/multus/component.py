@@ -8,6 +8,7 @@ import pulumi
 
 from components.cluster.api import Api
 from components.multus import manifests, whereabouts
+from components.multus.kinds import Manifest
 from components.spec import names
 from components.spec.models import Lab
 
@@ -31,7 +32,7 @@ class Multus(pulumi.ComponentResource):
         if multus is None:
             raise pulumi.RunError("cni-lab:lab: multus is missing. Fix: add it, or leave this component out")
 
-        def make(suffix: str, manifest: manifests.Manifest, *after: pulumi.Resource) -> pulumi.Resource:
+        def make(suffix: str, manifest: Manifest, *after: pulumi.Resource) -> pulumi.Resource:
             return args.api.object(f"{name}-{suffix}", manifest, parent=self, after=after)
 
         account = make("account", manifests.service_account())

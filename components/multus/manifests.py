@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Final
 
+from components.multus import kinds
 from components.multus.delegates import calico_config, fixed_config, multus_config, network_config, uses_calico_network
+from components.multus.kinds import NAMESPACE, Manifest
 from components.spec.models import CALICO_NETWORK, Lab, Multus
 
-Manifest = dict[str, Any]
-
-NAMESPACE: Final = "kube-system"
 BUILT_IN_NAMESPACES: Final = frozenset({"default", "kube-system", "kube-public", "kube-node-lease"})
 USER: Final = "cni-lab:multus"
 """The user that the CNI plugin is to the API, the subject of its client certificate."""
@@ -31,80 +30,33 @@ def image(multus: Multus) -> str:
 
 def definition() -> Manifest:
     """The CRD of NetworkAttachmentDefinition (Network Plumbing Working Group, multi-net-spec)."""
-    return {
-        "apiVersion": "apiextensions.k8s.io/v1",
-        "kind": "CustomResourceDefinition",
-        "metadata": {
-            "name": "network-attachment-definitions.k8s.cni.cncf.io",
-            # Without this, Pulumi considers a CRD ready as soon as it is created.
-            "annotations": {"pulumi.com/waitFor": "condition=Established"},
-        },
-        "spec": {
-            "group": "k8s.cni.cncf.io",
-            "scope": "Namespaced",
-            "names": {
-                "plural": "network-attachment-definitions",
-                "singular": "network-attachment-definition",
-                "kind": "NetworkAttachmentDefinition",
-                "shortNames": ["nad", "net-attach-def"],
-            },
-            "versions": [
-                {
-                    "name": "v1",
-                    "served": True,
-                    "storage": True,
-                    "schema": {
-                        "openAPIV3Schema": {
-                            "type": "object",
-                            "properties": {
-                                "apiVersion": {"type": "string"},
-                                "kind": {"type": "string"},
-                                "metadata": {"type": "object"},
-                                "spec": {"type": "object", "properties": {"config": {"type": "string"}}},
-                            },
-                        }
-                    },
-                }
-            ],
-        },
+    names = {
+        "plural": "network-attachment-definitions",
+        "singular": "network-attachment-definition",
+        "kind": "NetworkAttachmentDefinition",
+        "shortNames": ["nad", "net-attach-def"],
     }
+    spec = {"type": "object", "properties": {"config": kinds.TEXT}}
+    return kinds.definition("k8s.cni.cncf.io", "v1", names, spec)
 
 
 def service_account() -> Manifest:
-    return {
-        "apiVersion": "v1",
-        "kind": "ServiceAccount",
-        "metadata": {"name": "multus", "namespace": NAMESPACE},
-    }
+    return kinds.service_account("multus")
 
 
 def cluster_role() -> Manifest:
     """The plugin's permissions: read networks and pods, write a pod's network-status, and record events."""
-    return {
-        "apiVersion": "rbac.authorization.k8s.io/v1",
-        "kind": "ClusterRole",
-        "metadata": {"name": "multus"},
-        "rules": [
-            {"apiGroups": ["k8s.cni.cncf.io"], "resources": ["network-attachment-definitions"], "verbs": ["get"]},
-            {"apiGroups": [""], "resources": ["pods"], "verbs": ["get"]},
-            {"apiGroups": [""], "resources": ["pods/status"], "verbs": ["get", "update", "patch"]},
-            {"apiGroups": ["", "events.k8s.io"], "resources": ["events"], "verbs": ["create", "patch", "update"]},
-        ],
-    }
+    rules = [
+        {"apiGroups": ["k8s.cni.cncf.io"], "resources": ["network-attachment-definitions"], "verbs": ["get"]},
+        {"apiGroups": [""], "resources": ["pods"], "verbs": ["get"]},
+        {"apiGroups": [""], "resources": ["pods/status"], "verbs": ["get", "update", "patch"]},
+        {"apiGroups": ["", "events.k8s.io"], "resources": ["events"], "verbs": ["create", "patch", "update"]},
+    ]
+    return kinds.cluster_role("multus", rules)
 
 
 def cluster_role_binding() -> Manifest:
-    group = "rbac.authorization.k8s.io"
-    return {
-        "apiVersion": f"{group}/v1",
-        "kind": "ClusterRoleBinding",
-        "metadata": {"name": "multus"},
-        "roleRef": {"apiGroup": group, "kind": "ClusterRole", "name": "multus"},
-        "subjects": [
-            {"kind": "ServiceAccount", "name": "multus", "namespace": NAMESPACE},
-            {"kind": "User", "name": USER, "apiGroup": group},
-        ],
-    }
+    return kinds.cluster_role_binding("multus", "multus", USER)
 
 
 def config_map(multus: Multus) -> Manifest:

@@ -8,21 +8,21 @@ plugin knows their places (pkg/config/config.go).
 
 from __future__ import annotations
 
-from typing import Any, Final
+from collections.abc import Sequence
+from typing import Final
 
+from components.multus import kinds
 from components.multus.delegates import plugins
+from components.multus.kinds import NAMESPACE, TEXT, Manifest
 from components.spec import versions
 from components.spec.models import Lab
 
-Manifest = dict[str, Any]
-
 PLUGIN: Final = "whereabouts"
-NAMESPACE: Final = "kube-system"
 GROUP: Final = "whereabouts.cni.cncf.io"
 IMAGE: Final = f"ghcr.io/k8snetworkplumbingwg/whereabouts:v{versions.WHEREABOUTS}"
 
 _LABELS: Final = {"tier": "node", "app": "whereabouts", "name": "whereabouts"}
-_TEXT: Final = {"type": "string"}
+_ROLE: Final = "whereabouts-cni"
 
 
 def objects(lab: Lab) -> dict[str, Manifest]:
@@ -39,98 +39,59 @@ def objects(lab: Lab) -> dict[str, Manifest]:
     }
 
 
-def _definition(kind: str, spec: Manifest, *, spec_required: bool) -> Manifest:
+def _definition(kind: str, spec: Manifest, *, required: Sequence[str] = ()) -> Manifest:
     plural = f"{kind.lower()}s"
-    schema: Manifest = {
-        "type": "object",
-        "properties": {"apiVersion": _TEXT, "kind": _TEXT, "metadata": {"type": "object"}, "spec": spec},
-    }
-    return {
-        "apiVersion": "apiextensions.k8s.io/v1",
-        "kind": "CustomResourceDefinition",
-        "metadata": {
-            "name": f"{plural}.{GROUP}",
-            # Without this, Pulumi considers a CRD ready as soon as it is created.
-            "annotations": {"pulumi.com/waitFor": "condition=Established"},
-        },
-        "spec": {
-            "group": GROUP,
-            "scope": "Namespaced",
-            "names": {"kind": kind, "listKind": f"{kind}List", "plural": plural, "singular": kind.lower()},
-            "versions": [
-                {
-                    "name": "v1alpha1",
-                    "served": True,
-                    "storage": True,
-                    "schema": {"openAPIV3Schema": schema | ({"required": ["spec"]} if spec_required else {})},
-                }
-            ],
-        },
-    }
+    names = {"kind": kind, "listKind": f"{kind}List", "plural": plural, "singular": kind.lower()}
+    return kinds.definition(GROUP, "v1alpha1", names, spec, required=required)
 
 
 def pools_definition() -> Manifest:
     """The addresses that pods have, one object for each range."""
     allocation: Manifest = {
         "type": "object",
-        "properties": {"id": _TEXT, "ifname": _TEXT, "podref": _TEXT},
+        "properties": {"id": TEXT, "ifname": TEXT, "podref": TEXT},
         "required": ["id", "podref"],
     }
     spec: Manifest = {
         "type": "object",
-        "properties": {"allocations": {"type": "object", "additionalProperties": allocation}, "range": _TEXT},
+        "properties": {"allocations": {"type": "object", "additionalProperties": allocation}, "range": TEXT},
         "required": ["allocations", "range"],
     }
-    return _definition("IPPool", spec, spec_required=False)
+    return _definition("IPPool", spec)
 
 
 def reservations_definition() -> Manifest:
     """One object for each address, so that ranges which overlap give it once."""
     spec: Manifest = {
         "type": "object",
-        "properties": {"containerid": _TEXT, "ifname": _TEXT, "podref": _TEXT},
+        "properties": {"containerid": TEXT, "ifname": TEXT, "podref": TEXT},
         "required": ["podref"],
     }
-    return _definition("OverlappingRangeIPReservation", spec, spec_required=True)
+    return _definition("OverlappingRangeIPReservation", spec, required=["spec"])
 
 
 def service_account() -> Manifest:
-    return {
-        "apiVersion": "v1",
-        "kind": "ServiceAccount",
-        "metadata": {"name": PLUGIN, "namespace": NAMESPACE},
-    }
+    return kinds.service_account(PLUGIN)
 
 
 def cluster_role() -> Manifest:
     """The permissions of the plugin, and of the loop that frees the addresses of deleted pods."""
     everything = ["get", "list", "watch", "create", "update", "patch", "delete"]
     read = ["get", "list", "watch"]
-    return {
-        "apiVersion": "rbac.authorization.k8s.io/v1",
-        "kind": "ClusterRole",
-        "metadata": {"name": "whereabouts-cni"},
-        "rules": [
-            {"apiGroups": [GROUP], "resources": ["ippools", "overlappingrangeipreservations"], "verbs": everything},
-            # Leader election: one plugin at a time gives addresses (pkg/storage/kubernetes/ipam.go).
-            {"apiGroups": ["coordination.k8s.io"], "resources": ["leases"], "verbs": ["get", "create", "update"]},
-            {"apiGroups": [""], "resources": ["pods"], "verbs": read},
-            {"apiGroups": [""], "resources": ["nodes"], "verbs": read},
-            {"apiGroups": ["k8s.cni.cncf.io"], "resources": ["network-attachment-definitions"], "verbs": read},
-            {"apiGroups": ["", "events.k8s.io"], "resources": ["events"], "verbs": ["create", "patch", "update"]},
-        ],
-    }
+    rules = [
+        {"apiGroups": [GROUP], "resources": ["ippools", "overlappingrangeipreservations"], "verbs": everything},
+        # Leader election: one plugin at a time gives addresses (pkg/storage/kubernetes/ipam.go).
+        {"apiGroups": ["coordination.k8s.io"], "resources": ["leases"], "verbs": ["get", "create", "update"]},
+        {"apiGroups": [""], "resources": ["pods"], "verbs": read},
+        {"apiGroups": [""], "resources": ["nodes"], "verbs": read},
+        {"apiGroups": ["k8s.cni.cncf.io"], "resources": ["network-attachment-definitions"], "verbs": read},
+        {"apiGroups": ["", "events.k8s.io"], "resources": ["events"], "verbs": ["create", "patch", "update"]},
+    ]
+    return kinds.cluster_role(_ROLE, rules)
 
 
 def cluster_role_binding() -> Manifest:
-    group = "rbac.authorization.k8s.io"
-    return {
-        "apiVersion": f"{group}/v1",
-        "kind": "ClusterRoleBinding",
-        "metadata": {"name": PLUGIN},
-        "roleRef": {"apiGroup": group, "kind": "ClusterRole", "name": "whereabouts-cni"},
-        "subjects": [{"kind": "ServiceAccount", "name": PLUGIN, "namespace": NAMESPACE}],
-    }
+    return kinds.cluster_role_binding(PLUGIN, _ROLE)
 
 
 def daemon_set() -> Manifest:

@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 
 from components.calico import manifests
+from components.multus import kinds, whereabouts
 from components.multus import manifests as multus
-from components.multus import whereabouts
 from components.node.script import File
 from components.spec import versions
 from components.spec.addresses import given_mtu
@@ -241,7 +241,7 @@ def test_whereabouts_and_its_permissions(operator: Cluster) -> None:
     network = {"name": "w", "type": "bridge", "bridge": "br9", "subnet": "10.9.0.0/24", "ipam": {"type": "whereabouts"}}
     made = whereabouts.objects(lab(machines={"provider": "local"}, networks=[network], workloads=[]))
     operator.create(*made.values())
-    account = f"system:serviceaccount:{whereabouts.NAMESPACE}:{whereabouts.PLUGIN}"
+    account = f"system:serviceaccount:{kinds.NAMESPACE}:{whereabouts.PLUGIN}"
     for plural in ("ippools", "overlappingrangeipreservations"):
         name = f"{plural}.{whereabouts.GROUP}"
         operator.kubectl("wait", "--for=condition=Established", "--timeout=60s", f"crd/{name}")
