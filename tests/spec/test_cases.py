@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 
-from components.spec.changes import refused_changes
 from components.spec.load import SpecError, load_stack_file
 from tests.spec.test_bad_files import expected
 
@@ -27,9 +26,3 @@ def test_a_published_configuration_is_answered(path: Path) -> None:
         assert not left, f"findings beyond those expected:\n{error}"
     else:
         assert not wanted, "the file is accepted"
-
-
-def test_a_live_pool_keeps_its_block_size() -> None:
-    before, after = (load_stack_file(CASES[0].with_name(f"blocksize-{when}.yaml")).lab for when in ("before", "after"))
-    (finding,) = refused_changes(before, after)
-    assert finding.key == "calico.pools[0].blockSize" and "26 → 28" in finding.value

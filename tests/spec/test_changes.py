@@ -13,7 +13,7 @@ from components.spec.load import load_stack_file, parse_lab
 from components.spec.models import Lab
 from tests.strategies import labs
 
-DATA = Path(__file__).parents[1] / "data" / "changes"
+CASES = Path(__file__).parents[1] / "data" / "cases"
 
 
 def node(name: str, host: int, role: str = "worker") -> dict[str, Any]:
@@ -196,7 +196,7 @@ def test_what_a_live_lab_can_take(name: str) -> None:
 
 def test_a_block_size_that_changes_in_a_stack_file() -> None:
     """A lab on existing hosts, by manifest. Source of the rule: Calico's page on the resource IPPool."""
-    before, after = (load_stack_file(DATA / f"Pulumi.blocksize-{side}.yaml").lab for side in ("before", "after"))
+    before, after = (load_stack_file(CASES / f"blocksize-{side}.yaml").lab for side in ("before", "after"))
     [finding] = refused_changes(before, after)
     assert finding.key == "calico.pools[0].blockSize" and finding.value == "26 → 28"
 
