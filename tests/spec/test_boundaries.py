@@ -543,18 +543,15 @@ def test_subnets_without_hosts_have_an_answer_too() -> None:
 
 @pytest.mark.parametrize("ipam", ["host-local", "whereabouts"])
 def test_each_end_of_a_range_by_itself(ipam: str) -> None:
-    ends: dict[str, Raw] = {"start": {"rangeStart": "10.40.0.9"}, "end": {"rangeEnd": "10.40.0.99"}}
-    lab = parse_lab(on_bridge(bridged(type=ipam, **ends["start"])))
-    (network,) = lab.networks
-    assert isinstance(network, BridgeNetwork)
-    assert handed_out(network) == (IPv4Address("10.40.0.9"), IPv4Address("10.40.0.254"))
-    assert rendered(lab) == {"start": "10.40.0.9"}
-
-    lab = parse_lab(on_bridge(bridged(type=ipam, **ends["end"])))
-    (network,) = lab.networks
-    assert isinstance(network, BridgeNetwork)
-    assert handed_out(network) == (IPv4Address("10.40.0.1"), IPv4Address("10.40.0.99"))
-    assert rendered(lab) == {"end": "10.40.0.99"}
+    for end, key, address, handed in (
+        ("start", "rangeStart", "10.40.0.9", ("10.40.0.9", "10.40.0.254")),
+        ("end", "rangeEnd", "10.40.0.99", ("10.40.0.1", "10.40.0.99")),
+    ):
+        lab = parse_lab(on_bridge(bridged(type=ipam, **{key: address})))
+        (network,) = lab.networks
+        assert isinstance(network, BridgeNetwork)
+        assert handed_out(network) == tuple(map(IPv4Address, handed))
+        assert rendered(lab) == {end: address}
 
 
 def rendered(lab: Lab) -> dict[str, str]:
