@@ -22,6 +22,10 @@ FINE = {
     "processors": ["4"], "disk": ["/var/lib  40% 999 /", "/var/log  40% 999 /"], "address": ["192.0.2.11"],
     "end": ["reached"],
 }  # fmt: skip
+NODES = [
+    {"name": f"n{i}", "address": f"192.0.2.1{i}", "ssh": {"hostKey": KEY}, "subnet_range": "192.0.2.0/24"}
+    for i in (1, 2)
+]
 
 
 def lab(key: Path | str, nodes: list[dict[str, Any]]) -> Lab:
@@ -40,14 +44,12 @@ def answers(spec: Lab) -> dict[str, Answer]:
 
 
 def judged(monkeypatch: pytest.MonkeyPatch, **facts: Any) -> dict[str, Answer]:
-    """The answers for a control plane n1 and a worker n2 with these facts; a node's facts of None: it is silent."""
-    nodes = [
-        {"name": f"n{i}", "address": f"192.0.2.1{i}", "ssh": {"hostKey": KEY}, "subnet_range": "192.0.2.0/24"}
-        for i in (1, 2)
-    ]
-    read = {name: {**FINE, **(own or {})} for name, own in facts.items()}
+    """The answers for a control plane n1 and a worker n2, with these facts beside FINE. None takes a fact away."""
+    read = {
+        name: {key: value for key, value in (FINE | own).items() if value is not None} for name, own in facts.items()
+    }
     monkeypatch.setattr(module, "read_hosts", lambda spec: Hosts(read, {}, {}))
-    return answers(lab("~/key", nodes))
+    return answers(lab("~/key", NODES))
 
 
 def test_fine_hosts(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -82,14 +84,7 @@ def test_fine_hosts(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_what_is_wrong_on_one_host_names_it(
     monkeypatch: pytest.MonkeyPatch, check: str, facts: dict[str, Any], verdict: str, seen: str
 ) -> None:
-    found = judged(monkeypatch, n1={}, n2={key: value for key, value in facts.items() if value is not None})
-    if facts.get("address", ...) is None:
-        read = {"n1": FINE, "n2": {key: value for key, value in FINE.items() if key != "address"}}
-        monkeypatch.setattr(module, "read_hosts", lambda spec: Hosts(read, {}, {}))
-        found = answers(lab("~/key", [
-            {"name": f"n{i}", "address": f"192.0.2.1{i}", "ssh": {"hostKey": KEY}, "subnet_range": "192.0.2.0/24"}
-            for i in (1, 2)
-        ]))  # fmt: skip
+    found = judged(monkeypatch, n1={}, n2=facts)
     assert found[check].verdict == verdict and seen in found[check].seen
     assert (found[check].fix == "") == (verdict == "ok")
     assert {name for name, answer in found.items() if answer.verdict != "ok"} == ({check} if verdict != "ok" else set())
@@ -108,11 +103,7 @@ def test_only_control_planes_need_what_kubeadm_wants(
 
 
 def test_a_key_file_that_is_not_there_is_said_once(tmp_path: Path) -> None:
-    nodes = [
-        {"name": f"n{i}", "address": f"192.0.2.1{i}", "ssh": {"hostKey": KEY}, "subnet_range": "192.0.2.0/24"}
-        for i in (1, 2)
-    ]
-    found = answers(lab(tmp_path / "key", nodes))
+    found = answers(lab(tmp_path / "key", NODES))
     assert found == {"answer": found["answer"]} and found["answer"].verdict == "stop"
     assert found["answer"].seen == f"n1, n2: privateKeyFile: {tmp_path}/key does not exist"
 
