@@ -63,19 +63,17 @@ def machines(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
     return found
 
 
+@pytest.fixture
+def made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, port: int, machines: dict[str, str]) -> None:
+    """The stack `local` is up, and what of it answers listens on `port`."""
+    known = {"resources": {"local": MADE}, "outputs": {"local": outputs(port)}}
+    fake_pulumi.install(tmp_path, monkeypatch, list=[entry("local")], **known)
+
+
 @pytest.mark.parametrize(("state", "follows"), [("stopped", "start local"), ("gone", "up local --repair")])
 def test_machines_that_do_not_run_are_not_asked(
-    state: str,
-    follows: str,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-    port: int,
-    machines: dict[str, str],
+    state: str, follows: str, made: None, machines: dict[str, str], port: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    fake_pulumi.install(
-        tmp_path, monkeypatch, list=[entry("local")], resources={"local": MADE}, outputs={"local": outputs(port)}
-    )
     machines["ip1001100"] = state
     assert lab("status", "local") == 0
     out = capsys.readouterr().out
@@ -88,15 +86,8 @@ def test_machines_that_do_not_run_are_not_asked(
 
 
 def test_a_lab_that_stands(
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-    port: int,
-    machines: dict[str, str],
+    made: None, port: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    fake_pulumi.install(
-        tmp_path, monkeypatch, list=[entry("local")], resources={"local": MADE}, outputs={"local": outputs(port)}
-    )
     monkeypatch.setenv("TZ", "UTC")
     remember("local", {"passed": 7, "failed": 1, "unknown": 0}, sandbox=False)
     assert lab("status", "local") == 0
@@ -123,15 +114,10 @@ def test_a_lab_whose_up_ended_early(
     assert "half up: its last `up` did not get as far as the machines (2 resources)" in capsys.readouterr().out
 
 
-def test_an_update_that_runs_is_named(
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-    port: int,
-    machines: dict[str, str],
-) -> None:
-    known = [entry("local", updateInProgress=True)]
-    fake_pulumi.install(tmp_path, monkeypatch, list=known, resources={"local": MADE}, outputs={"local": outputs(port)})
+def test_an_update_that_runs_is_named(made: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    answers = tmp_path / "answers.json"
+    known = json.loads(answers.read_text()) | {"list": [entry("local", updateInProgress=True)]}
+    answers.write_text(json.dumps(known))
     assert lab("status", "local") == 0
     assert "an update runs now, or was killed" in capsys.readouterr().out
 
