@@ -179,7 +179,7 @@ def test_every_step_fails_once_and_the_next_up_goes_on(engine: Engine) -> None:
 
 
 def test_a_parameter_that_the_state_has_lost_does_not_stop_the_next_up(engine: Engine) -> None:
-    """Finding 14: PutParameter was done, and the `up` was killed before the state had it."""
+    """PutParameter was done, and the `up` was killed before the state had it."""
 
     def lose(event: Event) -> None:
         if event.name == "lab-machines-w1-host-key" and event.operation == "create":
@@ -195,7 +195,7 @@ def test_a_parameter_that_the_state_has_lost_does_not_stop_the_next_up(engine: E
 
 
 def test_too_small_a_quota_leaves_a_lab_that_can_be_finished(engine: Engine) -> None:
-    """Findings 1 and 2: the second machine is refused; with a larger quota the same `up` goes on."""
+    """The second machine is refused; with a larger quota the same `up` goes on."""
     engine.aws.vcpu_quota = 2
     done = engine.try_up(lab())
     assert done.returncode != 0 and "VcpuLimitExceeded" in done.stdout + done.stderr
