@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import copy
-from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from components.multus import whereabouts
 from components.spec.models import Lab
@@ -30,10 +28,10 @@ def with_whereabouts(**network: Any) -> dict[str, Any]:
 
 
 def upstream(name: str) -> list[dict[str, Any]]:
-    path: Path = schemas.upstream("SHA256SUMS").with_name(FOLDER) / name
-    if not path.exists():
+    """Every document of a file of the release. Skips the test if there is none."""
+    if not (schemas.upstream("SHA256SUMS").with_name(FOLDER) / name).exists():
         pytest.skip(f"CNILAB_UPSTREAM has no {FOLDER}/{name}: copy doc/crds of the release there")
-    return [document for document in yaml.safe_load_all(path.read_text()) if document]
+    return schemas.objects(FOLDER, name)
 
 
 def one(kind: str) -> dict[str, Any]:
