@@ -398,8 +398,5 @@ def test_a_hundred_nodes_are_seen_at_once(show: Open) -> None:
     paint = "return performance.getEntriesByName('first-contentful-paint')[0].startTime"
     assert run(driver, paint) < 2000
     assert run(driver, "return document.querySelectorAll('.wide [data-node]').length") == 100
-    run(
-        driver,
-        "document.querySelector('.wide [data-node=\"99\"]').dispatchEvent(new MouseEvent('click', {bubbles: true}))",
-    )
+    click(driver, '.wide [data-node="99"]')
     wait_for(driver, "#panel", "node-099")

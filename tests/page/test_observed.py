@@ -24,14 +24,17 @@ def replica() -> Iterator[Replica]:
         yield it
 
 
-def page(replica: Replica) -> str:
-    live = LiveLab.of(replica.lab, replica.outputs, None)
+def live_of(replica: Replica) -> LiveLab:
+    return LiveLab.of(replica.lab, replica.outputs, None)
+
+
+def page(live: LiveLab) -> str:
     # Any graph will do: what was read is the matter here.
-    return html(Page(read_source("test", live), replica.lab, graph_of("cross-node"), Path("no lesson")))
+    return html(Page(read_source("test", live), live.spec, graph_of("cross-node"), Path("no lesson")))
 
 
 def test_what_was_read_is_shown_as_passed(replica: Replica) -> None:
-    text = page(replica)
+    text = page(live_of(replica))
     found = parts(text)
     assert "Read from the deployed lab" in text and "nothing was read" not in text
     states = {row[3] for row in found["checks"]}
@@ -49,7 +52,7 @@ def test_a_fault_is_shown_where_it_is(replica: Replica) -> None:
     entry = [tunnel_mac("worker1"), "dev", "vxlan.calico", "dst", "10.0.2.30", "self"]
     assert replica.exec("control1", ["bridge", "fdb", "del", *entry]).returncode == 0
     try:
-        found = parts(page(replica))
+        found = parts(page(live_of(replica)))
     finally:
         assert replica.exec("control1", ["bridge", "fdb", "add", *entry, "permanent"]).returncode == 0
     failed = [row for row in found["checks"] if row[3] == "failed"]
@@ -60,11 +63,9 @@ def test_a_fault_is_shown_where_it_is(replica: Replica) -> None:
 
 
 def test_a_node_that_does_not_answer_is_named(replica: Replica) -> None:
-    live = LiveLab.of(replica.lab, replica.outputs, None)
+    live = live_of(replica)
     access = {node: way for node, way in live.access.items() if node != "worker2"}
-    text = html(
-        Page(read_source("test", replace(live, access=access)), replica.lab, graph_of("cross-node"), Path("no lesson"))
-    )
+    text = page(replace(live, access=access))
     found = parts(text)
     [node] = [node for node in found["things"]["nodes"] if node["name"] == "worker2"]
     assert "does not name it" in node["problem"] and node["routes"] == []
