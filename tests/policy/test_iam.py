@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -156,32 +156,11 @@ def look(aws: Cloud) -> None:
 
 
 def delete(aws: Cloud) -> None:
-    """What a destroy deletes, in the reverse order of creation, as far as moto has it."""
-    deletes: dict[str, Callable[[str], Any]] = {
-        "aws:ec2/instance:": lambda i: aws.ec2.terminate_instances(InstanceIds=[i]),
-        "aws:ec2/eipAssociation:": lambda i: aws.ec2.disassociate_address(AssociationId=i),
-        "aws:ec2/eip:": lambda i: aws.ec2.release_address(AllocationId=i),
-        "aws:ec2/natGateway:": lambda i: aws.ec2.delete_nat_gateway(NatGatewayId=i),
-        "aws:ec2/keyPair:": lambda i: aws.ec2.delete_key_pair(KeyName=i),
-        "aws:ec2/routeTableAssociation:": lambda i: aws.ec2.disassociate_route_table(AssociationId=i),
-        "aws:iam/rolePolicy:": lambda i: aws.iam.delete_role_policy(
-            RoleName=i.partition(":")[0], PolicyName=i.partition(":")[2]
-        ),
-        "aws:iam/instanceProfile:": lambda i: _delete_profile(aws, i),
-        "aws:iam/role:": lambda i: aws.iam.delete_role(RoleName=i),
-        "aws:ssm/parameter:": lambda i: aws.ssm.delete_parameter(Name=i),
-        "aws:lb/loadBalancer:": lambda i: aws.elb.delete_load_balancer(LoadBalancerArn=i),
-    }
+    """What a destroy deletes, in the reverse order of creation."""
     for urn, (name, _) in reversed(aws.made.items()):
-        for kind, end in deletes.items():
-            if f"::{kind}" in urn or f"${kind}" in urn:
-                end(name)
-
-
-def _delete_profile(aws: Cloud, name: str) -> None:
-    for role in aws.iam.get_instance_profile(InstanceProfileName=name)["InstanceProfile"]["Roles"]:
-        aws.iam.remove_role_from_instance_profile(InstanceProfileName=name, RoleName=role["RoleName"])
-    aws.iam.delete_instance_profile(InstanceProfileName=name)
+        kind = urn.split("::")[2].split("$")[-1]
+        if kind.startswith("aws:"):
+            aws.delete(kind, name, aws.inputs[urn])
 
 
 def live(lab: Lab, allowed: Mapping[str, Any]) -> None:

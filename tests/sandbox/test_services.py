@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import shutil
 import subprocess
 from collections import Counter
 from collections.abc import Iterator
@@ -17,7 +16,7 @@ from components.sandbox import life, proxy
 from components.sandbox.fit import fit
 from components.sandbox.objects import make_objects
 from components.sandbox.plan import make_plan
-from components.sandbox.requirements import Kernel, examine
+from components.sandbox.requirements import Kernel, examine, find
 from components.sandbox.services import SERVICES, SLICES, merge_patch
 from components.spec.models import Lab
 from components.verify.read import api
@@ -45,7 +44,7 @@ def lab(dataplane: str) -> Lab:
 
 @pytest.fixture(scope="module", params=["Iptables", "Nftables"])
 def live(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveLab]:
-    if request.param == "Nftables" and shutil.which("nft", path="/usr/sbin:/sbin:/usr/bin") is None:
+    if request.param == "Nftables" and find("nft") is None:
         pytest.skip("nft is not installed")
     home: Path = tmp_path_factory.mktemp("sandbox")
     running = life.build("web", lab(request.param), home, stay=False)

@@ -17,7 +17,7 @@ does not see as a change is none here: instanceMarketOptions that are no longer 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -27,13 +27,11 @@ import grpc
 from botocore.exceptions import ClientError
 from google.protobuf import empty_pb2, struct_pb2
 from google.protobuf.json_format import MessageToDict
-from moto.ec2.models import ec2_backends
 from pulumi.runtime.proto import plugin_pb2, provider_pb2, provider_pb2_grpc
 
 from cli.review.paths import different
 from cli.review.rules import matching, replacing
-from tests.support.iam import ACCOUNT
-from tests.support.moto_ec2 import REGION, Cloud
+from tests.support.moto_ec2 import Cloud
 
 Json = dict[str, Any]
 Operation = str
@@ -126,10 +124,7 @@ class StandIn(provider_pb2_grpc.ResourceProviderServicer):
         def create(kind: str) -> tuple[str, Json]:
             if kind == "aws:ec2/instance:Instance":
                 self._refuse_instance(inputs)
-            rest = _copy({key: value for key, value in inputs.items() if value is not None})
-            made, outputs = self.cloud._handlers[kind](rest)
-            assert not rest, f"no call takes {sorted(rest)}"
-            return made, outputs
+            return self.cloud.make(kind, inputs)
 
         made, outputs = self._do("create", request.urn, context, create)
         return provider_pb2.CreateResponse(id=made, properties=_struct(inputs | outputs))
@@ -225,68 +220,12 @@ class StandIn(provider_pb2_grpc.ResourceProviderServicer):
                 raise NotImplementedError(f"update of {sorted(paths)} of {kind}")
 
     def _delete(self, kind: str, id_: str, properties: Json) -> None:
-        ec2, iam, elb = self.cloud.ec2, self.cloud.iam, self.cloud.elb
         match kind:
-            case "aws:ec2/instance:Instance":
-                ec2.terminate_instances(InstanceIds=[id_])
-                # moto keeps the address of a terminated machine.
-                subnet = ec2_backends[ACCOUNT][REGION].get_subnet(properties["subnetId"])
-                subnet.del_subnet_ip(properties["privateIp"])
-            case "aws:ec2/eipAssociation:EipAssociation":
-                ec2.disassociate_address(AssociationId=id_)
-            case "aws:ec2/eip:Eip":
-                ec2.release_address(AllocationId=id_)
-            case "aws:ec2/natGateway:NatGateway":
-                ec2.delete_nat_gateway(NatGatewayId=id_)
-            case "aws:ec2/keyPair:KeyPair":
-                ec2.delete_key_pair(KeyName=id_)
-            case "aws:ec2/routeTableAssociation:RouteTableAssociation":
-                ec2.disassociate_route_table(AssociationId=id_)
-            case "aws:ec2/routeTable:RouteTable":
-                ec2.delete_route_table(RouteTableId=id_)
-            case "aws:vpc/securityGroupIngressRule:SecurityGroupIngressRule":
-                group = properties["securityGroupId"]
-                ec2.revoke_security_group_ingress(GroupId=group, SecurityGroupRuleIds=[id_])
-            case "aws:vpc/securityGroupEgressRule:SecurityGroupEgressRule":
-                group = properties["securityGroupId"]
-                ec2.revoke_security_group_egress(GroupId=group, SecurityGroupRuleIds=[id_])
-            case "aws:ec2/securityGroup:SecurityGroup":
-                ec2.delete_security_group(GroupId=id_)
             case "aws:ec2/subnet:Subnet":
                 self._refuse_subnet(id_)
-                ec2.delete_subnet(SubnetId=id_)
             case "aws:ec2/internetGateway:InternetGateway":
                 self._refuse_detach(properties["vpcId"])
-                ec2.detach_internet_gateway(InternetGatewayId=id_, VpcId=properties["vpcId"])
-                ec2.delete_internet_gateway(InternetGatewayId=id_)
-            case "aws:ec2/vpc:Vpc":
-                ec2.delete_vpc(VpcId=id_)
-            case "aws:iam/rolePolicy:RolePolicy":
-                role, _, policy = id_.partition(":")
-                iam.delete_role_policy(RoleName=role, PolicyName=policy)
-            case "aws:iam/instanceProfile:InstanceProfile":
-                iam.remove_role_from_instance_profile(InstanceProfileName=id_, RoleName=properties["role"])
-                iam.delete_instance_profile(InstanceProfileName=id_)
-            case "aws:iam/role:Role":
-                iam.delete_role(RoleName=id_)
-            case "aws:ssm/parameter:Parameter":
-                self.cloud.ssm.delete_parameter(Name=id_)
-            case "aws:lb/loadBalancer:LoadBalancer":
-                elb.delete_load_balancer(LoadBalancerArn=id_)
-            case "aws:lb/listener:Listener":
-                elb.delete_listener(ListenerArn=id_)
-            case "aws:lb/targetGroup:TargetGroup":
-                elb.delete_target_group(TargetGroupArn=id_)
-            case "aws:lb/targetGroupAttachment:TargetGroupAttachment":
-                elb.deregister_targets(
-                    TargetGroupArn=properties["targetGroupArn"], Targets=[{"Id": properties["targetId"]}]
-                )
-            case _:
-                # The default security group stays with its VPC, and moto has no Instance Connect Endpoint.
-                assert kind in (
-                    "aws:ec2/defaultSecurityGroup:DefaultSecurityGroup",
-                    "aws:ec2transitgateway/instanceConnectEndpoint:InstanceConnectEndpoint",
-                ), kind
+        self.cloud.delete(kind, id_, properties)
 
 
 @contextmanager
@@ -317,12 +256,6 @@ def _number(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _number(item) for key, item in value.items()}
     return [_number(item) for item in value] if isinstance(value, list) else value
-
-
-def _copy(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {key: _copy(item) for key, item in value.items()}
-    return [_copy(item) for item in value] if isinstance(value, list) else value
 
 
 def _struct(values: Json) -> struct_pb2.Struct:

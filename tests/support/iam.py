@@ -16,9 +16,8 @@ from moto import settings
 from moto.core.authorization import ActionAuthenticatorMixin
 from moto.iam.access_control import IAMRequestBase
 
-from tests.support.moto_ec2 import REGION
+from tests.support.moto_ec2 import ACCOUNT, REGION
 
-ACCOUNT = "123456789012"
 Policy = Mapping[str, Any]
 
 

@@ -1,4 +1,4 @@
-"""AWS by moto: creates each resource of a graph with the calls that its provider makes.
+"""AWS by moto: creates and deletes each resource of a graph with the calls that its provider makes.
 
 A resource's inputs are taken one by one, and one that no call takes is an error: what the program asks for is what
 the cloud is told. What moto cannot hold (spot, balancers' attributes) is taken and said so where it is.
@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from copy import deepcopy
 from functools import cache
 from itertools import count
 from typing import Any
@@ -19,10 +20,12 @@ from botocore.loaders import JSONFileLoader
 from cryptography.hazmat.primitives import serialization as form
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from moto import mock_aws
+from moto.ec2.models import ec2_backends
 
 from engine.model import Registration
 from engine.simulation import simulate_create, simulate_invoke
 
+ACCOUNT = "123456789012"
 REGION = "us-west-2"
 Json = dict[str, Any]
 Made = tuple[str, Json]
@@ -57,7 +60,7 @@ _load_model = JSONFileLoader.load_file
 
 
 class Cloud:
-    """`create` and `invoke` are for run_program; the clients are for asking what there is.
+    """`create` and `invoke` are for run_program, `delete` is for a destroy; the clients are for asking what there is.
 
     `inputs` holds what each resource was made from, secrets in plain text; `made` its id and outputs; by URN.
     """
@@ -97,17 +100,63 @@ class Cloud:
             "aws:vpc/securityGroupIngressRule:SecurityGroupIngressRule": self._ingress,
             "tls:index/privateKey:PrivateKey": self._ssh_key,
         }
+        self._deletions: dict[str, Callable[[str, Json], object]] = {
+            # It stays with its VPC.
+            "aws:ec2/defaultSecurityGroup:DefaultSecurityGroup": lambda id_, _: None,
+            "aws:ec2/eip:Eip": lambda id_, _: self.ec2.release_address(AllocationId=id_),
+            "aws:ec2/eipAssociation:EipAssociation": lambda id_, _: self.ec2.disassociate_address(AssociationId=id_),
+            "aws:ec2/instance:Instance": self._delete_instance,
+            "aws:ec2/internetGateway:InternetGateway": self._delete_gateway,
+            "aws:ec2/keyPair:KeyPair": lambda id_, _: self.ec2.delete_key_pair(KeyName=id_),
+            "aws:ec2/natGateway:NatGateway": lambda id_, _: self.ec2.delete_nat_gateway(NatGatewayId=id_),
+            "aws:ec2/routeTable:RouteTable": lambda id_, _: self.ec2.delete_route_table(RouteTableId=id_),
+            "aws:ec2/routeTableAssociation:RouteTableAssociation": lambda id_, _: self.ec2.disassociate_route_table(
+                AssociationId=id_
+            ),
+            "aws:ec2/securityGroup:SecurityGroup": lambda id_, _: self.ec2.delete_security_group(GroupId=id_),
+            "aws:ec2/subnet:Subnet": lambda id_, _: self.ec2.delete_subnet(SubnetId=id_),
+            "aws:ec2/vpc:Vpc": lambda id_, _: self.ec2.delete_vpc(VpcId=id_),
+            # moto has none.
+            "aws:ec2transitgateway/instanceConnectEndpoint:InstanceConnectEndpoint": lambda id_, _: None,
+            "aws:iam/instanceProfile:InstanceProfile": self._delete_profile,
+            "aws:iam/role:Role": lambda id_, _: self.iam.delete_role(RoleName=id_),
+            "aws:iam/rolePolicy:RolePolicy": lambda id_, _: self.iam.delete_role_policy(
+                RoleName=id_.partition(":")[0], PolicyName=id_.partition(":")[2]
+            ),
+            "aws:lb/listener:Listener": lambda id_, _: self.elb.delete_listener(ListenerArn=id_),
+            "aws:lb/loadBalancer:LoadBalancer": lambda id_, _: self.elb.delete_load_balancer(LoadBalancerArn=id_),
+            "aws:lb/targetGroup:TargetGroup": lambda id_, _: self.elb.delete_target_group(TargetGroupArn=id_),
+            "aws:lb/targetGroupAttachment:TargetGroupAttachment": lambda _, inputs: self.elb.deregister_targets(
+                TargetGroupArn=inputs["targetGroupArn"], Targets=[{"Id": inputs["targetId"]}]
+            ),
+            "aws:ssm/parameter:Parameter": lambda id_, _: self.ssm.delete_parameter(Name=id_),
+            "aws:vpc/securityGroupEgressRule:SecurityGroupEgressRule": lambda id_, inputs: (
+                self.ec2.revoke_security_group_egress(GroupId=inputs["securityGroupId"], SecurityGroupRuleIds=[id_])
+            ),
+            "aws:vpc/securityGroupIngressRule:SecurityGroupIngressRule": lambda id_, inputs: (
+                self.ec2.revoke_security_group_ingress(GroupId=inputs["securityGroupId"], SecurityGroupRuleIds=[id_])
+            ),
+        }
 
     def create(self, resource: Registration) -> Made:
         if resource.type.startswith(("aws:", "tls:index/privateKey")):
-            rest = {key: value for key, value in resource.inputs.items() if value is not None}
-            made = self._handlers[resource.type](rest)
-            assert not rest, f"{resource.name}: no call takes {sorted(rest)}"
+            made = self.make(resource.type, resource.inputs)
         else:
             made = simulate_create(resource)
         self.inputs[resource.urn] = resource.inputs
         self.made[resource.urn] = made
         return made
+
+    def make(self, kind: str, inputs: Json) -> Made:
+        """Make a resource of a type. Returns its id and outputs."""
+        rest = {key: value for key, value in deepcopy(dict(inputs)).items() if value is not None}
+        made = self._handlers[kind](rest)
+        assert not rest, f"{kind}: no call takes {sorted(rest)}"
+        return made
+
+    def delete(self, kind: str, id_: str, inputs: Json) -> None:
+        """Delete a resource that was made from these inputs."""
+        self._deletions[kind](id_, inputs)
 
     def invoke(self, token: str, args: Json) -> Json:
         if token == "aws:ec2/getInstanceTypeOfferings:getInstanceTypeOfferings":
@@ -144,6 +193,10 @@ class Cloud:
         gateway = self.ec2.create_internet_gateway(TagSpecifications=spec)["InternetGateway"]["InternetGatewayId"]
         self.ec2.attach_internet_gateway(InternetGatewayId=gateway, VpcId=rest.pop("vpcId"))
         return gateway, {}
+
+    def _delete_gateway(self, id_: str, inputs: Json) -> None:
+        self.ec2.detach_internet_gateway(InternetGatewayId=id_, VpcId=inputs["vpcId"])
+        self.ec2.delete_internet_gateway(InternetGatewayId=id_)
 
     def _nat_gateway(self, rest: Json) -> Made:
         made = self.ec2.create_nat_gateway(
@@ -303,6 +356,12 @@ class Cloud:
         self.ec2.modify_instance_attribute(InstanceId=instance, SourceDestCheck={"Value": check})
         return instance, {"publicIp": made.get("PublicIpAddress", "")}
 
+    def _delete_instance(self, id_: str, inputs: Json) -> None:
+        self.ec2.terminate_instances(InstanceIds=[id_])
+        # moto keeps the address of a terminated machine.
+        subnet = ec2_backends[ACCOUNT][REGION].get_subnet(inputs["subnetId"])
+        subnet.del_subnet_ip(inputs["privateIp"])
+
     def _parameter(self, rest: Json) -> Made:
         name = rest.pop("name")
         # As the provider does: Parameter Store takes no tags together with Overwrite.
@@ -333,6 +392,10 @@ class Cloud:
         self.iam.create_instance_profile(InstanceProfileName=name, Tags=_tag_list(rest))
         self.iam.add_role_to_instance_profile(InstanceProfileName=name, RoleName=rest.pop("role"))
         return name, {"name": name}
+
+    def _delete_profile(self, id_: str, inputs: Json) -> None:
+        self.iam.remove_role_from_instance_profile(InstanceProfileName=id_, RoleName=inputs["role"])
+        self.iam.delete_instance_profile(InstanceProfileName=id_)
 
     def _iam_name(self, rest: Json) -> str:
         prefix: str = rest.pop("namePrefix")

@@ -5,11 +5,11 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 from unittest.mock import patch
 
 import boto3
@@ -19,6 +19,7 @@ from botocore.exceptions import ClientError
 
 import cli.live.faults
 from components.aws_client import AwsSettings
+from components.sandbox import requirements
 from components.sandbox.objects import make_objects
 from components.sandbox.plan import make_plan
 from components.spec.models import Lab as LabSpec
@@ -62,54 +63,26 @@ find /var/lib/cni-lab -mindepth 1 ! -name faults ! -name faults.lock | sort
 """
 
 
-@pytest.fixture(scope="module")
-def egress() -> Iterator[Bed]:
-    with bed(labs.EGRESS) as it:
-        yield it
+def standing(spec: LabSpec) -> Any:
+    """A fixture: the lab's replica, for all tests of the module."""
+
+    @pytest.fixture(scope="module")
+    def made() -> Iterator[Bed]:
+        if spec.calico.linux_dataplane == "Nftables" and requirements.find("nft") is None:
+            pytest.skip("nft is not installed")
+        with bed(spec) as it:
+            yield it
+
+    return made
 
 
-@pytest.fixture(scope="module")
-def small() -> Iterator[Bed]:
-    with bed(labs.EGRESS) as it:
-        yield it
-
-
-@pytest.fixture(scope="module")
-def vxlan() -> Iterator[Bed]:
-    with bed(labs.VXLAN) as it:
-        yield it
-
-
-@pytest.fixture(scope="module")
-def mixed() -> Iterator[Bed]:
-    with bed(labs.MIXED) as it:
-        yield it
-
-
-@pytest.fixture(scope="module")
-def cross() -> Iterator[Bed]:
-    with bed(labs.CROSS_SUBNET) as it:
-        yield it
-
-
-@pytest.fixture(scope="module")
-def plain() -> Iterator[Bed]:
-    with bed(labs.NONE) as it:
-        yield it
-
-
-@pytest.fixture(scope="module")
-def served() -> Iterator[Bed]:
-    with bed(labs.SERVED) as it:
-        yield it
-
-
-@pytest.fixture(scope="module")
-def nftables() -> Iterator[Bed]:
-    if shutil.which("nft", path="/usr/sbin:/sbin:/usr/bin") is None:
-        pytest.skip("nft is not installed")
-    with bed(labs.NFTABLES) as it:
-        yield it
+egress = standing(labs.EGRESS)
+vxlan = standing(labs.VXLAN)
+mixed = standing(labs.MIXED)
+cross = standing(labs.CROSS_SUBNET)
+plain = standing(labs.NONE)
+served = standing(labs.SERVED)
+nftables = standing(labs.NFTABLES)
 
 
 @pytest.fixture
@@ -323,9 +296,9 @@ KILLED_FAULTS = [name for name in EGRESS_FAULTS if FAULTS[name].kind]
 
 
 @pytest.mark.parametrize("name", KILLED_FAULTS)
-def test_killed_before_any_command_everything_can_be_undone(small: Bed, name: str) -> None:
+def test_killed_before_any_command_everything_can_be_undone(egress: Bed, name: str) -> None:
     """What comes before `umask` only reads, and is the same for all faults: one of them is killed there too."""
-    _, live = small
+    _, live = egress
     fault, target, _ = aimed(live, name)
     programs = {"LOOK": SNAPSHOT, "BREAK": break_program(STACK, fault, target), "MEND": mend_program(STACK)}
     lines = [f"{key}={base64.b64encode(text.encode()).decode()}" for key, text in programs.items()]
@@ -529,7 +502,7 @@ def test_wherever_a_fault_is_made_verify_reports_it(lab: LabSpec) -> None:
             assert wanted.walk is not None or not pings
 
 
-def test_a_kernel_that_cannot_delay_packets_says_so(vxlan: Bed, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_kernel_that_cannot_delay_packets_says_so(vxlan: Bed) -> None:
     """Where it can, verify and walk name the queue."""
     replica, live = vxlan
     fault, target, of = aimed(live, "link-slow")
@@ -550,10 +523,10 @@ def test_a_kernel_that_cannot_delay_packets_says_so(vxlan: Bed, capsys: pytest.C
     assert snapshots(replica) == before
 
 
+# --- the list ---------------------------------------------------------------------------------------------------------
+
 OF_MULTUS = {"multus-emptied", "delegate-renamed", "range-moved", "wrong-default-route"}
 OF_VXLAN = {"vxlan-dropped", "fdb-gone", "stale-neighbour"}
-
-# --- the list ---------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

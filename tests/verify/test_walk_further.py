@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from io import StringIO
@@ -18,7 +17,7 @@ from cli.live import walk as command
 from cli.live.picture import picture
 from components.sandbox import life
 from components.sandbox.model import OUTSIDE
-from components.sandbox.requirements import examine
+from components.sandbox.requirements import examine, find
 from components.spec.models import Lab
 from components.verify.model import Pod
 from components.verify.policy.decide import decide
@@ -62,7 +61,7 @@ CROSS = ["tunnel", "underlay", "arrival"]
 def live(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveLab]:
     if problem := examine().problem:
         pytest.skip(f"no sandbox can stand here: {problem}")
-    if request.param == "Nftables" and shutil.which("nft", path="/usr/sbin:/sbin:/usr/bin") is None:
+    if request.param == "Nftables" and find("nft") is None:
         pytest.skip("nft is not installed")
     lab = Lab.model_validate(LAB | {"calico": {"linuxDataplane": request.param, "pools": POOLS}})
     home: Path = tmp_path_factory.mktemp("sandbox")
@@ -104,7 +103,7 @@ def test_to_a_service_and_back(live: LiveLab) -> None:
     sentence = hop(found, "service")
     for endpoint in ("one of its 3 endpoints by chance", "8080", "DNAT", found.target.id):
         assert endpoint in sentence
-    if shutil.which("conntrack", path="/usr/sbin:/sbin:/usr/bin"):
+    if find("conntrack"):
         assert f"this connection went to {found.target.address}:8080" in sentence, "the real one's endpoint"
 
 

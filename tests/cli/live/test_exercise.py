@@ -115,12 +115,7 @@ class Class:
 
     def observed(self) -> ObservedLab:
         """The lab as verify would see it, by the plan alone."""
-        path = (
-            self.folder / "Pulumi.two-ways.yaml"
-            if self.stack == "two-ways"
-            else ROOT / "stacks" / f"Pulumi.{self.stack}.yaml"
-        )
-        return planned(path)
+        return planned(project.stack_file(self.stack))
 
     def seed_of(self, fault: str) -> int:
         """A seed that stands for a fault."""
@@ -142,14 +137,14 @@ def room(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     if problem := examine().problem:
         pytest.skip(f"no sandbox can stand here: {problem}")
     folder = tmp_path_factory.mktemp("class")
-    (folder / "Pulumi.two-ways.yaml").write_text(json.dumps(TWO_WAYS))
+    two_ways = folder / "Pulumi.two-ways.yaml"
+    two_ways.write_text(json.dumps(TWO_WAYS))
     (folder / "lab").write_text(LAB.format(python=sys.executable, root=str(ROOT)))
     (folder / "lab").chmod(0o755)
     made, known = Class(folder, request.param), project.stack_files
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(project, "HOME", folder / ".lab")
-        mine = {"two-ways": folder / "Pulumi.two-ways.yaml"}
-        patch.setattr(project, "stack_files", lambda root=None: known(root) | mine)
+        patch.setattr(project, "stack_files", lambda root=None: known(root) | {"two-ways": two_ways})
         code, _, errors = made.run("sandbox", made.stack)
         assert code == 0, errors
         try:
@@ -242,9 +237,9 @@ def test_every_fault_is_a_lesson_and_every_lesson_a_fault() -> None:
 
 
 def test_a_seed_is_the_same_exercise_for_everybody() -> None:
-    of = planned(ROOT / "stacks" / "Pulumi.cfos-egress.yaml")
+    of = planned(project.stack_file("cfos-egress"))
     chosen = {seed: choose(of, seed, None, sandbox=True) for seed in range(60)}
-    again = planned(ROOT / "stacks" / "Pulumi.cfos-egress.yaml")
+    again = planned(project.stack_file("cfos-egress"))
     for seed, (fault, target) in chosen.items():
         repeated, there = choose(again, seed, None, sandbox=True)
         assert (fault.id, target.node, target.sentence) == (repeated.id, there.node, there.sentence)
@@ -254,7 +249,7 @@ def test_a_seed_is_the_same_exercise_for_everybody() -> None:
 
 
 def test_on_a_cluster_nothing_that_felix_mends_at_once() -> None:
-    of = planned(ROOT / "stacks" / "Pulumi.cfos-egress.yaml")
+    of = planned(project.stack_file("cfos-egress"))
     assert not {"fdb-gone", "stale-neighbour", "nat-off"} & {
         choose(of, seed, None, sandbox=False)[0].id for seed in range(80)
     }
