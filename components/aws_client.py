@@ -80,9 +80,10 @@ def account_config(config: Mapping[str, str]) -> dict[str, str]:
     return {key: value for key, value in config.items() if key in wanted}
 
 
-def clients(settings: AwsSettings) -> Callable[[str], Any]:
+def clients(settings: AwsSettings, *, attempts: int = _ATTEMPTS) -> Callable[[str], Any]:
     """A function from a service's name, such as "ec2", to its client in the region.
 
+    `attempts`: how often a call is made that finds no answer, or is throttled.
     Raises botocore's NoCredentialsError where no credentials are set, ProfileNotFound for an unknown profile, and
     ClientError where a role cannot be assumed.
     """
@@ -92,7 +93,7 @@ def clients(settings: AwsSettings) -> Callable[[str], Any]:
     limits = Config(
         connect_timeout=_CONNECT_TIMEOUT_SECONDS,
         read_timeout=_READ_TIMEOUT_SECONDS,
-        retries={"total_max_attempts": _ATTEMPTS, "mode": "standard"},
+        retries={"total_max_attempts": attempts, "mode": "standard"},
     )
     session = _session(settings)
     for role in settings.roles:

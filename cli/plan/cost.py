@@ -1,7 +1,8 @@
 """`./lab cost`: what a lab costs, from its graph and a table of prices.
 
 It counts the resources that the program would create, so every key of the stack file that changes them changes the sum.
-An AWS resource that has no price and is not known to be free is named.
+An AWS resource that has no price and is not known to be free is named. Only a spot lab asks AWS, for the spot price of
+the moment; where it cannot, the on-demand price stands for it.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import json
 import textwrap
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from cli.console import page
 from cli.errors import USAGE, CommandError
 from cli.plan.program import planned
 from cli.project import stack_file
+from components.aws_client import AwsSettings
 from components.spec.load import StackFile, load_stack_file
 from components.spec.models import AwsMachines
 from engine.model import Deployment, Resource
@@ -28,6 +30,7 @@ from engine.model import Deployment, Resource
 PRICES = Path(__file__).with_name("prices.yaml")
 EVENING_HOURS = 3
 MONTH_HOURS = 730
+_NO_STOP = "A spot instance cannot be stopped, so there is no price of a stopped lab"
 
 # Types that AWS does not charge for, or only while they are used.
 FREE = {
@@ -160,7 +163,10 @@ def run(stack: str, *, as_json: bool) -> int:
     prices = Prices.of(table, file.config.get("aws:region", "")) if of_aws else None
     items, unknown = count(of_aws, prices) if prices else ([], [])
     machines = file.lab.machines
-    notes = _notes(table, prices, items, unknown, spot=isinstance(machines, AwsMachines) and machines.spot)
+    spot = ""
+    if prices and isinstance(machines, AwsMachines) and machines.spot:
+        items, spot = _as_spot(items, AwsSettings.of(file.config), machines.instance_type)
+    notes = _notes(table, prices, items, unknown, spot)
     stoppable = machines.power_refusal("stop") is None
     if as_json:
         document = _document(stack, table, prices, items, notes, stoppable=stoppable)
@@ -225,8 +231,27 @@ def _unconfirmed(region: str, base: str, own: Mapping[str, Any]) -> str:
     return str(own["unconfirmed"]) if region == base else f"{region} is calculated as {base}: {own['unconfirmed']}"
 
 
+def _as_spot(items: Sequence[Item], settings: AwsSettings, kind: str) -> tuple[list[Item], str]:
+    """The items with the spot price of the machines, if EC2 says it, and a note on where the price is from."""
+    from cli.plan.spot import NoPrice, price_now
+
+    try:
+        now = price_now(settings, kind)
+    except NoPrice as error:
+        return [*items], (
+            f"spot: the price of a machine is the on-demand price, which a spot instance costs at most; {error}. "
+            f"The price of the moment: aws ec2 describe-spot-price-history --instance-types {kind} --max-items 1. "
+            f"{_NO_STOP}"
+        )
+    priced = [replace(it, what=f"{it.what}, spot", hour=now.hour) if it.source == "machine" else it for it in items]
+    return sorted(priced, key=lambda it: -it.of(1)), (
+        f"spot: {kind} costs {now.hour:.4f} USD an hour in {now.zone}, the most expensive zone, since "
+        f"{now.since:%Y-%m-%d %H:%M} UTC, as EC2 says. The price changes all the time. {_NO_STOP}"
+    )
+
+
 def _notes(
-    table: Mapping[str, Any], prices: Prices | None, items: Sequence[Item], unknown: Sequence[str], *, spot: bool
+    table: Mapping[str, Any], prices: Prices | None, items: Sequence[Item], unknown: Sequence[str], spot: str
 ) -> list[str]:
     if prices is None:
         return []
@@ -236,11 +261,7 @@ def _notes(
     if prices.note:
         notes.append(f"not confirmed: {prices.note}")
     if spot:
-        notes.append(
-            "spot: the price of a machine is the on-demand price, which a spot instance costs at most. The spot price "
-            "changes all the time; today's: aws ec2 describe-spot-price-history --instance-types TYPE --max-items 1. "
-            "A spot instance cannot be stopped, so there is no price of a stopped lab"
-        )
+        notes.append(spot)
     notes.append(
         "not in the sum: traffic out of AWS and through NAT, the balancer's capacity units, T3's surplus CPU credits"
     )

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from unittest.mock import ANY
 
+import boto3
 import pytest
 import yaml
+from botocore.stub import Stubber
 
 from cli import project
 from cli.errors import USAGE, CommandError
@@ -113,17 +118,86 @@ def test_an_unknown_machine_type_or_region_names_the_fix() -> None:
     ):
         count(made, Prices.of(TABLE, "us-west-2"))
     with pytest.raises(
-        CommandError, match=r"aws:region: sa-east-1 — no prices for it; known: ca-central-1, eu-central-1, .*us-west-2"
+        CommandError,
+        match=r"aws:region: sa-east-1 — no prices for it; known: ap-northeast-1, .*, ca-central-1, .*us-west-2",
     ) as no:
         Prices.of(TABLE, "sa-east-1")
     assert no.value.code == USAGE
 
 
+@pytest.fixture
+def nobody(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """No AWS credentials, wherever the tests run."""
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "none"))
+
+
+def spot_answers(monkeypatch: pytest.MonkeyPatch, *entries: tuple[str, str], error: str = "") -> None:
+    """EC2 by botocore's Stubber, which holds the call against AWS's own model of the API. `entries`: zone, price."""
+    client = boto3.client("ec2", region_name="us-west-2", aws_access_key_id="a", aws_secret_access_key="b")
+    stub = Stubber(client)
+    if error:
+        stub.add_client_error("describe_spot_price_history", error)
+    else:
+        since = datetime(2026, 11, 26, 1, 20, tzinfo=UTC)
+        stub.add_response(
+            "describe_spot_price_history",
+            {
+                "SpotPriceHistory": [
+                    {"AvailabilityZone": zone, "SpotPrice": price, "InstanceType": "t3.large", "Timestamp": since}
+                    for zone, price in entries
+                ]
+            },
+            {"InstanceTypes": ["t3.large"], "ProductDescriptions": ["Linux/UNIX"], "StartTime": ANY},
+        )
+    stub.activate()
+    monkeypatch.setattr("cli.plan.spot.clients", lambda settings, attempts: lambda service: client)
+
+
+def test_the_spot_price_of_the_moment_with_its_date(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The most expensive zone of the region counts, and no Local Zone."""
+    spot_answers(monkeypatch, ("us-west-2a", "0.030000"), ("us-west-2c", "0.041200"), ("us-west-2-lax-1a", "0.090000"))
+    assert lab("cost", "nightly", "--json") == 0
+    document = json.loads(capsys.readouterr().out)
+    assert {it["what"]: it["hour"] for it in document["items"]}["machine t3.large, spot"] == 0.0412
+    assert document["perHour"] == pytest.approx(3 * 0.0412 + 2 * 0.005 + 3 * 30 * 0.08 / MONTH_HOURS + 0.005, abs=1e-4)
+    (note,) = [note for note in document["notes"] if note.startswith("spot:")]
+    assert "0.0412 USD an hour in us-west-2c" in note and "since 2026-11-26 01:20 UTC" in note
+
+
+@pytest.mark.parametrize(
+    ("error", "entries", "said"),
+    [
+        ("UnauthorizedOperation", (), "EC2 refused to say it: UnauthorizedOperation"),
+        ("", (), "EC2 offers no t3.large as a spot instance in us-west-2"),
+    ],
+)
+def test_without_a_spot_price_the_on_demand_price_stands_for_it(
+    error: str,
+    entries: tuple[tuple[str, str], ...],
+    said: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    spot_answers(monkeypatch, *entries, error=error)
+    assert lab("cost", "nightly", "--json") == 0
+    document = json.loads(capsys.readouterr().out)
+    assert {it["what"]: it["hour"] for it in document["items"]}["machine t3.large"] == 0.0832
+    assert any(note.startswith("spot:") and said in note for note in document["notes"])
+
+
+@pytest.mark.usefixtures("nobody")
 def test_a_shipped_stack_on_the_page_and_as_json(capsys: pytest.CaptureFixture[str]) -> None:
     assert lab("cost", "nightly") == 0
     page = capsys.readouterr().out
     assert "an evening (3 h)" in page and "yours may differ" in page and "not confirmed: us-west-2" in page
     assert "costs at most" in page and "describe-spot-price-history" in page, "spot machines"
+    assert "Unable to locate credentials" in " ".join(page.split())
     assert "stopped" not in page.partition("\n\n")[2].partition("\n")[0], "a spot lab cannot be stopped"
     assert "balancer:" not in page, "only the sources of what is in the sum"
     assert lab("cost", "nightly", "--json") == 0
