@@ -144,7 +144,7 @@ class Kubernetes(Model):
 
 
 def default_nodes() -> tuple[Node, ...]:
-    """The machines of seed 000. In a new cluster, nodes of these names get the blocks that the seed shows."""
+    """The machines of the cFOS guide. In a new cluster, nodes of these names get the blocks that the guide shows."""
     rows = [
         ("ip1001100", "control-plane", "control", "10.0.1.100"),
         ("ip-10-0-2-200", "worker", "workers", "10.0.2.200"),

@@ -173,7 +173,7 @@ def multus_file(lab: ObservedLab) -> Iterator[Target]:
 
 
 def delegate(lab: ObservedLab) -> Iterator[Target]:
-    """The last delegate first, as in seed 000: pods ask for it by name."""
+    """The last delegate first, as in the cFOS guide: pods ask for it by name."""
     for found, node in product(reversed(lab.spec.multus.delegates if lab.spec.multus else ()), _nodes(lab)):
         if addresses.block_in_pool(lab.blocks.get(node, ()), lab.spec.pool_of(found)) is not None:
             path = delegate_file(found.name)
@@ -311,7 +311,7 @@ def service(lab: ObservedLab) -> Iterator[Target]:
 
 
 def default_route(lab: ObservedLab) -> Iterator[Target]:
-    """Pods whose default route goes through an attached network, as in seed 000. Only there does a wrong gateway lose
+    """Pods whose default route goes through an attached network, as in the cFOS guide. Only there does a wrong gateway lose
     packets: on eth0 the host side's proxy ARP answers for every address."""
     for pod in pods(lab):
         workload = lab.workload_of(pod)
