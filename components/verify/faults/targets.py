@@ -311,8 +311,8 @@ def service(lab: ObservedLab) -> Iterator[Target]:
 
 
 def default_route(lab: ObservedLab) -> Iterator[Target]:
-    """Pods whose default route goes through an attached network, as in the cFOS guide. Only there does a wrong gateway lose
-    packets: on eth0 the host side's proxy ARP answers for every address."""
+    """Pods whose default route goes through an attached network, as in the cFOS guide. Only there does a wrong gateway
+    lose packets: on eth0 the host side's proxy ARP answers for every address."""
     for pod in pods(lab):
         workload = lab.workload_of(pod)
         interface = default_interface(lab.spec, workload) if workload else None
