@@ -29,7 +29,7 @@ TYPED = r"eval|\./lab|aws|pulumi|pip|git|curl|export|source|apt|sudo"
 """How lines begin that a reader types."""
 READ_ONLY = {"plan", "cost", "list", "status", "help"}
 """Commands that need no sandbox."""
-ON_SANDBOX = {"verify", "walk", "addresses", "break", "mend", "ssh", "sandbox", "status"}
+ON_SANDBOX = {"verify", "walk", "addresses", "break", "mend", "exercise", "ssh", "sandbox", "status"}
 
 
 @dataclass(frozen=True)

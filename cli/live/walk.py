@@ -103,7 +103,8 @@ def show(stack: str, found: Walk, seen: Sequence[Sighting], notes: Sequence[str]
             console.print(f"\n[bold]{'The way out' if direction == 'out' else 'The way back'}[/]")
         _show_hop(number, hop, console)
     what = "The connection" if found.port else "The ping"
-    console.print(f"\n[bold]{what}[/]  {_mark(found.ping.status)} {escape(found.ping.seen or found.ping.difference)}")
+    said = escape(found.ping.seen or found.ping.difference)
+    console.print(f"\n[bold]{what}[/]  {_mark(found.ping.status)} {said}", soft_wrap=True)
     if found.stopped is not None:
         stopped = found.stopped
         bad = next(check for check in stopped.checks if check.status == "failed")

@@ -384,11 +384,14 @@ def _service(case: Case) -> list[Hint]:
     namespace, _, name = case.target.service.partition("/")
     kubectl = f"kubectl --kubeconfig .lab/exercises/kubeconfig -n {namespace}"
     patch = f'{{"spec":{{"selector":{{"app":"{name}"}}}}}}'
+    # Columns of our own: a sandbox's API has no table for a kind, only its name and age.
+    addresses_of_slice = "-o " + quote("custom-columns=NAME:.metadata.name,ENDPOINTS:.endpoints[*].addresses[*]")
+    labels = "-o custom-columns=NAME:.metadata.name,SELECTOR:.spec.selector"
     return [
         Hint("Get a kubeconfig.", "./lab kubeconfig STACK --out .lab/exercises/kubeconfig --force"),
         Hint("Do the pods run, and with which labels?", f"{kubectl} get pods --show-labels"),
-        Hint("To whom does the Service lead?", f"{kubectl} get endpointslices"),
-        Hint("To nobody. By which labels does it look for its pods?", f"{kubectl} get service {name} -o yaml"),
+        Hint("To which addresses does the Service lead?", f"{kubectl} get endpointslices {addresses_of_slice}"),
+        Hint("To none. By which labels does it look for its pods?", f"{kubectl} get service {name} {labels}"),
         Hint("No pod has these labels.", f"{kubectl} patch service {name} --type merge -p {quote(patch)}"),
     ]
 

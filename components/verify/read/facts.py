@@ -283,9 +283,13 @@ def _add_queues(facts: NodeFacts) -> None:
         facts.unread[Topic.QUEUE] = facts.unread[Topic.LINK]
         return
     facts.topics[Topic.QUEUE] = {
-        name: tuple(Entry({"netem": "yes" if link.fields["qdisc"] == "netem" else "no"}, link.line) for link in links)
+        name: tuple(_queue(name, link.fields["qdisc"]) for link in links)
         for name, links in facts.topics[Topic.LINK].items()
     }
+
+
+def _queue(interface: str, kind: str) -> Entry:
+    return Entry({"netem": "yes" if kind == "netem" else "no"}, f"qdisc {kind or 'unknown'} dev {interface}")
 
 
 def _add_rules(facts: NodeFacts, found: Mapping[str, Section]) -> None:
