@@ -144,6 +144,7 @@ def walk_json(source: Source, found: Walk) -> Json:
         "target": found.title,
         "targetNode": found.target.node if found.target else "",
         "targetAddress": found.address,
+        "endpoint": found.target.address if found.service and found.target else "",
         "ping": "" if source.foreseen else found.ping.seen or found.ping.difference,
         "state": _state(source, found),
         "stopped": f"{stopped.kind} of {stopped.node}" if stopped else "",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -210,9 +211,7 @@ def bands(lab: Lab, views: Sequence[NodeView]) -> list[Band]:
     if not lab.tunnels:
         found.append(Band("plain", "no tunnel", "packets travel with the pods' own addresses"))
     if lab.calico.bgp == "Enabled":
-        reflectors = lab.calico.route_reflectors
-        who = f"by {', '.join(reflectors)}" if reflectors else "every node with every node"
-        found.append(Band("bgp", "BGP", f"AS {lab.calico.as_number}, {who}"))
+        found.append(Band("bgp", "BGP", f"AS {lab.calico.as_number}: {', '.join(_sessions(lab))}"))
     for network in lab.networks:
         master = getattr(network, "master", None) or getattr(network, "device", None)
         if master is not None:
@@ -223,6 +222,18 @@ def bands(lab: Lab, views: Sequence[NodeView]) -> list[Band]:
     return found
 
 
+def _sessions(lab: Lab) -> Iterator[str]:
+    """Who is whose BGP peer."""
+    calico = lab.calico
+    if calico.route_reflectors:
+        yield f"every node with {' and '.join(calico.route_reflectors)}"
+    elif calico.mesh:
+        yield "every node with every node"
+    for peer in calico.peers:
+        nodes = "nodes" if peer.node_selector == "all()" else f"nodes of {peer.node_selector}"
+        yield f"{nodes} with {peer.name} {peer.peer_ip} in AS {peer.as_number}"
+
+
 def _bands(found: Sequence[Band], size: Size, y: float) -> Iterator[str]:
     for n, band in enumerate(found):
         top = y + n * (_BAND + 8)
@@ -230,4 +241,12 @@ def _bands(found: Sequence[Band], size: Size, y: float) -> Iterator[str]:
         name_width = 9.4 * len(band.name) + 24
         yield rect(f"band {band.kind}", _PAD, top, room, _BAND, 6)
         yield text("band-name", _PAD + 12, top + 20, band.name)
-        yield text("band-words", _PAD + name_width, top + 20, fitted(band.words, room - name_width - 8, 12))
+        yield text("band-words", _PAD + name_width, top + 20, _whole_clauses(band.words, room - name_width - 8))
+
+
+def _whole_clauses(words: str, width: float) -> str:
+    """As many clauses from the beginning as there is room for: a clause that is cut says nothing."""
+    size = 12
+    ends = [match.start() for match in re.finditer(r"[,:] |$", words)]
+    fitting = [words[:end] for end in ends if fitted(words[:end], width, size) == words[:end]]
+    return fitting[-1] if fitting else fitted(words, width, size)

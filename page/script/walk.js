@@ -36,7 +36,7 @@ function openWalk(number) {
   const { walk } = player;
   byId("walk-ends").replaceChildren(
     make("code", {}, walk.source), ` (${walk.sourceAddress}) on ${walk.sourceNode} → `,
-    make("code", {}, walk.target), walk.targetNode ? ` (${walk.targetAddress}) on ${walk.targetNode}` : "", "  ",
+    make("code", {}, walk.target), destinationOf(walk), "  ",
     stateOf(walk.state), walk.stopped ? ` stops at the ${walk.stopped}` : "", walk.ping ? ` ${walk.ping}` : "",
     make("br"), make("code", {}, walk.command));
   byId("hops").replaceChildren(...walk.hops.map((hop) => make("li", {},
@@ -44,6 +44,13 @@ function openWalk(number) {
     hop.checks.filter((check) => check.seen).map((check) => terminal(check.command, check.seen)))));
   redraw();
   showHop(0);
+}
+
+/** What follows the target's name: its address, and the node where the packet ends. */
+function destinationOf(walk) {
+  if (!walk.targetNode) return "";
+  const endpoint = walk.endpoint ? `, endpoint ${walk.endpoint}` : "";
+  return ` (${walk.targetAddress})${endpoint} on ${walk.targetNode}`;
 }
 
 function redraw() {
@@ -84,8 +91,13 @@ function showHop(number) {
     make("p", { class: "say" }, sentenceCase(hop.sentence), ". ", stateOf(hop.state)),
     make("div", {}, make("h3", {}, hop.packet.mtu ? `The packet on ${hop.device} (MTU ${hop.packet.mtu})` : "The packet"),
       headers(hop, before && before.direction === hop.direction ? before : null)),
-    make("div", {}, make("h3", {}, plan ? "The command, and the line that it would show" : "The command, and the line that was seen"),
+    make("div", {}, make("h3", {}, commandTitle(hop)),
       hop.checks.length ? hop.checks.map(seenAt) : make("p", { class: "dim" }, "Nothing has to be looked up at this hop.")));
+}
+
+function commandTitle(hop) {
+  if (!hop.checks.some((check) => check.seen)) return "The command";
+  return plan ? "The command, and the line that it would show" : "The command, and the line that was seen";
 }
 
 const sentenceCase = (words) => /^[a-z]+ [a-z]/.test(words) ? words[0].toUpperCase() + words.slice(1) : words;

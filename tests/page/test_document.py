@@ -10,9 +10,11 @@ from typing import Any
 
 import pytest
 
+from components.spec.models import Lab
 from components.verify.model import Entry, Topic
 from page.document import MARKER, html, unpacked
 from page.foreseen.lab import foresee
+from page.picture.topology import bands
 from tests.page.pages import page_of, planned, planned_html
 from tests.support.cli import lab as run
 from tests.support.graphs import STACKS
@@ -127,6 +129,7 @@ def test_every_walk_and_mode_of_the_lab_is_there() -> None:
     assert len(tunnel["checks"]) == 3 and all(check["seen"] for check in tunnel["checks"])
     service = next(hop for hop in found[3]["hops"] if hop["kind"] == "service")
     assert "kube-proxy translates 10.96.0.10:53" in service["sentence"]
+    assert found[3]["targetAddress"] == "10.96.0.10" and found[3]["endpoint"].startswith("10.244.")
     masquerade = next(hop for hop in found[4]["hops"] if hop["kind"] == "masquerade")
     assert masquerade["packet"]["source"] == "10.0.1.100"
     modes = planned_html("cross-node")
@@ -139,6 +142,31 @@ def test_a_mode_that_the_lab_cannot_have_is_refused_with_the_rules_reason() -> N
     text = planned_html("cfos-egress")
     refused = text[text.index("that this lab cannot have") :][:600]
     assert "<dt>None</dt>" in refused and "subnet" in refused
+
+
+@pytest.mark.parametrize(
+    ("calico", "words"),
+    [
+        ({}, ["every node with every node"]),
+        ({"routeReflectors": ["worker1"]}, ["every node with worker1"]),
+        (
+            {"nodeToNodeMesh": False, "peers": [{"name": "tor", "peerIP": "10.0.1.1", "asNumber": 64999}]},
+            ["nodes with tor 10.0.1.1 in AS 64999"],
+        ),
+    ],
+    ids=["mesh", "reflector", "peer"],
+)
+def test_the_drawing_says_who_is_whose_bgp_peer(calico: dict[str, Any], words: list[str]) -> None:
+    document = labs.NONE.model_dump(mode="json", by_alias=True)
+    document["calico"] |= {"nodeToNodeMesh": None} | calico
+    [band] = [band for band in bands(Lab.model_validate(document), []) if band.kind == "bgp"]
+    assert band.words == f"AS 64512: {', '.join(words)}"
+
+
+def test_a_band_of_a_narrow_drawing_loses_whole_clauses() -> None:
+    text = planned_html("cfos-egress")
+    words = re.findall(r'class="band-words"[^>]*>([^<]*)<', text)
+    assert words == ["vxlan.calico, UDP 4789, VNI 4096: every node to every node", "vxlan.calico, UDP 4789, VNI 4096"]
 
 
 # --- the command -----------------------------------------------------------------------------------------------------

@@ -19,7 +19,7 @@ from components.sandbox import life
 from components.sandbox.model import OUTSIDE
 from components.sandbox.requirements import examine, find
 from components.spec.models import Lab
-from components.verify.model import Pod
+from components.verify.model import Pod, Topic
 from components.verify.policy.decide import decide
 from components.verify.policy.model import Party, Traffic
 from components.verify.policy.read import policies
@@ -168,6 +168,19 @@ def test_from_and_to_nodes(live: LiveLab) -> None:
     assert [it.kind for it in far.hops if it.kind in ("masquerade", "conntrack")] == ["masquerade", "conntrack"]
     between = walked(live, HERE, THERE).walk
     holds(between)
+
+
+def test_rules_that_could_not_be_read_let_the_packet_go_on_as_it_must(live: LiveLab) -> None:
+    reading = asyncio.run(read_lab(live))
+    for node in reading.nodes.values():
+        node.unread[Topic.NAT] = "not read"
+        del node.topics[Topic.NAT]
+    out = walk(live, reading, find_ends(reading.pods, f"web@{HERE}", "8.8.8.8"))
+    masquerade = next(it for it in out.hops if it.kind == "masquerade")
+    assert masquerade.status == "unknown" and "should become 10.0.2.200 (natOutgoing)" in masquerade.sentence
+    assert masquerade.packet.source == out.hops[-1].packet.source == "10.0.2.200"
+    kept = walk(live, reading, find_ends(reading.pods, "other", "8.8.8.8"))
+    assert "should keep its source" in hop(kept, "masquerade"), "natOutgoing is off for its pool"
 
 
 def test_a_pod_on_the_host_s_network(live: LiveLab) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from ipaddress import IPv4Address
 
 from components.verify.expect.services import no_endpoint, translated
@@ -53,10 +54,7 @@ def masquerade(trace: Trace, node: str, device: str, *, leaves: bool = False) ->
     used = next((it for it in found or () if it.kind in ("masquerade", "snat")), None)
     if used is None:
         if leaves:
-            why = "its rules could not be read" if found is None else "no rule of the node translates it"
-            sentence = f"POSTROUTING: the packet keeps its source {trace.sender}: {why}"
-            if found is not None and IPv4Address(trace.sender) not in _own(trace, node):
-                sentence += "; outside, only a network that has a route to the pods can answer"
+            sentence = _unread(trace, node, device, checks) if found is None else _kept(trace, node)
             trace.add("masquerade", node, device, sentence, checks)
         return
     before = trace.sender
@@ -66,6 +64,22 @@ def masquerade(trace: Trace, node: str, device: str, *, leaves: bool = False) ->
     change = "stays, perhaps with another port" if before == trace.sender else f"becomes {trace.sender}"
     sentence = f"POSTROUTING: the source {before} {change} ({_whose(used)}: {_brief(used.path[-1])})"
     trace.add("masquerade", node, device, sentence, checks)
+
+
+def _unread(trace: Trace, node: str, device: str, checks: Sequence[Result]) -> str:
+    """The rules could not be read: the packet goes on as it must be."""
+    before, unread = trace.sender, "the node's rules could not be read"
+    if any((check.expectation.expected or {}).get("masquerade") == "yes" for check in checks):
+        trace.sender = trace.address_of(node, device)
+        return f"POSTROUTING: the source {before} should become {trace.sender} (natOutgoing); {unread}"
+    return f"POSTROUTING: the packet should keep its source {before}; {unread}"
+
+
+def _kept(trace: Trace, node: str) -> str:
+    sentence = f"POSTROUTING: the packet keeps its source {trace.sender}: no rule of the node translates it"
+    if IPv4Address(trace.sender) not in _own(trace, node):
+        sentence += "; outside, only a network that has a route to the pods can answer"
+    return sentence
 
 
 def _own(trace: Trace, node: str) -> list[IPv4Address]:
