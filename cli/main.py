@@ -75,6 +75,18 @@ def plan(
     raise typer.Exit(run(stack, as_json=json, out=out))
 
 
+@app.command(rich_help_panel=WITHOUT_A_LAB)
+def airgap(
+    stack: Stack,
+    listed: Annotated[bool, typer.Option("--list", help="print one thing a line: its kind and its name")] = False,
+    json: Annotated[bool, typer.Option("--json", help="print names, sources and checks as JSON")] = False,
+) -> None:
+    """Show every image, package and file that a lab fetches, from where, and how it is checked."""
+    from cli.airgap.command import run
+
+    raise typer.Exit(run(stack, listed=listed, as_json=json))
+
+
 @app.command("list", rich_help_panel=STACKS)
 def list_(json: Annotated[bool, typer.Option("--json", help="print the table as JSON")] = False) -> None:
     """List the stacks: where each lab runs, whether it stands and since when, its sandbox, and its cost."""

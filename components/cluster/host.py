@@ -14,7 +14,7 @@ def pause_image(lab: Lab) -> str | None:
     None for an unknown minor: then kubeadm is asked on the node (ask_pause in packages.sh).
     """
     version = versions.pause(lab.kubernetes.version)
-    return f"registry.k8s.io/pause:{version}" if version else None
+    return f"{versions.KUBERNETES_REGISTRY}/pause:{version}" if version else None
 
 
 def host_files(lab: Lab) -> list[File]:

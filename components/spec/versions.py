@@ -31,12 +31,15 @@ class _Data(BaseModel):
 
 class KubernetesMinor(_Data):
     """`patch`: the last known patch release. `released`, `patched`: when its first and that release were made. `pause`:
-    the version of the pause image that its kubeadm names. `untried`: what was tried of it, if not everything was."""
+    the version of the pause image that its kubeadm names; `etcd`, `coredns`: of those images. `untried`: what was tried
+    of it, if not everything was."""
 
     patch: int
     released: date
     patched: date
     pause: str
+    etcd: str
+    coredns: str
     untried: str | None = None
 
 
@@ -65,10 +68,13 @@ _KNOWN: Final = _load()
 KUBERNETES: Final = {
     minor: KubernetesMinor.model_validate(found) for minor, found in _KNOWN["kubernetes"]["minors"].items()
 }
+KUBERNETES_REGISTRY: Final = "registry.k8s.io"
 DEFAULT_KUBERNETES: Final[str] = _KNOWN["kubernetes"]["default"]
 KUBERNETES_KEY: Final[str] = _KNOWN["kubernetes"]["key"]
 CRIO_KEY: Final[str] = _KNOWN["crio"]["key"]
 
+CALICO_IMAGES: Final[Mapping[str, list[str]]] = _KNOWN["calico"]["images"]
+"""By calico.install, the names of Calico's images."""
 CALICO: Final = Pins(calico=_KNOWN["calico"]["releases"]).calico
 DEFAULT_CALICO: Final[str] = _KNOWN["calico"]["default"]
 OLDEST_CALICO: Final[str] = _KNOWN["calico"]["oldest"]
@@ -100,6 +106,33 @@ def pause(kubernetes: str) -> str | None:
     """The version of the pause image. None for an unknown minor: then kubeadm is asked on the node."""
     known = KUBERNETES.get(minor_of(kubernetes))
     return known.pause if known else None
+
+
+def kubeadm_images(kubernetes: str) -> list[str] | None:
+    """The images that kubeadm pulls on a node, as `kubeadm config images list` names them. None for an unknown minor.
+
+    Another patch release than the table's may name another etcd or CoreDNS.
+    """
+    known = KUBERNETES.get(minor_of(kubernetes))
+    if known is None:
+        return None
+    programs = ("kube-apiserver", "kube-controller-manager", "kube-scheduler", "kube-proxy")
+    images = [
+        *(f"{program}:v{kubernetes}" for program in programs),
+        f"coredns/coredns:v{known.coredns}",
+        f"pause:{known.pause}",
+        f"etcd:{known.etcd}",
+    ]
+    return [f"{KUBERNETES_REGISTRY}/{image}" for image in images]
+
+
+def calico_images(version: str, install: str) -> list[str]:
+    """The images that an installation of Calico pulls. The operator's own is left out if its version is not known."""
+    images = [f"quay.io/calico/{name}:v{version}" for name in CALICO_IMAGES[install]]
+    release = calico_release(version)
+    if install == "operator" and release is not None:
+        images.append(f"quay.io/tigera/operator:v{release.operator}")
+    return images
 
 
 def calico_manifests(install: str, bgp: str) -> tuple[Manifest, ...]:

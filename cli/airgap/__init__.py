@@ -1,0 +1,1 @@
+"""`./lab airgap`: everything that a lab fetches."""
