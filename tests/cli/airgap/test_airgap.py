@@ -129,7 +129,11 @@ def test_whereabouts_and_a_given_machine_image_are_in_the_list() -> None:
         "subnet": "10.9.0.0/24",
         "ipam": {"type": "whereabouts"},
     }
-    found = needs(machines={"provider": "local", "image": "registry.example:5000/machine:1"}, networks=[network])
+    found = needs(
+        machines={"provider": "local", "image": "registry.example:5000/machine:1"},
+        networks=[network],
+        multus={"clusterNetwork": "k8s-pod-network"},
+    )
     assert "ghcr.io/k8snetworkplumbingwg/whereabouts:v0.9.4" in names(found, "image")
     assert names(found, "machine-image") == {"registry.example:5000/machine:1"}
     assert names(found, "distribution-package") == set(DISTRIBUTION_PACKAGES)
