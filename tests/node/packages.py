@@ -8,6 +8,7 @@ its own versions, and all have CRI-O and the packages without a minor.
 from __future__ import annotations
 
 import hashlib
+import http
 import http.server
 import os
 import shutil
@@ -17,6 +18,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 UNIT = "[Service]\nExecStart=/usr/bin/{0} --run\nExecReload=/bin/true\n[Install]\nWantedBy=multi-user.target\n"
 # By minor, the versions of the stand-ins.
@@ -58,23 +60,29 @@ class Key:
 class Repositories:
     """`kubernetes` and `crio`: base URLs as in the stack file. Both repositories are signed by `key`."""
 
-    def __init__(self, root: Path, address: str, programs: Mapping[str, str] | None = None) -> None:
-        """`programs`: by name, stand-ins that do more. They have @VERSION@ in place of their version."""
+    def __init__(
+        self, root: Path, address: str, programs: Mapping[str, str] | None = None, real: Path | None = None
+    ) -> None:
+        """`programs`: by name, stand-ins that do more. They have @VERSION@ in place of their version. `real`: a folder
+        of real packages, else that of CNILAB_DEBS; each minor of a kubelet there also has a repository."""
         self.root, self.programs = root, programs or {}
+        self.requests: list[str] = []
+        """The path of each file that was sent."""
         self.key = Key.make(root / "gnupg")
         self.stranger = Key.make(root / "stranger")
-        handler = partial(_Quiet, directory=str(root / "www"))
+        handler = partial(_Recording, self.requests, directory=str(root / "www"))
         self._server = http.server.ThreadingHTTPServer((address, 0), handler)
         threading.Thread(target=self._server.serve_forever, daemon=True).start()
         self.base = f"http://{address}:{self._server.server_port}"
         self.kubernetes, self.crio = f"{self.base}/core", f"{self.base}/crio"
-        real = os.environ.get("CNILAB_DEBS")
-        for minor, versions in VERSIONS.items():
+        if real is None and "CNILAB_DEBS" in os.environ:
+            real = Path(os.environ["CNILAB_DEBS"])
+        for minor, versions in (VERSIONS | _minors_of(real)).items():
             for name in ("core", "crio"):
                 self.folder(name, minor).mkdir(parents=True)
                 (self.folder(name, minor) / "Release.key").write_text(self.key.public())
             if real:
-                self._serve(Path(real), minor)
+                self._serve(real, minor)
             else:
                 for version in versions:
                     for name in ("kubelet", "kubeadm", "kubectl"):
@@ -138,6 +146,22 @@ class Repositories:
         self.key.sign(release)
 
 
-class _Quiet(http.server.SimpleHTTPRequestHandler):
+def _minors_of(real: Path | None) -> dict[str, list[str]]:
+    """The minors of the kubelets in a folder of packages, without stand-ins."""
+    found = real.glob("kubelet_*.deb") if real is not None else ()
+    return {".".join(deb.name.split("_")[1].split(".")[:2]): [] for deb in found}
+
+
+class _Recording(http.server.SimpleHTTPRequestHandler):
+    """Records what it sends, and prints nothing, because pytest would show it as a test's output."""
+
+    def __init__(self, requests: list[str], *args: Any, **keys: Any) -> None:
+        self._requests = requests
+        super().__init__(*args, **keys)
+
+    def log_request(self, code: int | str = "-", size: int | str = "-") -> None:
+        if code == http.HTTPStatus.OK and self.command == "GET":
+            self._requests.append(self.path)
+
     def log_message(self, *_: object) -> None:
-        """Keep the access log out of pytest's output."""
+        """Nothing: errors are the client's to show."""
