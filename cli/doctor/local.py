@@ -34,6 +34,8 @@ WATCHES = 8192
 """inotify watches that systemd, CRI-O, kubelet and the pods of a machine may use."""
 TOOLS = {"ip": "iproute2", "nft": "nftables", "unshare": "util-linux", "flock": "util-linux", "timeout": "coreutils"}
 """As in components/machines/local/engine.sh: tool → its package."""
+ROOTLESS = {"podman": "{{.Host.Security.Rootless}}", "docker": "{{.SecurityOptions}}"}
+"""As in components/machines/local/engine.sh: engine → what its `info` shows of who runs it."""
 _ENGINE_TIMEOUT_SECONDS = 10
 _MODULES_TIMEOUT_SECONDS = 15
 
@@ -106,7 +108,11 @@ def _system(here: Computer) -> Answer:
 
 def _root(here: Computer, stack: str) -> Answer:
     if not here.is_root:
-        return Answer("stop", "an ordinary user, who cannot make networks here", f"sudo ./lab up {stack}")
+        return Answer(
+            "stop",
+            "an ordinary user, whose containers are not on networks that this computer reaches",
+            f"sudo ./lab up {stack}",
+        )
     return Answer("ok", "root")
 
 
@@ -138,6 +144,7 @@ def _engine(engine: Once[str | Answer], here: Computer) -> Answer:
     try:
         done = here.run([name, "ps", "--quiet"], _ENGINE_TIMEOUT_SECONDS)
         version = here.run([name, "--version"], _ENGINE_TIMEOUT_SECONDS).stdout.strip()
+        info = here.run([name, "info", "--format", ROOTLESS[name]], _ENGINE_TIMEOUT_SECONDS).stdout.strip()
     except subprocess.TimeoutExpired:
         return Answer("stop", f"{name} does not answer within {_ENGINE_TIMEOUT_SECONDS} s", f"restart {name}")
     if done.returncode:
@@ -146,6 +153,11 @@ def _engine(engine: Once[str | Answer], here: Computer) -> Answer:
         if not here.is_root:
             return Answer("unknown", seen, "run this as root, whose machines they will be")
         return Answer("stop", seen, f"repair it until `{name} ps` succeeds")
+    # Without root there is an answer of its own.
+    if here.is_root and (info == "true" or "name=rootless" in info):
+        seen = f"{name} is rootless here, and this computer does not reach rootless machines"
+        fix = f"use the {name} of the real root: not in podman unshare, and no rootless docker context"
+        return Answer("stop", seen, fix)
     return Answer("ok", version or name)
 
 

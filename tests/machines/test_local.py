@@ -313,6 +313,17 @@ def test_a_broken_engine_is_named(stub: Stub, failing: str, environment: dict[st
     assert says in stub.engine("create", **environment).refusal
 
 
+@pytest.mark.parametrize(("engine", "info"), [("podman", "true"), ("docker", "[name=seccomp name=rootless]")])
+def test_a_rootless_engine_is_refused(stub: Stub, engine: str, info: str) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("the engine is looked at by root only")
+    (stub.folder / f"say-{engine}-info").write_text(f"{info}\n")
+    refusal = stub.engine("create", ENGINE=engine).refusal
+    assert refusal.startswith(f"machines.engine: {engine} is rootless here")
+    (stub.folder / f"say-{engine}-info").write_text("[name=seccomp,profile=default]\n")
+    assert stub.engine("create", ENGINE=engine).status == 0
+
+
 def test_no_engine_at_all(stub: Stub) -> None:
     if os.geteuid() != 0:
         pytest.skip("the engine is looked at by root only")

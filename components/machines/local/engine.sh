@@ -8,6 +8,18 @@ here=$(dirname -- "$(readlink -f -- "${BASH_SOURCE[0]}")")
 source "$here/lib.sh"
 : "${STACK:?}" "${OWNER:?}" "${ENGINE:?}"
 
+# Rootless engines put their networks and processes into a namespace of their own, also for root (podman unshare, or a
+# docker context): this computer does not reach the machines there, and kubelet cannot do its work in them.
+refuse_rootless() {
+  local said shown='{{.Host.Security.Rootless}}'
+  [[ $ENGINE != docker ]] || shown='{{.SecurityOptions}}'
+  said=$("$ENGINE" info --format "$shown" 2>&1) ||
+    fail "machines.engine: $ENGINE info fails ($(error_line "$said")); repair it until '$ENGINE info' succeeds"
+  [[ $said != true && $said != *name=rootless* ]] ||
+    fail "machines.engine: $ENGINE is rootless here, and this computer does not reach rootless machines;" \
+      "use the $ENGINE of the real root: not in podman unshare, and no rootless docker context"
+}
+
 create() {
   local tool said
   [[ $(uname -s) == Linux ]] || fail "machines.provider local needs Linux, this is $(uname -s); use a Linux VM"
@@ -23,6 +35,7 @@ create() {
   command -v "$ENGINE" >/dev/null || fail "machines.engine: $ENGINE is not installed here; apt install $ENGINE"
   said=$("$ENGINE" ps 2>&1) ||
     fail "machines.engine: $ENGINE does not work here ($(error_line "$said")); repair it until '$ENGINE ps' succeeds"
+  refuse_rootless
   printf '%s\n' "$ENGINE"
 }
 

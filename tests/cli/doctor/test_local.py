@@ -131,6 +131,17 @@ def test_the_engine_that_up_would_take(proc: Path, engine: Engine, word: str, he
     assert (found.verdict, found.seen) == (("stop", seen) if seen else ("ok", "docker"))
 
 
+@pytest.mark.parametrize(
+    ("name", "info"), [("podman", "true"), ("docker", "[name=seccomp,profile=default name=rootless]")]
+)
+def test_a_rootless_engine_is_refused(proc: Path, engine: Engine, name: str, info: str) -> None:
+    engine.add(name, f'case $1 in info) echo "{info}" ;; esac')
+    found = answers(lab(machines={"engine": name}), made_up(proc, engine))["engine"]
+    assert found.verdict == "stop" and f"{name} is rootless here" in found.seen
+    engine.add(name, 'case $1 in info) echo "[name=seccomp,profile=default]" ;; esac')
+    assert answers(lab(machines={"engine": name}), made_up(proc, engine))["engine"].verdict == "ok"
+
+
 def test_another_system_is_named(proc: Path, engine: Engine) -> None:
     found = answers(lab(), made_up(proc, engine, system="Darwin"))
     assert found["system"] == Answer("stop", "this is Darwin", "use a Linux VM")
