@@ -22,7 +22,8 @@ from cli.console import page
 from cli.errors import FAILED, USAGE, CommandError
 from cli.sandbox.choice import chosen_live
 from components.verify.exercise.choose import choose
-from components.verify.exercise.lessons import LESSONS, Case
+from components.verify.exercise.layers import Case
+from components.verify.exercise.lessons import LESSONS
 from components.verify.exercise.model import RECORDED_AS, Exercise, pack, unpack
 from components.verify.faults.inject import inject
 from components.verify.faults.inject import mend as undo

@@ -48,7 +48,7 @@ def break_(
         fault = find(name, load_stack_file(stack_file(stack)).lab)
         lab = chosen_live(stack, sandbox=sandbox)
         # A sandbox may have less to break than the file says.
-        fault = find(name, lab.spec)
+        fault = find(name, lab.spec, sandbox=lab.sandbox)
         target, expected, no_api = asyncio.run(_aim(lab, fault, node))
     except Refused as error:
         raise CommandError(str(error), USAGE) from None
@@ -125,7 +125,10 @@ def show_list(lab: models.Lab, console: Console) -> None:
             absent.append((fault.id, why))
             continue
         where = f"walk stops at {fault.hop}" if fault.hop else "walk goes through"
-        _entry(console, fault.id, [fault.title, f"{where}; what repairs it by itself: {fault.heals}"], width)
+        texts = [fault.title, f"{where}; what repairs it by itself: {fault.heals}"]
+        if fault.not_in_sandbox:
+            texts.append(f"not in a sandbox: {fault.not_in_sandbox}")
+        _entry(console, fault.id, texts, width)
     if absent:
         console.print("\n[bold]Not in this lab[/]")
         for name, why in absent:

@@ -37,6 +37,7 @@ class Topic(StrEnum):
     POOL = "pool", "IPPools"
     AFFINITY = "affinity", "block affinities"
     RESERVATION = "reservation", "reserved ranges"
+    PEER = "peer", "BGPPeers"
     ALLOCATION = "allocation", "allocations"
     NODE = "node", "nodes Ready"
     WORKLOAD = "workload", "workloads Ready"

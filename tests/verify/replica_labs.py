@@ -74,6 +74,23 @@ SERVED = VXLAN.model_copy(
     }
 )
 NFTABLES = VXLAN.model_copy(update={"calico": VXLAN.calico.model_copy(update={"linux_dataplane": "Nftables"})})
+_TOR = {"name": "tor", "peerIP": "10.0.1.1", "asNumber": 64512}
+
+
+def _peered(**calico: object) -> Lab:
+    document = NONE.model_dump(mode="json", by_alias=True)
+    return Lab.model_validate(document | {"calico": document["calico"] | calico})
+
+
+PEERED = _peered(nodeToNodeMesh=False, peers=[_TOR])
+"""Routes by BIRD, learned from one router in the nodes' own AS."""
+PEERED_TWICE = _peered(
+    nodeToNodeMesh=False,
+    peers=[_TOR, _TOR | {"name": "spare", "peerIP": "10.0.1.2", "nodeSelector": "kubernetes.io/hostname == 'worker1'"}],
+)
+"""The same, with a second router for one of the nodes."""
+PEERED_MESH = _peered(peers=[_TOR | {"asNumber": 64999}])
+"""Routes by a mesh; a router outside learns them too."""
 IPIP = _lab([_pool("IPIP")], bgp=True)
 """Seed 002."""
 WIREGUARD = _lab([_pool("VXLAN")], wireguard=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -23,6 +24,7 @@ from components.sandbox import requirements
 from components.sandbox.objects import make_objects
 from components.sandbox.plan import make_plan
 from components.spec.models import Lab as LabSpec
+from components.verify.exercise.choose import candidates
 from components.verify.faults import source_dest
 from components.verify.faults.inject import break_program, inject, mend, mend_program
 from components.verify.faults.model import Fault, Refused, Target, Undone
@@ -183,7 +185,7 @@ def test_verify_reports_a_faults_symptoms_and_nothing_else(
             assert any(e.topic == Topic.PROBE for e in wanted.failed), "a ping shows it where one can"
     finally:
         assert lab("mend", STACK) == 0
-    assert capsys.readouterr().out == f"{target.service or target.node}: {name}: put back\n"
+    assert capsys.readouterr().out == f"{target.object or target.node}: {name}: put back\n"
     assert snapshots(replica) == before
     assert failed(live) == []
 
@@ -481,12 +483,23 @@ class Cut:
 # --- what follows from the lab alone ----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("lab", [labs.EGRESS, labs.VXLAN, labs.NONE, labs.CROSS_SUBNET, labs.MIXED, labs.IPIP])
+@pytest.mark.parametrize(
+    "lab",
+    [
+        labs.EGRESS,
+        labs.VXLAN,
+        labs.NONE,
+        labs.CROSS_SUBNET,
+        labs.MIXED,
+        labs.IPIP,
+        labs.PEERED,
+        labs.PEERED_TWICE,
+        labs.PEERED_MESH,
+    ],
+)
 def test_wherever_a_fault_is_made_verify_reports_it(lab: LabSpec) -> None:
     """In every mode and on every node. Where a ping is lost, a walk between two pods shows it."""
-    objects = make_objects(make_plan(lab, system_pods=False))
-    read = Objects({kind: tuple(objects.get(path, ())) for kind, path in KINDS.items()})
-    of = ObservedLab.of(lab, make_plan(lab).blocks, facts.cluster(read), facts.pods(read), {}, facts.services(read))
+    of = planned(lab)
     here = [fault for fault in FAULTS.values() if fault.refusal(lab) is None]
     assert here
     for fault in here:
@@ -545,7 +558,43 @@ def test_a_lab_has_the_faults_of_its_mode(lab: LabSpec, refused: set[str]) -> No
         "firewall-drops",
         "rp-filter-strict",
         "service-without-endpoints",
+        "wrong-peer-as",
     }
+
+
+def planned(lab: LabSpec) -> ObservedLab:
+    """The lab as verify would see it, by the plan alone."""
+    objects = make_objects(make_plan(lab, system_pods=False))
+    read = Objects({kind: tuple(objects.get(path, ())) for kind, path in KINDS.items()})
+    return ObservedLab.of(lab, make_plan(lab).blocks, facts.cluster(read), facts.pods(read), {}, facts.services(read))
+
+
+@pytest.mark.parametrize(
+    ("spec", "name", "topics"),
+    [
+        (labs.PEERED, "tor", {"peer": 1, "bgp": 3, "route": 6, "probe": 3}),
+        # worker1 still has its other router; but that one has lost the routes of the others.
+        (labs.PEERED_TWICE, "tor", {"peer": 1, "bgp": 3, "route": 6, "probe": 3}),
+        (labs.PEERED_TWICE, "spare", {"peer": 1, "bgp": 1}),
+        (labs.PEERED_MESH, "tor", {"peer": 1, "bgp": 3}),
+    ],
+    ids=["the only peer", "one of two", "the spare one", "beside a mesh"],
+)
+def test_what_a_peer_of_another_as_takes_away(spec: LabSpec, name: str, topics: dict[str, int]) -> None:
+    of, fault = planned(spec), find("wrong-peer-as", spec)
+    target = next(target for target in fault.targets(of) if target.object == name)
+    wanted = symptoms(fault, of, target)
+    assert Counter(str(e.topic) for e in wanted.failed) == topics
+    assert (wanted.walk is not None) == ("route" in topics)
+
+
+def test_a_sandbox_has_no_bgp_session_to_lose() -> None:
+    with pytest.raises(Refused, match="cannot be made in a sandbox: no BIRD runs in a sandbox"):
+        find("wrong-peer-as", labs.PEERED, sandbox=True)
+    assert find("wrong-peer-as", labs.PEERED).hop == "host route"
+    names = {fault.id for fault in candidates(labs.PEERED, None, sandbox=True)}
+    assert "wrong-peer-as" not in names and "proxy-arp-off" in names
+    assert "wrong-peer-as" in {fault.id for fault in candidates(labs.PEERED, None, sandbox=False)}
 
 
 def test_the_list_names_every_fault_and_what_heals_it(

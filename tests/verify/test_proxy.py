@@ -22,8 +22,9 @@ from components.sandbox import services
 from components.sandbox.api import Api, Object
 from components.sandbox.certificates import Authority
 from components.spec.load import parse_lab
-from components.verify.faults import service
+from components.verify.faults import objects
 from components.verify.read import api
+from components.verify.read.reading import LiveLab
 from tests.calico.cluster import binary
 from tests.support.graphs import run_lab
 from tests.support.socks import socks_proxy
@@ -118,7 +119,8 @@ def test_a_service_is_changed_through_the_proxy(authority: Authority, tmp_path: 
 
     served.patch_service = patch
     with closing(served), socks_proxy(int(served.url.rpartition(":")[2])) as (proxy, asked):
-        asyncio.run(service.empty(through(authority, proxy), "default/web"))
+        live = LiveLab(parse_lab(LAB), blocks={}, access={}, kubeconfig=through(authority, proxy))
+        asyncio.run(objects.change(live, "service-without-endpoints", "default/web"))
     assert changes == [("default", "web", {"selector": {"app": "nobody"}})]
     assert set(asked) == {"kubernetes:6443"}
 

@@ -16,6 +16,8 @@ def cluster(observed: ObservedLab) -> Iterator[Expectation]:
         for cidr in cidrs:
             yield _block(spec, node, cidr)
     yield from _blocks_known(observed)
+    if spec.calico.bgp == "Enabled":
+        yield from map(_peer, spec.calico.peers)
     if spec.multus:
         for reserved in addresses.reservation(spec, observed.blocks):
             yield Expectation(
@@ -45,6 +47,20 @@ def _pool(pool: models.Pool) -> Expectation:
         because="calico.pools in the stack file",
         cause="somebody changed the pool by hand. Where the operator installed Calico, it undoes such a change; where "
         "the manifest did, the change stays",
+        repair=Repair.REFRESH,
+    )
+
+
+def _peer(peer: models.BgpPeer) -> Expectation:
+    return Expectation(
+        topic=Topic.PEER,
+        key=peer.name,
+        expected={"peerIP": str(peer.peer_ip), "asNumber": str(peer.as_number)},
+        sentence=f"BGPPeer {peer.name} is {peer.peer_ip} in AS {peer.as_number}",
+        command=f"kubectl get bgppeers.crd.projectcalico.org {peer.name} -o yaml",
+        because="calico.peers in the stack file",
+        cause="somebody changed the BGPPeer by hand. With another AS number BIRD refuses the peer: Bad peer AS",
+        advice="if `./lab break` did it: `./lab mend STACK`",
         repair=Repair.REFRESH,
     )
 

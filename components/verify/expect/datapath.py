@@ -247,7 +247,7 @@ def _bgp_sessions(observed: ObservedLab, node: models.Node) -> Iterator[Expectat
     for peer in calico.peers:
         nodes = selected(observed.spec, peer.node_selector)
         if nodes is not None and node in nodes:
-            cause = "TCP 179 does not reach the peer, or it has another AS number for the node"
+            cause = "TCP 179 does not reach the peer, or one of the two has another AS number for the other"
             if peer.password is not None:
                 cause += ", or another password"
             yield _bgp_session(node, peer.name, str(peer.peer_ip), "calico.peers in the stack file", cause)

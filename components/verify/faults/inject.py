@@ -7,9 +7,9 @@ import shlex
 from pathlib import Path
 
 from components.spec.modes import VXLAN
-from components.verify.faults import service, source_dest
+from components.verify.faults import objects, source_dest
 from components.verify.faults.model import Fault, Mended, Refused, Target, Undone
-from components.verify.read.api import NoApi
+from components.verify.read.api import NoApi, NotListed
 from components.verify.read.connection import NETNS, Unreachable, render
 from components.verify.read.ec2 import NoEc2
 from components.verify.read.reading import CONNECTIONS_AT_ONCE, LiveLab
@@ -36,10 +36,10 @@ def _program(stack: str, variables: dict[str, str]) -> str:
 async def inject(live: LiveLab, stack: str, fault: Fault, target: Target, name: str = "") -> None:
     """Make a fault, after what is needed to undo it was recorded, under `name` instead of its own, where one is given.
     Raises Refused where the node or an API does not do it; Unreachable."""
-    if target.service:
+    if target.object:
         try:
-            await service.empty(live.kubeconfig, target.service)
-        except NoApi as error:
+            await objects.change(live, fault.id, target.object)
+        except (NoApi, NotListed) as error:
             raise Refused(str(error)) from None
         return
     if not fault.kind:
@@ -80,12 +80,10 @@ async def mend(live: LiveLab, stack: str) -> Mended:
 
     nodes = [node.name for node in live.spec.nodes]
     undone = [entry for entries in await asyncio.gather(*map(mend_node, nodes)) for entry in entries]
-    try:
-        undone += await service.refill(live.kubeconfig)
-    except (NoApi, Refused) as error:
-        # Only a lab with such a Service can have lost one.
-        if any(workload.service for workload in live.spec.workloads):
-            failed["Kubernetes"] = str(error)
+    restored, problems = await objects.restore(live)
+    undone += restored
+    if problems:
+        failed["Kubernetes"] = "; ".join(problems)
     if live.on_ec2:
         try:
             undone += await asyncio.to_thread(source_dest.switch_back, live.instances, stack, live.aws)

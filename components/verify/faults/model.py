@@ -17,8 +17,8 @@ class Refused(ValueError):
 class Target:
     """Where a fault is made. `sentence`: what it does there, as an order. `breaks`: the entries whose expectations are
     then not met. `variables`: fault.sh's, beside those of the fault itself. `pod`, `peer`: the pod, or the other node,
-    where there is one. `end`: the other end of a walk from `pod` that shows it; empty: an address outside. `service`:
-    NAMESPACE/NAME of the Service that is changed."""
+    where there is one. `end`: the other end of a walk from `pod` that shows it; empty: an address outside. `object`:
+    NAMESPACE/NAME of the Service, or NAME of the BGPPeer, that is changed."""
 
     node: str
     sentence: str
@@ -27,7 +27,7 @@ class Target:
     pod: Pod | None = None
     peer: str = ""
     end: str = ""
-    service: str = ""
+    object: str = ""
 
 
 Cuts = Callable[[ObservedLab, Target, Pod, Pod], bool]
@@ -44,10 +44,10 @@ class Fault:
     """One kind of fault.
 
     `title`: what it does. `heals`: what repairs it without `mend`. `kind`: what fault.sh does; empty: it is not made on
-    a node, but by EC2's API, or by that of Kubernetes where its targets name a Service. `hop`: where a walk then stops;
+    a node, but by EC2's API, or by that of Kubernetes where its targets name an object. `hop`: where a walk then stops;
     None where no packet of a running pod is lost. `refusal`: why a lab has nothing to break, or None. `targets`: where
     it can be made, the best place first. `shown`: whether a walk from the first pod to the second stops there although
-    a ping still passes.
+    a ping still passes. `not_in_sandbox`: why a sandbox cannot have it; empty where it can.
     """
 
     id: str
@@ -59,6 +59,7 @@ class Fault:
     targets: Callable[[ObservedLab], Iterator[Target]]
     cuts: Cuts = cuts_nothing
     shown: Cuts = cuts_nothing
+    not_in_sandbox: str = ""
 
 
 @dataclass(frozen=True)

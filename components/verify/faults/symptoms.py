@@ -50,7 +50,8 @@ def _example(fault: Fault, lab: ObservedLab, target: Target) -> tuple[str, str] 
     lost = [(a, b) for a, b in product(own, own) if a.node != b.node and fault.cuts(lab, target, a, b)]
     lost = lost or [(a, b) for a, b in product(own, own) if a.node != b.node and fault.shown(lab, target, a, b)]
     if lost:
-        arriving = (pair for pair in lost if pair[1].node == target.node)
-        source, destination = (next(arriving, lost[0])) if fault.hop == "arrival" else lost[0]
+        # The hop is on the node of the one or of the other.
+        end = 1 if fault.hop == "arrival" else 0
+        source, destination = next((pair for pair in lost if pair[end].node == target.node), lost[0])
         return source.id, destination.id
     return (target.pod.id, target.end or OUTSIDE) if target.pod is not None else None

@@ -75,6 +75,13 @@ def _of_node(lab: ObservedLab, target: Target, source: Pod, destination: Pod) ->
     return source.node == target.node
 
 
+def _cuts_routes_from(lab: ObservedLab, target: Target, source: Pod, destination: Pod) -> bool:
+    """BIRD on the source's node learns no route to the destination's block: one of the two has lost its only peer."""
+    pool = lab.pool_of(destination.address)
+    alone = targets.only_peer_of(lab.spec, target.object)
+    return pool is not None and pool.mode.routes_by == "BIRD" and bool(alone & {source.node, destination.node})
+
+
 # --- the table -------------------------------------------------------------------------------------------------------
 
 FAULTS: Mapping[str, Fault] = {
@@ -253,11 +260,22 @@ FAULTS: Mapping[str, Fault] = {
             refusal=targets.only_with_services,
             targets=targets.service,
         ),
+        Fault(
+            id="wrong-peer-as",
+            title="a BGPPeer has another AS number than the peer: BIRD refuses it, and no session comes up",
+            heals="`up --refresh`, which writes the BGPPeer again",
+            kind="",
+            hop="host route",
+            refusal=targets.only_with_peers,
+            targets=targets.peer,
+            cuts=_cuts_routes_from,
+            not_in_sandbox="no BIRD runs in a sandbox: its BGP sessions are listed, not made",
+        ),
     )
 }
 
 
-def find(name: str, lab: models.Lab) -> Fault:
+def find(name: str, lab: models.Lab, *, sandbox: bool = False) -> Fault:
     """A fault that this lab can have. Raises Refused."""
     fault = FAULTS.get(name)
     if fault is None:
@@ -265,4 +283,6 @@ def find(name: str, lab: models.Lab) -> Fault:
     reason = fault.refusal(lab)
     if reason is not None:
         raise Refused(f"{name} cannot be made in this lab: {reason}")
+    if sandbox and fault.not_in_sandbox:
+        raise Refused(f"{name} cannot be made in a sandbox: {fault.not_in_sandbox}. It needs the deployed lab")
     return fault

@@ -8,7 +8,7 @@ from itertools import product
 from components.spec import addresses, models
 from components.spec.gateways import firewalls
 from components.spec.modes import VXLAN, Tunnel
-from components.spec.placement import pod_count
+from components.spec.placement import pod_count, selected
 from components.verify.expect import pod as expect_pod
 from components.verify.expect.egress import by_name, firewall_of, users
 from components.verify.expect.multus import MULTUS_FILE, default_interface, delegate_file, destination
@@ -78,6 +78,12 @@ def only_with_services(lab: models.Lab) -> str | None:
     if any(workload.service and pod_count(lab, workload) for workload in lab.workloads):
         return None
     return "workloads: none has a service"
+
+
+def only_with_peers(lab: models.Lab) -> str | None:
+    if lab.calico.bgp != "Enabled" or not lab.calico.peers:
+        return "calico.peers: the lab has none"
+    return None
 
 
 def only_with_pods(lab: models.Lab) -> str | None:
@@ -306,8 +312,53 @@ def service(lab: ObservedLab) -> Iterator[Target]:
                     (EntryKey(Topic.SERVICE, port.id),),
                     pod=source,
                     end=f"service/{port.id}",
-                    service=port.id,
+                    object=port.id,
                 )
+
+
+def peer(lab: ObservedLab) -> Iterator[Target]:
+    """The BGPPeers of the stack file. Without a mesh and route reflectors, a node whose only peer is gone learns no
+    route, and nobody learns one to its pods."""
+    for found in lab.spec.calico.peers:
+        nodes = {node.name for node in selected(lab.spec, found.node_selector) or ()}
+        breaks = [EntryKey(Topic.PEER, found.name)]
+        breaks += [EntryKey(Topic.BGP, str(found.peer_ip), node) for node in _nodes(lab) if node in nodes]
+        breaks += _routes_lost(lab, only_peer_of(lab.spec, found.name))
+        wrong = wrong_as(found.as_number)
+        for node in (name for name in _nodes(lab) if name in nodes):
+            yield Target(
+                node,
+                f"write AS {wrong} instead of {found.as_number} into the BGPPeer {found.name} ({found.peer_ip}) of "
+                f"{', '.join(name for name in _nodes(lab) if name in nodes)}",
+                tuple(breaks),
+                peer=found.name,
+                object=found.name,
+            )
+
+
+def only_peer_of(lab: models.Lab, name: str) -> frozenset[str]:
+    """The nodes that learn routes from this BGPPeer alone."""
+    calico = lab.calico
+    if calico.mesh or calico.route_reflectors:
+        return frozenset()
+    peers = {peer.name: {node.name for node in selected(lab, peer.node_selector) or ()} for peer in calico.peers}
+    others = set[str]().union(*(nodes for peer, nodes in peers.items() if peer != name))
+    return frozenset(peers.get(name, set()) - others)
+
+
+def _routes_lost(lab: ObservedLab, alone: frozenset[str]) -> Iterator[EntryKey]:
+    """The routes to the blocks of other nodes that BIRD no longer learns."""
+    for node, other in product(_nodes(lab), _nodes(lab)):
+        if node != other and alone & {node, other}:
+            for cidr in lab.affinities.get(other, ()):
+                pool = lab.pool_of(cidr)
+                if pool is not None and pool.mode.routes_by == "BIRD":
+                    yield EntryKey(Topic.ROUTE, cidr, node)
+
+
+def wrong_as(number: int) -> int:
+    """An AS number beside the right one."""
+    return number + 1 if number < 4294967295 else number - 1
 
 
 def default_route(lab: ObservedLab) -> Iterator[Target]:

@@ -28,6 +28,7 @@ KINDS = {
     "blockaffinities": "/apis/crd.projectcalico.org/v1/blockaffinities",
     "ipamblocks": "/apis/crd.projectcalico.org/v1/ipamblocks",
     "ipreservations": "/apis/crd.projectcalico.org/v1/ipreservations",
+    "bgppeers": "/apis/crd.projectcalico.org/v1/bgppeers",
     "services": "/api/v1/services",
     "endpointslices": "/apis/discovery.k8s.io/v1/endpointslices",
 }

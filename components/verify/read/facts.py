@@ -16,6 +16,7 @@ from ipaddress import IPv4Address, IPv4Network
 from components.verify.model import Entry, NodeFacts, Pod, Scope, Table, Topic, canonical_json
 from components.verify.read import filters, iproute, workloads
 from components.verify.read.api import Item, Objects
+from components.verify.read.probes import connection, ping
 from components.verify.read.rules import printed, rules_of
 from components.verify.services import ServicePort, service_ports
 
@@ -67,8 +68,9 @@ def _pod(item: Item, found: workloads.Warnings) -> Pod:
 
 def cluster(objects: Objects, *, host_local: bool = False) -> Scope:
     """The cluster's topics. Keys: of ANNOTATION and NODE the node (fields without the prefix projectcalico.org/), of
-    AFFINITY and RESERVATION the CIDR, of POOL its name, of WORKLOAD "KIND NAMESPACE/NAME", of ALLOCATION the address,
-    of STATUS and EVENT "POD INTERFACE", of SERVICE "NAMESPACE/NAME" (field ready: yes where it has a ready endpoint).
+    AFFINITY and RESERVATION the CIDR, of POOL and PEER its name, of WORKLOAD "KIND NAMESPACE/NAME", of ALLOCATION the
+    address, of STATUS and EVENT "POD INTERFACE", of SERVICE "NAMESPACE/NAME" (field ready: yes where it has a ready
+    endpoint).
 
     `host_local`: calico.ipam is HostLocal. Then a node's one block is its podCIDR, and there is no BlockAffinity."""
     scope = Scope()
@@ -91,6 +93,7 @@ def cluster(objects: Objects, *, host_local: bool = False) -> Scope:
         add(Topic.AFFINITY, "blockaffinities", _affinity)
     add(Topic.POOL, "ippools", _pool)
     add(Topic.RESERVATION, "ipreservations", _reservation)
+    add(Topic.PEER, "bgppeers", _peer)
     add(Topic.ALLOCATION, "ipamblocks", _allocations)
     add(Topic.STATUS, "pods", _status)
     unread = [objects.missing[kind] for kind in ("pods", "deployments", "daemonsets") if kind in objects.missing]
@@ -114,6 +117,7 @@ CLUSTER_TOPICS = (
     Topic.AFFINITY,
     Topic.POOL,
     Topic.RESERVATION,
+    Topic.PEER,
     Topic.ALLOCATION,
     Topic.STATUS,
     Topic.EVENT,
@@ -170,6 +174,12 @@ def _pod_cidr(item: Item) -> Iterable[tuple[str, Entry]]:
 def _pool(item: Item) -> Iterable[tuple[str, Entry]]:
     spec = item.get("spec", {})
     keys = ("cidr", "blockSize", "ipipMode", "vxlanMode", "natOutgoing", "disabled")
+    yield _name(item), _entry({key: str(spec[key]) for key in keys if key in spec})
+
+
+def _peer(item: Item) -> Iterable[tuple[str, Entry]]:
+    spec = item.get("spec", {})
+    keys = ("peerIP", "asNumber", "nodeSelector")
     yield _name(item), _entry({key: str(spec[key]) for key in keys if key in spec})
 
 
@@ -264,7 +274,7 @@ def node_facts(text: str) -> NodeFacts:
         if name.startswith("probe "):
             key = name.removeprefix("probe ")
             tcp = key.split(" ")[1:] if key.count(" ") == 2 else None
-            facts.topics[Topic.PROBE][key] = (_connection(section, *tcp) if tcp else _probe(section),)
+            facts.topics[Topic.PROBE][key] = (connection(section.output, *tcp) if tcp else ping(section.output),)
     _add_queues(facts)
     _add_pods(facts, found)
     _add_rules(facts, found)
@@ -393,45 +403,6 @@ def _bgp(output: str) -> Table:
             state = words[5] if len(words) > 5 else ""
             found[match[1].replace("_", ".")] = (Entry({"state": state or words[3]}, line.strip()),)
     return found
-
-
-def _probe(section: Section) -> Entry:
-    """ping's output. Fields: received (yes, no), and the answer's ttl."""
-    answer = re.search(r"^.*\bttl=(\d+).*$", section.output, re.MULTILINE | re.IGNORECASE)
-    if answer:
-        return Entry({"received": "yes", "ttl": answer[1]}, answer[0].strip())
-    lines = [line for line in section.output.splitlines() if line.strip()]
-    shown = next((line for line in lines if "packet loss" in line), lines[-1] if lines else "no answer")
-    return Entry({"received": "no"}, shown.strip())
-
-
-def _connection(section: Section, address: str, port: str) -> Entry:
-    """An attempt at a TCP connection. Fields: received (yes, no, refused); endpoint (ADDRESS:PORT) where conntrack
-    knows that another address answered for this one."""
-    first = section.output.partition("\n")[0].strip()
-    if first != "connected":
-        refused = "refused" in section.output
-        reason = next((line for line in section.output.splitlines() if "/dev/tcp/" in line), first)
-        shown = reason.rpartition(": ")[2].strip() or "no answer within 3 s"
-        return Entry({"received": "refused" if refused else "no"}, f"{address}:{port}: {shown}")
-    fields, shown = {"received": "yes"}, f"connected to {address}:{port}"
-    own = _local_port(section.output, address, int(port))
-    for line in section.output.splitlines():
-        found = re.search(r"\bsport=(\d+) dport=\d+ .*?src=(\S+) dst=\S+ sport=(\d+) ", line)
-        if found and found[1] == own:
-            if found[2] != address:
-                fields["endpoint"] = f"{found[2]}:{found[3]}"
-            shown += f"; conntrack: {' '.join(line.split())}"
-    return Entry(fields, shown)
-
-
-def _local_port(table: str, address: str, port: int) -> str:
-    """This end's port of the newest connection to an address, from /proc/net/tcp; empty where there is none."""
-    remote = "".join(f"{int(part):02X}" for part in reversed(address.split("."))) + f":{port:04X}"
-    # The columns are: number, local, remote, state (01: established).
-    rows = [words for line in table.splitlines() if len(words := line.split()) > 4]
-    found = [words[1].rpartition(":")[2] for words in rows if words[2].upper() == remote and words[3] == "01"]
-    return str(int(found[-1], 16)) if found else ""
 
 
 # A section of observe.sh has the name of its topic.
