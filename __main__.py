@@ -6,6 +6,7 @@ from pulumi.runtime.settings import get_monitor
 from components.aws_client import ACCOUNT_KEYS
 from components.interrupt import end_quietly_on_interrupt
 from components.lab import Lab, LabArgs
+from components.slowdown import factor
 from components.spec import names
 from components.spec.load import SpecError, parse_lab
 
@@ -23,6 +24,10 @@ account = {f"aws:{key}": text for key in ACCOUNT_KEYS if (text := aws.get(key))}
 try:
     spec = parse_lab(config.require_object("lab"), {"aws:region": region or "", **account})
 except SpecError as error:
+    raise pulumi.RunError(str(error)) from None
+try:
+    factor()
+except ValueError as error:
     raise pulumi.RunError(str(error)) from None
 
 passwords = {key: config.require_secret(key) for key in spec.calico.passwords.values()}

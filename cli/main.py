@@ -16,6 +16,7 @@ from cli.completion.command import Shell
 from cli.errors import USAGE, CommandError
 from cli.group import LIFE, RUNNING, STACKS, TOOL, WITHOUT_A_LAB, Commands
 from cli.parameters import PASS_ON, SANDBOX, SKIP_DOCTOR, OptionalStack, Stack
+from components.slowdown import factor
 
 app = typer.Typer(
     cls=Commands,
@@ -48,6 +49,10 @@ def options(
     ] = None,
 ) -> None:
     """Kubernetes networking labs: one stack file, one up, checked hop by hop."""
+    try:
+        factor()
+    except ValueError as error:
+        raise CommandError(str(error), USAGE) from None
     if backend is not None:
         os.environ["PULUMI_BACKEND_URL"] = backend
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from cli.doctor.model import Answer, Check, NotAsked, Once, worst
 from cli.project import ROOT
 from components.machines.existing.hosts import key_file, read_private_key
+from components.slowdown import scaled
 from components.spec.addresses import kernel_modules
 from components.spec.models import ExistingMachines, JumpHost, Lab, Node
 from components.spec.modes import links_for_shell
@@ -97,7 +98,7 @@ async def _read_all(lab: Lab) -> Hosts:
         async with limit:
             try:
                 async with access_of(lab.machines, node).connect() as connection:
-                    done = await connection.run(program, timeout_seconds=_HOST_TIMEOUT_SECONDS)
+                    done = await connection.run(program, timeout_seconds=scaled(_HOST_TIMEOUT_SECONDS))
             except (Unreachable, ValueError, FileNotFoundError) as error:
                 silent[node.name] = _text(error)
                 return

@@ -16,6 +16,7 @@ from cli.doctor.model import Answer, Check, NotAsked, Once, Verdict, worst
 from cli.lifecycle.local_machines import ranges_in_use
 from cli.live.machines import possible_engines
 from cli.project import ROOT
+from components.slowdown import scaled
 from components.spec.addresses import kernel_modules
 from components.spec.models import Lab, LocalMachines
 from components.spec.modes import TUNNELS, links_for_shell
@@ -74,7 +75,7 @@ class Computer:
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
-            timeout=timeout_seconds,
+            timeout=scaled(timeout_seconds),
         )
 
 
@@ -146,7 +147,7 @@ def _engine(engine: Once[str | Answer], here: Computer) -> Answer:
         version = here.run([name, "--version"], _ENGINE_TIMEOUT_SECONDS).stdout.strip()
         info = here.run([name, "info", "--format", ROOTLESS[name]], _ENGINE_TIMEOUT_SECONDS).stdout.strip()
     except subprocess.TimeoutExpired:
-        return Answer("stop", f"{name} does not answer within {_ENGINE_TIMEOUT_SECONDS} s", f"restart {name}")
+        return Answer("stop", f"{name} does not answer within {scaled(_ENGINE_TIMEOUT_SECONDS):g} s", f"restart {name}")
     if done.returncode:
         reason = (done.stderr.strip().splitlines() or ["no reason was given"])[-1]
         seen = f"{name} does not work here: {reason}"

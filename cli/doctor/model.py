@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Generic, Literal, TypeVar
 
+from components.slowdown import scaled
+
 Verdict = Literal["ok", "warn", "stop", "unknown"]
 """`warn`: `up` may fail or do harm. `stop`: `up` surely fails. `unknown`: the check could not be made."""
 
@@ -101,6 +103,7 @@ def examine(checks: Sequence[Check], timeout_seconds: float = TIMEOUT_SECONDS) -
 
 def _examine(checks: Sequence[Check], timeout_seconds: float) -> Iterator[Row]:
     asked = [_Asked(check) for check in checks]
+    timeout_seconds = scaled(timeout_seconds)
     end = time.monotonic() + timeout_seconds
     for one in asked:
         one.thread.start()

@@ -22,6 +22,7 @@ from cli.lifecycle.backend import Backend, BackendError, StackMissing
 from cli.lifecycle.ready import wait_for_cluster
 from cli.live.machines import State, installed_engine, run, states
 from cli.live.stack import is_known_absent
+from components.slowdown import scaled
 from components.spec import names
 from components.spec.models import Lab, LocalMachines
 
@@ -140,10 +141,10 @@ def run_script(script: str, word: str, environment: Mapping[str, str]) -> str:
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
-            timeout=_SCRIPT_TIMEOUT_SECONDS,
+            timeout=scaled(_SCRIPT_TIMEOUT_SECONDS),
         )
     except subprocess.TimeoutExpired:
-        return f"{script} {word} was not done after {_SCRIPT_TIMEOUT_SECONDS} s and was stopped; run again"
+        return f"{script} {word} was not done after {scaled(_SCRIPT_TIMEOUT_SECONDS):g} s and was stopped; run again"
     if done.returncode == 0:
         return ""
     lines = done.stderr.splitlines()

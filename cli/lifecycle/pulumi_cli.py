@@ -17,6 +17,7 @@ import yaml
 
 from cli import project
 from cli.errors import MISSING, CommandError
+from components.slowdown import scaled
 
 VERSION = "3.272.0"
 _VERSION_TIMEOUT_SECONDS = 30
@@ -68,7 +69,7 @@ def version_of(pulumi: str) -> str | None:
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
-            timeout=_VERSION_TIMEOUT_SECONDS,
+            timeout=scaled(_VERSION_TIMEOUT_SECONDS),
         )
     except (OSError, subprocess.TimeoutExpired):
         return None

@@ -10,6 +10,7 @@ from typing import Any
 
 from cli.errors import CommandError
 from cli.live.stack import outputs
+from components.slowdown import scaled
 from components.verify.read import api
 
 TIMEOUT_SECONDS = 300.0
@@ -54,7 +55,7 @@ async def _wait(command: str, stack: str, kubeconfig: str, nodes: Sequence[str])
         lacking = cluster or pods
         if not lacking:
             return True
-        over = seconds > (TIMEOUT_SECONDS if cluster else TIMEOUT_SECONDS + PODS_TIMEOUT_SECONDS)
+        over = seconds > scaled(TIMEOUT_SECONDS if cluster else TIMEOUT_SECONDS + PODS_TIMEOUT_SECONDS)
         text = "; ".join(lacking[:_SHOWN]) + (f"; and {len(lacking) - _SHOWN} more" if len(lacking) > _SHOWN else "")
         if over:
             print(f"lab {command}: after {seconds:.0f} s {stack} still lacks: {text}", file=sys.stderr)

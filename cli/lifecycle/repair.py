@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from cli.errors import CommandError
 from cli.live.stack import live, outputs
 from cli.project import stack_file
+from components.slowdown import scaled
 from components.spec import names
 from components.spec.load import load_stack_file
 from components.verify.model import Repair, Result, Topic
@@ -57,7 +58,7 @@ def moved(stack: str) -> list[str]:
         host_local = load_stack_file(stack_file(stack)).lab.calico.ipam == "HostLocal"
         kind = "nodes" if host_local else "blockaffinities"
         read = api.read(str(kubeconfig), {kind: api.KINDS[kind]})
-        objects = asyncio.run(asyncio.wait_for(read, _API_TIMEOUT_SECONDS))
+        objects = asyncio.run(asyncio.wait_for(read, scaled(_API_TIMEOUT_SECONDS)))
     except (CommandError, api.NoApi, TimeoutError):
         return []
     affinities = facts.cluster(objects, host_local=host_local).topics.get(Topic.AFFINITY, {})

@@ -15,6 +15,7 @@ from collections.abc import Collection
 from typing import Literal
 
 from cli.errors import FAILED, CommandError
+from components.slowdown import scaled
 from components.spec.models import Lab, LocalMachines
 
 State = Literal["running", "stopped", "gone"]
@@ -103,8 +104,13 @@ def run(command: list[str]) -> str:
     """The command's output. Raises CalledProcessError, also where it does not answer in time."""
     try:
         return subprocess.run(
-            command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=_TIMEOUT_SECONDS, check=True
+            command,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=scaled(_TIMEOUT_SECONDS),
+            check=True,
         ).stdout
     except subprocess.TimeoutExpired:
-        silent = f"no answer within {_TIMEOUT_SECONDS} s"
+        silent = f"no answer within {scaled(_TIMEOUT_SECONDS):g} s"
         raise subprocess.CalledProcessError(-1, command, stderr=silent) from None

@@ -14,6 +14,7 @@ from cli.lifecycle.pulumi_cli import config_folder, environment_for_state, find_
 from cli.live.machines import require_running
 from cli.project import not_up, stack_file
 from components.aws_client import AwsSettings
+from components.slowdown import scaled
 from components.spec.load import load_stack_file
 from components.verify.read.reading import LiveLab
 
@@ -34,11 +35,11 @@ def outputs(stack: str) -> dict[str, Any]:
             capture_output=True,
             text=True,
             check=False,
-            timeout=_TIMEOUT_SECONDS,
+            timeout=scaled(_TIMEOUT_SECONDS),
         )
     except subprocess.TimeoutExpired:
         raise CommandError(
-            f"the stack's outputs cannot be read: the backend did not answer in {_TIMEOUT_SECONDS:g} s", MISSING
+            f"the stack's outputs cannot be read: the backend did not answer in {scaled(_TIMEOUT_SECONDS):g} s", MISSING
         ) from None
     if result.returncode:
         said = " ".join(result.stderr.split()).removeprefix("error: ")

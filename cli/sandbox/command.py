@@ -17,6 +17,7 @@ from cli.sandbox.choice import changes, home
 from components.sandbox import life
 from components.sandbox.life import BeingBuilt, Standing
 from components.sandbox.running import SandboxError
+from components.slowdown import scaled
 from components.spec.load import load_stack_file
 from components.spec.placement import pod_count
 
@@ -84,7 +85,7 @@ def put_up(stack: str, rebuild: bool) -> int:
 
 def _standing(stack: str) -> Standing | None:
     """The sandbox, once no other command builds or removes it. Raises SandboxError after _OTHER_SECONDS."""
-    deadline = time.monotonic() + _OTHER_SECONDS
+    deadline = time.monotonic() + scaled(_OTHER_SECONDS)
     while True:
         try:
             return life.find(stack, home())

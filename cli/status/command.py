@@ -29,6 +29,7 @@ from components.calico.blocks import foreseen
 from components.sandbox import life
 from components.sandbox.life import Standing
 from components.sandbox.running import SandboxError
+from components.slowdown import scaled
 from components.spec.load import StackFile, load_stack_file
 
 _WIDTH = 100
@@ -139,7 +140,7 @@ async def _machine(entry: Mapping[str, Any], down: str) -> Answer:
 
 async def _connect(host: str, port: int) -> Answer:
     try:
-        _, writer = await asyncio.wait_for(asyncio.open_connection(host, port), _ANSWER_SECONDS)
+        _, writer = await asyncio.wait_for(asyncio.open_connection(host, port), scaled(_ANSWER_SECONDS))
     except (OSError, TimeoutError, ValueError):
         return Answer(f"{host}:{port}", False)
     writer.close()
@@ -204,7 +205,7 @@ def _lab(status: Status) -> tuple[str, str]:
 
 
 def _answer(answer: Answer) -> str:
-    words = {True: "answers", False: f"does not answer within {_ANSWER_SECONDS:g} s", None: "was not asked"}
+    words = {True: "answers", False: f"does not answer within {scaled(_ANSWER_SECONDS):g} s", None: "was not asked"}
     return f"{answer.where} {f'is {answer.state}' if answer.state else words[answer.answers]}"
 
 

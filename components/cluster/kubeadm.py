@@ -12,6 +12,7 @@ from typing import Any
 
 import pulumi
 
+from components import slowdown
 from components.node.script import File
 from components.spec.addresses import API_PORT
 from components.spec.models import Lab, Node
@@ -23,6 +24,15 @@ CRI_SOCKET = "unix:///var/run/crio/crio.sock"
 PATCHES = f"{DIRECTORY}/patches"
 MACHINE_LABEL = "cni-lab/machine"
 TOKEN_TTL = "2h0m0s"
+# kubeadm's defaults (cmd/kubeadm/app/apis/kubeadm/v1beta4/defaults.go, cmd/kubeadm/app/constants/constants.go).
+_TIMEOUTS_SECONDS = {
+    "controlPlaneComponentHealthCheck": 240,
+    "kubeletHealthCheck": 240,
+    "kubernetesAPICall": 60,
+    "etcdAPICall": 120,
+    "tlsBootstrap": 300,
+    "discovery": 300,
+}
 
 
 def ca_cert_hash(public_key_pem: str) -> str:
@@ -81,7 +91,8 @@ def init_documents(
             "patches": {"directory": PATCHES},
             # This phase would print the token.
             "skipPhases": ["show-join-command"],
-        },
+        }
+        | _timeouts(),
         {
             "apiVersion": "kubeadm.k8s.io/v1beta4",
             "kind": "ClusterConfiguration",
@@ -105,6 +116,15 @@ def init_documents(
         # A container may not write nf_conntrack_max. 0 leaves the computer's limits as they are.
         documents[-1]["conntrack"] = {"maxPerCore": 0, "min": 0}
     return documents
+
+
+def _timeouts() -> dict[str, Any]:
+    """kubeadm's own limits, longer on a slow computer. kubeadm also derives the startup probes of the control plane's
+    pods from the first."""
+    factor = slowdown.factor()
+    if factor == 1:
+        return {}
+    return {"timeouts": {name: f"{seconds * factor}s" for name, seconds in _TIMEOUTS_SECONDS.items()}}
 
 
 def patch_files(lab: Lab) -> list[File]:
@@ -145,7 +165,7 @@ def join_document(
         "discovery": {"bootstrapToken": {"token": token, "apiServerEndpoint": endpoint, "caCertHashes": [ca_hash]}},
         "nodeRegistration": node_registration(node, machine),
         "patches": {"directory": PATCHES},
-    }
+    } | _timeouts()
     if node.role == "control-plane":
         document["controlPlane"] = {
             "certificateKey": certificate_key,

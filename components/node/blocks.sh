@@ -16,8 +16,9 @@ CLAIM=cni-lab/claim
 # A jsonpath template that prints one line for each object.
 AFFINITY='{range .items[*]}{.metadata.creationTimestamp}{" "}{.spec.node}{" "}{.spec.cidr}{" "}{.spec.state}'
 AFFINITY+='{" "}{.spec.deleted}{" "}{.spec.type}{"\n"}{end}'
-deadline=$(($(uptime_seconds) + TIMEOUT_SECONDS))
-left() { echo $((deadline - $(uptime_seconds))); }
+deadline=$(($(uptime_seconds) + TIMEOUT_SECONDS * SLOWDOWN))
+# The rest of it, for wait_for, which multiplies it again.
+left() { echo $(((deadline - $(uptime_seconds)) / SLOWDOWN)); }
 
 # condition TYPE OBJECT: whether that condition of the object is True. Prints the conditions that are, with messages.
 condition() {

@@ -5,7 +5,7 @@
 
 export KUBECONFIG=${CNI_LAB_KUBECONFIG:-$ADMIN_CONF}
 LOG=$CNI_LAB_LOGS/drain-$DRAINED.log
-TIMEOUT_SECONDS=180
+TIMEOUT_SECONDS=$((180 * SLOWDOWN))
 
 node=$(kube get node "$DRAINED" --ignore-not-found --output \
   'jsonpath={.status.nodeInfo.kubeletVersion}|{.status.nodeInfo.containerRuntimeVersion}|{.spec.unschedulable}')

@@ -33,12 +33,14 @@ uptime_seconds() {
 # What a wait is silent for, and the status with which a repeated command says that waiting does not help.
 : "${QUIET_SECONDS:=30}"
 HOPELESS=3
+# A factor for every limit on time (components/slowdown.py).
+: "${SLOWDOWN:=1}"
 
 # wait_for SECONDS WHAT COMMAND…: repeat COMMAND until it succeeds. Its output says what is missing: after QUIET_SECONDS
-# it is logged when it changes. After SECONDS, and when COMMAND returns HOPELESS, fail with its last output. COMMAND
-# sees WAITED_SECONDS.
+# it is logged when it changes. After SECONDS times SLOWDOWN, and when COMMAND returns HOPELESS, fail with its last
+# output. COMMAND sees WAITED_SECONDS.
 wait_for() {
-  local seconds=$1 what=$2 began status output WAITED_SECONDS=0 shown=- next=$QUIET_SECONDS
+  local seconds=$(($1 * SLOWDOWN)) what=$2 began status output WAITED_SECONDS=0 shown=- next=$QUIET_SECONDS
   shift 2
   began=$(uptime_seconds)
   while :; do
@@ -259,7 +261,7 @@ fetch() {
 # --- Kubernetes -------------------------------------------------------------------------------------------------------
 
 # kube WORD…: kubectl, with a bound on each request.
-kube() { kubectl --request-timeout 15s "$@"; }
+kube() { kubectl --request-timeout "$((15 * SLOWDOWN))s" "$@"; }
 
 # cri WORD…: run crictl with this host's CRI-O.
 cri() { crictl --runtime-endpoint "$CRI_SOCKET" "$@"; }

@@ -17,6 +17,8 @@ from typing import Any
 
 import yaml
 
+from components import slowdown
+
 SCRIPTS = Path(__file__).parent
 LIBRARY = "lib.sh"
 # The libraries, besides lib.sh, that come before a script in its subshell.
@@ -87,7 +89,7 @@ def compose(
     # One lock for each phase: a second run of a step waits for a first one that a cut connection left running, and for
     # no other step.
     taken = f"CNI_LAB_LOCK=/run/lock/cni-lab-{shlex.quote(lock or phase)}"
-    lines = ["set -euo pipefail", "{", taken, read_script(LIBRARY), f"PHASE={shlex.quote(phase)}"]
+    lines = ["set -euo pipefail", "{", taken, *_slowdown(), read_script(LIBRARY), f"PHASE={shlex.quote(phase)}"]
     lines += [*_assignments(variables), "write_files() {"]
     for file in files:
         text = text_of(file.path, file.content)
@@ -100,6 +102,12 @@ def compose(
     # Else the step would show the name of its last script while it ends, even if that script had nothing to do.
     lines += [f"log {shlex.quote(f'{phase} is done')}", "} </dev/null", ""]
     return "\n".join(lines)
+
+
+def _slowdown() -> list[str]:
+    """The factor for the waits of the scripts. Without one the program says nothing of it."""
+    factor = slowdown.factor()
+    return [f"SLOWDOWN={factor}"] if factor > 1 else []
 
 
 def _assignments(variables: Mapping[str, str]) -> list[str]:

@@ -15,6 +15,7 @@ from typing import Any
 import pulumi
 from pulumi_command import remote
 
+from components import slowdown
 from components.machines.machine import Machine
 from components.node.script import File, compose, read_script, script_names
 from components.spec import names
@@ -27,7 +28,7 @@ class StepArgs:
     `scripts`: names of files in this folder, in their order. `variables`: what the scripts say they take. `after`: the
     resources to wait for; never components, because a component stands for all of its children. `triggers`: values
     whose change replaces the step, besides the machine's id. `timeout_seconds`: the limit for the whole run on the
-    node.
+    node, before CNILAB_SLOWDOWN multiplies it.
 
     `delete`: a command line that undoes the step on its node. It gets no stdin. Only for a node that outlives the step:
     the engine runs the deletes before it replaces a machine, and a machine that is lost never answers. `deleted_with`:
@@ -62,13 +63,14 @@ class Step(pulumi.ComponentResource):
 
     def __init__(self, name: str, args: StepArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         files: list[dict[str, Any]] = [{"path": f.path, "mode": f.mode, "content": f.content} for f in args.files]
+        timeout_seconds = args.timeout_seconds * slowdown.factor()
         shown = {
             "node": args.machine.name,
             "phase": args.phase,
             "variables": dict(args.variables),
             "files": files,
             "scripts": {script: read_script(script) for script in script_names(args.scripts)},
-            "timeout": args.timeout_seconds,
+            "timeout": timeout_seconds,
         }
         if args.subject is not None:
             shown["subject"] = args.subject
@@ -85,7 +87,7 @@ class Step(pulumi.ComponentResource):
             )
         )
         sudo = "" if args.machine.root else "sudo -n "
-        run = f"{sudo}timeout --kill-after=30 {args.timeout_seconds} bash -s"
+        run = f"{sudo}timeout --kill-after=30 {timeout_seconds} bash -s"
         self.done = remote.Command(
             name,
             connection=args.machine.connection,

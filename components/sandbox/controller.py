@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 
 from components.sandbox import proxy
 from components.sandbox.services import PODS, SERVICES, SLICES, Object, endpoint_slice, merge_patch
+from components.slowdown import scaled
 
 _SECONDS = 30
 
@@ -69,6 +70,8 @@ class Controller:
         text = "".join(f"{line}\n" for line in lines)
         for node, namespace in self._namespaces.items():
             enter = ["nsenter", f"--net={namespace}", "--", *command]
-            done = subprocess.run(enter, input=text, capture_output=True, text=True, timeout=_SECONDS, check=False)
+            done = subprocess.run(
+                enter, input=text, capture_output=True, text=True, timeout=scaled(_SECONDS), check=False
+            )
             if done.returncode:
                 raise OSError(f"{node}: {done.stderr.strip() or 'the rules were not taken'}")

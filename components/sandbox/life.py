@@ -22,6 +22,7 @@ from components.sandbox.fit import fit
 from components.sandbox.plan import make_plan
 from components.sandbox.requirements import examine, is_root
 from components.sandbox.running import Running, SandboxError, end
+from components.slowdown import scaled
 from components.spec.models import Lab
 
 _STATE = "state.json"
@@ -141,10 +142,11 @@ def remove(name: str, home: Path) -> bool:
             end(pid)
         except PermissionError:
             raise SandboxError(f"the sandbox {name} is another user's") from None
-    deadline = time.monotonic() + _WAIT_SECONDS
+    seconds = scaled(_WAIT_SECONDS)
+    deadline = time.monotonic() + seconds
     while _is_locked(directory):
         if time.monotonic() > deadline:
-            raise SandboxError(f"the sandbox {name} did not end within {_WAIT_SECONDS:.0f} s")
+            raise SandboxError(f"the sandbox {name} did not end within {seconds:.0f} s")
         time.sleep(0.02)
     sweep(home)
     return stood

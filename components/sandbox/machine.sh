@@ -14,7 +14,7 @@ export PATH=/opt/sandbox/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/
 export PATH=$PATH:/run/current-system/sw/bin:/run/wrappers/bin
 
 role=$1 directory=$2
-NODE_SECONDS=60 # how long one node may take
+NODE_SECONDS=$((60 * ${CNILAB_SLOWDOWN:-1})) # how long one node may take
 AT_ONCE=4       # nodes that are set up at the same time
 
 fail() {

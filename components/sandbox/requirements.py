@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from components.slowdown import scaled
 from components.spec.models import Lab
 
 HERE = Path(__file__).resolve().parent
@@ -117,7 +118,7 @@ def examine(lab: Lab | None = None) -> Kernel:
             [*command, "bash", "-c", script, "probe", filter_tool(lab) if lab is not None else "", *kinds],
             capture_output=True,
             text=True,
-            timeout=_PROBE_SECONDS,
+            timeout=scaled(_PROBE_SECONDS),
             stdin=subprocess.DEVNULL,
             env=environment,
         )

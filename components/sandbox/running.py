@@ -28,6 +28,7 @@ from components.sandbox.objects import listening, make_objects
 from components.sandbox.processes import machine_pids
 from components.sandbox.requirements import PATH, filter_tool, find, is_root, unshare
 from components.sandbox.services import SERVICES, SLICES
+from components.slowdown import scaled
 from components.spec.models import Node
 from components.verify.read.namespace import start_time
 
@@ -101,7 +102,7 @@ class Running:
             return
         end(process.pid)
         try:
-            process.wait(_STOP_SECONDS)
+            process.wait(scaled(_STOP_SECONDS))
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
@@ -210,7 +211,8 @@ class Running:
             )
 
     def _await_ready(self) -> None:
-        deadline = time.monotonic() + _START_SECONDS + _START_SECONDS_PER_NODE * len(self.plan.lab.nodes)
+        seconds = scaled(_START_SECONDS + _START_SECONDS_PER_NODE * len(self.plan.lab.nodes))
+        deadline = time.monotonic() + seconds
         for line in self._events(deadline):
             word, _, rest = line.partition(" ")
             if word == "api":

@@ -12,6 +12,7 @@ import json
 import sys
 
 from components.aws_client import AwsSettings
+from components.slowdown import scaled
 from components.spec import models
 from components.verify.read.reading import LiveLab
 from components.verify.report import document
@@ -26,7 +27,7 @@ def main() -> int:
     stack = json.load(sys.stdin)
     aws = AwsSettings.of({"aws:region": stack.get("region") or "", **(stack.get("account") or {})})
     live = LiveLab.of(models.Lab.model_validate(stack["lab"]), stack, aws)
-    reading, results = verify_until(live, WAIT_SECONDS, lambda line: print(f"cni-lab: {line}", file=sys.stderr))
+    reading, results = verify_until(live, scaled(WAIT_SECONDS), lambda line: print(f"cni-lab: {line}", file=sys.stderr))
     report = document(str(stack.get("name", "lab")), reading, results)
     not_passed = [check for check in report.pop("checks") if check["status"] != "passed"]
     print(json.dumps(report | {"checks": not_passed}, ensure_ascii=False))

@@ -37,6 +37,7 @@ from components.sandbox.objects import make_objects, pod_object
 from components.sandbox.plan import make_plan
 from components.sandbox.requirements import examine, is_root
 from components.sandbox.running import Running
+from components.slowdown import scaled
 from components.spec.models import Lab, Node
 from components.verify.read.namespace import NamespaceAccess
 from tests.vm import machine
@@ -67,7 +68,9 @@ def skip_without_kernel(lab: Lab) -> None:
 
 
 def _run(argv: Sequence[str], timeout: float = 60) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(argv, capture_output=True, text=True, timeout=timeout, check=False, stdin=subprocess.DEVNULL)
+    return subprocess.run(
+        argv, capture_output=True, text=True, timeout=scaled(timeout), check=False, stdin=subprocess.DEVNULL
+    )
 
 
 class Replica:
@@ -240,7 +243,7 @@ class Replica:
         )
         stack.callback(_end, process)
         assert process.stdout is not None
-        ready, _, _ = select.select([process.stdout], [], [], 30)
+        ready, _, _ = select.select([process.stdout], [], [], scaled(30))
         ports = json.loads(process.stdout.readline() if ready else "[]")
         self._ports: dict[str, int] = dict(zip((node.name for node in self.lab.nodes), ports, strict=True))
 
@@ -254,7 +257,7 @@ def _end(process: subprocess.Popen[bytes]) -> None:
     assert process.stdin is not None
     process.stdin.close()
     try:
-        process.wait(20)
+        process.wait(scaled(20))
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()

@@ -6,8 +6,8 @@ The machine gets a copy of the checkout, runs one shell command in it as root, a
 `build.sh` makes its disk; `run-command.sh` is what runs in it. With KVM a boot takes seconds, in software about a
 minute.
 
-CNILAB_VM: the folder with the disk (default .lab/vm, if there is one). CNILAB_VM_SLOWDOWN: a factor for every limit on
-time, for a slow or busy computer.
+CNILAB_VM: the folder with the disk (default .lab/vm, if there is one). CNILAB_SLOWDOWN: a factor for every limit on
+time (components/slowdown.py), here and in the machine. Without KVM it is multiplied by ten.
 """
 
 from __future__ import annotations
@@ -23,6 +23,8 @@ from dataclasses import dataclass
 from functools import cache
 from io import BytesIO
 from pathlib import Path
+
+from components.slowdown import MAXIMUM, VARIABLE, factor
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
@@ -69,9 +71,9 @@ def has_kvm() -> bool:
     return helped and os.access("/dev/kvm", os.R_OK | os.W_OK)
 
 
-def slowdown() -> float:
-    """The factor for every limit on time. Without KVM a test takes about ten times as long."""
-    return float(os.environ.get("CNILAB_VM_SLOWDOWN", "1")) * (1 if has_kvm() else 10)
+def slowdown() -> int:
+    """The factor for every limit on time, also in the machine. Without KVM a test takes about ten times as long."""
+    return min(factor() * (1 if has_kvm() else 10), MAXIMUM)
 
 
 def run(command: str, *, timeout_seconds: float) -> Result:
@@ -80,7 +82,7 @@ def run(command: str, *, timeout_seconds: float) -> Result:
     limit = (BOOT_SECONDS + timeout_seconds) * slowdown()
     with tempfile.TemporaryDirectory(prefix="cnilab-vm-") as made:
         work = Path(made)
-        _pack(work / "checkout.tar", command)
+        _pack(work / "checkout.tar", f"export {VARIABLE}={slowdown()}\n{command}")
         console, output = work / "console", work / "output"
         try:
             subprocess.run(

@@ -6,6 +6,7 @@ import asyncio
 import shlex
 from pathlib import Path
 
+from components.slowdown import scaled
 from components.spec.modes import VXLAN
 from components.verify.faults import objects, source_dest
 from components.verify.faults.model import Fault, Mended, Refused, Target, Undone
@@ -51,7 +52,7 @@ async def inject(live: LiveLab, stack: str, fault: Fault, target: Target, name: 
     async with live.connect(target.node) as connection:
         try:
             program = break_program(stack, fault, target, name)
-            done = await connection.run(program, timeout_seconds=_TIMEOUT_SECONDS)
+            done = await connection.run(program, timeout_seconds=scaled(_TIMEOUT_SECONDS))
         except Unreachable as error:
             raise Unreachable(
                 f"{error}. What it did is recorded on the node: `./lab mend {shlex.quote(stack)}` undoes it"
@@ -69,7 +70,7 @@ async def mend(live: LiveLab, stack: str) -> Mended:
         async with gate:
             try:
                 async with live.connect(node) as connection:
-                    done = await connection.run(mend_program(stack), timeout_seconds=_TIMEOUT_SECONDS)
+                    done = await connection.run(mend_program(stack), timeout_seconds=scaled(_TIMEOUT_SECONDS))
             except Unreachable as error:
                 failed[node] = str(error)
                 return []

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from components.calico.manifests import api_version
+from components.slowdown import scaled
 from components.spec import models
 from components.spec.placement import selected
 from components.verify.faults.model import Refused, Undone
@@ -126,7 +127,7 @@ def _record_of(item: api.Item) -> str | None:
 
 
 async def _wait(live: LiveLab, how: _Change, name: str, *, right: bool) -> None:
-    for _ in range(_FOLLOW_SECONDS):
+    for _ in range(int(scaled(_FOLLOW_SECONDS))):
         if await how.shows(live, name, right):
             return
         await asyncio.sleep(1)

@@ -15,6 +15,8 @@ from typing import Any, NamedTuple
 import httpx
 import yaml
 
+from components.slowdown import scaled
+
 _TIMEOUT_SECONDS = 15.0
 
 KINDS = {
@@ -82,7 +84,11 @@ async def connected(kubeconfig: str) -> AsyncIterator[httpx.AsyncClient]:
     be used. A NoApi that is raised while it is used then names the proxy."""
     server = server_of(kubeconfig)
     async with httpx.AsyncClient(
-        base_url=server.address, verify=server.tls, proxy=server.proxy, timeout=_TIMEOUT_SECONDS, trust_env=False
+        base_url=server.address,
+        verify=server.tls,
+        proxy=server.proxy,
+        timeout=scaled(_TIMEOUT_SECONDS),
+        trust_env=False,
     ) as client:
         try:
             yield client

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from components.slowdown import scaled
 from components.verify.read.connection import TIMED_OUT, Completed, Unreachable, bash
 
 # How much longer than in the namespaces a program may take here: kill-after and answer.
@@ -90,7 +91,7 @@ class NamespaceConnection:
         process = await self._start(timeout_seconds)
         try:
             output, errors = await asyncio.wait_for(
-                process.communicate(program.encode()), timeout_seconds + _GRACE_SECONDS
+                process.communicate(program.encode()), timeout_seconds + scaled(_GRACE_SECONDS)
             )
         except TimeoutError:
             raise Unreachable(f"no answer within {timeout_seconds:.0f} s") from None

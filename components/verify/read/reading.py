@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from components.aws_client import AwsSettings
+from components.slowdown import scaled
 from components.spec import addresses, models
 from components.spec.modes import WIREGUARD
 from components.verify.expect.egress import firewall_pods
@@ -150,7 +151,7 @@ async def read_node(
         "BGP": "yes" if live.spec.calico.bgp == "Enabled" else "no",
         "WIREGUARD_DEVICE": WIREGUARD.device if live.spec.calico.wireguard else "",
     }
-    done = await connection.run(render([NETNS, _OBSERVE], variables), timeout_seconds=_NODE_TIMEOUT_SECONDS)
+    done = await connection.run(render([NETNS, _OBSERVE], variables), timeout_seconds=scaled(_NODE_TIMEOUT_SECONDS))
     if "\x1e" not in done.stdout:
         printed = (done.stderr or done.stdout).strip().splitlines()
         raise Unreachable(

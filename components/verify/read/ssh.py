@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 import asyncssh
 
+from components.slowdown import scaled
 from components.verify.read.connection import TIMED_OUT, Completed, Unreachable, bash
 
 CONNECT_TIMEOUT_SECONDS = 10
@@ -111,8 +112,8 @@ def _options(target: SshAccess | Jump, tunnel: asyncssh.SSHClientConnection | No
         "port": target.port,
         "username": target.user,
         "known_hosts": known,
-        "connect_timeout": CONNECT_TIMEOUT_SECONDS,
-        "login_timeout": CONNECT_TIMEOUT_SECONDS,
+        "connect_timeout": scaled(CONNECT_TIMEOUT_SECONDS),
+        "login_timeout": scaled(CONNECT_TIMEOUT_SECONDS),
         "keepalive_interval": 10,
         "tunnel": tunnel or (),
         # The person's own SSH configuration does not count: the lab says how it is reached.
@@ -141,7 +142,7 @@ class SshConnection:
         try:
             done = await asyncio.wait_for(
                 self._connection.run(command, input=program, encoding="utf-8", errors="replace"),
-                timeout_seconds + _GRACE_SECONDS,
+                timeout_seconds + scaled(_GRACE_SECONDS),
             )
         except TimeoutError:  # before OSError, of which it is one
             raise Unreachable(f"no answer within {timeout_seconds:.0f} s") from None

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from components.slowdown import scaled
 from components.spec.modes import WIREGUARD, Tunnel, tunnel_of
 from components.verify.expect.probes import Ping
 from components.verify.model import ObservedLab
@@ -17,7 +18,6 @@ from components.verify.read.facts import sections
 from components.verify.walk.model import Packet, Walk
 
 _LISTEN_SECONDS = 15.0
-_ANSWER_TIMEOUT_SECONDS = 2 * _LISTEN_SECONDS
 _SCRIPT = Path(__file__).with_name("capture.sh")
 
 
@@ -116,18 +116,19 @@ async def capture(
     """Listen at all points, then ping once from a pod of node `source`. Raises Unreachable."""
     outputs = [""] * len(points)
     processes: dict[str, Process] = {}
+    listen = scaled(_LISTEN_SECONDS)
     try:
         for node in dict.fromkeys([*(p.node for p in points if p.node != source), source]):
             lines = [f"{n}|{p.pod}|{p.device}|{p.filter}\n" for n, p in enumerate(points) if p.node == node]
             variables = {
                 "POINTS": "".join(lines) or "|||\n",
-                "LISTEN_SECONDS": f"{_LISTEN_SECONDS:.0f}",
+                "LISTEN_SECONDS": f"{listen:.0f}",
                 "PING": ping.key if node == source else "",
             }
             program = render([NETNS, _SCRIPT], variables, stdin="")
-            process = await connections[node].start(program, timeout_seconds=4 * _LISTEN_SECONDS)
+            process = await connections[node].start(program, timeout_seconds=4 * listen)
             processes[node] = process
-            ready = await asyncio.wait_for(process.readline(), _ANSWER_TIMEOUT_SECONDS)
+            ready = await asyncio.wait_for(process.readline(), 2 * listen)
             if ready.strip() != "ready":
                 printed = (await process.stderr()).strip().splitlines()
                 raise Unreachable(f"{node} cannot listen: {printed[-1] if printed else 'it printed nothing'}")
@@ -135,12 +136,12 @@ async def capture(
         for node in reversed(processes):
             processes[node].write("\n")
             processes[node].write_eof()
-            text = await asyncio.wait_for(processes[node].read(), _ANSWER_TIMEOUT_SECONDS)
+            text = await asyncio.wait_for(processes[node].read(), 2 * listen)
             for name, section in sections(text).items():
                 if name.isdigit():
                     outputs[int(name)] = section.output
     except TimeoutError:
-        raise Unreachable(f"the capture ended early: no answer within {_ANSWER_TIMEOUT_SECONDS:.0f} s") from None
+        raise Unreachable(f"the capture ended early: no answer within {2 * listen:.0f} s") from None
     finally:
         for process in processes.values():
             process.close()

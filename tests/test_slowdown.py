@@ -1,0 +1,70 @@
+"""CNILAB_SLOWDOWN: one factor for every limit on time, of `./lab`, of steps, and of the scripts on the machines."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from cli.main import app
+from components import slowdown
+from components.node.script import compose, read_script, text_of
+from tests.cluster.test_kubeadm import HA, find_kubeadm, init, join, make_lab
+from tests.support.graphs import STEP, run_lab_once
+
+
+@pytest.mark.parametrize(("text", "wanted"), [("", 1), (" 1 ", 1), ("7", 7), ("100", 100)])
+def test_the_factor_is_a_whole_number(text: str, wanted: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(slowdown.VARIABLE, text)
+    assert slowdown.factor() == wanted
+    assert slowdown.scaled(2.5) == 2.5 * wanted
+
+
+@pytest.mark.parametrize("text", ["0", "-1", "1.5", "101", "fast", "\N{FULLWIDTH DIGIT TWO}"])
+def test_another_value_is_refused_with_the_fix(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(slowdown.VARIABLE, text)
+    done = CliRunner().invoke(app, ["cost", "cfos-egress"])
+    assert done.exit_code == 2
+    assert f"CNILAB_SLOWDOWN={text} is not a whole number from 1 to 100. Fix: " in done.output
+
+
+def test_a_wait_on_a_machine_lasts_as_many_times_as_long(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    assert "SLOWDOWN=" not in compose("test", {}, [], []).replace(read_script("lib.sh"), "")
+    monkeypatch.setenv(slowdown.VARIABLE, "2")
+    wait = "} </dev/null"
+    program = compose("test", {}, [], []).replace(wait, f"wait_for 1 'the thing' false\n{wait}")
+    environment = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "CNI_LAB_STATE": f"{tmp_path}/state"}
+    program = program.replace("CNI_LAB_LOCK=/run/lock", f"CNI_LAB_LOCK={tmp_path}", 1)
+    done = subprocess.run(
+        ["bash", "-s"], input=program, env=environment, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 1
+    assert "the thing: not within 2 s." in done.stderr
+
+
+def test_steps_have_longer_limits(monkeypatch: pytest.MonkeyPatch) -> None:
+    ordinary = timeouts()
+    monkeypatch.setenv(slowdown.VARIABLE, "3")
+    assert timeouts() == {name: seconds * 3 for name, seconds in ordinary.items()}
+
+
+def timeouts() -> dict[str, int]:
+    graph = run_lab_once({"machines": {"provider": "local"}})
+    return {step.name: step.inputs["timeout"] for step in graph.of_type(STEP)}
+
+
+def test_kubeadm_has_longer_limits_and_accepts_them(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    lab = make_lab(**HA)
+    assert all("timeouts" not in document for document in [*init(lab), *(join(lab, n) for n in lab.nodes[1:])])
+    monkeypatch.setenv(slowdown.VARIABLE, "10")
+    documents: dict[str, Any] = {"init": init(lab)} | {n.name: join(lab, n) for n in lab.nodes[1:]}
+    assert documents["init"][0]["timeouts"]["controlPlaneComponentHealthCheck"] == "2400s"
+    for name, content in documents.items():
+        file = tmp_path / f"{name}.yaml"
+        file.write_text(text_of(str(file), content))
+        command = [find_kubeadm(), "config", "validate", "--config", str(file)]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+        assert done.returncode == 0 and "unknown field" not in done.stderr, done.stderr
