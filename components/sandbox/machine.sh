@@ -60,7 +60,7 @@ router() {
   mount -t tmpfs -o mode=0755 tmpfs /run
   mkdir -p /run/machines /run/netns
   hostname router
-  if [[ -e $directory/ipip ]]; then modprobe_by_link ipip; fi
+  if [[ -e $directory/ipip ]]; then load_ipip; fi
   ip -batch "$directory/router.batch"
   set_sysctl 1 /proc/sys/net/ipv4/ip_forward
   set_sysctl 0 /proc/sys/net/ipv4/conf/{all,default}/{rp_filter,send_redirects}
@@ -84,9 +84,11 @@ router() {
   fail "a machine ended"
 }
 
-# The kernel loads the module when a link of its kind is asked for, also without root.
-modprobe_by_link() {
-  ip link add probe0 type "$1" && ip link delete probe0
+# The kernel loads the module when a link of its kind is asked for, also without root. It then makes tunl0 in every new
+# namespace. A link without addresses would be tunl0 itself, which the module has just made in this one.
+load_ipip() {
+  ip link add probe0 type ipip local 127.0.0.1 remote 127.0.0.2
+  ip link delete probe0
 }
 
 # Give the node a root of its own.

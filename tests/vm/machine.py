@@ -6,8 +6,8 @@ The machine gets a copy of the checkout, runs one shell command in it as root, a
 `build.sh` makes its disk; `run-command.sh` is what runs in it. With KVM a boot takes seconds, in software about a
 minute.
 
-CNILAB_VM: the folder with the disk (default .lab/vm, if there is one). CNILAB_SLOWDOWN: a factor for every limit on
-time (components/slowdown.py), here and in the machine. Without KVM it is multiplied by ten.
+CNILAB_VM: the folder with the disk (default .lab/vm, if there is one; for tests only with KVM). CNILAB_SLOWDOWN: a factor
+for every limit on time (components/slowdown.py), here and in the machine. Without KVM it is multiplied by ten.
 """
 
 from __future__ import annotations
@@ -49,7 +49,6 @@ def folder() -> Path:
     return Path(os.environ.get("CNILAB_VM") or ROOT / ".lab" / "vm")
 
 
-@cache
 def missing() -> str | None:
     """Why no virtual machine can run here, and what to do; None if one can."""
     if shutil.which(QEMU) is None:
@@ -60,6 +59,13 @@ def missing() -> str | None:
     if (folder() / "stamp").read_text() != stamp:
         return f"the disk in {folder()} was made from other files than these: run tests/vm/build.sh"
     return None
+
+
+def unasked() -> str | None:
+    """Why tests do not start one by themselves here: in software each takes minutes."""
+    if os.environ.get("CNILAB_VM") or has_kvm():
+        return None
+    return f"without KVM each of these takes minutes: CNILAB_VM={folder()} runs them nevertheless"
 
 
 @cache

@@ -26,9 +26,10 @@ RUNS = {
 
 
 @pytest.mark.timeout(0)
+@pytest.mark.xdist_group("virtual machine")
 @pytest.mark.parametrize("name", RUNS)
 def test_in_the_virtual_machine(name: str) -> None:
-    if reason := machine.missing():
+    if reason := machine.missing() or machine.unasked():
         pytest.skip(reason)
     tests, count = RUNS[name]
     command = ["python3", "-m", "pytest", "-ra", "-p", "no:cacheprovider", "--timeout", "0", *tests]
