@@ -6,8 +6,8 @@ The machine gets a copy of the checkout, runs one shell command in it as root, a
 `build.sh` makes its disk; `run-command.sh` is what runs in it. With KVM a boot takes seconds, in software about a
 minute.
 
-CNILAB_VM: the folder with the disk (default .lab/vm, if there is one; for tests only with KVM). CNILAB_SLOWDOWN: a factor
-for every limit on time (components/slowdown.py), here and in the machine. Without KVM it is multiplied by ten.
+CNILAB_VM: the folder with the disk (default .lab/vm, if there is one; for tests only with KVM). CNILAB_SLOWDOWN: a
+factor for every limit on time (components/slowdown.py), here and in the machine. Without KVM it is multiplied by ten.
 """
 
 from __future__ import annotations
