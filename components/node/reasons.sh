@@ -5,8 +5,9 @@
 
 # Waiting does not help against these: so many evicted pods while a node is under pressure, so many restarts of one
 # container, or a pod that waits because of a node that is under pressure for so long. kubelet reports pressure for five
-# minutes after its end (evictionPressureTransitionPeriod).
-MAX_EVICTED_PODS=5 MAX_RESTARTS=5 MAX_PRESSURE_SECONDS=360
+# minutes after its end (evictionPressureTransitionPeriod). Five restarts take five minutes, because kubelet's back-off
+# doubles, and each further one takes five more.
+MAX_EVICTED_PODS=5 MAX_RESTARTS=$((4 + SLOWDOWN)) MAX_PRESSURE_SECONDS=360
 
 # The go-templates of the lists. A record ends with \036, its fields with \037, because messages may contain newlines.
 #   node NAME TYPE SINCE REASON: a condition that is not as it should be.

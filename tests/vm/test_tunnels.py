@@ -32,7 +32,7 @@ def test_in_the_virtual_machine(name: str) -> None:
     if reason := machine.missing() or machine.unasked():
         pytest.skip(reason)
     tests, count = RUNS[name]
-    command = ["python3", "-m", "pytest", "-ra", "-p", "no:cacheprovider", "--timeout", "0", *tests]
+    command = ["python3", "-m", "pytest", "-ra", "--color", "no", "-p", "no:cacheprovider", "--timeout", "0", *tests]
     result = machine.run(shlex.join(command), timeout_seconds=180)
     assert result.code == 0, f"{result.output}\n{result.console[-2000:]}"
     assert re.search(rf"^=+ {count} passed in ", result.output, re.MULTILINE), result.output
