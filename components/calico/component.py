@@ -10,6 +10,7 @@ import pulumi
 
 from components.calico import manifests
 from components.calico.blocks import claimed_pools, parse_blocks
+from components.calico.probes import quick_probes
 from components.cluster.api import Api, KubeObject
 from components.machines.machine import Machine
 from components.node.script import File
@@ -105,9 +106,11 @@ class Calico(pulumi.ComponentResource):
         return self._args.api.object(f"{self._name}-{name}", manifest, parent=self, after=after, patch=patch)
 
     def _by_operator(self) -> list[KubeObject]:
+        # They change pods that are created after them.
+        probes = [self._object(name, manifest, []) for name, manifest in quick_probes(self._lab).items()]
         return [
-            self._object("installation", manifests.installation(self._lab), [self.installed]),
-            self._object("apiserver", manifests.api_server(), [self.installed]),
+            self._object("installation", manifests.installation(self._lab), [self.installed, *probes]),
+            self._object("apiserver", manifests.api_server(), [self.installed, *probes]),
         ]
 
     def _by_manifest(self) -> list[KubeObject]:

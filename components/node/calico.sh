@@ -5,12 +5,32 @@
 : "${INSTALL:?}" "${DIRECTORY:?}" "${BASE:?}" "${SOURCES:?}"
 export KUBECONFIG=${CNI_LAB_KUBECONFIG:-$ADMIN_CONF}
 
-# On the server's side, because a client-side apply keeps the whole object in an annotation, and some CRDs are too large
-# for one.
-apply() { kubectl apply --server-side --field-manager=cni-lab --force-conflicts "$@" >&2; }
+# apply ARGUMENT…: `applied` has what kubectl says, a line for each object. On the server's side, because a client-side
+# apply keeps the whole object in an annotation, and some CRDs are too large for one.
+apply() {
+  applied=$(kubectl apply --server-side --field-manager=cni-lab --force-conflicts "$@")
+  printf '%s\n' "$applied" >&2
+}
 
 rolled_out() { kube --namespace "$1" rollout status --timeout=5s "$2"; }
-established() { kube wait --for=condition=Established --timeout=5s "$@"; }
+
+# shellcheck disable=SC2016  # the template's variables
+ESTABLISHED='{{range .items}}{{$name := .metadata.name}}{{with .status}}{{range .conditions}}'
+# shellcheck disable=SC2016
+ESTABLISHED+='{{if and (eq .type "Established") (eq .status "True")}}{{$name}}{{"\n"}}{{end}}{{end}}{{end}}{{end}}'
+
+# established: whether the API serves every CRD that was just applied. One list tells it of all of them: `kubectl wait`
+# reads one after the other, which takes longer than applying them.
+established() {
+  local served name _ missing=()
+  served=$(kube get customresourcedefinitions --output "go-template=$ESTABLISHED") || return
+  while read -r name _; do
+    [[ $name == customresourcedefinition.* ]] || continue
+    name=${name#*/}
+    [[ $'\n'$served$'\n' == *$'\n'"$name"$'\n'* ]] || missing+=("$name")
+  done <<<"$applied"
+  ((${#missing[@]} == 0)) || { echo "not Established: ${missing[*]}" && return 1; }
+}
 
 case $INSTALL in
   operator) other=manifest theirs=(--namespace kube-system daemonset/calico-node) ;;
@@ -33,7 +53,7 @@ case $INSTALL in
   operator)
     [[ ${#files[@]} == 2 ]] || fail "SOURCES: want the CRDs and the operator, got ${files[*]}"
     apply --filename "$DIRECTORY/${files[0]}"
-    (wait_for 120 "Calico's CRDs to be Established" established --filename "$DIRECTORY/${files[0]}") ||
+    (wait_for 120 "Calico's CRDs to be Established" established) ||
       fail "the API does not take Calico's CRDs, see above. Look: kubectl describe crd installations.operator.tigera.io"
     apply --filename "$DIRECTORY/${files[1]}"
     (wait_for 300 "Calico's operator to run" \
@@ -43,9 +63,7 @@ case $INSTALL in
     ;;
   manifest)
     apply --kustomize "$DIRECTORY"
-    crds=$(kubectl get customresourcedefinitions --output name | grep -F .crd.projectcalico.org)
-    # shellcheck disable=SC2086  # one name a word
-    (wait_for 120 "Calico's CRDs to be Established" established $crds) ||
+    (wait_for 120 "Calico's CRDs to be Established" established) ||
       fail "the API does not take Calico's CRDs, see above. Look: kubectl describe crd ippools.crd.projectcalico.org"
     ;;
 esac

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import socket
@@ -39,6 +40,12 @@ class Cluster:
     def create(self, *manifests: dict[str, Any]) -> None:
         """Create an object. Unknown and duplicate fields are refused."""
         self.kubectl("create", "--validate=strict", "-f", "-", stdin=yaml.safe_dump_all(manifests))
+
+    def dry_run(self, manifest: dict[str, Any]) -> dict[str, Any]:
+        """The object as the API would store it, admission included."""
+        done = self.kubectl("create", "--dry-run=server", "-f", "-", "-o", "json", stdin=yaml.safe_dump(manifest))
+        found: dict[str, Any] = json.loads(done.stdout)
+        return found
 
     def read(self, *args: str) -> dict[str, Any]:
         found: dict[str, Any] = yaml.safe_load(self.kubectl("get", *args, "-o", "yaml").stdout)

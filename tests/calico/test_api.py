@@ -250,7 +250,8 @@ def test_whereabouts_and_its_permissions(operator: Cluster) -> None:
 
 def test_peers_with_passwords(operator: Cluster) -> None:
     spec = VARIETY["rack"]
-    operator.create(multus.namespace("calico-system"), *manifests.bgp_secrets(spec, {"tor": "x"}).values())
+    operator.kubectl("create", "namespace", "calico-system", check=False)
+    operator.create(*manifests.bgp_secrets(spec, {"tor": "x"}).values())
     secrets = ("-n", "calico-system", "--as", "system:serviceaccount:calico-system:calico-node")
 
     def may(what: str) -> bool:

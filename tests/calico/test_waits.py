@@ -28,7 +28,8 @@ case "$*" in
   *'@.type=="Available"'*) echo False ;;
   *'@.status=="True"'*) echo 'Degraded: Pod calico-system/calico-node-x is not ready' ;;
   *"rollout status"*) echo 'Waiting for 1 of 1 replicas'; exit 1 ;;
-  *"wait --for=condition=Established"* | *apply*) ;;
+  *apply*) echo "customresourcedefinition.apiextensions.k8s.io/ippools.crd.projectcalico.org serverside-applied" ;;
+  *"get customresourcedefinitions"*) cat "$here/served" ;;
   *"get nodes"*) cat "$here/nodes" ;;
   *"get events"*) cat "$here/events" ;;
   *"get pods"*) cat "$here/pods" ;;
@@ -44,7 +45,12 @@ def kubectl(tmp_path: Path) -> Path:
     folder.mkdir()
     (folder / "kubectl").write_text(KUBECTL)
     (folder / "kubectl").chmod(0o755)
-    lists = {"nodes": "", "events": PROBE, "pods": POD.format("it runs, and is not ready")}
+    lists = {
+        "nodes": "",
+        "events": PROBE,
+        "pods": POD.format("it runs, and is not ready"),
+        "served": "ippools.crd.projectcalico.org\n",
+    }
     for name, text in lists.items():
         (folder / name).write_text(text)
     return folder
@@ -88,9 +94,8 @@ def test_blocks_ends_early_when_kubelet_evicts_its_pods(kubectl: Path) -> None:
     assert "4000 pods ended as Evicted, the last one: The node was low on resource" in done.stderr, "of two namespaces"
 
 
-def test_calico_ends_early_when_the_operator_crashes(kubectl: Path) -> None:
-    (kubectl / "events").write_text("")
-    (kubectl / "pods").write_text(POD.format("CrashLoopBackOff: back-off 5m0s; restarts: 11"))
+def install(kubectl: Path) -> subprocess.CompletedProcess[str]:
+    """Calico by its operator."""
     sources = {}
     for name in ("crds.yaml", "operator.yaml"):
         (kubectl / name).write_text(name)
@@ -101,9 +106,27 @@ def test_calico_ends_early_when_the_operator_crashes(kubectl: Path) -> None:
         "BASE": f"file://{kubectl}",
         "SOURCES": "".join(f"{sha256} {name}\n" for name, sha256 in sources.items()),
     }
+    return step(kubectl, "calico", **variables)
+
+
+def test_calico_ends_early_when_the_operator_crashes(kubectl: Path) -> None:
+    (kubectl / "events").write_text("")
+    (kubectl / "pods").write_text(POD.format("CrashLoopBackOff: back-off 5m0s; restarts: 11"))
     begin = time.monotonic()
-    done = step(kubectl, "calico", **variables)
+    done = install(kubectl)
     assert done.returncode == 1 and time.monotonic() - begin < 60
     assert "Calico's operator to run: waiting longer does not help." in done.stderr
     assert "CrashLoopBackOff: back-off 5m0s; restarts: 11" in done.stderr
     assert "Calico's operator does not start." in done.stderr
+
+
+def test_calico_waits_until_the_api_serves_what_was_applied(kubectl: Path) -> None:
+    """Another CRD with a longer name is not this one, and one that comes later is waited for."""
+    (kubectl / "served").write_text("globalippools.crd.projectcalico.org\nippools.crd.projectcalico.org.example\n")
+    script = (kubectl / "kubectl").read_text()
+    later = 'cat "$here/served"; echo ippools.crd.projectcalico.org >"$here/served"'
+    (kubectl / "kubectl").write_text(script.replace('cat "$here/served"', later + '; echo asked >>"$here/asked"'))
+    (kubectl / "pods").write_text(POD.format("CrashLoopBackOff: back-off 5m0s; restarts: 11"))
+    done = install(kubectl)
+    assert "Calico's operator to run: waiting longer does not help." in done.stderr, "that comes after the CRDs"
+    assert (kubectl / "asked").read_text() == "asked\nasked\n"
