@@ -39,11 +39,8 @@ def folder() -> Path | None:
 
 @dataclass(frozen=True)
 class Site:
-    """`registries`: a configuration with which podman on this computer pulls from the registry over plain HTTP."""
-
     repositories: Repositories
     access_log: Path
-    registries: Path
 
     def pulled(self) -> dict[str, set[str]]:
         """The references that were asked of the registry and found, by the program that asked, such as cri-o."""
@@ -85,10 +82,8 @@ def site(given: Path, work: Path) -> Iterator[Site]:
             packages.mkdir()
             repositories = Repositories(packages, ADDRESS, real=given / "packages")
             (packages / "www" / "calico").symlink_to(given / "calico")
-            registries = work / "registries.conf"
-            registries.write_text(f'[[registry]]\nlocation = "{REGISTRY}"\ninsecure = true\n')
             try:
-                yield Site(repositories, access_log, registries)
+                yield Site(repositories, access_log)
             finally:
                 repositories.close()
     finally:

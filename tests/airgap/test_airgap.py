@@ -50,7 +50,6 @@ class Copy:
         return subprocess.run(
             [str(self.path / "lab"), *words],
             cwd=self.path,
-            env=os.environ | {"CONTAINERS_REGISTRIES_CONF": str(self.site.registries)},
             capture_output=True,
             text=True,
             timeout=timeout_seconds,

@@ -143,6 +143,28 @@ def test_memory_cpus_and_mounts_are_written_as_the_engine_takes_them() -> None:
     ]
 
 
+def test_a_pull_from_an_insecure_mirror_does_not_ask_for_tls(stub: Stub) -> None:
+    mirrors = {"images": [{"registry": "docker.io", "mirror": "r.example:5000/hub", "insecure": True}]}
+    environments = {}
+    for image in (None, "r.example:5000/machine:1", "other.example/machine:1"):
+        machines = {"provider": "local"} | ({"image": image} if image else {})
+        [command] = of_script(run_lab(spec(machines=machines, mirrors=mirrors)), "local-image.sh")
+        environments[image] = command.inputs["environment"]
+    assert ["INSECURE" in environment for environment in environments.values()] == [True, True, False]
+    for engine, insecure, options in (
+        ("podman", "yes", ["--tls-verify=false"]),
+        ("podman", "", []),
+        ("docker", "yes", []),
+    ):
+        stub.fail(engine, "image", "inspect")
+        stub.fail(engine, "pull", saying="Error: server gave HTTP response to HTTPS client")
+        variables = {"ENGINE": engine, "LOGIN": "ubuntu", "IMAGE": "r.example:5000/machine:1", "INSECURE": insecure}
+        refusal = stub.run("local-image.sh", "create", **variables).refusal
+        assert "cannot be pulled (Error: server gave HTTP response to HTTPS client)" in refusal
+        assert ("insecure-registries" in refusal) == (engine == "docker")
+        assert stub.calls(engine, "pull")[-1][2:] == [*options, "r.example:5000/machine:1"]
+
+
 def test_the_base_image_comes_from_a_mirror_of_docker_hub() -> None:
     mirrors = {"images": [{"registry": "docker.io", "mirror": "mirror.example/hub"}]}
     (image,) = of_script(run_lab(spec(mirrors=mirrors)), "local-image.sh")

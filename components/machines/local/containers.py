@@ -50,6 +50,12 @@ def built_image() -> str:
     return f"localhost/cni-lab-machine:{recipe[:12]}"
 
 
+def is_insecure(lab: models.Lab, image: str) -> bool:
+    """Whether an image comes from a host that the stack file calls insecure: plain HTTP, or an unknown certificate."""
+    host = image.split("/")[0]
+    return any(mirror.insecure and mirror.mirror.split("/")[0] == host for mirror in lab.mirrors.images)
+
+
 def network_environment(lab: models.Lab, stack: str, subnet: str) -> dict[str, str]:
     """The variables of network.sh that follow from the stack file."""
     cidr = lab.network.subnets[subnet]
@@ -101,13 +107,17 @@ class Containers(pulumi.ComponentResource):
 
     def _image(self, after: pulumi.Resource) -> local.Command:
         environment: Environment = {**self._common, "LOGIN": self._settings.user}
-        if self._settings.image is not None:
-            environment["IMAGE"] = self._settings.image
+        pulled = self._settings.image
+        if pulled is not None:
+            environment["IMAGE"] = pulled
         else:
             mirrors = {m.registry: m.mirror for m in reversed(self._lab.mirrors.images)}
+            pulled = f"{mirrors.get('docker.io', 'docker.io')}/{BASE_IMAGE}"
             environment["IMAGE"] = built_image()
-            environment["BASE_IMAGE"] = f"{mirrors.get('docker.io', 'docker.io')}/{BASE_IMAGE}"
+            environment["BASE_IMAGE"] = pulled
             environment["PACKAGES"] = PACKAGES
+        if is_insecure(self._lab, pulled):
+            environment["INSECURE"] = "yes"
         return self._command("image", "image.sh", environment, after=after)
 
     def _network(self, subnet: str, after: pulumi.Resource) -> local.Command:

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # image.sh create: pulls or builds the image that machines start from, and prints its id. The image stays when the lab
 # goes, because other labs on this computer start from it too.
-# Environment: ENGINE STACK OWNER LOGIN IMAGE, and where IMAGE may be built: BASE_IMAGE, PACKAGES.
+# Environment: ENGINE STACK OWNER LOGIN IMAGE, and where IMAGE may be built: BASE_IMAGE, PACKAGES. INSECURE, if set: what
+# is pulled comes from a registry without TLS, or with a certificate of an unknown authority.
 set -euo pipefail
 here=$(dirname -- "$(readlink -f -- "${BASH_SOURCE[0]}")")
 # shellcheck source=components/machines/local/lib.sh
@@ -12,6 +13,19 @@ source "$here/lib.sh"
 id_of() {
   local found
   ! found=$("$ENGINE" image inspect --format '{{.Id}}' "$1" 2>&1) || printf '%s\n' "$found"
+}
+
+# pull SECONDS IMAGE: docker knows insecure registries by its daemon's settings only.
+pull() {
+  local options=()
+  [[ -z ${INSECURE:-} || $ENGINE != podman ]] || options=(--tls-verify=false)
+  timeout "$1" "$ENGINE" pull "${options[@]}" "$2"
+}
+
+# hint: what to do about a registry that docker does not trust.
+hint() {
+  [[ -z ${INSECURE:-} || $ENGINE != docker ]] ||
+    printf '; write its host into "insecure-registries" of /etc/docker/daemon.json and restart docker'
 }
 
 from_registry() {
@@ -66,16 +80,16 @@ create() {
   if [[ -n $(id_of "$IMAGE") ]]; then
     log "$IMAGE is on this computer"
   elif [[ -z ${BASE_IMAGE:-} ]]; then
-    said=$(timeout 900 "$ENGINE" pull "$IMAGE" 2>&1) ||
+    said=$(pull 900 "$IMAGE" 2>&1) ||
       fail "machines.image $IMAGE is not on this computer and cannot be pulled ($(error_line "$said"));" \
-        "build or load it first"
-  elif said=$(timeout 300 "$ENGINE" pull "$BASE_IMAGE" 2>&1); then
+        "build or load it first$(hint)"
+  elif said=$(pull 300 "$BASE_IMAGE" 2>&1); then
     from_registry "$IMAGE"
   elif command -v mmdebstrap >/dev/null; then
     from_packages "$IMAGE"
   else
     fail "no machine image: $BASE_IMAGE cannot be pulled ($(error_line "$said")) and mmdebstrap is not installed;" \
-      "apt install mmdebstrap, or name an image in machines.image"
+      "apt install mmdebstrap, or name an image in machines.image$(hint)"
   fi
   check "$IMAGE"
   id_of "$IMAGE"
