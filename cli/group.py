@@ -10,6 +10,7 @@ from typer.core import TyperGroup
 
 from cli import project
 from cli.errors import MISSING, USAGE, CommandError, system_message
+from cli.parameters import add_local
 from components.spec.findings import SpecError
 
 WITHOUT_A_LAB = "Without a lab"
@@ -39,6 +40,13 @@ class Commands(TyperGroup):
             raise typer.Exit(MISSING) from None
         finally:
             project.give_to_sudo_user()
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """Every command that takes a stack takes its local variant."""
+        command = super().get_command(ctx, cmd_name)
+        if command is not None:
+            add_local(command)
+        return command
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
         """A section for each purpose. The first sentence of each command is wrapped to the terminal, not cut."""

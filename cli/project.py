@@ -6,10 +6,11 @@ import contextlib
 import os
 import subprocess
 import tomllib
+from dataclasses import replace
 from pathlib import Path
 
 from cli.errors import USAGE, CommandError
-from components.spec.names import stack_name
+from components.spec.names import LOCAL_SUFFIX, base_name, stack_name
 
 NAME = "cni-lab"
 """Pulumi's name of the project, which its stacks and state files carry."""
@@ -57,12 +58,43 @@ def stack_files(root: Path | None = None) -> dict[str, Path]:
 
 
 def stack_file(stack: str) -> Path:
-    """The stack file of a lab. Raises CommandError, which names the labs that exist."""
+    """The stack file of a lab, or of the local variant of one, which is written now.
+
+    Raises CommandError, which names the labs that exist. Raises SpecError where a variant cannot be made.
+    """
     files = stack_files()
-    if stack not in files:
-        known = ", ".join(files) or "none"
-        raise CommandError(_misnamed(stack) or f"there is no stack {stack!r}; stacks/ has: {known}", USAGE)
-    return files[stack]
+    if stack in files:
+        return files[stack]
+    if stack.endswith(LOCAL_SUFFIX) and (base := files.get(base_name(stack))):
+        return _variant_file(stack, base)
+    known = ", ".join(files) or "none"
+    raise CommandError(_misnamed(stack) or f"there is no stack {stack!r}; stacks/ has: {known}", USAGE)
+
+
+def _variant_file(stack: str, base: Path) -> Path:
+    """The file of a local variant, which follows the file of its lab at every command."""
+    # These load the models, which `--help` and completions do without.
+    from components.spec.load import SpecError, load_stack_file
+    from components.spec.variant import local_variant
+
+    lab = stack_name(base)
+    if load_stack_file(base).lab.machines.in_containers:
+        raise CommandError(f"{lab} has local machines itself, and no other variant: name {lab}, without --local", USAGE)
+    text = local_variant(base.read_text(encoding="utf-8-sig"))
+    path = HOME / "local" / f"Pulumi.{stack}.yaml"
+    if not path.is_file() or path.read_text(encoding="utf-8") != text:
+        HOME.mkdir(mode=0o700, exist_ok=True)
+        path.parent.mkdir(mode=0o700, exist_ok=True)
+        draft = path.with_name(f"{path.name}.{os.getpid()}")
+        draft.write_text(text, encoding="utf-8")
+        draft.replace(path)
+    try:
+        load_stack_file(path)
+    except SpecError as error:
+        # The lines are those of a file that nobody edits.
+        found = [replace(finding, line=None) for finding in error.findings]
+        raise SpecError(found, f"{base.name}, with local machines,") from None
+    return path
 
 
 def _misnamed(stack: str) -> str | None:

@@ -7,7 +7,7 @@ import platform
 import re
 import shutil
 import subprocess
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -18,8 +18,9 @@ from cli.live.machines import possible_engines
 from cli.project import ROOT
 from components.slowdown import scaled
 from components.spec.addresses import kernel_modules
+from components.spec.grammar import regexp
 from components.spec.models import Lab, LocalMachines
-from components.spec.modes import TUNNELS, links_for_shell
+from components.spec.modes import TUNNELS, WIREGUARD, links_for_shell
 
 MIB = 1 << 20
 GIB = 1 << 30
@@ -37,6 +38,8 @@ TOOLS = {"ip": "iproute2", "nft": "nftables", "unshare": "util-linux", "flock": 
 """As in components/machines/local/engine.sh: tool → its package."""
 ROOTLESS = {"podman": "{{.Host.Security.Rootless}}", "docker": "{{.SecurityOptions}}"}
 """As in components/machines/local/engine.sh: engine → what its `info` shows of who runs it."""
+_INTERFACE = "eth0"
+"""The only interface of a machine."""
 _ENGINE_TIMEOUT_SECONDS = 10
 _MODULES_TIMEOUT_SECONDS = 15
 
@@ -92,6 +95,7 @@ def checks(lab: Lab, stack: str, computer: Computer | None = None) -> list[Check
         ("tools", f"Are {', '.join(TOOLS)} here?", partial(_tools, here)),
         ("engine", "Is a container engine here, and does it answer?", partial(_engine, engine, here)),
         ("kernel", "Has the kernel what the lab's mode and networks need?", partial(_kernel, lab, here)),
+        ("places", "Is what the stack file names on this computer?", partial(_places, lab)),
         ("ranges", "Are the lab's subnets free on this computer?", partial(_ranges, lab, stack, engine, here)),
         ("inotify", "Are inotify's limits high enough?", partial(_inotify, lab, here)),
         ("processors", "Are there CPUs enough for kubeadm?", partial(_processors, lab.machines, here)),
@@ -183,14 +187,31 @@ def _kernel(lab: Lab, here: Computer) -> Answer:
     lacking = _lacking([*needed, *others], here)
     reasons = {module: lacking[module] for module in needed if module in lacking}
     if reasons:
-        seen = "this kernel lacks " + ", ".join(f"{module} ({reason})" for module, reason in reasons.items())
+        seen = "this kernel lacks " + ", ".join(_lack(module, reason) for module, reason in reasons.items())
         # Without root no link can be tried, and modprobe does not know what is built in.
         if not here.is_root:
             return Answer("unknown", f"{seen}, as far as an ordinary user can tell", "run this as root")
-        return Answer("stop", seen, "choose another encapsulation or network type, or a kernel that has it")
+        return Answer("stop", seen, "; ".join(_without(module, lacking) for module in reasons))
     absent = [tunnel.name for tunnel in TUNNELS if tunnel.module in lacking]
     rest = f"; it has no {' and no '.join(absent)}, which another mode would need" if absent and here.is_root else ""
     return Answer("ok", f"{', '.join(needed)}{rest}")
+
+
+def _lack(module: str, reason: str) -> str:
+    """A module that is missing, what needs it, and how that was seen: ipip, which IPIP needs (Unknown device type)."""
+    needs = next((f", which {tunnel.name} needs" for tunnel in TUNNELS if tunnel.module == module), "")
+    return f"{module}{needs} ({reason})"
+
+
+def _without(module: str, lacking: Mapping[str, str]) -> str:
+    """What to do on a kernel that lacks a module."""
+    kernel = f"use a kernel that has {module}"
+    if module == WIREGUARD.module:
+        return f"write calico.wireguard: false, or {kernel}"
+    if any(tunnel.module == module for tunnel in TUNNELS):
+        others = [tunnel.name for tunnel in TUNNELS if tunnel is not WIREGUARD and tunnel.module not in lacking]
+        return f"write another encapsulation for the pool ({', '.join([*others, 'None'])}), or {kernel}"
+    return f"choose another type of network, or {kernel}"
 
 
 def _lacking(modules: Sequence[str], here: Computer) -> dict[str, str]:
@@ -232,6 +253,36 @@ def _at_least(key: str, have: int, need: int, machines: int, verdict: Verdict) -
     if have >= need:
         return Answer("ok", str(have))
     return Answer(verdict, f"{key} is {have}, and {machines} machines need {need}", f"sysctl -w {key}={need}")
+
+
+def _places(lab: Lab) -> Answer:
+    """Addresses and interfaces that are there on EC2 or on hosts of one's own, and not here."""
+    return worst(
+        [*_absent_addresses(lab), *_absent_interfaces(lab)], f"nothing but the machines and their {_INTERFACE}"
+    )
+
+
+def _absent_addresses(lab: Lab) -> Iterator[Answer]:
+    """Routes to one address among the machines that no machine has, such as the resolver of a VPC."""
+    ranges = [lab.network.vpc_cidr, *lab.network.subnets.values()]
+    routers = [cidr[1] for cidr in lab.network.subnets.values()]
+    present = {*routers, *(node.address for node in lab.nodes)}
+    for index, network in enumerate(lab.networks):
+        for number, route in enumerate(getattr(network, "routes", ())):
+            address = route.dst.network_address
+            if route.dst.prefixlen == 32 and address not in present and any(address in cidr for cidr in ranges):
+                whose = " (on EC2 it is the VPC's resolver)" if address == lab.network.vpc_cidr[2] else ""
+                seen = f"networks[{index}].routes[{number}].dst: nothing on this computer has {address}{whose}"
+                yield Answer("warn", seen, f"walk to this computer, {routers[0]}, or to a node instead")
+
+
+def _absent_interfaces(lab: Lab) -> Iterator[Answer]:
+    for index, network in enumerate(lab.networks):
+        if (master := getattr(network, "master", _INTERFACE)) != _INTERFACE:
+            yield Answer("stop", f"networks[{index}].master: no machine has {master}", f"write {_INTERFACE}")
+    given = lab.calico.interface
+    if given is not None and not any(regexp.matches(pattern, _INTERFACE) for pattern in given.split(",")):
+        yield Answer("stop", f"calico.interface: no machine has {given}", f"write {_INTERFACE}, or leave it out")
 
 
 def _ranges(lab: Lab, stack: str, engine: Once[str | Answer], here: Computer) -> Answer:

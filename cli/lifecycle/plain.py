@@ -45,7 +45,7 @@ def run(stack: str, secrets_provider: str | None) -> int:
     if new := [folder for folder in dict.fromkeys(folders) if folder not in known]:
         print(f'export PATH={shlex.quote(os.pathsep.join(new))}{os.pathsep}"$PATH"')
     print(
-        f"lab env: now, in the project's folder: pulumi up -s {stack}. Repeat this when stacks/{path.name} changes",
+        f"lab env: now, in the project's folder: pulumi up -s {stack}. Repeat this when its stack file changes",
         file=sys.stderr,
     )
     return 0

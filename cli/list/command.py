@@ -6,7 +6,6 @@ import json
 import time
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
-from pathlib import Path
 from typing import Any
 
 from rich.table import Table
@@ -16,12 +15,13 @@ from cli.errors import CommandError, system_message
 from cli.lifecycle.backend import BackendError
 from cli.lifecycle.standing import Deployment, deployments
 from cli.plan.cost import hourly
-from cli.project import stack_files
+from cli.project import stack_file, stack_files
 from cli.sandbox.choice import home
 from components.sandbox import life
 from components.sandbox.running import SandboxError
 from components.spec.findings import SpecError
 from components.spec.load import load_stack_file
+from components.spec.names import base_name
 
 PLACES = {"aws": "EC2", "local": "this computer", "existing": "your hosts"}
 
@@ -53,8 +53,9 @@ def run(*, as_json: bool) -> int:
         notes.append(f"the state cannot be read, so whether a lab stands is not known: {reason}")
     sandboxes = _sandboxes(notes)
     files = stack_files()
-    others = [name for name in dict.fromkeys([*(known or {}), *sandboxes]) if name not in files]
-    rows = [_row(stack, files.get(stack), known, sandboxes) for stack in [*files, *others]]
+    # A local variant has no file. It is listed if it stands, after its lab; what no file is behind comes last.
+    stacks = sorted({*files, *(known or {}), *sandboxes}, key=lambda name: (base_name(name) not in files, name))
+    rows = [_row(stack, known, sandboxes) for stack in stacks]
     if as_json:
         print(json.dumps([_document(row) for row in rows], indent=2, ensure_ascii=False))
     else:
@@ -64,7 +65,7 @@ def run(*, as_json: bool) -> int:
     return 0
 
 
-def _row(stack: str, path: Path | None, known: dict[str, Deployment] | None, sandboxes: dict[str, str]) -> Row:
+def _row(stack: str, known: dict[str, Deployment] | None, sandboxes: dict[str, str]) -> Row:
     found = (known or {}).get(stack)
     row = Row(
         stack,
@@ -73,10 +74,10 @@ def _row(stack: str, path: Path | None, known: dict[str, Deployment] | None, san
         updating=found.updating if found else False,
         sandbox_since=sandboxes.get(stack),
     )
-    if path is None:
-        return replace(row, problem="no file in stacks/")
     try:
-        file = load_stack_file(path)
+        file = load_stack_file(stack_file(stack))
+    except CommandError:
+        return replace(row, problem="no file in stacks/")
     except SpecError as error:
         count = len(error.findings)
         problem = f"not valid: {count} finding{'' if count == 1 else 's'}; ./lab plan {stack} shows them"

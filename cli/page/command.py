@@ -15,6 +15,7 @@ from cli.project import stack_file
 from cli.sandbox.choice import sandbox_of
 from components.spec.load import load_stack_file
 from components.spec.models import Lab
+from components.spec.names import base_name
 from components.verify.read.reading import LiveLab, read_lab
 from engine.graph import Graph
 from page.content.source import Source
@@ -32,7 +33,7 @@ def run(stack: str, *, out: Path | None = None, sandbox: bool = False, plan_only
     _check_target(target)
     source = _planned(stack, lab) if plan_only else _chosen(stack, lab, sandbox)
     graph = Graph.of(planned(file).to_json()["resources"])
-    text = html(Page(source, lab, graph, project.ROOT / "docs" / "labs" / f"{stack}.md"))
+    text = html(Page(source, lab, graph, project.ROOT / "docs" / "labs" / f"{base_name(stack)}.md"))
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         draft = target.with_name(f".{target.name}.new")

@@ -29,6 +29,7 @@ from cli.review.changes import Comparison, compare
 from cli.review.pages import Report, document, markdown, show
 from components.spec.changes import refused_changes
 from components.spec.models import Lab
+from components.spec.names import base_name
 from policy.check import ConfigError, check
 from policy.model import PlannedResource
 
@@ -81,6 +82,10 @@ def _report(stack: str | None, against: str) -> Report:
         here, there = _stacks(ROOT), _stacks(tree)
         stacks = sorted(here | there)
         if stack is not None:
+            if stack not in stacks and (base := base_name(stack)) in stacks:
+                raise CommandError(
+                    f"{stack} has no file of its own, because it follows {base}: compare {base}, without --local", USAGE
+                )
             if stack not in stacks:
                 known = ", ".join(stacks)
                 raise CommandError(f"there is no stack {stack!r}, here or at {against}; there are: {known}", USAGE)

@@ -236,7 +236,8 @@ def _next(status: Status) -> list[str]:
     if status.sandbox is not None:
         rebuild = [f"sandbox {name} --rebuild"] if status.sandbox_changed else []
         return [*rebuild, f"verify {name}", f"sandbox {name} --down"]
-    return [f"sandbox {name}", f"plan {name}", f"up {name}"]
+    here = [] if status.file.lab.machines.in_containers else [f"up {name} --local"]
+    return [f"sandbox {name}", f"plan {name}", f"up {name}", *here]
 
 
 def _document(status: Status) -> dict[str, Any]:

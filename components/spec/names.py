@@ -91,3 +91,12 @@ machine, and `destroy` without `up` would not find it."""
 def stack_name(path: Path) -> str:
     """The name of a file's stack: `Pulumi.local.yaml` has the stack `local`."""
     return path.name.removeprefix("Pulumi.").removesuffix(".yaml").removesuffix(".yml")
+
+
+LOCAL_SUFFIX: Final = "-local"
+"""The local variant of the stack NAME is the stack NAME-local (components/spec/variant.py)."""
+
+
+def base_name(stack: str) -> str:
+    """The stack whose local variant this is: cross-node for cross-node-local. Any other name stays."""
+    return stack.removesuffix(LOCAL_SUFFIX) or stack

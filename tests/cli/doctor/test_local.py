@@ -14,10 +14,13 @@ from cli.doctor import local, tools
 from cli.doctor.local import Computer, checks, instances_per_machine
 from cli.doctor.model import Answer, examine
 from cli.lifecycle.pulumi_cli import VERSION
+from components.spec.load import load_stack_file, parse_lab
 from components.spec.models import Lab
 from tests.support.cli import lab as lab_command
+from tests.support.graphs import ROOT
 
 GIB = 1 << 20  # in kB
+POOL = {"name": "default-ipv4-ippool", "cidr": "10.244.0.0/16", "blockSize": 26}
 
 
 def lab(**keys: Any) -> Lab:
@@ -74,7 +77,7 @@ def made_up(proc: Path, engine: Engine, **keys: Any) -> Computer:
 def test_a_computer_with_room_is_fine(proc: Path, engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(local, "_lacking", lambda modules, here: {})
     found = answers(lab(), made_up(proc, engine))
-    assert len(found) == 10
+    assert len(found) == 11
     assert {name: answer.verdict for name, answer in found.items() if answer.verdict not in ("ok",)} in (
         {},
         {"disk": "warn"},
@@ -115,7 +118,68 @@ def test_everything_that_is_missing_is_said_at_once(
     assert all(answer.fix for answer in found.values() if answer.verdict != "ok")
     as_root = answers(lab(), made_up(proc, engine))
     assert as_root["engine"].verdict == as_root["kernel"].verdict == "stop"
-    assert "cannot connect" in as_root["engine"].seen and "vxlan (no module)" in as_root["kernel"].seen
+    assert (
+        "cannot connect" in as_root["engine"].seen and "vxlan, which VXLAN needs (no module)" in as_root["kernel"].seen
+    )
+
+
+@pytest.mark.parametrize(
+    ("lacking", "keys", "seen", "fix"),
+    [
+        (
+            {"ipip": "Unknown device type"},
+            {"calico": {"bgp": "Enabled", "pools": [POOL | {"encapsulation": "IPIP"}]}},
+            "this kernel lacks ipip, which IPIP needs (Unknown device type)",
+            "write another encapsulation for the pool (VXLAN, None), or use a kernel that has ipip",
+        ),
+        (
+            {"wireguard": "no module"},
+            {"calico": {"wireguard": True}},
+            "this kernel lacks wireguard, which WireGuard needs (no module)",
+            "write calico.wireguard: false, or use a kernel that has wireguard",
+        ),
+        (
+            {"nf_tables": "no module"},
+            {"calico": {"linuxDataplane": "Nftables"}},
+            "this kernel lacks nf_tables (no module)",
+            "choose another type of network, or use a kernel that has nf_tables",
+        ),
+    ],
+)
+def test_a_mode_that_the_kernel_lacks_is_named(
+    proc: Path,
+    engine: Engine,
+    monkeypatch: pytest.MonkeyPatch,
+    lacking: dict[str, str],
+    keys: dict[str, Any],
+    seen: str,
+    fix: str,
+) -> None:
+    monkeypatch.setattr(local, "_lacking", lambda modules, here: lacking)
+    spec = parse_lab({"machines": {"provider": "local"}, **keys})
+    assert answers(spec, made_up(proc, engine))["kernel"] == Answer("stop", seen, fix)
+
+
+def test_addresses_and_interfaces_of_other_computers_are_named(
+    proc: Path, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(local, "_lacking", lambda modules, here: {})
+    spec = load_stack_file(ROOT / "stacks/Pulumi.cfos-egress.yaml").lab
+    here = spec.model_copy(update={"machines": lab().machines})
+    found = answers(here, made_up(proc, engine))["places"]
+    assert (found.verdict, found.fix) == ("warn", "walk to this computer, 10.0.1.1, or to a node instead")
+    assert found.seen == (
+        "networks[0].routes[1].dst: nothing on this computer has 10.0.0.2 (on EC2 it is the VPC's resolver)"
+    )
+    assert answers(lab(), made_up(proc, engine))["places"].verdict == "ok", "it reaches this computer at 10.0.1.1"
+    calico = lab().calico
+    for pattern, verdict in (("eth1", "stop"), ("eth.*", "ok"), ("ens5,eth0", "ok")):
+        other = lab().model_copy(update={"calico": calico.model_copy(update={"interface": pattern})})
+        assert answers(other, made_up(proc, engine))["places"].verdict == verdict, pattern
+    macvlan = {"name": "second", "type": "macvlan", "master": "eth1", "subnet": "10.9.0.0/24"}
+    parsed = parse_lab({"machines": {"provider": "local"}, "multus": {"clusterNetwork": "k8s-pod-network"}, "networks": [macvlan]})
+    found = answers(parsed, made_up(proc, engine))["places"]
+    assert found == Answer("stop", "networks[0].master: no machine has eth1", "write eth0")
 
 
 @pytest.mark.parametrize(
