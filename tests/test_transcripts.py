@@ -1,13 +1,16 @@
 """What pages show of a command's output is what the command prints.
 
 A fence of the kind `console` holds commands behind `$ `, each with its output. Every command runs in this process, on a
-sandbox of its stack, in the order of the page. A line `…` stands for any lines, and `…` in a line for any text.
+sandbox of its stack, in the order of the page. A line `…` stands for any lines, and `…` in a line for any text. Beside
+`./lab`, a page may edit a stack file by `sed -i`: it edits a copy of the project, and the next page finds a fresh one.
 """
 
 from __future__ import annotations
 
 import re
 import shlex
+import shutil
+import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,23 +33,41 @@ TYPED = r"eval|\./lab|aws|pulumi|pip|git|curl|export|source|apt|sudo"
 READ_ONLY = {"plan", "cost", "list", "status", "help"}
 """Commands that need no sandbox."""
 ON_SANDBOX = {"verify", "walk", "addresses", "break", "mend", "exercise", "ssh", "sandbox", "status"}
+NEVER_CAPTURED = {"ssh"}
+"""Commands whose output a program of their own writes."""
 
 
 @dataclass(frozen=True)
 class Shown:
-    """A command without `./lab`, and the output that the page shows."""
+    """A command, `./lab …` or `sed -i …`, and the output that the page shows."""
 
     words: tuple[str, ...]
     output: str
+
+    @property
+    def is_edit(self) -> bool:
+        return self.words[0] == "sed"
+
+    @property
+    def command(self) -> str:
+        """The command of `./lab`."""
+        return self.words[1]
+
+    @property
+    def stack(self) -> str | None:
+        """The stack that is meant, if it is a shipped one."""
+        names = (Path(word).name.removeprefix("Pulumi.").removesuffix(".yaml") for word in self.words[2:])
+        return next((name for name in names if name in STACKS), None)
 
 
 def shown(page: Path) -> Iterator[Shown]:
     for body in CONSOLE.findall(page.read_text(encoding="utf-8")):
         for part in re.split(r"^\$ ", body, flags=re.MULTILINE)[1:]:
             command, _, output = part.partition("\n")
-            words = shlex.split(command, comments=True)
-            assert words[0] == "./lab", f"{page.name}: {command}"
-            yield Shown(tuple(words[1:]), output)
+            words = tuple(shlex.split(command, comments=True))
+            edits = words[:2] == ("sed", "-i") and len(words) == 4 and words[3].startswith("stacks/Pulumi.")
+            assert words[0] == "./lab" or edits, f"{page.name}: {command}"
+            yield Shown(words, output)
 
 
 def pattern(output: str) -> re.Pattern[str]:
@@ -78,24 +99,52 @@ def sandboxes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
             life.remove(name, home())
 
 
+@pytest.fixture
+def tree(sandboxes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A copy of the project's stack files, for a page to edit. A sandbox that follows an edit is removed at the end."""
+    shutil.copytree(ROOT / "stacks", tmp_path / "stacks")
+    for name in ("docs", "components", project.PROGRAM):
+        (tmp_path / name).symlink_to(ROOT / name)
+    monkeypatch.setattr(project, "ROOT", tmp_path)
+    monkeypatch.chdir(tmp_path)
+    yield tmp_path
+    for stack in STACKS:
+        name = f"Pulumi.{stack}.yaml"
+        if (tmp_path / "stacks" / name).read_bytes() != (ROOT / "stacks" / name).read_bytes():
+            life.remove(stack, home())
+
+
+def stand(command: Shown) -> None:
+    """Have the sandbox that a command needs, and none where the page shows how it is built."""
+    stack = command.stack
+    if stack is None:
+        return
+    if command.command == "sandbox" and not {"--down", "--rebuild"} & set(command.words):
+        life.remove(stack, home())
+    elif command.command in ON_SANDBOX - {"sandbox"} and not life.stands(stack, home()):
+        life.build(stack, load_stack_file(project.stack_file(stack)).lab, home())
+
+
 @pytest.mark.skipif(bool(examine().problem), reason=f"no sandbox can stand here: {examine().problem}")
 @pytest.mark.xdist_group("transcripts")
 @pytest.mark.parametrize("page", WITH_OUTPUT, ids=lambda page: str(page.relative_to(ROOT)))
-def test_the_output_on_a_page_is_the_programs(page: Path, sandboxes: Path) -> None:
+def test_the_output_on_a_page_is_the_programs(page: Path, tree: Path, capfd: pytest.CaptureFixture[str]) -> None:
     for command in shown(page):
-        name, *others = command.words
-        if "--capture" in others and missing_tools(["tcpdump"]):
+        if "--capture" in command.words and missing_tools(["tcpdump"]):
             continue
-        stack = next((word for word in others if word in STACKS), None)
-        if name == "sandbox" and "--down" not in others and stack is not None:
-            life.remove(stack, home())  # the page shows how it is built
-        elif name in ON_SANDBOX and stack is not None and not life.stands(stack, home()):
-            life.build(stack, load_stack_file(ROOT / "stacks" / f"Pulumi.{stack}.yaml").lab, home())
-        result = CliRunner().invoke(app, list(command.words))
-        if not matches(command.output, result.stdout):
+        typed = shlex.join(command.words)
+        if command.is_edit:
+            before = [path.read_bytes() for path in sorted((tree / "stacks").iterdir())]
+            subprocess.run(command.words, cwd=tree, check=True, timeout=30)
+            assert before != [path.read_bytes() for path in sorted((tree / "stacks").iterdir())], f"{typed}: no change"
+            continue
+        stand(command)
+        capfd.readouterr()
+        result = CliRunner().invoke(app, list(command.words[1:]))
+        printed = capfd.readouterr().out if command.command in NEVER_CAPTURED else result.stdout
+        if not matches(command.output, printed):
             pytest.fail(
-                f"./lab {shlex.join(command.words)}\n--- the page\n{command.output}\n--- the program\n"
-                f"{result.stdout}{result.stderr}",
+                f"{typed}\n--- the page\n{command.output}\n--- the program\n{printed}{result.stderr}",
                 pytrace=False,
             )
 
@@ -103,12 +152,12 @@ def test_the_output_on_a_page_is_the_programs(page: Path, sandboxes: Path) -> No
 def test_pages_show_only_commands_that_change_no_lab() -> None:
     for page in WITH_OUTPUT:
         for command in shown(page):
-            assert command.words[0] in READ_ONLY | ON_SANDBOX, f"{page.name}: {command.words}"
+            assert command.is_edit or command.command in READ_ONLY | ON_SANDBOX, f"{page.name}: {command.words}"
 
 
 def test_there_are_enough_of_them_to_mean_something() -> None:
-    commands = {command.words[0] for page in WITH_OUTPUT for command in shown(page)}
-    assert {"verify", "walk", "addresses", "break", "mend", "plan", "cost"} <= commands
+    commands = {command.command for page in WITH_OUTPUT for command in shown(page)}
+    assert {"verify", "walk", "addresses", "break", "mend", "exercise", "ssh", "plan", "cost"} <= commands
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))

@@ -47,8 +47,8 @@ def edit(stacks: Path) -> Edit:
 
 
 WITH_STACK = [
-    "plan", "doctor", "cost", "preview", "up", "destroy", "stop", "start", "env", "unlock", "secret", "status",
-    "verify", "walk", "page", "addresses", "ssh", "kubeconfig", "break", "mend", "exercise", "sandbox", "demo",
+    "plan", "doctor", "cost", "preview", "up", "destroy", "stop", "start", "env", "airgap", "unlock", "secret",
+    "status", "verify", "walk", "page", "addresses", "ssh", "kubeconfig", "break", "mend", "exercise", "sandbox", "demo",
 ]  # fmt: skip
 WITHOUT = ["list", "new", "pin", "reap", "help", "completion", "test"]
 
@@ -67,7 +67,7 @@ def test_every_command_is_listed_here() -> None:
 
 @pytest.mark.parametrize(
     "words",
-    [["cross-node", "--local"], ["--local", "cross-node"], ["cross-node-local"], ["cross-node-local", "--local"]],
+    ["cross-node --local", "--local cross-node", "cross-node-local", "cross-node-local --local"],
 )
 def test_it_is_a_stack_of_its_own(words: str, stacks: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert lab("plan", *words.split()) == 0

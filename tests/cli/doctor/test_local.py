@@ -177,7 +177,9 @@ def test_addresses_and_interfaces_of_other_computers_are_named(
         other = lab().model_copy(update={"calico": calico.model_copy(update={"interface": pattern})})
         assert answers(other, made_up(proc, engine))["places"].verdict == verdict, pattern
     macvlan = {"name": "second", "type": "macvlan", "master": "eth1", "subnet": "10.9.0.0/24"}
-    parsed = parse_lab({"machines": {"provider": "local"}, "multus": {"clusterNetwork": "k8s-pod-network"}, "networks": [macvlan]})
+    parsed = parse_lab(
+        {"machines": {"provider": "local"}, "multus": {"clusterNetwork": "k8s-pod-network"}, "networks": [macvlan]}
+    )
     found = answers(parsed, made_up(proc, engine))["places"]
     assert found == Answer("stop", "networks[0].master: no machine has eth1", "write eth0")
 
