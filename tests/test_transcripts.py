@@ -7,6 +7,7 @@ sandbox of its stack, in the order of the page. A line `…` stands for any line
 
 from __future__ import annotations
 
+import asyncio
 import re
 import shlex
 import shutil
@@ -20,10 +21,13 @@ from typer.testing import CliRunner
 
 from cli import project
 from cli.main import app
-from cli.sandbox.choice import home
+from cli.sandbox.choice import chosen_live, home
 from components.sandbox import life
 from components.sandbox.requirements import examine, missing_tools
 from components.spec.load import load_stack_file
+from components.verify.exercise.choose import choose
+from components.verify.exercise.lessons import LESSONS
+from components.verify.read.reading import observed, read_lab
 from tests.support.graphs import ROOT, STACKS
 from tests.test_pages import FENCE, PAGES
 
@@ -147,6 +151,36 @@ def test_the_output_on_a_page_is_the_programs(page: Path, tree: Path, capfd: pyt
                 f"{typed}\n--- the page\n{command.output}\n--- the program\n{printed}{result.stderr}",
                 pytrace=False,
             )
+
+
+EXERCISE = re.compile(r"`\./lab exercise (\S+) --seed (\d+)` \(level (\d)\)")
+ANSWER = re.compile(r"^\d+\. `([a-z-]+)` on (\S+): ", re.MULTILINE)
+WITH_EXERCISES = [page for page in PAGES if EXERCISE.search(page.read_text(encoding="utf-8"))]
+
+
+@pytest.mark.skipif(bool(examine().problem), reason=f"no sandbox can stand here: {examine().problem}")
+@pytest.mark.xdist_group("transcripts")
+@pytest.mark.parametrize("page", WITH_EXERCISES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_a_seed_on_a_page_is_the_exercise_of_its_answer(page: Path, tree: Path) -> None:
+    """With the stack file as it is at the page's end."""
+    text = page.read_text(encoding="utf-8")
+    exercises, answers = EXERCISE.findall(text), ANSWER.findall(text)
+    assert len(exercises) == len(answers)
+    (stack,) = {stack for stack, _, _ in exercises}
+    for command in shown(page):
+        if command.is_edit:
+            subprocess.run(command.words, cwd=tree, check=True, timeout=30)
+    life.remove(stack, home())
+    life.build(stack, load_stack_file(project.stack_file(stack)).lab, home())
+    live = chosen_live(stack, sandbox=True)
+    seen = observed(live, asyncio.run(read_lab(live)))
+    found = [choose(seen, int(seed), None, sandbox=True) for _, seed, _ in exercises]
+    assert [(fault.id, target.node) for fault, target in found] == answers
+    assert [str(LESSONS[fault.id].level) for fault, _ in found] == [level for _, _, level in exercises]
+
+
+def test_every_lesson_has_exercises() -> None:
+    assert {page.stem for page in WITH_EXERCISES} == {"cross-node"}
 
 
 def test_pages_show_only_commands_that_change_no_lab() -> None:

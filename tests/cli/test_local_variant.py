@@ -48,7 +48,8 @@ def edit(stacks: Path) -> Edit:
 
 WITH_STACK = [
     "plan", "doctor", "cost", "preview", "up", "destroy", "stop", "start", "env", "airgap", "unlock", "secret",
-    "status", "verify", "walk", "page", "addresses", "ssh", "kubeconfig", "break", "mend", "exercise", "sandbox", "demo",
+    "status", "verify", "walk", "page", "addresses", "ssh", "kubeconfig", "break", "mend", "exercise", "sandbox",
+    "demo",
 ]  # fmt: skip
 WITHOUT = ["list", "new", "pin", "reap", "help", "completion", "test"]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 
 from components.spec import models
+from components.verify.exercise.layers import Case
 from components.verify.exercise.lessons import LESSONS
 from components.verify.faults.model import Fault, Refused, Target
 from components.verify.faults.symptoms import symptoms
@@ -32,9 +33,10 @@ def choose(of: ObservedLab, seed: int, level: int | None, *, sandbox: bool) -> t
     for fault in found:
         targets = list(fault.targets(of))
         chance.shuffle(targets)
-        if targets:
-            # One after the other: what a fault shows follows from all expectations, and takes a while.
-            return fault, next((target for target in targets if _shows(of, fault, target)), targets[0])
+        # One after the other: what a fault shows follows from all expectations, and takes a while.
+        target = next((target for target in targets if _shows(of, fault, target)), targets[0] if targets else None)
+        if target and LESSONS[fault.id].suits(Case.of(of, target, symptoms(fault, of, target))):
+            return fault, target
     raise Refused("this lab has nothing to break now: its pods do not run, or its nodes have no blocks")
 
 

@@ -44,6 +44,10 @@ class Lesson:
     hints: Callable[[Case], list[Hint]]
     heals_soon: bool = False
 
+    def suits(self, case: Case) -> bool:
+        """Whether there is a pod for the report to name, if it names one."""
+        return case.source is not None or self.report not in (lost_pair, lost_outside)
+
 
 # --- commands ---------------------------------------------------------------------------------------------------------
 

@@ -23,8 +23,10 @@ from components.sandbox.plan import make_plan
 from components.sandbox.requirements import examine
 from components.spec.load import load_stack_file
 from components.verify.exercise.choose import choose
+from components.verify.exercise.layers import Case
 from components.verify.exercise.lessons import LESSONS
 from components.verify.exercise.model import Exercise, Hint, pack, unpack
+from components.verify.faults.symptoms import symptoms
 from components.verify.faults.table import FAULTS
 from components.verify.model import ObservedLab
 from components.verify.read import facts
@@ -130,6 +132,19 @@ def planned(path: Path) -> ObservedLab:
     objects = make_objects(plan)
     read = Objects({kind: tuple(objects.get(where, ())) for kind, where in KINDS.items()})
     return ObservedLab.of(spec, plan.blocks, facts.cluster(read), facts.pods(read), {}, facts.services(read))
+
+
+def test_every_seed_has_a_report_that_can_be_written(tmp_path: Path) -> None:
+    """In a lab with two ways whose second pool has no pods, no walk shows what a strict reverse path filter drops."""
+    text = (ROOT / "stacks/Pulumi.cross-node.yaml").read_text(encoding="utf-8")
+    path = tmp_path / "Pulumi.mixed.yaml"
+    path.write_text(text.replace("encapsulation: None", "encapsulation: VXLAN", 1), encoding="utf-8")
+    of = planned(path)
+    assert FAULTS["rp-filter-strict"].refusal(of.spec) is None
+    for seed in range(8):
+        fault, target = choose(of, seed, 3, sandbox=True)
+        case = Case.of(of, target, symptoms(fault, of, target))
+        assert LESSONS[fault.id].report(case) and LESSONS[fault.id].hints(case)
 
 
 @pytest.fixture(scope="module", params=["cfos-egress", "two-ways"])
