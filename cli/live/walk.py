@@ -120,7 +120,17 @@ def show(stack: str, found: Walk, seen: Sequence[Sighting], notes: Sequence[str]
         for sighting in seen:
             _show_sighting(sighting, console)
     if found.ping.status == "failed" and found.stopped is None:
-        console.print(f"\n[red]Every hop is as expected, but the packet is lost[/]: {last_seen(seen)}", soft_wrap=True)
+        if nobody_listens(seen):
+            where = f"port {found.port} of {found.target.id if found.target else found.address}"
+            console.print(f"\n[yellow]The network is in order, but nothing listens[/] at {where}: it answers RST")
+        else:
+            lost = last_seen(seen)
+            console.print(f"\n[red]Every hop is as expected, but the packet is lost[/]: {lost}", soft_wrap=True)
+
+
+def nobody_listens(seen: Sequence[Sighting]) -> bool:
+    """Whether a reset was captured at the last place, where the packet ends: the target itself refuses it."""
+    return bool(seen) and "Flags [R" in seen[-1].reply
 
 
 def last_seen(seen: Sequence[Sighting]) -> str:

@@ -107,6 +107,14 @@ def test_to_a_service_and_back(live: LiveLab) -> None:
         assert f"this connection went to {found.target.address}:8080" in sentence, "the real one's endpoint"
 
 
+def test_to_an_endpoint_on_the_network_of_the_pods_own_node(live: LiveLab) -> None:
+    control_plane = live.spec.control_planes[0].name
+    found = walked(live, f"web@{control_plane}", "service/kubernetes").walk
+    holds(found)
+    assert kinds(found, "out") == [*OUT_OF_POD, "service", "delivery"]
+    assert kinds(found, "back") == ["conntrack", "delivery"]
+
+
 def test_the_cluster_ip_is_the_service(live: LiveLab) -> None:
     found = walked(live, "other", "10.96.0.10").walk
     holds(found)
@@ -198,8 +206,13 @@ def test_a_tcp_connection_to_a_pod(live: LiveLab) -> None:
     assert found.walk.hops[0].packet.to_json()["protocol"] == "tcp"
     if found.sightings:
         assert all(sighting.request and sighting.reply for sighting in found.sightings), found.sightings
-    closed = walked(live, f"web@{HERE}", f"web@{THERE}", tcp=9).walk
+    refused = walked(live, f"web@{HERE}", f"web@{THERE}", tcp=9)
+    closed = refused.walk
     assert closed.stopped is None and closed.ping.status == "failed" and "refused" in closed.ping.difference
+    if refused.sightings:
+        page = StringIO()
+        command.show("lab", closed, refused.sightings, refused.notes, Console(file=page, width=120))
+        assert "nothing listens at port 9 of" in page.getvalue() and "lost" not in page.getvalue()
 
 
 def test_page_json_and_picture(live: LiveLab) -> None:

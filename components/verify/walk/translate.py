@@ -124,11 +124,16 @@ def back_from_endpoint(trace: Trace, service: ServicePort) -> None:
     before = f"{trace.sender}:{trace.port}"
     trace.sender, trace.port = service.address, service.port
     sentence = f"conntrack translates the source {before} back to {service.address}:{service.port}, which was asked"
-    trace.add("conntrack", trace.hops[-1].node, "", sentence, [])
+    trace.add("conntrack", _node_of_answer(trace), "", sentence, [])
 
 
 def back_to_source(trace: Trace, address: str) -> None:
     """On the way back conntrack undoes the masquerading."""
     before, trace.address = trace.address, address
     sentence = f"conntrack translates the destination {before} back to {address}, which sent the packet"
-    trace.add("conntrack", trace.hops[-1].node, "", sentence, [])
+    trace.add("conntrack", _node_of_answer(trace), "", sentence, [])
+
+
+def _node_of_answer(trace: Trace) -> str:
+    """Where the answer is now. An endpoint on the network of the asking pod's node makes no hop before."""
+    return trace.hops[-1].node if trace.hops else trace.source.node
