@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from cli.completion import candidates
+from cli.errors import USAGE, CommandError
 from cli.group import RUNNING
 from cli.parameters import SANDBOX, Stack
 
@@ -48,10 +49,19 @@ def exercise(
     hint: Annotated[bool, typer.Option("--hint", help="show the next hint, with a command to type")] = False,
     check: Annotated[bool, typer.Option("--check", help="is it solved? exit 1 where it is not")] = False,
     solution: Annotated[bool, typer.Option("--solution", help="explain it, and mend it")] = False,
+    answers: Annotated[
+        bool, typer.Option("--answers", help="for a teacher: what --seed, or each of the first 20, stands for")
+    ] = False,
     json: Annotated[bool, typer.Option("--json", help="print JSON; alone: the results so far")] = False,
     sandbox: Annotated[bool, SANDBOX] = False,
 ) -> None:
     """Break something without saying what: find it by what a user reports, with hints, and have it checked."""
+    if answers:
+        from cli.live.answers import run as show_answers
+
+        if hint or check or solution:
+            raise CommandError("--answers begins no exercise: leave --hint, --check and --solution out", USAGE)
+        raise typer.Exit(show_answers(stack, seed, level, as_json=json, sandbox=sandbox))
     from cli.live.exercise import run
 
     do = {"hint": hint, "check": check, "solution": solution, "as_json": json, "sandbox": sandbox}

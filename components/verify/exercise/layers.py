@@ -70,9 +70,11 @@ def in_pod(pod: Pod, arguments: str) -> str:
 
 
 def pod_layer(pod: Pod) -> list[Hint]:
+    # Without a packet there may be no entry to look at.
+    found = f"ip netns exec {netns(pod)} ping -c 1 -W 1 {addresses.GATEWAY} >/dev/null; ip -n {netns(pod)} neigh"
     return [
         Hint(f"Begin in the pod: which next hop does {pod.id} use, and on which device?", in_pod(pod, "route")),
-        Hint(f"Does it find its gateway? {addresses.GATEWAY} must be at ee:ee:ee:ee:ee:ee.", in_pod(pod, "neigh")),
+        Hint(f"Does it find its gateway? {addresses.GATEWAY} must be at ee:ee:ee:ee:ee:ee.", ssh(pod.node, found)),
     ]
 
 

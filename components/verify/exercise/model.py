@@ -7,6 +7,7 @@ import json
 import zlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
+from datetime import UTC, datetime
 from typing import Any, Literal, NamedTuple
 
 RECORDED_AS = "exercise"
@@ -57,7 +58,9 @@ class Exercise:
             "checks": self.checks,
         }
         if self.outcome != "running":
-            found |= {"seconds": round(self.ended - self.started), "fault": self.fault, "node": self.node}
+            at = datetime.fromtimestamp(self.ended, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+            found |= {"ended": at, "seconds": round(self.ended - self.started)}
+            found |= {"fault": self.fault, "node": self.node}
             found |= {"how": self.how} if self.how else {}
         return found
 

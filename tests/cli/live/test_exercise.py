@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -241,6 +242,25 @@ def test_a_lab_that_is_not_whole_begins_no_exercise(room: Class) -> None:
 def test_words_that_do_not_go_together(room: Class, options: str, words: str) -> None:
     code, _, errors = room.run("exercise", room.stack, *options.split())
     assert code == 2 and words in errors
+
+
+def test_the_answers_of_a_teacher_are_what_the_class_gets(room: Class) -> None:
+    code, said, errors = room.run("exercise", room.stack, "--answers", "--level", "1", "--json")
+    assert code == 0, errors
+    listed = json.loads(said)
+    assert [answer["seed"] for answer in listed] == list(range(1, 21)) and {a["level"] for a in listed} == {1}
+    assert room.exercise()["running"] is None, "nothing is broken"
+    first = room.exercise("--seed", "1", "--level", "1")
+    try:
+        assert first["report"] == listed[0]["report"] and first["hintsInAll"] == listed[0]["hints"]
+    finally:
+        solved = room.exercise("--solution")
+    assert (solved["fault"], solved["node"], solved["answer"]) == tuple(
+        listed[0][key] for key in ("fault", "node", "answer")
+    )
+    assert datetime.fromisoformat(solved["ended"]).tzinfo is UTC
+    code, _, errors = room.run("exercise", room.stack, "--answers", "--hint")
+    assert code == 2 and "--answers begins no exercise" in errors
 
 
 # --- without a sandbox ------------------------------------------------------------------------------------------------
