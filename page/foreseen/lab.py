@@ -19,9 +19,9 @@ from components.verify.model import HOST_SIDE_MAC, Entry, Topic
 from components.verify.read import api, facts
 from components.verify.read.connection import Completed, Process, Unreachable
 from components.verify.read.reading import LiveLab, Reading, read_node
+from page.foreseen import nft
 from page.foreseen.kernel import Kernel, Namespace
 
-NO_NFTABLES = "the rules that nftables would hold are not foreseen"
 NOT_SENT = "nothing was sent: this is the plan"
 _TIME = re.compile(r'^time="[^"]*" ')
 _ROUTER = "the router"
@@ -54,7 +54,11 @@ def foresee(lab: Lab, stack: str, nodes: Collection[str] | None = None) -> tuple
         reading.cluster.topics[Topic.SOURCE_DEST] = {node.name: off for node in lab.nodes}
     wanted = [node for node in lab.nodes if nodes is None or node.name in nodes]
     ports = proxy.service_ports(listed[SERVICES], listed[SLICES])
-    rules = [*proxy.iptables_jumps(), *proxy.iptables_rules(ports, str(lab.kubernetes.pod_cidr))]
+    pod_cidr = str(lab.kubernetes.pod_cidr)
+    if lab.calico.linux_dataplane == "Nftables":
+        rules = proxy.nft_rules(ports, pod_cidr, str(lab.kubernetes.service_cidr))
+    else:
+        rules = [*proxy.iptables_jumps(), *proxy.iptables_rules(ports, pod_cidr)]
     asyncio.run(_read(live, reading, plan, wanted, rules))
     return live, reading
 
@@ -68,8 +72,6 @@ async def _read(
         found = reading.nodes[node.name]
         del found.topics[Topic.PROBE]
         found.unread[Topic.PROBE] = NOT_SENT
-        if plan.lab.calico.linux_dataplane == "Nftables":
-            found.unread[Topic.NAT] = found.unread[Topic.SERVICE] = NO_NFTABLES
 
 
 @dataclass(frozen=True)
@@ -125,9 +127,13 @@ def _sections(plan: Plan, node: Node, kernel: Kernel, service_rules: Sequence[st
     # Without its time, so that the same lab is foreseen in the same words.
     yield "crio", _TIME.sub("", files["/var/log/sandbox-crio.log"][0].splitlines()[-1])
     yield "host_local", _text([path for path in files if path.startswith("/var/lib/cni/networks/")])
-    rules = [*_BASE_CHAINS, *nat.nat_rules(plan, node), *service_rules]
-    yield "filter", _text(rules)
-    if plan.lab.calico.linux_dataplane == "Iptables":
+    if plan.lab.calico.linux_dataplane == "Nftables":
+        ruleset = [*nat.nat_ruleset(plan, node), *service_rules]
+        yield "filter", _text(ruleset)
+        yield "nat nft", nft.listed(ruleset)
+    else:
+        rules = [*_BASE_CHAINS, *nat.nat_rules(plan, node), *service_rules]
+        yield "filter", _text(rules)
         yield "nat iptables", _text(rules)
     if "/var/lib/sandbox-bird" in files:
         yield "bgp", files["/var/lib/sandbox-bird"][0]

@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import subprocess
 from collections.abc import Mapping
+from typing import Any
 
 import pytest
 
+from components.sandbox import nat, proxy
+from components.sandbox.objects import make_objects
+from components.sandbox.plan import make_plan
+from components.sandbox.requirements import find
+from components.sandbox.services import SERVICES, SLICES
 from components.spec.models import Lab
 from components.verify.model import NodeFacts, Scope, Table, Topic
 from components.verify.read.reading import LiveLab, read_lab
 from components.verify.report import verify
+from page.foreseen import nft
 from page.foreseen.kernel import Kernel, UnknownCommand
 from page.foreseen.lab import NOT_SENT, foresee
 from tests.page.pages import shipped
@@ -26,6 +35,10 @@ LABS = {
     "mixed": labs.MIXED,
     "ipip": labs.IPIP,
     "egress": labs.EGRESS,
+    "nftables": labs.SERVED.model_copy(update={"calico": labs.NFTABLES.calico}),
+    "nftables, egress": labs.EGRESS.model_copy(
+        update={"calico": labs.EGRESS.calico.model_copy(update={"linux_dataplane": "Nftables"})}
+    ),
 }
 
 
@@ -101,3 +114,53 @@ def links(scope: Scope) -> dict[str, dict[str, str]]:
 def test_an_unknown_command_is_named() -> None:
     with pytest.raises(UnknownCommand, match="link delete eth0"):
         Kernel().run("node", ["link delete eth0"])
+
+
+# --- beside a real nft -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["nftables", "nftables, egress"])
+def test_a_real_nft_lists_the_same_rules(name: str) -> None:
+    if find("nft") is None:
+        pytest.skip("nft is not installed")
+    plan = make_plan(LABS[name])
+    objects = make_objects(plan)
+    kubernetes = plan.lab.kubernetes
+    ports = proxy.service_ports(objects[SERVICES], objects[SLICES])
+    services = proxy.nft_rules(ports, str(kubernetes.pod_cidr), str(kubernetes.service_cidr))
+    for node in plan.lab.nodes:
+        ruleset = [*nat.nat_ruleset(plan, node), *services]
+        command = ["unshare", "--net", "bash", "-c", "nft -f - && nft -j list ruleset"]
+        done = subprocess.run(command, input="".join(f"{line}\n" for line in ruleset), capture_output=True, text=True)
+        if "unshare" in done.stderr:
+            pytest.skip(f"no network namespace of its own: {done.stderr.strip()}")
+        assert done.returncode == 0, done.stderr
+        assert plain(nft.listed(ruleset)) == plain(done.stdout)
+
+
+def plain(listed: str) -> list[str]:
+    """What nft prints, without handles, flags and comments. The elements of a set are in no order."""
+    found = []
+    for item in json.loads(listed)["nftables"]:
+        [(kind, body)] = item.items()
+        if kind in ("set", "map"):
+            elements = sorted(json.dumps(without(element), sort_keys=True) for element in body.get("elem") or ())
+            found.append(f"{kind} {body['table']} {body['name']} {elements}")
+        elif kind in ("table", "chain", "rule"):
+            found.append(f"{kind} {json.dumps(without(body), sort_keys=True)}")
+    return sorted(found)
+
+
+def without(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: without(part) for key, part in value.items() if key not in ("handle", "flags", "comment")}
+    return [without(part) for part in value] if isinstance(value, list) else value
+
+
+@pytest.mark.parametrize(
+    ("rule", "words"),
+    [("quota over 1 mbytes drop", "does not know: quota"), ("ip saddr 10.0.0.1 queue", "does not know: queue")],
+)
+def test_an_unknown_rule_is_named(rule: str, words: str) -> None:
+    with pytest.raises(nft.UnknownRule, match=words):
+        nft.listed(["table ip x {", "  chain y {", f"    {rule}", "  }", "}"])
