@@ -37,7 +37,7 @@ def replacements(old: Planned, new: Planned) -> dict[str, list[Reason]]:
         if before is None or not resource["custom"]:
             continue
         changed = changed_paths(before, resource)
-        rules = replacing(resource)
+        rules = replacing(resource, before)
         reasons = [Reason(f"change of {path}", follows=False) for path in top_level(matching(changed, rules))]
         triggers = [side.get("replacementTrigger") for side in (before, resource)]
         # As in the engine, a trigger that is added or removed replaces nothing.

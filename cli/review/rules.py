@@ -1,8 +1,8 @@
 """Which changed inputs make the engine replace a resource instead of updating it, for the types that the labs use.
 
-Sources: `ForceNew` and `RequiresReplace` in hashicorp/terraform-provider-aws (internal/service/ec2/ec2_instance.go,
-vpc_*.go, ec2_eip*.go, ec2_key_pair.go; iam/role.go, role_policy.go, instance_profile.go; ssm/parameter.go;
-elbv2/*.go), terraform-provider-tls and terraform-provider-random; in pulumi-kubernetes `forceNew` of
+Sources: `ForceNew` and `RequiresReplace` in hashicorp/terraform-provider-aws (a test compares them with
+tests/support/aws_schema.py, which names the file and the function of each type), terraform-provider-tls and
+terraform-provider-random; in pulumi-kubernetes `forceNew` of
 provider/pkg/provider/diff.go and DiffConfig of provider.go. Commands set `replaceOnChanges` for their `triggers`
 themselves. Resources that are deletedWith a replaced one are replaced too: pulumi/pulumi#23818, engines from 3.260 on.
 """
@@ -12,6 +12,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from components.spec.models.machines import architecture_of
+
 EVERY = "*"
 
 _RULES: dict[str, tuple[str, ...]] = {
@@ -19,9 +21,9 @@ _RULES: dict[str, tuple[str, ...]] = {
     "aws:ec2/eipAssociation:EipAssociation": (EVERY,),
     "aws:ec2/defaultSecurityGroup:DefaultSecurityGroup": ("vpcId",),
     "aws:ec2/instance:Instance": (
-        "ami", "availabilityZone", "cpuOptions", "ebsOptimized", "hibernation", "hostId", "instanceMarketOptions",
-        "keyName", "privateIp", "rootBlockDevice.encrypted", "rootBlockDevice.kmsKeyId", "securityGroups", "subnetId",
-        "tenancy",
+        "ami", "associatePublicIpAddress", "availabilityZone", "cpuOptions", "ebsOptimized", "hibernation", "hostId",
+        "instanceMarketOptions", "keyName", "privateIp", "rootBlockDevice.encrypted", "rootBlockDevice.kmsKeyId",
+        "securityGroups", "subnetId", "tenancy",
     ),
     "aws:ec2/keyPair:KeyPair": ("keyName", "keyNamePrefix", "publicKey"),
     "aws:ec2/natGateway:NatGateway": ("allocationId", "connectivityType", "privateIp", "subnetId"),
@@ -40,7 +42,7 @@ _RULES: dict[str, tuple[str, ...]] = {
     "aws:lb/loadBalancer:LoadBalancer": ("internal", "loadBalancerType", "name", "namePrefix"),
     "aws:lb/targetGroup:TargetGroup": ("name", "namePrefix", "port", "protocol", "targetType", "vpcId"),
     "aws:lb/targetGroupAttachment:TargetGroupAttachment": (EVERY,),
-    "aws:ssm/parameter:Parameter": ("name",),
+    "aws:ssm/parameter:Parameter": ("dataType", "name"),
     "aws:vpc/securityGroupEgressRule:SecurityGroupEgressRule": ("securityGroupId",),
     "aws:vpc/securityGroupIngressRule:SecurityGroupIngressRule": ("securityGroupId",),
     "kubernetes:apps/v1:DaemonSet": ("spec.selector",),
@@ -68,15 +70,26 @@ _IN_PLACE = ("earlyRenewalHours", "tags")
 """Inputs that are updated in place even where every other input replaces."""
 
 
-def replacing(resource: Mapping[str, Any]) -> tuple[str, ...]:
-    """The inputs of a resource (an entry of plan's JSON) whose change replaces it; `EVERY` stands for all."""
+def replacing(resource: Mapping[str, Any], before: Mapping[str, Any] | None = None) -> tuple[str, ...]:
+    """The inputs of a resource (an entry of plan's JSON) whose change replaces it; `EVERY` stands for all.
+
+    `before`: the resource as it was, where a change of one input may or may not replace it.
+    """
     own = tuple(path.removesuffix("[*]") for path in resource.get("replaceOnChanges", ()))
     rules = _RULES.get(resource["type"], ())
     if resource["type"].startswith("kubernetes:"):
         rules += ("metadata.name", "metadata.namespace")
     if resource["type"] == "aws:ec2/instance:Instance" and resource["inputs"].get("userDataReplaceOnChange"):
         rules += ("userData", "userDataBase64")
+    if resource["type"] == "aws:ec2/instance:Instance" and before and _has_other_processor(before, resource):
+        rules += ("instanceType",)
     return own + rules
+
+
+def _has_other_processor(before: Mapping[str, Any], after: Mapping[str, Any]) -> bool:
+    """Whether no processor runs both types: the provider then replaces the machine (CustomizeDiff of the instance)."""
+    was, will = (side["inputs"].get("instanceType", "") for side in (before, after))
+    return architecture_of(was) != architecture_of(will)
 
 
 def restarting(resource: Mapping[str, Any]) -> tuple[str, ...]:

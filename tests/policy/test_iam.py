@@ -11,6 +11,8 @@ import boto3
 import pytest
 from botocore.exceptions import ClientError
 
+from cli.doctor import aws as doctor
+from cli.doctor.model import Answer
 from cli.project import ROOT, stack_files
 from cli.reap import sweep as sweeping
 from cli.reap.account import Account
@@ -26,7 +28,8 @@ FOLDER = ROOT / "policy" / "iam"
 NAMES = ("up", "preview", "nightly")
 # AWS, "IAM and AWS STS quotas": characters of a managed policy without whitespace.
 LARGEST_POLICY = 6144
-REFUSED = r"UnauthorizedOperation|AccessDenied|not authorized"
+REFUSED = r"UnauthorizedOperation|AccessDenied|not authorized|ServiceLinkedRoleCreationNotPermitted"
+SERVICES = ("ec2-instance-connect", "elasticloadbalancing", "nat-gateway", "spot")
 
 HA = [
     {"name": f"master{i}", "role": "control-plane", "subnet": "public1", "address": f"10.0.1.{100 + i}"}
@@ -181,15 +184,51 @@ def test_a_stacks_life_passes_with_the_policy(stack: str) -> None:
     live(aws_stacks()[stack], policy("up"))
 
 
-# moto executes none of the calls that need these; the tests above show them as text.
-NOT_EXECUTED = {"AskWhatIsAllowed", "GiveRolesToMachines", "MakeLinkedRoles", "LookAtLinkedRoles", "Image"}
+# What only ./lab doctor asks; see below.
+ASKED = {
+    "AskWhatIsAllowed": ("permissions", "not authorized to perform: iam:SimulatePrincipalPolicy"),
+    "LookAtLinkedRoles": ("linked-roles", "you may not look for AWSServiceRoleForEC2Spot"),
+}
 
 
-@pytest.mark.parametrize("sid", [s["Sid"] for s in policy("up")["Statement"] if s["Sid"] not in NOT_EXECUTED])
+@pytest.mark.parametrize("sid", [s["Sid"] for s in policy("up")["Statement"] if s["Sid"] not in ASKED])
 def test_a_lab_fails_without_any_statement(sid: str) -> None:
     with pytest.raises(Exception, match=REFUSED) as refused:
         live(Lab.model_validate(EVERYTHING), without(policy("up"), sid))
     assert not isinstance(refused.value, AssertionError)
+
+
+def doctors_answers(allowed: Mapping[str, Any], *names: str) -> dict[str, Answer]:
+    """What ./lab doctor finds about an account in which everything was used once, by the names of its checks."""
+    with cloud() as aws:
+        for service in SERVICES:
+            aws.iam.create_service_linked_role(AWSServiceName=f"{service}.amazonaws.com")
+        with enforced(allowed) as credentials, pytest.MonkeyPatch.context() as environment:
+            environment.setenv("AWS_ACCESS_KEY_ID", credentials["aws_access_key_id"])
+            environment.setenv("AWS_SECRET_ACCESS_KEY", credentials["aws_secret_access_key"])
+            checks = doctor.checks(Lab.model_validate(EVERYTHING), "test", AwsSettings(REGION))
+            found = {check.name.removeprefix("aws."): check for check in checks}
+            return {name: found[name].ask() for name in names}
+
+
+def test_doctor_may_ask_with_the_policy() -> None:
+    found = doctors_answers(policy("up"), *(name for name, _ in ASKED.values()))
+    assert {answer.verdict for answer in found.values()} == {"ok"}, found
+
+
+@pytest.mark.parametrize("sid", ASKED)
+def test_doctor_may_not_ask_without_its_statements(sid: str) -> None:
+    name, words = ASKED[sid]
+    answer = doctors_answers(without(policy("up"), sid), name)[name]
+    assert answer.verdict == "unknown" and words in answer.seen
+
+
+@pytest.mark.parametrize("sid", [s["Sid"] for s in policy("up")["Statement"] if s["Sid"] != "AskWhatIsAllowed"])
+def test_doctor_names_what_a_caller_may_not_do(sid: str) -> None:
+    """By IAM's own simulation of every statement."""
+    missing = next(s for s in policy("up")["Statement"] if s["Sid"] == sid)
+    answer = doctors_answers(without(policy("up"), sid), "permissions")["permissions"]
+    assert answer.verdict == "warn" and missing["Action"][0] in answer.seen
 
 
 def test_another_machine_is_not_terminated() -> None:

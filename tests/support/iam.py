@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from fnmatch import fnmatchcase
 from types import SimpleNamespace
 from typing import Any
@@ -14,6 +14,7 @@ from unittest.mock import patch
 import boto3
 from moto import settings
 from moto.core.authorization import ActionAuthenticatorMixin
+from moto.core.exceptions import AccessDeniedError, _RESTError
 from moto.iam.access_control import IAMRequestBase
 
 from tests.support.moto_ec2 import ACCOUNT, REGION
@@ -21,16 +22,26 @@ from tests.support.moto_ec2 import ACCOUNT, REGION
 Policy = Mapping[str, Any]
 
 
-def allows(policy: Policy, action: str, resource: str = "*", tags: Mapping[str, str] | None = None) -> bool:
-    """Whether a policy of Allow statements allows a call. `tags` None: the resource's tags do not matter.
+def allows(
+    policy: Policy,
+    action: str,
+    resource: str = "*",
+    tags: Mapping[str, str] | None = None,
+    context: Mapping[str, Sequence[str]] | None = None,
+) -> bool:
+    """Whether a policy of Allow statements allows a call.
 
-    Conditions on the request itself (iam:PassedToService, iam:AWSServiceName) count as met.
+    `tags` None: the resource's tags do not matter. `context`: the values of the request's own keys, such as
+    iam:PassedToService; a condition on a key that it does not have counts as met.
     """
     for statement in policy["Statement"]:
         assert statement["Effect"] == "Allow"
         if not any(fnmatchcase(action, each) for each in _listed(statement["Action"])):
             continue
         if not any(fnmatchcase(resource, each) for each in _listed(statement["Resource"])):
+            continue
+        equals = statement.get("Condition", {}).get("StringEquals", {})
+        if not all(set(values) <= set(_listed(equals.get(key, values))) for key, values in (context or {}).items()):
             continue
         wanted = statement.get("Condition", {}).get("StringLike", {})
         if tags is None or all(fnmatchcase(tags.get(key.split("/", 1)[1], ""), f"?{v}") for key, v in wanted.items()):
@@ -64,6 +75,9 @@ def enforced(policy: Policy) -> Iterator[dict[str, str]]:
             tags = _tags(ec2, data)
         if not allows(policy, self._action, _resource(self._action, data), tags):
             self._raise_access_denied()
+        for needed, resource, context, error in _dependent(iam, self._action, data):
+            if not allows(policy, needed, resource, context=context):
+                raise error or AccessDeniedError(user_arn=self._access_key.arn, action=needed)
 
     with (
         patch.object(settings, "INITIAL_NO_AUTH_ACTION_COUNT", 0),
@@ -76,6 +90,49 @@ def enforced(policy: Policy) -> Iterator[dict[str, str]]:
     ):
         yield {"aws_access_key_id": key["AccessKeyId"], "aws_secret_access_key": key["SecretAccessKey"]}
     ActionAuthenticatorMixin.request_count = count
+
+
+# By action, the service-linked role that the service makes for the caller at the first need, and the role's service.
+# AWS, "Create a service-linked role", and the pages of these services on their roles.
+LINKED_ROLES = {
+    "ec2:RunInstances": ("AWSServiceRoleForEC2Spot", "spot.amazonaws.com"),
+    "ec2:CreateNatGateway": ("AWSServiceRoleForNATGateway", "nat-gateway.amazonaws.com"),
+    "ec2:CreateInstanceConnectEndpoint": ("AWSServiceRoleForEc2InstanceConnect", "ec2-instance-connect.amazonaws.com"),
+    "elasticloadbalancing:CreateLoadBalancer": (
+        "AWSServiceRoleForElasticLoadBalancing",
+        "elasticloadbalancing.amazonaws.com",
+    ),
+}
+_Needed = tuple[str, str, Mapping[str, Sequence[str]], Exception | None]
+
+
+def _dependent(iam: Any, action: str, data: Mapping[str, str]) -> Iterator[_Needed]:
+    """What else a call needs: the action, its resource and context, and the error without it.
+
+    Source: the "Dependent actions" of the Service Authorization Reference.
+    """
+    profile = data.get("IamInstanceProfile.Name")
+    if action == "ec2:RunInstances" and profile:
+        found = iam.get_instance_profile(InstanceProfileName=profile)["InstanceProfile"]
+        for role in found["Roles"]:
+            yield "iam:PassRole", role["Arn"], {"iam:PassedToService": ["ec2.amazonaws.com"]}, None
+    if action == "iam:AddRoleToInstanceProfile":
+        role = f"arn:aws:iam::{ACCOUNT}:role/{data['RoleName']}"
+        yield "iam:PassRole", role, {"iam:PassedToService": ["ec2.amazonaws.com"]}, None
+    spot = data.get("InstanceMarketOptions.MarketType") == "spot"
+    if action not in LINKED_ROLES or (action == "ec2:RunInstances" and not spot):
+        return
+    name, service = LINKED_ROLES[action]
+    with suppress(iam.exceptions.NoSuchEntityException):
+        iam.get_role(RoleName=name)
+        return
+    resource = f"arn:aws:iam::{ACCOUNT}:role/aws-service-role/{service}/{name}"
+    error = _RESTError(
+        "AuthFailure.ServiceLinkedRoleCreationNotPermitted",
+        "The provided credentials do not have permission to create the service-linked role for EC2 Spot Instances.",
+    )
+    yield "iam:CreateServiceLinkedRole", resource, {"iam:AWSServiceName": [service]}, error if spot else None
+    iam.create_service_linked_role(AWSServiceName=service)
 
 
 def _data(request: IAMRequestBase) -> dict[str, str]:

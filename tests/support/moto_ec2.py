@@ -24,6 +24,7 @@ from moto.ec2.models import ec2_backends
 
 from engine.model import Registration
 from engine.simulation import simulate_create, simulate_invoke
+from tests.support.moto_gaps import CANONICAL, filled, publish_image
 
 ACCOUNT = "123456789012"
 REGION = "us-west-2"
@@ -47,6 +48,7 @@ def mocked_aws() -> Iterator[None]:
         patch.dict(os.environ, MOTO_EC2_LOAD_DEFAULT_AMIS="false"),
         patch.object(JSONFileLoader, "load_file", lambda _loader, path: _model(path)),
         mock_aws(),
+        filled(),
     ):
         yield
 
@@ -116,8 +118,9 @@ class Cloud:
             "aws:ec2/securityGroup:SecurityGroup": lambda id_, _: self.ec2.delete_security_group(GroupId=id_),
             "aws:ec2/subnet:Subnet": lambda id_, _: self.ec2.delete_subnet(SubnetId=id_),
             "aws:ec2/vpc:Vpc": lambda id_, _: self.ec2.delete_vpc(VpcId=id_),
-            # moto has none.
-            "aws:ec2transitgateway/instanceConnectEndpoint:InstanceConnectEndpoint": lambda id_, _: None,
+            "aws:ec2transitgateway/instanceConnectEndpoint:InstanceConnectEndpoint": lambda id_, _: (
+                self.ec2.delete_instance_connect_endpoint(InstanceConnectEndpointId=id_)
+            ),
             "aws:iam/instanceProfile:InstanceProfile": self._delete_profile,
             "aws:iam/role:Role": lambda id_, _: self.iam.delete_role(RoleName=id_),
             "aws:iam/rolePolicy:RolePolicy": lambda id_, _: self.iam.delete_role_policy(
@@ -164,8 +167,10 @@ class Cloud:
             found = self.ec2.describe_instance_type_offerings(LocationType=args["locationType"], Filters=filters)
             return {"locations": [offer["Location"] for offer in found["InstanceTypeOfferings"]]}
         if token == "aws:ssm/getParameter:getParameter":
-            # moto has no /aws/service/canonical: the name is checked by its test, the answer is an image moto has.
-            return {"name": args["name"], "value": self.image, "insecureValue": self.image}
+            if args["name"].startswith(CANONICAL):
+                publish_image(ACCOUNT, REGION, args["name"], self.image)
+            value = self.ssm.get_parameter(Name=args["name"])["Parameter"]["Value"]
+            return {"name": args["name"], "value": value, "insecureValue": value}
         return simulate_invoke(token, args)
 
     # --- network ---
@@ -208,12 +213,13 @@ class Cloud:
         return made["NatGateway"]["NatGatewayId"], {}
 
     def _endpoint(self, rest: Json) -> Made:
-        # moto has no CreateInstanceConnectEndpoint, so only its subnet and groups can be checked.
-        self.ec2.describe_subnets(SubnetIds=[rest.pop("subnetId")])
-        self.ec2.describe_security_groups(GroupIds=rest.pop("securityGroupIds"))
-        assert rest.pop("preserveClientIp") is False
-        _tag_list(rest)
-        return f"eice-{next(self._serial):017x}", {}
+        made = self.ec2.create_instance_connect_endpoint(
+            SubnetId=rest.pop("subnetId"),
+            SecurityGroupIds=rest.pop("securityGroupIds"),
+            PreserveClientIp=rest.pop("preserveClientIp"),
+            TagSpecifications=_tags("instance-connect-endpoint", rest),
+        )
+        return made["InstanceConnectEndpoint"]["InstanceConnectEndpointId"], {}
 
     def _route_table(self, rest: Json) -> Made:
         spec = _tags("route-table", rest)
@@ -405,11 +411,12 @@ class Cloud:
     # --- balancer ---
 
     def _balancer(self, rest: Json) -> Made:
-        mappings = [
-            {"SubnetId": mapping.pop("subnetId"), "PrivateIPv4Address": mapping.pop("privateIpv4Address")}
-            for mapping in rest["subnetMappings"]
-        ]
-        assert not any(rest.pop("subnetMappings"))
+        mappings = []
+        for mapping in rest.pop("subnetMappings"):
+            mappings.append({"SubnetId": mapping.pop("subnetId")})
+            if "privateIpv4Address" in mapping:
+                mappings[-1]["PrivateIPv4Address"] = mapping.pop("privateIpv4Address")
+            assert not mapping
         made = self.elb.create_load_balancer(
             Name=f"{rest.pop('namePrefix')}{next(self._serial)}",
             Type=rest.pop("loadBalancerType"),

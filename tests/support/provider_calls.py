@@ -16,7 +16,8 @@ CALLS: dict[str, str] = {
     "aws:ec2/eipAssociation:EipAssociation": "ec2: AssociateAddress DescribeAddresses DisassociateAddress",
     "aws:ec2/instance:Instance": "ec2: RunInstances DescribeInstances DescribeInstanceAttribute DescribeInstanceTypes "
     "DescribeInstanceCreditSpecifications DescribeVolumes DescribeImages DescribeTags ModifyInstanceAttribute "
-    "ModifyInstanceMetadataOptions ModifyInstanceCreditSpecification ModifyVolume DescribeVolumesModifications "
+    "ModifyInstanceMetadataOptions ModifyInstanceCreditSpecification ModifyNetworkInterfaceAttribute "
+    "ModifyVolume DescribeVolumesModifications "
     "StopInstances StartInstances TerminateInstances CancelSpotInstanceRequests DescribeSpotInstanceRequests "
     "DescribeIamInstanceProfileAssociations AssociateIamInstanceProfile DisassociateIamInstanceProfile "
     "ReplaceIamInstanceProfileAssociation CreateTags DeleteTags; iam: PassRole",

@@ -69,6 +69,16 @@ class MachineProvider(Model):
         )
 
 
+def architecture_of(instance_type: str) -> Literal["amd64", "arm64"]:
+    """The architecture of an EC2 instance type, as Debian calls it.
+
+    AWS, "Amazon EC2 instance type naming conventions": a g after the generation means a Graviton processor. a1, the
+    first such family, has none.
+    """
+    family = instance_type.partition(".")[0]
+    return "arm64" if family == "a1" or re.match(r"[a-z]+\d+g", family) else "amd64"
+
+
 class AwsMachines(MachineProvider):
     """EC2 instances in a VPC of the lab's own."""
 
@@ -110,13 +120,8 @@ class AwsMachines(MachineProvider):
 
     @property
     def architecture(self) -> Literal["amd64", "arm64"]:
-        """The architecture of the machines, as Debian calls it.
-
-        AWS, "Amazon EC2 instance type naming conventions": a g after the generation means a Graviton processor. a1,
-        the first such family, has none.
-        """
-        family = self.instance_type.partition(".")[0]
-        return "arm64" if family == "a1" or re.match(r"[a-z]+\d+g", family) else "amd64"
+        """The architecture of the machines, as Debian calls it."""
+        return architecture_of(self.instance_type)
 
     @property
     def private_workers(self) -> bool:

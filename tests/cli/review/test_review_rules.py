@@ -12,7 +12,12 @@ from pathlib import Path
 import pytest
 
 from cli.review.changes import compare
+from cli.review.paths import different
+from cli.review.rules import matching, replacing
 from engine.run import run_program
+from tests.support import aws_schema
+from tests.support.aws_engine import HA, lab
+from tests.support.graphs import run_lab
 
 PROGRAM = """\
 import pulumi
@@ -54,6 +59,25 @@ run("after-gone", depends_on=[gone])
 run("environment-of-gone", environment={"A": gone.stdout})
 run("one-more", ["a", "b"] if new else ["a"])
 """
+
+
+@pytest.mark.parametrize("kind", aws_schema.TYPES)
+def test_the_rules_for_aws_are_the_providers(kind: str) -> None:
+    """Written down twice, from the same source, by two hands."""
+    found = aws_schema.TYPES[kind]
+    rules = replacing({"type": kind, "inputs": {}})
+    assert set(matching(found.replace, rules)) == set(found.replace)
+    assert matching(found.in_place, rules) == []
+
+
+def test_every_input_of_the_labs_has_a_rule_of_the_provider() -> None:
+    """Nobody has forgotten to look up how the provider changes it."""
+    graph = run_lab(lab(HA, machines={"workerAccess": "InstanceConnect", "spot": True}), dry_run=False)
+    for resource in graph.deployment.resources:
+        if resource.type.startswith("aws:"):
+            ignored = aws_schema.IGNORED_BY_THE_LABS.get(resource.type, ())
+            paths = [path for path in different({}, resource.inputs) if not aws_schema.is_below(path, ignored)]
+            aws_schema.replacing(resource.type, [path for path in paths if path], resource.inputs)
 
 
 def test_the_engine_replaces_what_the_comparison_says(tmp_path: Path) -> None:

@@ -42,6 +42,14 @@ def test_another_type_is_a_restart_and_no_replacement(name: str, plane: str) -> 
     assert f"1 machine stopped and started again, all at once and not drained ({name})" in str(verdict(found))
 
 
+def test_a_type_with_another_processor_is_another_machine() -> None:
+    before, after = lab("10.0.0.1"), lab("10.0.0.1")
+    for side, type_ in ((before, "t3.large"), (after, "t4g.large")):
+        machine(side, "two")["inputs"]["instanceType"] = type_
+    found = verdict(compare("s", before, after))
+    assert found.replaced == ("two",) and found.restarted == ()
+
+
 def test_a_larger_disk_touches_no_machine() -> None:
     found = changed("two", rootBlockDevice={"volumeSize": 60})
     assert verdict(found).restarted == verdict(found).replaced == ()
