@@ -76,6 +76,7 @@ def create_instance_connect_endpoint(self: EC2Response) -> ActionResult:
         "State": "create-complete",
     }
     _endpoints(self)[id_] = made
+    self.ec2_backend.tags[id_].update(self._parse_tag_specification().get("instance-connect-endpoint", {}))
     return ActionResult({"InstanceConnectEndpoint": made})
 
 
