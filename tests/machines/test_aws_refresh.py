@@ -14,7 +14,7 @@ from components.spec.models import Lab
 from tests.support import aws_reads
 from tests.support.aws_engine import HA, INSTANCE, NEEDS_CLI, Engine, lab, machines_engine
 from tests.support.aws_labs import deploy
-from tests.support.aws_provider import of
+from tests.support.aws_provider import machines, of
 from tests.support.engine_provider import Json
 from tests.support.moto_ec2 import Cloud, cloud
 
@@ -162,15 +162,13 @@ def test_a_refresh_finds_what_happened_behind_the_states_back(engine: Engine) ->
     changed = engine.up(lab(), "--refresh")
     assert {event.operation for event in changed} == {"update"} and len(changed) == 2, "nothing is replaced"
     assert engine.ids() == before
-    assert (
-        ec2.describe_instances(InstanceIds=[before["10.0.2.10"]])["Reservations"][0]["Instances"][0]["SourceDestCheck"]
-        is False
-    )
+    worker = machines(engine.aws)["10.0.2.10"]
+    assert worker["SourceDestCheck"] is False
     (rule,) = ec2.describe_security_group_rules(SecurityGroupRuleIds=[ssh["SecurityGroupRuleId"]])["SecurityGroupRules"]
     assert rule["CidrIpv4"] == "198.18.0.1/32"
 
     # A spot worker that was taken, and a rule that somebody revoked.
-    ec2.terminate_instances(InstanceIds=[before["10.0.2.10"]])
+    engine.aws.cloud.delete(INSTANCE, before["10.0.2.10"], {"subnetId": worker["SubnetId"], "privateIp": "10.0.2.10"})
     ec2.revoke_security_group_ingress(GroupId=ssh["GroupId"], SecurityGroupRuleIds=[ssh["SecurityGroupRuleId"]])
     made = engine.up(lab(), "--refresh")
     assert of(made, INSTANCE) == [("create", "lab-machines-w1")]

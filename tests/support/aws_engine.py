@@ -100,7 +100,7 @@ class Engine:
         return subprocess.run(
             ["pulumi", "--non-interactive", *words],
             cwd=self.folder, env=self._environment | {"OLDER_GRAPH": self.older},
-            capture_output=True, text=True, timeout=400,
+            capture_output=True, text=True, timeout=900,
         )  # fmt: skip
 
     def up(self, wanted: dict[str, Any], *options: str) -> list[Event]:

@@ -147,6 +147,8 @@ class Provider(provider_pb2_grpc.ResourceProviderServicer):
 
     def Create(self, request: Any, context: Any) -> Any:
         inputs = _plain(request.properties)
+        if request.preview:
+            return provider_pb2.CreateResponse(properties=request.properties)
         made, outputs = self._do(
             "create", request.urn, context, lambda: self.create(_kind(request.urn), request.urn, inputs), inputs
         )
@@ -169,6 +171,8 @@ class Provider(provider_pb2_grpc.ResourceProviderServicer):
         old, new = _plain(request.old_inputs), _plain(request.news)
         outputs = {key: value for key, value in _plain(request.olds).items() if key not in old}
         kind, name = _kind(request.urn), _name(request.urn)
+        if request.preview:
+            return provider_pb2.UpdateResponse(properties=_struct(outputs | new))
         changed = self._do("update", request.urn, context, lambda: self.update(kind, name, request.id, old, new), new)
         return provider_pb2.UpdateResponse(properties=_struct(outputs | changed | new))
 

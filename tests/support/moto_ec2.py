@@ -364,7 +364,10 @@ class Cloud:
 
     def _delete_instance(self, id_: str, inputs: Json) -> None:
         self.ec2.terminate_instances(InstanceIds=[id_])
-        # moto keeps the address of a terminated machine.
+        # moto keeps the addresses of a terminated machine.
+        for address in self.ec2.describe_addresses()["Addresses"]:
+            if address.get("InstanceId") == id_:
+                self.ec2.disassociate_address(AssociationId=address["AssociationId"])
         subnet = ec2_backends[ACCOUNT][REGION].get_subnet(inputs["subnetId"])
         subnet.del_subnet_ip(inputs["privateIp"])
 
