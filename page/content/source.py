@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -51,6 +52,11 @@ class Source:
         """The position of each entry's expectation in `expectations`."""
         first = by_entry(self.expectations)
         return {e.entry: n for n, e in enumerate(self.expectations) if first[e.entry] is e}
+
+    @cached_property
+    def failed_on(self) -> Counter[str]:
+        """How many expectations of each node are not met."""
+        return Counter(result.expectation.node or "" for result in self.results if result.status == "failed")
 
     def state(self, result: Result) -> str:
         """A result's state as the page shows it: foreseen, passed, failed or unknown. A plan that contradicts an

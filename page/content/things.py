@@ -48,7 +48,8 @@ class PodView:
 @dataclass(frozen=True)
 class NodeView:
     """A node as the drawing needs it. `tunnels`, `bridges`: name and address. `blocks`: CIDR and pool. `hosted`: how
-    many pods are on its own network. `problem`: why it could not be read."""
+    many pods are on its own network. `problem`: why it could not be read. `failed`: how many of its expectations
+    failed."""
 
     name: str
     role: str
@@ -61,6 +62,7 @@ class NodeView:
     pods: tuple[PodView, ...]
     hosted: int
     problem: str
+    failed: int
 
 
 def node_views(source: Source) -> list[NodeView]:
@@ -85,6 +87,7 @@ def _view(source: Source, node: models.Node) -> NodeView:
         pods=tuple(_pod_view(source, pod) for pod in sorted(pods, key=_order) if not pod.host_network),
         hosted=sum(pod.host_network for pod in pods),
         problem=reading.unreachable.get(node.name, ""),
+        failed=source.failed_on[node.name],
     )
 
 

@@ -75,12 +75,24 @@ def card(
     label = f"Node {view.name}, {kind}, {view.address}, {pods_word}"
     if view.problem:
         label += ", could not be read"
+    sign = ""
+    if view.failed:
+        label += f", {view.failed} expectation{'' if view.failed == 1 else 's'} failed"
+        sign = _failed_sign(view.failed, x + width, y)
     parts = {"full": _full, "short": _short, "tile": _tile}[detail](view, x, y, width, ranges, pods)
-    css = f"node {detail} {view.role}{' unread' if view.problem else ''}"
+    css = f"node {detail} {view.role}{' unread' if view.problem else ''}{' failed' if view.failed else ''}"
     return (
         f'<g class="{css}" data-node="{number}" role="button" tabindex="-1"{attribute("aria-label", label)}>'
-        f"{title(label)}{rect('card', x, y, width, tall, 8)}{''.join(parts)}</g>"
+        f"{title(label)}{rect('card', x, y, width, tall, 8)}{''.join(parts)}{sign}</g>"
     )
+
+
+def _failed_sign(count: int, right: float, top: float) -> str:
+    """On the upper edge of the card, over its right corner."""
+    words = f"✕ {count}"
+    width = 8.5 * len(words) + 10
+    left = right - width + 4
+    return rect("failed-sign", left, top - 10, width, 18, 9) + text("failed-words", left + 9, top + 3.5, words)
 
 
 def _split(pods: Sequence[PodView]) -> tuple[list[PodView], list[PodView]]:

@@ -23,6 +23,7 @@ function nodeParts(node, things, rows) {
   return [
     make("p", { class: "where" }, `${node.role === "control-plane" ? "control plane" : "worker"} in subnet ${node.subnet}`),
     origin(node),
+    ...failures(node, rows),
     pairs([["address", node.address], ["blocks", node.blocks.map(([cidr, pool]) => `${cidr} of ${pool || "no pool"}`).join(", ") || "none"]]),
     group("Pods", pods.length + node.hosted, pods.length > 0, () => [
       make("ul", { class: "lines" }, pods.map(([pod, number]) => make("li", {},
@@ -41,6 +42,12 @@ function nodeParts(node, things, rows) {
       (things.written[node.name] || []).map(([path, mode, text]) => file(`${mode} ${path}`, things.texts[text]))),
     ...unread(node),
   ].filter(Boolean);
+}
+
+/** What failed on a node, with its likely cause. */
+function failures(node, rows) {
+  const failed = rows.filter((row) => row[1] === node.name && row[3] === "failed");
+  return failed.map((row) => make("p", { class: "because" }, stateOf("failed"), ` ${row[4]}. Likely cause: ${row[9]}`));
 }
 
 function podParts(pod, things, rows) {

@@ -37,7 +37,7 @@ function openWalk(number) {
   byId("walk-ends").replaceChildren(
     make("code", {}, walk.source), ` (${walk.sourceAddress}) on ${walk.sourceNode} → `,
     make("code", {}, walk.target), destinationOf(walk), "  ",
-    stateOf(walk.state), walk.stopped ? ` stops at the ${walk.stopped}` : "", walk.ping ? ` ${walk.ping}` : "",
+    stateOf(walk.state), [walk.stopped && ` stops at the ${walk.stopped}`, walk.ping && ` ${walk.ping}`].filter(Boolean).join(";"),
     make("br"), make("code", {}, walk.command));
   byId("hops").replaceChildren(...walk.hops.map((hop) => make("li", {},
     make("strong", {}, hop.kind), ` ${hop.sentence} `, stateOf(hop.state),

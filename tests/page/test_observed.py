@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -52,12 +54,18 @@ def test_a_fault_is_shown_where_it_is(replica: Replica) -> None:
     entry = [tunnel_mac("worker1"), "dev", "vxlan.calico", "dst", "10.0.2.30", "self"]
     assert replica.exec("control1", ["bridge", "fdb", "del", *entry]).returncode == 0
     try:
-        found = parts(page(live_of(replica)))
+        text = page(live_of(replica))
     finally:
         assert replica.exec("control1", ["bridge", "fdb", "add", *entry, "permanent"]).returncode == 0
+    found = parts(text)
     failed = [row for row in found["checks"] if row[3] == "failed"]
     assert ("forwarding entries", "control1") in {(row[0], row[1]) for row in failed}
     assert all(row[9] and row[10] for row in failed), "each with a cause and a fix"
+    marked = re.findall(
+        r'class="node full [\w-]+ failed" [^>]*aria-label="Node (\w+), [^"]*, (\d+) expectations? failed"', text
+    )
+    of_nodes = Counter(row[1] for row in failed)
+    assert dict(marked) == {node: str(count) for node, count in of_nodes.items()} and "control1" in of_nodes
     stopped = {walk["title"]: walk["stopped"] for walk in found["walks"] if walk["state"] == "failed"}
     assert "tunnel of control1" in stopped.values()
 
