@@ -30,15 +30,16 @@ uptime_seconds() {
   printf '%s' "${seconds%.*}"
 }
 
-# What a wait is silent for, and the status with which a repeated command says that waiting does not help.
-: "${QUIET_SECONDS:=30}"
+# How long a wait is silent, and how long between two of its lines. The status with which a repeated command says that
+# waiting does not help.
+: "${QUIET_SECONDS:=30}" "${REPEAT_SECONDS:=30}"
 HOPELESS=3
 # A factor for every limit on time (components/slowdown.py).
 : "${SLOWDOWN:=1}"
 
 # wait_for SECONDS WHAT COMMAND…: repeat COMMAND until it succeeds. Its output says what is missing: after QUIET_SECONDS
-# it is logged when it changes. After SECONDS times SLOWDOWN, and when COMMAND returns HOPELESS, fail with its last
-# output. COMMAND sees WAITED_SECONDS.
+# it is logged, and again when it has changed and REPEAT_SECONDS have passed. After SECONDS times SLOWDOWN, and when
+# COMMAND returns HOPELESS, fail with its last output. COMMAND sees WAITED_SECONDS.
 wait_for() {
   local seconds=$(($1 * SLOWDOWN)) what=$2 began status output WAITED_SECONDS=0 shown=- next=$QUIET_SECONDS
   shift 2
@@ -53,7 +54,7 @@ wait_for() {
     if [[ $output != "$shown" ]] && ((WAITED_SECONDS >= next)); then
       log "waiting since $WAITED_SECONDS s for $what: $(one_line "${output:-no answer}")"
       shown=$output
-      next=$((WAITED_SECONDS + 5))
+      next=$((WAITED_SECONDS + REPEAT_SECONDS))
     fi
     sleep 1
   done
@@ -327,8 +328,8 @@ logged() {
   return "$status"
 }
 
-# show_progress FILE PROGRAM: log the last line of FILE, and what the command PROGRESS prints, after QUIET_SECONDS when
-# they change. Ends with this script.
+# show_progress FILE PROGRAM: log the last line of FILE, and what the command PROGRESS prints, after QUIET_SECONDS, and
+# again when they have changed and REPEAT_SECONDS have passed. Ends with this script.
 show_progress() {
   local began waited said shown='' next=$QUIET_SECONDS
   began=$(uptime_seconds)
@@ -340,7 +341,7 @@ show_progress() {
     if [[ $said != "$shown" ]]; then
       log "$2 runs since $waited s: $(one_line "${said#$'\n'}" | without_secrets)"
       shown=$said
-      next=$((waited + 5))
+      next=$((waited + REPEAT_SECONDS))
     fi
   done
 }

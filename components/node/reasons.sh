@@ -71,11 +71,13 @@ SENTENCES='
       if (long && (node[i] in long_on || text ~ /pressure/)) stop = 1
       print "pod " name[i] (node[i] == "" ? "" : " on " node[i]) ": " (text == "" ? "not started yet" : text)
     }
-    for (key in refused) print key ": FailedCreate: " refused[key]
+    fflush()  # sort prints by itself; awk has no order of its own for these
+    for (key in refused) print key ": FailedCreate: " refused[key] | "sort"
     for (key in failed) {
-      print failed[key] " pods ended as " key (said[key] == "" ? "" : ", the last one: " said[key])
+      print failed[key] " pods ended as " key (said[key] == "" ? "" : ", the last one: " said[key]) | "sort"
       if (key == "Evicted" && pressure && failed[key] >= evicted) stop = 1
     }
+    close("sort")
     exit stop ? hopeless : 0
   }'
 

@@ -3,7 +3,7 @@
 
 Called by the name of the tool it stands in for. STUB is a folder: `calls` gets one JSON array a call, `state.json`
 holds what exists, and a file `fail-<words joined by ->`, e.g. `fail-podman-start`, makes such a call fail with that
-text; `say-<words>` makes it answer with that text.
+text; `say-<words>` makes it answer with that text, and `sleep-<words>` makes it take so many seconds.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,10 @@ def main(tool: str, words: list[str]) -> int:
         if len(failing.name) < 200 and failing.exists():
             print(failing.read_text(), file=sys.stderr)
             return 125
+    for length in range(1, len(words) + 1):
+        slow = STUB / "-".join(["sleep", tool, *words[:length]]).replace("/", "_")
+        if len(slow.name) < 200 and slow.exists():
+            time.sleep(float(slow.read_text()))
     said = [STUB / "-".join(["say", tool, *words[:length]]) for length in range(1, 3)]
     if found := next((file for file in said if file.exists()), None):
         print(found.read_text(), end="")

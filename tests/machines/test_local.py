@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
 import random
 import shutil
 import signal
 import subprocess
+import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +26,7 @@ from engine.model import Resource
 from tests.machines.conftest import (
     HOST_IMAGE,
     RUN_ARGS,
+    Done,
     Project,
     Scripts,
     Stub,
@@ -270,6 +274,102 @@ def test_a_machine_is_stopped_and_started(stub: Stub, engine: str) -> None:
     refused = stub.machine("start")
     assert f"{engine} cannot start n1 at 10.78.1.10: Error: no such runtime" in refused.refusal
     assert stub.there("container") == [stub.container()], "a machine that does not start keeps its disk"
+
+
+REASON = "Error response from daemon: OCI runtime create failed: unable to apply caps: operation not permitted: unknown"
+
+
+@pytest.mark.parametrize(
+    ("output", "shown"),
+    [
+        # docker 20.10
+        (f"{REASON}\nError: failed to start containers: NAME", f"{REASON};"),
+        ("Error: failed to start containers: NAME", "Error: failed to start containers: NAME;"),
+        # podman 4.3, and a second error
+        ("Error: unable to start container: runc: no caps\nError: no such pod", "no caps; Error: no such pod;"),
+        ("a hint\nno error at all", "no error at all;"),
+    ],
+)
+def test_a_refused_start_shows_the_engines_reason(stub: Stub, output: str, shown: str) -> None:
+    stub.environment["ENGINE"] = "docker"
+    stub.put("container", stub.container(), stub.mine, running="false")
+    stub.fail("docker", "start", saying=output)
+    refused = stub.machine("start")
+    assert refused.status == 1 and "docker cannot start n1 at 10.78.1.10: " in refused.refusal
+    assert f"{shown} see machines.runArgs" in refused.refusal
+
+
+# --- waits say what they wait for ---
+
+
+def when_asked(stub: Stub, times: int, words: tuple[str, ...], do: Callable[[], object]) -> threading.Thread:
+    """Do it once the scripts have called this so often."""
+
+    def watch() -> None:
+        while len(stub.calls(*words)) < times:
+            time.sleep(0.2)
+        do()
+
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
+    return thread
+
+
+def waits(done: Done) -> set[str]:
+    """What a script said that it waits for."""
+    return {it.partition(" s until ")[2] for it in done.stderr.splitlines() if it.startswith("waiting since ")}
+
+
+def test_a_machine_that_boots_slowly_and_answers_late(stub: Stub) -> None:
+    stub.environment["QUIET_SECONDS"] = "1"
+    stub.put("container", stub.container(), stub.mine, running="true")
+    boots = stub.folder / f"say-podman-exec-{stub.container()}"
+    boots.write_text("starting")
+    silent = stub.folder / "say-ssh-keyscan--T-2"
+    silent.write_text("# 10.78.1.10: Connection refused")
+    when_asked(stub, 8, ("podman", "exec"), boots.unlink)
+    when_asked(stub, 8, ("ssh-keyscan",), silent.unlink)
+    done = stub.machine("start")
+    assert done.status == 0, done.stderr
+    assert waits(done) == {
+        "systemd has booted n1: systemd is starting",
+        "n1 answers on SSH at 10.78.1.10 with its own host key: # 10.78.1.10: Connection refused",
+    }
+
+
+def test_another_run_is_waited_for_by_name(stub: Stub) -> None:
+    stub.environment["QUIET_SECONDS"] = "1"
+    stub.put("container", stub.container(), stub.mine, running="false")
+    lock = Path("/run/lock/cni-lab/stacks") / stub.stack / "machine-n1"
+    lock.parent.mkdir(parents=True)
+    with lock.open("w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        process = stub.start(MACHINE, "stop", **stub.of_machine("n1", "a", 10))
+        assert process.stderr is not None
+        said = process.stderr.readline()
+        fcntl.flock(held, fcntl.LOCK_UN)
+        process.communicate(timeout=60)
+    assert process.returncode == 0
+    assert said.endswith(f" s until another run of this lab is done with stacks/{stub.stack}/machine-n1\n")
+
+
+def test_a_long_stop_is_told_and_the_reminder_ends_with_it(stub: Stub) -> None:
+    stub.environment["QUIET_SECONDS"] = "1"
+    stub.put("container", stub.container(), stub.mine, running="true")
+    (stub.folder / "sleep-podman-stop").write_text("4")
+    done = stub.machine("stop")
+    assert done.status == 0 and waits(done) == {"n1 has stopped"}
+    assert "waiting" not in stub.machine("stop").stderr, "it is stopped"
+    stub.put("container", stub.container(), stub.mine, running="true")
+    stub.fail("podman", "stop", saying="Error: no such process")
+    begin = time.monotonic()
+    assert stub.machine("stop").status == 1
+    assert time.monotonic() - begin < 100, "a reminder that stayed would keep the script's output open"
+
+
+def test_a_check_of_a_network_leaves_nothing(stub: Stub) -> None:
+    assert stub.network("check").status == 0
+    assert not (Path("/run/lock/cni-lab/stacks") / stub.stack).exists()
 
 
 @pytest.mark.parametrize("engine", ["podman", "docker"])

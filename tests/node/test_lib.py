@@ -294,13 +294,17 @@ def test_a_wait_says_what_is_missing_when_that_changes(bash: Bash) -> None:
     )
     bash.root.mkdir(exist_ok=True)
     Path(count).write_text("0\n")
-    done = bash.lib(busy + "(wait_for 11 'the thing' busy) || echo ended", QUIET_SECONDS="1")
+    wait = "(wait_for 11 'the thing' busy) || echo ended"
+    done = bash.lib(busy + wait, QUIET_SECONDS="1", REPEAT_SECONDS="4")
     assert done.stdout == "ended\n"
     lines = [re.sub(r"since \d+ s", "since N s", line) for line in done.stderr.splitlines()]
     said = [line.partition("for the thing: ")[2] for line in lines[:-1]]
     assert lines[-1] == "cni-lab: error: the thing: not within 11 s. Last answer: third"
     assert all(line.startswith("cni-lab: waiting since N s for the thing: ") for line in lines[:-1])
     assert said in (["first", "second;   line", "third"], ["first", "third"], ["second;   line", "third"])
+    Path(count).write_text("0\n")
+    seldom = bash.lib(busy + wait, QUIET_SECONDS="1")
+    assert len(re.findall("waiting since", seldom.stderr)) == 1, "then nothing for 30 s, whatever changes"
     silent = bash.lib("(wait_for 2 'the thing' false) || echo ended", QUIET_SECONDS="30")
     assert silent.stderr == "cni-lab: error: the thing: not within 2 s. Last answer: none\n"
 

@@ -134,6 +134,18 @@ def test_pressure_and_evictions_are_counted_and_end_the_wait(waiting: Waiting) -
     assert status == 3 and lines[2].startswith("2002 pods ended as Evicted")
 
 
+def test_the_lines_have_an_order(waiting: Waiting) -> None:
+    """wait_for repeats a text that has changed, so the same reasons must be the same text."""
+    names = [f"set-{letter}" for letter in "qvdamzk"]
+    records = "".join(rf"event\037t\037DaemonSet\037{name}\037FailedCreate\037forbidden\036" for name in names)
+    records += "".join(rf"failed\037{reason}\037\036" for reason in ("NodeLost", "Evicted", "Error"))
+    records += r"pod\037waits\037n\037; container c: it runs\036"
+    done = waiting.run(f"printf '{records}' | awk -v hopeless=3 \"$SENTENCES\"")
+    controllers = [f"DaemonSet {name}: FailedCreate: forbidden" for name in sorted(names)]
+    ended = [f"1 pods ended as {reason}" for reason in ("Error", "Evicted", "NodeLost")]
+    assert done.stdout.splitlines() == ["pod waits on n: container c: it runs", *ended, *controllers], done.stderr
+
+
 def test_long_pressure_ends_the_wait_for_a_pod_that_it_holds_up_and_for_no_other(waiting: Waiting) -> None:
     waiting.condition("ip-10-0-2-201", "MemoryPressure", "True", "KubeletHasInsufficientMemory", "no memory", 10)
     waits(waiting.cluster.pod("calico-node-", "ip-10-0-2-200"), "ContainerCreating")

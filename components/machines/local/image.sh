@@ -77,6 +77,7 @@ create() {
   local said
   # A build may take 20 minutes.
   lock images/machine 1500
+  remind "there is an image $IMAGE"
   if [[ -n $(id_of "$IMAGE") ]]; then
     log "$IMAGE is on this computer"
   elif [[ -z ${BASE_IMAGE:-} ]]; then
@@ -91,6 +92,7 @@ create() {
     fail "no machine image: $BASE_IMAGE cannot be pulled ($(error_line "$said")) and mmdebstrap is not installed;" \
       "apt install mmdebstrap, or name an image in machines.image$(hint)"
   fi
+  reminded
   check "$IMAGE"
   id_of "$IMAGE"
 }

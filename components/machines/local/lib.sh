@@ -11,11 +11,59 @@ fail() {
   exit 1
 }
 
-# error_line TEXT: the line of an engine's output that says what is wrong.
+# error_line TEXT: what an engine's output says is wrong: the lines that begin as an error does, or else the last line.
+# `docker start` gives its reason first, and then a line without one, which counts only where it is alone.
 error_line() {
-  local line found=${1##*$'\n'}
-  while read -r line; do [[ $line != [Ee]rror* ]] || found=$line; done <<<"$1"
-  printf '%s' "$found"
+  local line found=
+  while read -r line; do
+    [[ $line == [Ee]rror* ]] || continue
+    [[ -z $found || $line != "Error: failed to start containers"* ]] || continue
+    found+="${found:+; }$line"
+  done <<<"$1"
+  printf '%s' "${found:-${1##*$'\n'}}"
+}
+
+# How long a wait is silent, and how long between two of its lines. Tests set it.
+: "${QUIET_SECONDS:=30}"
+
+# wait_until SECONDS WHAT COMMAND…: repeat COMMAND until it succeeds. Its output says what is missing, and is shown every
+# QUIET_SECONDS. After SECONDS return 1.
+wait_until() {
+  local began=$SECONDS limit=$1 what=$2 waited next=$QUIET_SECONDS said
+  shift 2
+  until said=$("$@" 2>&1); do
+    waited=$((SECONDS - began))
+    ((waited < limit)) || return 1
+    if ((waited >= next)); then
+      log "waiting since $waited s until $what${said:+: $(error_line "$said")}"
+      next=$((waited + QUIET_SECONDS))
+    fi
+    sleep 0.3
+  done
+}
+
+# remind WHAT: from now on say every QUIET_SECONDS that this script waits until WHAT; until `reminded`, or the script's
+# end. The reminder has none of our files open but stderr.
+remind() {
+  local what=$1
+  {
+    began=$SECONDS next=$QUIET_SECONDS
+    while sleep 1 && parent_lives; do
+      ((SECONDS - began >= next)) || continue
+      log "waiting since $((SECONDS - began)) s until $what"
+      next=$((next + QUIET_SECONDS))
+    done
+  } </dev/null >/dev/null 9>&- &
+  reminder=$!
+}
+reminded() { kill "$reminder" && wait "$reminder" || true; }
+
+# parent_lives: for a background job. A script that has ended is still in /proc while nobody has asked for its status, and
+# who started it may wait for the end of its output first, which the job holds open. So the job looks at its own parent.
+parent_lives() {
+  local parent
+  read -r _ _ _ parent _ <"/proc/$BASHPID/stat"
+  ((parent == $$))
 }
 
 LOCKS=/run/lock/cni-lab
@@ -25,14 +73,15 @@ LOCKS=/run/lock/cni-lab
 lock() {
   mkdir -p "$LOCKS/${1%/*}"
   exec 9>"$LOCKS/$1"
-  flock --wait "$2" 9 || fail "another run has been working on $1 for $2 s; wait for it, or end it, and run again"
+  wait_until "$2" "another run of this lab is done with $1" flock --nonblock 9 ||
+    fail "another run has been working on $1 for $2 s; wait for it, or end it, and run again"
 }
 
 # settle: wait until no script creates or removes a machine of this stack; longer than any of them takes.
 settle() {
   local file
   for file in "$LOCKS/stacks/$STACK/machine-"*; do
-    [[ ! -e $file ]] || flock --wait 300 "$file" true ||
+    [[ ! -e $file ]] || wait_until 300 "another run is done with a machine ($file)" flock --nonblock "$file" true ||
       fail "another run has been working on a machine for 300 s ($file); wait for it, or end it, and run again"
   done
 }

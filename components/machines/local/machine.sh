@@ -39,19 +39,19 @@ give_up() {
 
 # waited SECONDS WHAT COMMAND…: wait until COMMAND succeeds. Fails at once when the machine has stopped.
 waited() {
-  local deadline=$((SECONDS + $1)) what=$2
+  local seconds=$1 what=$2
   shift 2
-  until "$@"; do
-    running || fail "$NODE stopped while waiting until $what; its last output is below"
-    ((SECONDS < deadline)) || fail "$NODE: gave up waiting until $what; its last output is below"
-    sleep 0.3
-  done
+  wait_until "$seconds" "$what" stopped_or "$@" || fail "$NODE: gave up waiting until $what; its last output is below"
+  running || fail "$NODE stopped while waiting until $what; its last output is below"
 }
+
+# stopped_or COMMAND…: whether COMMAND succeeds, or the machine has stopped, which ends a wait for it.
+stopped_or() { "$@" || ! running; }
 
 booted() {
   local state
   state=$(timeout 20 "$ENGINE" exec "$name" systemctl is-system-running 2>&1 || true)
-  [[ $state == running || $state == degraded ]]
+  [[ $state == running || $state == degraded ]] || { echo "systemd is ${state:-silent}" && return 1; }
 }
 
 # Whether the machine's sshd answers at its address with the key that Pulumi has pinned. If this computer has no
@@ -60,10 +60,10 @@ answers() {
   local said
   if command -v ssh-keyscan >/dev/null; then
     said=$(ssh-keyscan -T 2 -t ed25519 "$ADDRESS" 2>&1 || true)
-    [[ $said == *"$ADDRESS $HOST_KEY"* ]]
+    [[ $said == *"$ADDRESS $HOST_KEY"* ]] || { echo "${said:-no answer}" && return 1; }
   else
     said=$(timeout 3 bash -c "exec 3<>/dev/tcp/$ADDRESS/22 && head -c 4 <&3" 2>&1 || true)
-    [[ $said == SSH- ]]
+    [[ $said == SSH- ]] || { echo "${said:-no answer}" && return 1; }
   fi
 }
 
@@ -87,7 +87,7 @@ boot() {
     fail "$ENGINE cannot start $NODE at $ADDRESS: $(error_line "$said");" \
       "see machines.runArgs, extraMounts, cpus and memory"
   fi
-  waited 120 "systemd has booted it" booted </dev/null
+  waited 120 "systemd has booted $NODE" booted </dev/null
 }
 
 create() {
@@ -119,7 +119,7 @@ create() {
   # The host key goes from our stdin to the machine's, so it is on no other disk, in no argument and in no environment.
   said=$(timeout 60 "$ENGINE" exec --interactive "$name" bash -c "$(<"$here/inside.sh")" \
     local-inside "$LOGIN" "$AUTHORIZED_KEY" 2>&1) || fail "$NODE cannot be set up for SSH: $said"
-  waited 60 "it answers on SSH at $ADDRESS with its own host key" answers </dev/null
+  waited 60 "$NODE answers on SSH at $ADDRESS with its own host key" answers </dev/null
   update
   trap - EXIT
 }
@@ -133,14 +133,16 @@ start() {
   update >/dev/null
   trap '(($? == 0)) || show_last_output' EXIT
   boot
-  waited 60 "it answers on SSH at $ADDRESS with its own host key" answers </dev/null
+  waited 60 "$NODE answers on SSH at $ADDRESS with its own host key" answers </dev/null
 }
 
 # A machine that does not end by itself is killed after a minute, as a computer that is switched off.
 stop() {
   ours container "$name" || return 0
   if ! running; then return; fi
+  remind "$NODE has stopped"
   engine stop -t 60 "$name" >/dev/null || fail "$ENGINE cannot stop $NODE; see its message above, then run again"
+  reminded
 }
 
 lock "stacks/$STACK/machine-$NODE" 300

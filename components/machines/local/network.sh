@@ -278,7 +278,8 @@ delete table inet $NETWORK
 RULES
 }
 
-lock "stacks/$STACK/network-$NETWORK" 360
+# check only reads, so it needs no lock and leaves no folder for one.
+[[ ${1:-} == check ]] || lock "stacks/$STACK/network-$NETWORK" 360
 case ${1:-} in
   create | update | check)
     : "${SUBNET:?}" "${GATEWAY:?}" "${MTU:?}" "${LAB_SUBNETS:?}" "${CLUSTER_RANGES:?}"
