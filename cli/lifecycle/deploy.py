@@ -11,21 +11,26 @@ from pathlib import Path
 from cli import project
 from cli.doctor.command import examine_before
 from cli.errors import USAGE, CommandError
-from cli.lifecycle import local_machines, repair, screen
+from cli.lifecycle import ec2_machines, instance_type, local_machines, repair, screen
+from cli.lifecycle.ec2_machines import Ec2State, Pulumi
 from cli.lifecycle.hints import hints
 from cli.lifecycle.live_changes import refuse_changes
 from cli.lifecycle.locks import release_dead_locks
 from cli.lifecycle.pulumi_cli import environment_for_state, find_pulumi, missing_secrets, select
 from cli.project import stack_file
 from cli.signals import wait_for
+from components.aws_client import AwsSettings
 from components.spec.findings import SpecError
-from components.spec.load import load_stack_file
-from components.spec.models import LocalMachines
+from components.spec.load import StackFile, load_stack_file
+from components.spec.models import AwsMachines, LocalMachines
 from components.spec.notes import notes
 from components.spec.rules.machines import placeholders
 
 CONFIRMED = {"-y", "--yes", "--preview-only"}
 """Options of `up` and `destroy` after which pulumi asks nothing."""
+
+_TARGETS = {"--target", "-t", "--target-replace", "--preview-only"}
+"""Options with which `up` is about a part of the lab, or changes nothing: then no machine is prepared."""
 
 
 def run(command: str, stack: str, arguments: Sequence[str], *, repaired: bool = False, examined: bool = True) -> int:
@@ -47,8 +52,10 @@ def run(command: str, stack: str, arguments: Sequence[str], *, repaired: bool = 
         examine_before(command, file)
     pulumi, environment = find_pulumi(), environment_for_state()
     release_dead_locks(command, stack, environment)
+    on_ec2 = runs_program and isinstance(lab.machines, AwsMachines)
+    state = ec2_machines.read_state(stack) if on_ec2 else None
     if runs_program:
-        refuse_changes(command, stack, lab)
+        refuse_changes(command, stack, lab, None if state is None else state.made)
     gone = False
     if runs_program and isinstance(lab.machines, LocalMachines):
         more, gone = local_machines.prepare_up(command, stack, lab, repaired=repaired)
@@ -62,8 +69,12 @@ def run(command: str, stack: str, arguments: Sequence[str], *, repaired: bool = 
         arguments = [*arguments, *(repair.options(stack) if repaired and not gone else repair.moved(stack))]
     options = ["--stack", stack, "--config-file", str(config)]
     # The caller's own policy pack replaces ours; policy/config.json loosens ours.
-    if runs_program and not any(a.split("=")[0] == "--policy-pack" for a in arguments):
-        options += ["--policy-pack", str(project.ROOT / "policy")]
+    own_pack = any(a.split("=")[0] == "--policy-pack" for a in arguments)
+    policy = ["--policy-pack", str(project.ROOT / "policy")] if runs_program and not own_pack else []
+    options += policy
+    if state is not None and not _TARGETS & {argument.split("=")[0] for argument in arguments}:
+        cli = Pulumi(pulumi, environment, stack, config, tuple(policy))
+        arguments = [*arguments, *_prepare_ec2(command, file, stack, state, cli, arguments)]
     if command == "destroy":
         # Its state is written once, at the end. A destroy that was killed is run again and finds gone what is gone.
         environment.setdefault("PULUMI_SKIP_CHECKPOINTS", "true")
@@ -94,3 +105,26 @@ def run(command: str, stack: str, arguments: Sequence[str], *, repaired: bool = 
         code = subprocess.run(forget, cwd=project.ROOT, env=environment).returncode
         config.unlink(missing_ok=True)
     return code
+
+
+def _prepare_ec2(
+    command: str, file: StackFile, stack: str, state: Ec2State, pulumi: Pulumi, arguments: Sequence[str]
+) -> list[str]:
+    """What pulumi does not see for itself on EC2: machines that are gone or stopped, and those whose type changes at
+    once if nobody drains them. Returns options for `pulumi COMMAND`. Raises CommandError."""
+    gone = ec2_machines.find_gone(command, stack, file.lab, state, AwsSettings.of(file.config))
+    if gone and command == "up":
+        ec2_machines.forget(pulumi, gone)
+    there = {node: machine for node, machine in state.instances.items() if machine not in gone}
+    cluster = instance_type.Cluster.of(stack) if there else None
+    if cluster is not None:
+        machines = instance_type.to_change(file.lab, Ec2State(there))
+        if machines:
+            instance_type.announce(command, file.lab, machines)
+        if command == "up":
+            instance_type.finish(cluster)
+        if machines and command == "up":
+            if not CONFIRMED & set(arguments):
+                instance_type.confirm()
+            instance_type.change_in_turn(pulumi, cluster, instance_type.wanted_type(file.lab), machines)
+    return ["--refresh"] if gone and command == "preview" and "--refresh" not in arguments else []

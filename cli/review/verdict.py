@@ -38,7 +38,7 @@ class Verdict:
         kinds = [
             (self.added, "added"),
             (self.replaced, "replaced"),
-            (self.restarted, "stopped and started again, all at once and not drained"),
+            (self.restarted, "drained, stopped and started again, one after the other"),
             (self.removed, "removed, after each is drained"),
         ]
         parts = [f"{_machines(nodes)} {what} ({', '.join(nodes)})" for nodes, what in kinds if nodes]

@@ -6,7 +6,9 @@ is a pure function from the old and the new lab to findings. To destroy the lab 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from ipaddress import IPv4Address
 
 from components.spec import versions
 from components.spec.addresses import api_endpoint, has_balancer
@@ -28,6 +30,27 @@ def refused_changes(old: Lab, new: Lab) -> list[Finding]:
         # The hosts of the others keep their names, however.
         return list(_renamed(old, new))
     return [finding for rule in _RULES for finding in rule(old, new)]
+
+
+@dataclass(frozen=True)
+class Made:
+    """What a stack has on EC2 after an `up` that did not reach its end, as its state says it.
+
+    `machines`: node by address. `balanced`: whether its cluster has a load balancer; None where there is no cluster.
+    """
+
+    machines: Mapping[IPv4Address, str]
+    balanced: bool | None = None
+
+
+def refused_by_state(made: Made, new: Lab) -> list[Finding]:
+    """Every change to `new` that what was made on EC2 cannot take. No stack file need be known that made it."""
+    found = list(renamed(made.machines, new))
+    first = new.control_planes[0]
+    if made.balanced not in (None, has_balancer(new)) and made.machines.get(first.address) == first.name:
+        words = {True: _BALANCER, False: "one control plane"}
+        found += _moved_endpoint("nodes", words[not has_balancer(new)], words[has_balancer(new)])
+    return found
 
 
 _DESTROY = "destroy the lab with the old file, and bring it up with the new one"
@@ -108,13 +131,29 @@ def _pools(old: Lab, new: Lab) -> Iterator[Finding]:
 
 
 def _renamed(old: Lab, new: Lab) -> Iterator[Finding]:
-    names = {node.address: node.name for node in old.nodes}
+    return renamed({node.address: node.name for node in old.nodes}, new)
+
+
+def renamed(machines: Mapping[IPv4Address, str], new: Lab) -> Iterator[Finding]:
+    """A finding for each node of `new` at whose address another node's machine is. `machines`: node by address.
+
+    Pulumi makes the machine of the new name before it deletes the one of the old name, which still has the address
+    (pulumi/pulumi#8679); EC2 refuses that with InvalidIPAddress.InUse at every `up`.
+    """
     for index, node in enumerate(new.nodes):
-        before = names.get(node.address, node.name)
-        if before != node.name:
-            problem = f"the machine at {node.address} is the node {before}, and a node's name cannot change"
+        before = machines.get(node.address, node.name)
+        if before == node.name:
+            continue
+        problem = f"the machine at {node.address} is the node {before}, and a node's name cannot change"
+        if node == new.control_planes[0]:
+            # The last control plane cannot be removed first.
+            fix = f"name it {before} again, or give {node.name} a free address: then a new cluster is made"
+        elif node.name in machines.values():
+            both = " and ".join(sorted((before, node.name)))
+            fix = f"remove {both} from the file, bring that up, then add them with their new addresses"
+        else:
             fix = f"remove {before} from the file, bring that up, then add {node.name}"
-            yield _finding(f"nodes[{index}].name", before, node.name, problem, fix)
+        yield _finding(f"nodes[{index}].name", before, node.name, problem, fix)
 
 
 def _architecture(old: Lab, new: Lab) -> Iterator[Finding]:
@@ -173,23 +212,44 @@ def _roles(old: Lab, new: Lab) -> Iterator[Finding]:
             yield _finding(f"nodes[{index}].role", before, node.role, "a node joins in one role for its life", fix)
 
 
+def _first_control_plane(old: Lab, new: Lab) -> Iterator[Finding]:
+    """The cluster is made on the first control plane. If another one comes first, a second cluster would be made, or
+    every object of the cluster replaced, while the old first one goes on with its own."""
+    first, now = old.control_planes[0], new.control_planes[0]
+    stays = any((node.name, node.address) == (first.name, first.address) for node in new.nodes)
+    if stays and first.name != now.name:
+        problem = "the cluster was made on the first control plane, and another one cannot take its place beside it"
+        fix = f"keep {first.name} first among the control planes"
+        yield _finding(f"nodes[{new.nodes.index(now)}]", first.name, now.name, problem, fix)
+
+
 def _endpoint(old: Lab, new: Lab) -> Iterator[Finding]:
     """The API's address is in every kubeconfig and in the certificate that kubeadm made."""
     before, after = _reached_at(old), _reached_at(new)
-    if before != after and old.control_planes[0] == new.control_planes[0]:
+    first, now = old.control_planes[0], new.control_planes[0]
+    # On another machine a new cluster is made, with a new certificate. A label is no other machine.
+    if before != after and (first.name, first.address) == (now.name, now.address):
         key = "nodes" if old.kubernetes.control_plane_endpoint == new.kubernetes.control_plane_endpoint else _ENDPOINT
-        problem = "the address of the Kubernetes API cannot move: kubeadm wrote it into every node's configuration"
-        fix = f"keep the number of control planes and {_ENDPOINT}, or destroy the lab and bring it up again"
-        yield _finding(key, before, after, problem, fix)
+        yield from _moved_endpoint(key, before, after)
 
 
 _ENDPOINT = "kubernetes.controlPlaneEndpoint"
+_BALANCER = "the lab's load balancer"
+
+
+def _moved_endpoint(key: str, before: str, after: str) -> Iterator[Finding]:
+    problem = (
+        "the address of the Kubernetes API cannot move: kubeadm wrote it into every node's configuration and into the "
+        "API's certificate"
+    )
+    fix = f"keep the number of control planes and {_ENDPOINT}, or destroy the lab and bring it up again"
+    yield _finding(key, before, after, problem, fix)
 
 
 def _reached_at(lab: Lab) -> str:
     """Where nodes reach the API: EC2 machines bring a load balancer for several control planes."""
     if lab.kubernetes.control_plane_endpoint is None and lab.machines.provider == "aws" and len(lab.control_planes) > 1:
-        return "the lab's load balancer"
+        return _BALANCER
     return api_endpoint(lab)
 
 
@@ -202,5 +262,6 @@ _RULES: tuple[_Rule, ...] = (
     _ec2_machines,
     _balancers_network,
     _roles,
+    _first_control_plane,
     _endpoint,
 )

@@ -47,6 +47,11 @@ STACK_LAB: Final = "lab"
 """The Lab that `__main__.py` makes. In other programs it may have any name."""
 
 
+def machines(lab: str) -> str:
+    """The component of a Lab's machines; the name of a node's machine on EC2 is this, a hyphen, and the node's."""
+    return f"{lab}-machines"
+
+
 def cluster_step(cluster: str, node: str, phase: StepPhase) -> str:
     """A Step of the component Cluster. The last word is the phase, by which an event log is read."""
     return f"{cluster}-{node}-{phase}"

@@ -10,6 +10,7 @@ import shlex
 import shutil
 import signal
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -223,6 +224,7 @@ def test_a_machine_made_from_an_image_of_another_gets_its_own_key(
     "fault",
     [
         (400, {"__type": "com.amazonaws.ssm#AccessDeniedException", "Message": "not yet"}),
+        (400, {"__type": "ParameterNotFound"}),  # right after it was made
         (500, {"__type": "InternalServerError"}),
         (503, {}),
         (200, {"Parameter": {}}),
@@ -301,3 +303,83 @@ def test_an_interrupted_boot_leaves_no_key_and_the_next_one_installs_it(host: Ho
     surroundings.slow = 0
     assert host.boot().returncode == 0
     assert host.keys() == {"ssh_host_ed25519_key", "ssh_host_ed25519_key.pub"}
+
+
+# Boots in forks of one process, which need no start of an interpreter. Prints what the boot after each cut leaves.
+CUT = r"""
+import json, os, signal, sys
+from pathlib import Path
+import hashlib, hmac, subprocess, time, urllib.request
+
+program = compile(sys.argv.pop(1), "<first boot>", "exec")
+ssh, instance, nologin = (Path(os.environ["CNI_LAB_" + name]) for name in ("SSH", "INSTANCE", "NOLOGIN"))
+lines = {}
+
+def boot(cut_at=None):
+    # Killed before this line, the first time that it is about to run.
+    def trace(frame, event, argument):
+        code = frame.f_code
+        if code.co_filename != "<first boot>":
+            return None
+        if event == "line" and code.co_name != "<module>":
+            lines.setdefault((code.co_name, frame.f_lineno))
+            if (code.co_name, frame.f_lineno) == cut_at:
+                os.kill(os.getpid(), signal.SIGKILL)
+        return trace
+    sys.settrace(trace)
+    exec(program, {"__name__": "__main__"})
+    sys.settrace(None)
+
+def forked(cut_at=None):
+    child = os.fork()
+    if child == 0:
+        try:
+            boot(cut_at)
+        except BaseException as error:
+            print(error, file=sys.stderr)
+            os._exit(1)
+        os._exit(0)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+def keys():
+    return {path.name: [path.read_text(), path.stat().st_mode & 0o777] for path in ssh.iterdir()}
+
+boot()
+seen = []
+for cut_at in list(lines):
+    for path in [*ssh.iterdir(), *instance.iterdir()]:
+        path.unlink()
+    for kind in ("rsa", "ed25519"):
+        (ssh / f"ssh_host_{kind}_key").write_text("the image's own")
+    nologin.write_text("System is booting up.")
+    cut = forked(cut_at)
+    between = keys().get("ssh_host_ed25519_key", [None])[0]
+    seen.append([*cut_at, cut, between, forked(), keys(), nologin.exists()])
+Path(sys.argv.pop()).write_text(json.dumps(seen))
+"""
+
+
+def test_cut_at_every_line_it_comes_good_at_the_next_boot(
+    host: Host, surroundings: Surroundings, tmp_path: Path
+) -> None:
+    """Killed, as by a power failure, before each line in turn. What the next boot leaves is always the same."""
+    ((_, _, program, folder),) = yaml.safe_load(user_data("node1", PARAMETER))["bootcmd"]
+    answer = tmp_path / "seen"
+    done = subprocess.run(
+        [sys.executable, "-c", CUT, program, folder, str(answer)],
+        env=host.env, text=True, capture_output=True, timeout=280,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    seen = json.loads(answer.read_text())
+    assert {"ask", "sign", "fetch", "install", "get_host_key", "main"} <= {name for name, *_ in seen}
+    assert len(seen) > 40
+    public = (tmp_path / "host-key.pub").read_text().split()[:2]
+    for name, line, cut, between, status, keys, forbidden in seen:
+        where = f"{name}, line {line}"
+        assert cut == -signal.SIGKILL, where
+        # sshd starts after this; with the image's own key only where nothing was done yet.
+        assert between in (None, surroundings.value, "the image's own"), where
+        assert status == 0 and not forbidden, where
+        assert set(keys) == {"ssh_host_ed25519_key", "ssh_host_ed25519_key.pub"}, where
+        assert keys["ssh_host_ed25519_key"] == [surroundings.value, 0o600], where
+        assert keys["ssh_host_ed25519_key.pub"][0].split()[:2] == public, where

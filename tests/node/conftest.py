@@ -107,14 +107,14 @@ def require_image(image: str) -> None:
 
 
 class Hosts:
-    """Makes hosts on a network of their own, and removes all of it."""
+    """Makes hosts on a network of their own, and removes all of it. `made`: the names of their containers."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._run = uuid.uuid4().hex[:8]
-        self._network = f"{NETWORK}-{self._run}"
+        self.network = f"{NETWORK}-{self._run}"
         self._subnet = ""
-        self._made: list[str] = []
+        self.made: list[str] = []
 
     def make(self, name: str, octet: int, image: str = HOST_IMAGE, options: Sequence[str] = ()) -> Host:
         """A new host that answers on SSH, at the address that ends in `octet`."""
@@ -122,13 +122,13 @@ class Hosts:
         key = self._folder / "key"
         if not key.exists():
             subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(key)], check=True)
-        container, address = f"{self._network}-{name}", self.address(octet)
-        self._made.append(container)
+        container, address = f"{self.network}-{name}", self.address(octet)
+        self.made.append(container)
         mounts = [part for mount in BAKED_MOUNTS for part in ("--volume", mount)] if image == BAKED_IMAGE else []
         _podman(
             "run", "--detach", "--name", container, "--hostname", name, "--label", LABEL, "--runtime", "runc",
             "--privileged", "--systemd=always", "--ulimit", "nofile=10000:10000", "--ulimit", "nproc=10000:10000",
-            "--pids-limit=-1", "--network", self._network, "--ip", address, *options, *mounts, image,
+            "--pids-limit=-1", "--network", self.network, "--ip", address, *options, *mounts, image,
         )  # fmt: skip
         _wait_until(lambda: _authorise(container, key.with_suffix(".pub").read_text()), f"{container}: no user ubuntu")
         known = self._folder / f"known-{name}"
@@ -151,7 +151,7 @@ class Hosts:
         """Make the network in the first free range of 10.77.0.0/24, 10.77.1.0/24, …; returns e.g. 10.77.0."""
         for third in range(50):
             subnet = ["--subnet", f"10.77.{third}.0/24"]
-            create = ["podman", "network", "create", "--disable-dns", "--label", LABEL, *subnet, self._network]
+            create = ["podman", "network", "create", "--disable-dns", "--label", LABEL, *subnet, self.network]
             done = subprocess.run(create, capture_output=True, text=True)
             if done.returncode == 0:
                 return f"10.77.{third}"
@@ -166,13 +166,13 @@ class Hosts:
     def remove(self, host: Host) -> None:
         """Remove one host."""
         subprocess.run(["podman", "rm", "--force", "--time", "2", "--volumes", host.container], capture_output=True)
-        self._made.remove(host.container)
+        self.made.remove(host.container)
 
     def close(self) -> None:
         """Remove all hosts and their network."""
-        for container in self._made:
+        for container in self.made:
             subprocess.run(["podman", "rm", "--force", "--time", "2", "--volumes", container], capture_output=True)
-        subprocess.run(["podman", "network", "rm", self._network], capture_output=True)
+        subprocess.run(["podman", "network", "rm", self.network], capture_output=True)
 
 
 @pytest.fixture(scope="module")

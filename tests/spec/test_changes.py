@@ -65,7 +65,8 @@ REFUSED: dict[str, tuple[dict[str, Any], dict[str, Any], str, str]] = {
         {},
         {"nodes": [node("other", 10, "control-plane"), *NODES[1:]]},
         "nodes[0].name",
-        "the machine at 10.0.2.10 is the node cp",
+        "the machine at 10.0.2.10 is the node cp, and a node's name cannot change. Fix: name it cp again, or give "
+        "other a free address",
     ),
     "another argument of the API server": (
         {},
@@ -145,6 +146,30 @@ REFUSED: dict[str, tuple[dict[str, Any], dict[str, Any], str, str]] = {
         "nodes",
         "10.0.2.10:6443 → the lab's load balancer",
     ),
+    "three control planes on EC2, and a label with it": (
+        {"machines": AWS},
+        {"machines": AWS, "nodes": [NODES[0] | {"labels": {"rack": "1"}}, *THREE[1:]]},
+        "nodes",
+        "10.0.2.10:6443 → the lab's load balancer",
+    ),
+    "three control planes to one on EC2": (
+        {"machines": AWS, "nodes": THREE},
+        {"machines": AWS},
+        "nodes",
+        "the lab's load balancer → 10.0.2.10:6443",
+    ),
+    "a further control plane before the first": (
+        {},
+        {"nodes": [node("cp0", 9, "control-plane"), *THREE[:4]]},
+        "nodes[0]",
+        "cp → cp0 — the cluster was made on the first control plane",
+    ),
+    "the control planes in another order": (
+        {"machines": AWS, "nodes": THREE},
+        {"machines": AWS, "nodes": [THREE[3], *THREE[:3], THREE[4]]},
+        "nodes[0]",
+        "Fix: keep cp first among the control planes",
+    ),
     "another provider": ({}, {"machines": AWS}, "machines.provider", "local → aws"),
 }
 
@@ -164,6 +189,9 @@ def test_two_nodes_that_swap_their_addresses_are_both_named() -> None:
         "nodes[1].name: w2 → w1",
         "nodes[2].name: w1 → w2",
     ]
+    assert {str(finding).rpartition("Fix: ")[2] for finding in found} == {
+        "remove w1 and w2 from the file, bring that up, then add them with their new addresses."
+    }
 
 
 POSSIBLE: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {

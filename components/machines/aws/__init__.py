@@ -9,6 +9,7 @@ from components.machines.aws.endpoint import Endpoint, EndpointArgs
 from components.machines.aws.instances import Instances, InstancesArgs
 from components.machines.aws.network import Network, NetworkArgs
 from components.machines.machine import Machines, MachinesArgs
+from components.spec import names
 from components.spec.addresses import API_PORT, api_endpoint, balancer_address, has_balancer
 
 __all__ = [
@@ -30,7 +31,7 @@ def make_machines(name: str, args: MachinesArgs, opts: pulumi.ResourceOptions) -
     lab = args.lab
     network = Network(f"{name}-network", NetworkArgs(lab, args.tags), opts)
     instances = InstancesArgs(lab, network, args.stack, args.tags)
-    machines = Instances(f"{name}-machines", instances, opts).machines
+    machines = Instances(names.machines(name), instances, opts).machines
     endpoint: pulumi.Input[str] = api_endpoint(lab)
     if has_balancer(lab):
         control_planes = [machines[node.name] for node in lab.control_planes]

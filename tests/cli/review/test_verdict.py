@@ -39,7 +39,7 @@ def test_another_type_is_a_restart_and_no_replacement(name: str, plane: str) -> 
     found = changed(name, instanceType="t3.xlarge")
     assert {change.action for change in found.changes} == {"changed"}
     assert verdict(found).restarted == (name,) and verdict(found).control_plane == plane
-    assert f"1 machine stopped and started again, all at once and not drained ({name})" in str(verdict(found))
+    assert f"1 machine drained, stopped and started again, one after the other ({name})" in str(verdict(found))
 
 
 def test_a_type_with_another_processor_is_another_machine() -> None:
