@@ -180,7 +180,7 @@ def test_a_seed_on_a_page_is_the_exercise_of_its_answer(page: Path, tree: Path) 
 
 
 def test_every_lesson_has_exercises() -> None:
-    assert {page.stem for page in WITH_EXERCISES} == {"cross-node", "packet-life"}
+    assert {page.stem for page in WITH_EXERCISES} == {"cfos-egress", "components", "cross-node", "packet-life"}
 
 
 def test_pages_show_only_commands_that_change_no_lab() -> None:
