@@ -120,6 +120,16 @@ def test_calico_by_manifest_has_other_pods_than_by_the_operator() -> None:
         assert f"DaemonSet {namespace}/calico-node" in keys
 
 
+@pytest.mark.parametrize("lab", [labs.EGRESS, labs.MIXED, labs.IPIP])
+def test_every_controller_of_the_cluster_is_expected_by_name(lab: Lab) -> None:
+    """The sandbox has those of a real cluster; read on one of Calico 3.32.1."""
+    cluster = Cluster(lab)
+    keys = {r.expectation.key for r in cluster.results()}
+    for kind in ("DaemonSet", "Deployment"):
+        for item in cluster.objects[f"/apis/apps/v1/{kind.lower()}s"]:
+            assert f"{kind} {item['metadata']['namespace']}/{item['metadata']['name']}" in keys
+
+
 @pytest.mark.parametrize(
     ("key", "prefix"),
     [
@@ -130,6 +140,7 @@ def test_calico_by_manifest_has_other_pods_than_by_the_operator() -> None:
         ("Deployment calico-system/calico-typha", "calico-typha-"),
         ("Deployment calico-system/calico-kube-controllers", "calico-kube-controllers-"),
         ("Deployment calico-system/calico-apiserver", "calico-apiserver-"),
+        ("DaemonSet calico-system/csi-node-driver", "csi-node-driver-"),
         ("Deployment tigera-operator/tigera-operator", "tigera-operator-"),
         ("Deployment default/normal", "normal-"),
         ("Pod kube-system/etcd-ip1001100", "etcd-"),
@@ -151,7 +162,7 @@ def test_a_pod_that_is_missing_and_one_whose_image_does_not_come(key: str, prefi
 def test_a_controller_that_is_gone() -> None:
     cluster = Cluster()
     cluster.objects["/apis/apps/v1/daemonsets"].clear()
-    assert set(cluster.failed().values()) == {"failed: it is not there"} and len(cluster.failed()) == 3
+    assert set(cluster.failed().values()) == {"failed: it is not there"} and len(cluster.failed()) == 4
 
 
 TAINTED = "0/3 nodes are available: 3 node(s) had untolerated taint(s) {node.kubernetes.io/disk-pressure: }"

@@ -53,6 +53,7 @@ def _calico(observed: ObservedLab) -> Iterator[_Workload]:
     yield _Workload("DaemonSet", "calico-system", "calico-node", len(spec.nodes), node)
     yield _Workload("Deployment", "calico-system", "calico-typha", None, f"{made}; its number follows the nodes'")
     yield _Workload("Deployment", "calico-system", "calico-kube-controllers", 1, made)
+    yield _Workload("DaemonSet", "calico-system", "csi-node-driver", None, made)
     # Its namespace depends on Calico's version.
     found = (pod.namespace for pod in observed.pods if pod.controller.endswith("/calico-apiserver"))
     because = "it serves projectcalico.org/v3"
