@@ -6,7 +6,8 @@ import json
 import sys
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 from rich.text import Text
 
@@ -19,6 +20,9 @@ from components.aws_client import AwsSettings
 from components.spec.load import StackFile, load_stack_file
 from components.spec.models import Lab
 
+if TYPE_CHECKING:
+    from cli.lifecycle.local_machines import LocalState
+
 SKIP = "--skip-doctor"
 _WORDS: dict[Verdict, tuple[str, str]] = {
     "ok": ("ok", "green"),
@@ -29,18 +33,18 @@ _WORDS: dict[Verdict, tuple[str, str]] = {
 _NAME_WIDTH = 18
 
 
-def checks(file: StackFile) -> list[Check]:
-    """Every check of a stack, in the order of the page."""
-    return [*tools.checks(file.lab), *_local(file.lab, file.name), *_aws(file), *_hosts(file.lab, file.name)]
+def checks(file: StackFile, state: Callable[[], LocalState] | None = None) -> list[Check]:
+    """Every check of a stack, in the order of the page. `state`: of local machines, see cli/doctor/local.py."""
+    return [*tools.checks(file.lab), *_local(file.lab, file.name, state), *_aws(file), *_hosts(file.lab, file.name)]
 
 
 # The rooms of the other providers are imported only for a lab that has such machines.
-def _local(lab: Lab, stack: str) -> list[Check]:
+def _local(lab: Lab, stack: str, state: Callable[[], LocalState] | None = None) -> list[Check]:
     if lab.machines.provider != "local":
         return []
     from cli.doctor import local
 
-    return local.checks(lab, stack)
+    return local.checks(lab, stack, state=state)
 
 
 def _aws(file: StackFile) -> list[Check]:
@@ -114,13 +118,14 @@ def _show(stack: str, rows: Sequence[Row], seconds: float) -> None:
 # --- for other commands ----------------------------------------------------------------------------------------------
 
 
-def examine_before(command: str, file: StackFile) -> None:
+def examine_before(command: str, file: StackFile, state: Callable[[], LocalState] | None = None) -> None:
     """Before `up` and `preview`: print what may go wrong, and raise CommandError for what surely does.
 
-    A preview makes nothing, so it goes on where only an `up` would fail.
+    A preview makes nothing, so it goes on where only an `up` would fail. `state`: of local machines, see
+    cli/doctor/local.py.
     """
     stops = []
-    for row in examine(checks(file)):
+    for row in examine(checks(file, state)):
         if row.answer.verdict == "ok":
             continue
         if row.answer.verdict == "stop" and (command == "up" or row.check.for_preview):

@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 
 from cli.doctor.model import Answer, Check, NotAsked, Once, Verdict, worst
-from cli.lifecycle.local_machines import ranges_in_use
+from cli.lifecycle.local_machines import LocalState, ranges_in_use, read_state
 from cli.live.machines import possible_engines
 from cli.project import ROOT
 from components.slowdown import scaled
@@ -82,12 +82,16 @@ class Computer:
         )
 
 
-def checks(lab: Lab, stack: str, computer: Computer | None = None) -> list[Check]:
-    """Empty for a lab whose machines are elsewhere."""
+def checks(
+    lab: Lab, stack: str, computer: Computer | None = None, state: Callable[[], LocalState] | None = None
+) -> list[Check]:
+    """Empty for a lab whose machines are elsewhere. `state`: reads what the lab has on this computer, so that a caller
+    who needs it too shares one reading."""
     if not isinstance(lab.machines, LocalMachines):
         return []
     here = computer or Computer()
     engine = Once(partial(_find_engine, lab.machines, here))
+    read = state or partial(read_state, stack)
     running = Once(partial(_running_machines, engine, stack, here))
     questions: list[tuple[str, str, Callable[[], Answer]]] = [
         ("system", "Is this Linux?", partial(_system, here)),
@@ -96,7 +100,7 @@ def checks(lab: Lab, stack: str, computer: Computer | None = None) -> list[Check
         ("engine", "Is a container engine here, and does it answer?", partial(_engine, engine, here)),
         ("kernel", "Has the kernel what the lab's mode and networks need?", partial(_kernel, lab, here)),
         ("places", "Is what the stack file names on this computer?", partial(_places, lab)),
-        ("ranges", "Are the lab's subnets free on this computer?", partial(_ranges, lab, stack, engine, here)),
+        ("ranges", "Are the lab's subnets free on this computer?", partial(_ranges, lab, stack, engine, here, read)),
         ("inotify", "Are inotify's limits high enough?", partial(_inotify, lab, here)),
         ("processors", "Are there CPUs enough for kubeadm?", partial(_processors, lab.machines, here)),
         ("memory", "Is there memory for the machines?", partial(_memory, lab, running, here)),
@@ -252,7 +256,9 @@ def _inotify(lab: Lab, here: Computer) -> Answer:
 def _at_least(key: str, have: int, need: int, machines: int, verdict: Verdict) -> Answer:
     if have >= need:
         return Answer("ok", str(have))
-    return Answer(verdict, f"{key} is {have}, and {machines} machines need {need}", f"sysctl -w {key}={need}")
+    # In a file, because a restart of the computer forgets `sysctl -w`.
+    fix = f"echo {key}={need} >>/etc/sysctl.d/90-cni-lab.conf; sysctl --system"
+    return Answer(verdict, f"{key} is {have}, and {machines} machines need {need}", fix)
 
 
 def _places(lab: Lab) -> Answer:
@@ -285,10 +291,10 @@ def _absent_interfaces(lab: Lab) -> Iterator[Answer]:
         yield Answer("stop", f"calico.interface: no machine has {given}", f"write {_INTERFACE}, or leave it out")
 
 
-def _ranges(lab: Lab, stack: str, engine: Once[str | Answer], here: Computer) -> Answer:
+def _ranges(lab: Lab, stack: str, engine: Once[str | Answer], here: Computer, read: Callable[[], LocalState]) -> Answer:
     if not here.is_root or isinstance(engine(), Answer):
         raise NotAsked("it needs root and the engine")
-    found = [message.partition("; ") for message in ranges_in_use(stack, lab)]
+    found = [message.partition("; ") for message in ranges_in_use(stack, lab, read())]
     if found:
         return Answer("stop", "; ".join(seen for seen, _, _ in found), "; ".join(fix for _, _, fix in found))
     return Answer("ok", ", ".join(str(cidr) for cidr in lab.network.subnets.values()))

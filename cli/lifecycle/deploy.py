@@ -6,10 +6,12 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from cli import project
 from cli.doctor.command import examine_before
+from cli.doctor.model import Once
 from cli.errors import USAGE, CommandError
 from cli.lifecycle import ec2_machines, instance_type, local_machines, repair, screen
 from cli.lifecycle.ec2_machines import Ec2State, Pulumi
@@ -48,8 +50,10 @@ def run(command: str, stack: str, arguments: Sequence[str], *, repaired: bool = 
     if command == "up" and (found := list(placeholders(lab))):
         raise SpecError(found, path.name)
     runs_program = command in ("preview", "up")
+    # The checks and the preparation need it, and nothing between them changes it.
+    state = Once(partial(local_machines.read_state, stack))
     if examined and runs_program:
-        examine_before(command, file)
+        examine_before(command, file, state)
     pulumi, environment = find_pulumi(), environment_for_state()
     release_dead_locks(command, stack, environment)
     on_ec2 = runs_program and isinstance(lab.machines, AwsMachines)
@@ -58,7 +62,7 @@ def run(command: str, stack: str, arguments: Sequence[str], *, repaired: bool = 
         refuse_changes(command, stack, lab, None if state is None else state.made)
     gone = False
     if runs_program and isinstance(lab.machines, LocalMachines):
-        more, gone = local_machines.prepare_up(command, stack, lab, repaired=repaired)
+        more, gone = local_machines.prepare_up(command, stack, lab, state(), repaired=repaired)
         arguments = [*arguments, *more]
     config = select(pulumi, stack, path, environment)
     if runs_program and (missing := missing_secrets(config, file.secret_keys)):

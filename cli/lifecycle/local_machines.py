@@ -162,16 +162,16 @@ def _run_all(runs: Iterator[tuple[Made, str]]) -> None:
         raise CommandError("\n".join(messages), FAILED)
 
 
-def ranges_in_use(stack: str, lab: Lab) -> list[str]:
+def ranges_in_use(stack: str, lab: Lab, state: LocalState) -> list[str]:
     """A message for each subnet that the lab does not have yet and that something else on this computer uses.
 
-    Needs root, and the engine. network.sh refuses such a subnet, too, but only when `up` makes it.
+    `state`: what `read_state` returned. Needs root, and the engine. network.sh refuses such a subnet, too, but only
+    when `up` makes it.
     """
     # It imports pulumi.
     from components.machines.local.containers import network_environment
 
     assert isinstance(lab.machines, LocalMachines)
-    state = read_state(stack)
     owners = {made.environment["OWNER"] for made in state.networks.values()}
     common = {
         "STACK": stack,
@@ -187,13 +187,12 @@ def ranges_in_use(stack: str, lab: Lab) -> list[str]:
     ]
 
 
-def prepare_up(command: str, stack: str, lab: Lab, *, repaired: bool) -> tuple[list[str], bool]:
-    """Before `up` of a local lab: start machines that are stopped.
+def prepare_up(command: str, stack: str, lab: Lab, state: LocalState, *, repaired: bool) -> tuple[list[str], bool]:
+    """Before `up` of a local lab: start machines that are stopped. `state`: what `read_state` returned.
 
     Returns options for `pulumi up`, and whether they make something again that is gone. Raises CommandError where
     something is gone and the caller did not ask for a repair. A preview only says what does not run.
     """
-    state = read_state(stack)
     found = states(stack, lab, state.machines)
     stopped = [node for node, seen in found.items() if seen == "stopped"]
     if command == "preview":

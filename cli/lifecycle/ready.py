@@ -18,6 +18,7 @@ TIMEOUT_SECONDS = 300.0
 PODS_TIMEOUT_SECONDS = 120.0
 """How much longer the pods may take. A pod that does not start is no reason to fail: it may never have run."""
 _SILENT_SECONDS = 30.0
+"""How long the wait is silent, and how long between two of its lines."""
 _PAUSE_SECONDS = 2.0
 _SHOWN = 4
 _KINDS = {
@@ -47,7 +48,7 @@ def wait_for_cluster(command: str, stack: str, nodes: Sequence[str]) -> bool:
 
 async def _wait(command: str, stack: str, kubeconfig: str, nodes: Sequence[str]) -> bool:
     """Whether the API answers with its extensions and every node is Ready in time; says what is missing on stderr."""
-    started, shown = time.monotonic(), ""
+    started, shown, next_line = time.monotonic(), "", _SILENT_SECONDS
     first: dict[str, str] = {}
     while True:
         cluster, pods = await missing(kubeconfig, nodes, first)
@@ -60,9 +61,9 @@ async def _wait(command: str, stack: str, kubeconfig: str, nodes: Sequence[str])
         if over:
             print(f"lab {command}: after {seconds:.0f} s {stack} still lacks: {text}", file=sys.stderr)
             return not cluster
-        if seconds > _SILENT_SECONDS and text != shown:
+        if seconds > next_line and text != shown:
             print(f"lab {command}: waiting since {seconds:.0f} s: {text}", file=sys.stderr)
-            shown = text
+            shown, next_line = text, seconds + _SILENT_SECONDS
         await asyncio.sleep(_PAUSE_SECONDS)
 
 

@@ -164,6 +164,8 @@ class Screen:
         lines: list[RenderableType] = [Text(title, style="bold"), table(progress, phases, guess, self._marks()), where]
         if self._interrupts:
             lines.append(Text(self._interrupted(), style="bold"))
+        elif failed := after_failure(progress, self.command):
+            lines.append(Text(failed, style="bold"))
         return Group(*lines)
 
     def _phases(self, progress: Progress) -> set[str]:
@@ -266,6 +268,21 @@ def state_of(progress: Progress, name: str) -> str:
     if phase.began is None and phase.unchanged:
         return "unchanged"
     return "done" if total is None or phase.done >= total else "waiting"
+
+
+def after_failure(progress: Progress, command: str) -> str:
+    """What a run that has failed still waits for: pulumi begins nothing new, and ends when all that runs has ended."""
+    running = sorted((work for phase in progress.phases.values() for work in phase.running.values()), key=_began)
+    if not progress.failures or not running:
+        return ""
+    named = ", ".join(work.what for work in running[:MAX_REASONS])
+    more = f" and {len(running) - MAX_REASONS} more" if len(running) > MAX_REASONS else ""
+    which = f"{describe(progress.failures[0])[0]}\n{command} ends when what runs has ended: {named}{more}"
+    return f"{which}. A Kubernetes object may take 10 min; Ctrl-C twice abandons it"
+
+
+def _began(work: model.Work) -> float:
+    return work.began
 
 
 def expected_time(guess: Expected) -> str:

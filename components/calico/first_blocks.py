@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from base64 import b64decode
 from collections.abc import Iterator, Sequence
+from functools import cache
 from ipaddress import IPv4Network
 from struct import unpack
 
@@ -61,7 +62,7 @@ def _fnv1(data: bytes) -> int:
 def _go_numbers(seed: int) -> Iterator[int]:
     """What Uint32 of Go's rand.New(rand.NewSource(seed)) returns, call by call: bits 31 to 62 of each number."""
     state = _seeded(seed % (2**31 - 1) or 89482311, 40, 20)
-    state = [number ^ cooked for number, cooked in zip(state, _COOKED, strict=True)]
+    state = [number ^ cooked for number, cooked in zip(state, _cooked(), strict=True)]
     tap, feed = 0, _LENGTH - _TAP
     while True:
         tap, feed = (tap - 1) % _LENGTH, (feed - 1) % _LENGTH
@@ -81,12 +82,15 @@ def _seeded(seed: int, high: int, middle: int) -> list[int]:
     return numbers
 
 
-# Go's table rngCooked (math/rand/rng.go): the generator's state after 7.8e12 numbers from seed 1, as 607 words of 64
-# bits, the lowest byte first. A test computes it.
-_COOKED: tuple[int, ...] = unpack(
-    f"<{_LENGTH}Q",
-    b64decode(
-        """
+@cache
+def _cooked() -> tuple[int, ...]:
+    """Go's table rngCooked (math/rand/rng.go): the generator's state after 7.8e12 numbers from seed 1. A test computes
+    it. It is decoded for who draws a number, not for every program that imports this module."""
+    return unpack(f"<{_LENGTH}Q", b64decode(_COOKED))
+
+
+# 607 words of 64 bits, the lowest byte first.
+_COOKED = """
 6v+Y6zNK98VbX5a6QUp7wA+vgcsTxV4T65VDp1z7BEqOzxB3HIPop8PBN4/o5F19qYX/Q3fPIWNh+Z9qVQbLQtLX6EDRyCZuoPoRNB9Rp0lVUKYi
 SXftcVwt6l/Gn1ydaEMBSjmrvT8LNJJpWTP6cAJqps5O+xCuitG8i6m8n/esgKMuscz3lxsr88qU15EBryzjJDQyaj8rFAEfksxCxmiA80+fhiKh
 IDmvJxGjsaWWncK9+aQHW4YlgSk8lypq4VJ699szpGqeyYo7biGUg3yZW1HFqYDbaffL8+/ywwMMIf/uMeS1pvVTKZk0U8gO6dEQ3zIUai5JsdFZ
@@ -146,5 +150,3 @@ UqHkWQ50dY0K0ZF82JXKfzpTfMzbsYZz9/tmEr3D0Ua6ZppoGnC1JLFx1ktNwK6eCv1DLFVl4eQXMRRY
 UOGwnF3MSKhBm+SwHnEKZHg5yh2gv/xkhMdr/y+rCphe5kKqUGdcOfTzlZZM6n8oikL2SRc2FpWUIZ+ZktV3yfhfk/bZZlHEqRxDj6ID9afsEL5R
 w6PTUemWKBaA4Hn1JCggWzjpteUMxrBZSh66+weyqilYZd6oLjiLx40E3uHX33rMllpTdDvwXnOboVd+xiXAMToKoDk=
 """
-    ),
-)

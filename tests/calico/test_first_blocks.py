@@ -88,7 +88,7 @@ def test_the_table_is_gos() -> None:
     state = [0] * LENGTH
     for index, number in enumerate(after):
         state[(LENGTH - TAP - 1 - (index + steps)) % LENGTH] = number
-    assert tuple(state) == first_blocks._COOKED
+    assert tuple(state) == first_blocks._cooked()
 
 
 def test_the_blocks_of_the_seed_follow_from_the_names() -> None:

@@ -490,7 +490,7 @@ def test_a_kernel_that_has_a_thing_built_in(stub: Stub) -> None:
 def test_a_limit_that_is_too_low_is_refused_with_the_fix(stub: Stub) -> None:
     done = stub.run("local-kernel.sh", "create", KERNEL="overlay", TUNNEL_LINKS="", MACHINES="10000000")
     assert done.refusal.startswith("fs.inotify.max_user_instances is ")
-    kept = "echo fs.inotify.max_user_instances=640000000 >/etc/sysctl.d/90-cni-lab.conf; sysctl --system"
+    kept = "echo fs.inotify.max_user_instances=640000000 >>/etc/sysctl.d/90-cni-lab.conf; sysctl --system"
     assert done.refusal.endswith(kept)
 
 

@@ -156,6 +156,10 @@ def test_a_vpn_that_has_the_pods_range_keeps_its_route(lab: Scripts) -> None:
     assert leftovers(lab.stack) == []
 
 
+def prepare(command: str, lab: Scripts, spec: Lab, *, repaired: bool) -> tuple[list[str], bool]:
+    return prepare_up(command, lab.stack, spec, read_state(lab.stack), repaired=repaired)
+
+
 @pytest.mark.timeout(900)
 def test_up_starts_what_is_stopped_and_makes_again_what_is_gone(
     project: Project, lab: Scripts, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -169,15 +173,15 @@ def test_up_starts_what_is_stopped_and_makes_again_what_is_gone(
     before, ids = network_of(lab), project.outputs()
     assert set(read_state(lab.stack).machines) == {"cp", "w10"}
     assert set(read_state(lab.stack).networks) == {f"cni-lab-{lab.stack}-{subnet}" for subnet in "ab"}
-    assert prepare_up("up", lab.stack, spec, repaired=False) == ([], False)
+    assert prepare("up", lab, spec, repaired=False) == ([], False)
     capsys.readouterr()
 
     podman("stop", "--time", "30", lab.container("cp"), lab.container("w10"))
     lose_the_network(lab)
     assert states(lab.stack, spec, ["cp", "w10"]) == {"cp": "stopped", "w10": "stopped"}
-    prepare_up("preview", lab.stack, spec, repaired=False)
+    prepare("preview", lab, spec, repaired=False)
     assert re.search(r"lab preview: the machines of (cp, w10|w10, cp) do not run now", capsys.readouterr().err)
-    assert prepare_up("up", lab.stack, spec, repaired=False) == ([], False)
+    assert prepare("up", lab, spec, repaired=False) == ([], False)
     assert re.search(
         r"lab up: the machines of (cp, w10|w10, cp) are stopped and are started first", capsys.readouterr().err
     )
@@ -187,21 +191,21 @@ def test_up_starts_what_is_stopped_and_makes_again_what_is_gone(
 
     podman("rm", "--force", "--time", "0", lab.container("w10"))
     with pytest.raises(CommandError, match=rf"w10 of {lab.stack} is gone from this computer: \./lab up "):
-        prepare_up("up", lab.stack, spec, repaired=False)
-    options, again = prepare_up("up", lab.stack, spec, repaired=True)
+        prepare("up", lab, spec, repaired=False)
+    options, again = prepare("up", lab, spec, repaired=True)
     assert again and "gone from this computer, and made again: w10" in capsys.readouterr().err
     project.call("up", "--yes", "--skip-preview", *options)
     assert project.outputs()["cp"] == ids["cp"]
     assert project.outputs()["w10"]["said"] == "w10\n0" and project.outputs()["w10"]["id"] != ids["w10"]["id"]
 
     podman("network", "rm", "--force", f"cni-lab-{lab.stack}-b")
-    options, again = prepare_up("up", lab.stack, spec, repaired=True)
+    options, again = prepare("up", lab, spec, repaired=True)
     assert again and f"made again: cni-lab-{lab.stack}-b, w10" in capsys.readouterr().err
     project.call("up", "--yes", "--skip-preview", *options)
     assert network_of(lab) == before
-    assert prepare_up("up", lab.stack, spec, repaired=False) == ([], False)
+    assert prepare("up", lab, spec, repaired=False) == ([], False)
     # A second lab with the same ranges is refused before anything is made.
-    assert ranges_in_use(lab.stack, spec) == []
-    found = ranges_in_use(f"{lab.stack}-2", spec)
+    assert ranges_in_use(lab.stack, spec, read_state(lab.stack)) == []
+    found = ranges_in_use(f"{lab.stack}-2", spec, read_state(f"{lab.stack}-2"))
     assert [message.split()[1] for message in found] == ["10.78.1.0/24", "10.78.2.0/24"]
     assert all(f"by the lab {lab.stack} (podman's network" in message for message in found)

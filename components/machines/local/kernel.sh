@@ -18,7 +18,7 @@ create() {
   # In a file, because a restart of the computer forgets `sysctl -w`.
   ((instances >= MACHINES * INSTANCES)) || fail "fs.inotify.max_user_instances is $instances on this computer, and" \
     "$MACHINES machines need $((MACHINES * INSTANCES)) (CRI-O ends with \"too many open files\" otherwise):" \
-    "echo fs.inotify.max_user_instances=$((MACHINES * INSTANCES)) >/etc/sysctl.d/90-cni-lab.conf; sysctl --system"
+    "echo fs.inotify.max_user_instances=$((MACHINES * INSTANCES)) >>/etc/sysctl.d/90-cni-lab.conf; sysctl --system"
   for module in $KERNEL; do
     said=$(has_module "$module" 2>&1) || fail "this computer's kernel lacks $module, which this lab needs" \
       "(${said//$'\n'/; }); choose another encapsulation or network type, or a kernel that has it"

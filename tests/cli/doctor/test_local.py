@@ -62,7 +62,7 @@ def engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Engine:
     for tool in local.TOOLS:
         made.add(tool, "exit 0")
     monkeypatch.setenv("PATH", f"{made.folder}:{os.environ['PATH']}")
-    monkeypatch.setattr(local, "ranges_in_use", lambda stack, spec: [])
+    monkeypatch.setattr(local, "ranges_in_use", lambda stack, spec, state: [])
     return made
 
 
@@ -86,7 +86,7 @@ def test_a_computer_with_room_is_fine(proc: Path, engine: Engine, monkeypatch: p
 
 def test_subnets_in_use_are_named_with_free_ones(proc: Path, engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     used = [f"network.subnets: 10.0.{n}.0/24 is in use; choose another range, e.g. 10.1.{n}.0/24" for n in (1, 2)]
-    monkeypatch.setattr(local, "ranges_in_use", lambda stack, spec: used)
+    monkeypatch.setattr(local, "ranges_in_use", lambda stack, spec, state: used)
     assert answers(lab(), made_up(proc, engine))["ranges"] == Answer(
         "stop",
         "network.subnets: 10.0.1.0/24 is in use; network.subnets: 10.0.2.0/24 is in use",
@@ -96,7 +96,7 @@ def test_subnets_in_use_are_named_with_free_ones(proc: Path, engine: Engine, mon
 
 
 def test_everything_that_is_missing_is_said_at_once(
-    proc: Path, engine: Engine, monkeypatch: pytest.MonkeyPatch
+    proc: Path, engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(local, "_lacking", lambda modules, here: {"vxlan": "no module", "ipip": "no module"})
     (engine.folder / "nft").unlink()
@@ -113,8 +113,13 @@ def test_everything_that_is_missing_is_said_at_once(
     assert found["root"].fix == "sudo ./lab up mine"
     assert found["tools"] == Answer("stop", "missing: nft", "apt install nftables")
     need = 3 * instances_per_machine()
-    assert f"sysctl -w fs.inotify.max_user_instances={need}" in found["inotify"].fix
-    assert "sysctl -w fs.inotify.max_user_watches=24576" in found["inotify"].fix
+    assert f"echo fs.inotify.max_user_instances={need} >>/etc/sysctl.d/" in found["inotify"].fix
+    # The fix is a command line: with both limits too low it sets both.
+    written = tmp_path / "90-cni-lab.conf"
+    command = found["inotify"].fix.replace("/etc/sysctl.d/90-cni-lab.conf", str(written)).replace("sysctl", "true")
+    subprocess.run(["bash", "-euc", command], check=True, timeout=60)
+    lines = [f"fs.inotify.max_user_instances={need}", "fs.inotify.max_user_watches=24576"]
+    assert written.read_text().splitlines() == lines
     assert all(answer.fix for answer in found.values() if answer.verdict != "ok")
     as_root = answers(lab(), made_up(proc, engine))
     assert as_root["engine"].verdict == as_root["kernel"].verdict == "stop"

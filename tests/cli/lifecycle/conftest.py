@@ -7,4 +7,4 @@ import pytest
 
 @pytest.fixture(autouse=True)
 def no_doctor(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cli.lifecycle.deploy.examine_before", lambda command, file: None)
+    monkeypatch.setattr("cli.lifecycle.deploy.examine_before", lambda command, file, state=None: None)

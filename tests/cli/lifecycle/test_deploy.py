@@ -17,7 +17,12 @@ import pytest
 import yaml
 
 from cli import project
+from cli.doctor import command as doctor
+from cli.doctor import local
+from cli.doctor.model import Answer
 from cli.errors import USAGE, CommandError
+from cli.lifecycle import deploy, local_machines
+from cli.lifecycle.backend import Backend
 from cli.lifecycle.deploy import run
 from cli.lifecycle.pulumi_cli import find_pulumi
 from components.spec.findings import SpecError
@@ -172,6 +177,28 @@ def test_without_a_terminal_nothing_is_changed_unless_the_caller_agrees(
     with pytest.raises(CommandError, match="not a terminal, so nobody can confirm: add --yes"):
         run(command, "cfos-egress", ["--diff"])
     assert not calls.exists()
+
+
+def test_up_reads_the_state_of_local_machines_once(home: Path, calls: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """For the check of the ranges, and to start what is stopped."""
+    monkeypatch.setattr(local_machines, "is_known_absent", lambda stack: False)
+    monkeypatch.setattr(deploy, "examine_before", doctor.examine_before)
+    monkeypatch.setattr(local, "ranges_in_use", lambda stack, spec, state: [])
+    monkeypatch.setattr(local, "_find_engine", lambda machines, here: "podman")
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    for name in ("_system", "_root", "_tools", "_engine", "_kernel", "_inotify", "_processors", "_memory", "_disk"):
+        monkeypatch.setattr(local, name, lambda *_: Answer("ok", ""))
+    monkeypatch.setattr(doctor.tools, "checks", lambda spec: [])
+    asked: list[str] = []
+    real = Backend.resources
+
+    def counted(self: Backend, stack: str) -> list[Any]:
+        asked.append(stack)
+        return real(self, stack)
+
+    monkeypatch.setattr(Backend, "resources", counted)
+    assert run("up", "local", ["--yes", "--diff"]) == 0
+    assert asked == ["local"]
 
 
 def test_destroy_removes_the_stack(home: Path, calls: Path) -> None:

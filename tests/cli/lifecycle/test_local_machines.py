@@ -89,7 +89,8 @@ def spec() -> Lab:
 
 
 def prepare(command: str = "up", **options: bool) -> tuple[list[str], bool]:
-    return local_machines.prepare_up(command, STACK, spec(), repaired=options.get("repaired", False))
+    state = local_machines.read_state(STACK)
+    return local_machines.prepare_up(command, STACK, spec(), state, repaired=options.get("repaired", False))
 
 
 def test_stop_and_start(computer: Computer, capsys: pytest.CaptureFixture[str]) -> None:
@@ -167,9 +168,9 @@ def test_ranges_of_networks_that_the_lab_has_are_not_looked_at(
     computer: Computer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     computer.failing = {("check", "cni-lab-local-control"): "a", ("check", "cni-lab-local-workers"): "b"}
-    assert local_machines.ranges_in_use(STACK, spec()) == []
+    assert local_machines.ranges_in_use(STACK, spec(), local_machines.read_state(STACK)) == []
     monkeypatch.setattr(Backend, "resources", lambda self, stack: [])
-    assert local_machines.ranges_in_use(STACK, spec()) == ["a", "b"]
+    assert local_machines.ranges_in_use(STACK, spec(), local_machines.read_state(STACK)) == ["a", "b"]
 
 
 # --- looking at the engine first --------------------------------------------------------------------------------------

@@ -195,6 +195,21 @@ def test_with_other_options_pulumis_own_output_is_shown(tmp_path: Path, option: 
     assert len(screen.recall(tmp_path / "lab", "local")) == 1
 
 
+def test_after_a_failure_it_is_said_what_the_run_still_waits_for() -> None:
+    """Multus' DaemonSet may take ten minutes, after another step has failed."""
+    progress = played(recorded("up-failed.jsonl"), 10_000)
+    assert progress.failures
+    assert screen.after_failure(progress, "up") == "", "nothing runs any more"
+    phase = progress.phases["multus"] = model.Phase(began=1.0)
+    for number, name in enumerate(["lab-multus-daemonset", "lab-a", "lab-b", "lab-c"]):
+        phase.running[name] = model.Work("multus", None, name, 100.0 + number)
+    said = screen.after_failure(progress, "up").splitlines()
+    assert said[0].startswith("Failed: phase calico, node ip1001100, lab-calico-install")
+    assert said[1].startswith("up ends when what runs has ended: lab-multus-daemonset, lab-a, lab-b and 1 more. ")
+    progress.failures.clear()
+    assert screen.after_failure(progress, "up") == "", "nothing has failed"
+
+
 def picture(progress: Progress, phases: list[str], guess: Expected, width: int) -> list[str]:
     console = Console(width=width, record=True, file=open(os.devnull, "w"), color_system=None)  # noqa: SIM115, PTH123
     console.print(screen.table(progress, phases, guess, screen.MARKS, progress.last))
