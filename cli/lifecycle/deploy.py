@@ -51,9 +51,9 @@ def run(command: str, stack: str, arguments: Sequence[str], *, repaired: bool = 
         raise SpecError(found, path.name)
     runs_program = command in ("preview", "up")
     # The checks and the preparation need it, and nothing between them changes it.
-    state = Once(partial(local_machines.read_state, stack))
+    on_this_computer = Once(partial(local_machines.read_state, stack))
     if examined and runs_program:
-        examine_before(command, file, state)
+        examine_before(command, file, on_this_computer)
     pulumi, environment = find_pulumi(), environment_for_state()
     release_dead_locks(command, stack, environment)
     on_ec2 = runs_program and isinstance(lab.machines, AwsMachines)
@@ -62,7 +62,7 @@ def run(command: str, stack: str, arguments: Sequence[str], *, repaired: bool = 
         refuse_changes(command, stack, lab, None if state is None else state.made)
     gone = False
     if runs_program and isinstance(lab.machines, LocalMachines):
-        more, gone = local_machines.prepare_up(command, stack, lab, state(), repaired=repaired)
+        more, gone = local_machines.prepare_up(command, stack, lab, on_this_computer(), repaired=repaired)
         arguments = [*arguments, *more]
     config = select(pulumi, stack, path, environment)
     if runs_program and (missing := missing_secrets(config, file.secret_keys)):
