@@ -321,11 +321,14 @@ def _peer_as(case: Case) -> list[Hint]:
     return [
         *(way_out(case) if case.destination else []),
         Hint("BIRD exchanges the routes of pods by BGP. Are all of its sessions established?", ssh(case.node, bird)),
-        Hint(f"That with {peer.peer_ip} is not. What does BIRD say?", ssh(case.node, f"{bird} all {session}")),
+        Hint(
+            f"That with {peer.peer_ip} is not. What does BIRD say after an attempt? Repeat it a few times.",
+            ssh(case.node, f"{bird} all {session}"),
+        ),
         Hint("It is another AS than BIRD was told. Get a kubeconfig, to see who told it.", _KUBECONFIG),
         Hint("A BGPPeer did. Compare it with calico.peers in the stack file.", f"{kubectl} get {kind} {columns}"),
         Hint(
-            f"{peer.peer_ip} is in AS {peer.as_number}. Say so.",
+            f"{peer.peer_ip} is in AS {peer.as_number}. Say so. A router may wait for minutes until it tries again.",
             f"{kubectl} patch {kind} {name} --type merge -p {quote(patch)}",
         ),
     ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -23,14 +24,16 @@ from components.verify.services import service_ports
 ANNOTATION = "cni-lab/fault"
 _FOLLOW_SECONDS = 30
 """How long the lab may take to follow a change. What it does not do in time, verify shows."""
+_RECOVER_SECONDS = 90
+"""The same when a value is put back: BIRD 2, as a peer, waits for 60 s after an error before it tries again."""
 
 
 @dataclass(frozen=True)
 class _Change:
     """What one fault changes. `title`: the kind of its objects; `path`: of their list; `field`: of their spec; `wrong`:
     the value that takes the place of a right one. `possible`: whether a lab has such objects. `shows`: whether the lab
-    shows an object (NAMESPACE/NAME, or NAME) in its right or wrong state. `on_clusters_only`: whether no sandbox has
-    it."""
+    shows an object (NAMESPACE/NAME, or NAME) in its right or wrong state. `still`: what to say when that takes
+    longer. `on_clusters_only`: whether no sandbox has it."""
 
     title: str
     path: Callable[[models.Lab], str]
@@ -38,6 +41,7 @@ class _Change:
     wrong: Callable[[Any], Any]
     possible: Callable[[models.Lab], bool]
     shows: Callable[[LiveLab, str, bool], Awaitable[bool]]
+    still: str
     on_clusters_only: bool = False
 
 
@@ -55,7 +59,7 @@ async def change(live: LiveLab, fault: str, name: str) -> None:
         record = {"annotations": {ANNOTATION: json.dumps(right)}}
         spec = {how.field: _replacing(right, how.wrong(right))}
         await _patch(live, how, name, {"metadata": record, "spec": spec})
-        await _wait(live, how, name, right=False)
+        await _wait(live, how, name, right=False, seconds=_FOLLOW_SECONDS)
         return
     raise Refused(f"there is no {how.title} {name}")
 
@@ -87,9 +91,11 @@ async def _restore(live: LiveLab, fault: str, item: api.Item, right: Any) -> Und
     if as_broken:
         document["spec"] = {how.field: _replacing(now, right)}
     await _patch(live, how, name, document)
-    if as_broken:
-        await _wait(live, how, name, right=True)
-    return Undone(name, fault, "put back" if as_broken else f"its {how.field} has been changed since")
+    if not as_broken:
+        return Undone(name, fault, f"its {how.field} has been changed since")
+    if not await _wait(live, how, name, right=True, seconds=_RECOVER_SECONDS):
+        return Undone(name, fault, f"put back; {how.still}")
+    return Undone(name, fault, "put back")
 
 
 # --- the API ----------------------------------------------------------------------------------------------------------
@@ -126,11 +132,12 @@ def _record_of(item: api.Item) -> str | None:
     return annotations.get(ANNOTATION)
 
 
-async def _wait(live: LiveLab, how: _Change, name: str, *, right: bool) -> None:
-    for _ in range(int(scaled(_FOLLOW_SECONDS))):
-        if await how.shows(live, name, right):
-            return
+async def _wait(live: LiveLab, how: _Change, name: str, *, right: bool, seconds: float) -> bool:
+    """Whether the lab follows in time."""
+    end = time.monotonic() + scaled(seconds)
+    while not (followed := await how.shows(live, name, right)) and time.monotonic() < end:
         await asyncio.sleep(1)
+    return followed
 
 
 # --- each fault -------------------------------------------------------------------------------------------------------
@@ -166,6 +173,7 @@ CHANGES: Mapping[str, _Change] = {
         wrong=lambda selector: {"app": "nobody"},
         possible=lambda lab: any(workload.service for workload in lab.workloads),
         shows=_has_endpoints,
+        still="the EndpointSlices have not followed yet",
     ),
     "wrong-peer-as": _Change(
         title="BGPPeer",
@@ -174,6 +182,7 @@ CHANGES: Mapping[str, _Change] = {
         wrong=wrong_as,
         possible=lambda lab: bool(lab.calico.peers),
         shows=_has_sessions,
+        still="the session is not up yet: after an error a router waits, often for minutes, before it tries again",
         on_clusters_only=True,
     ),
 }
