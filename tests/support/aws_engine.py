@@ -10,7 +10,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 import yaml
@@ -65,7 +65,7 @@ def lab(nodes: list[dict[str, Any]] | None = None, **keys: Any) -> dict[str, Any
 class Engine:
     """`aws`: the stand-in; its events are those of every provider. `older`: a graph of tests/support/older_graphs.py.
 
-    `ops`: what the engine did with each resource in the last `up`, by URN, in its own words.
+    `file`: the stack file. `ops`: what the engine did with each resource in the last `up`, by URN, in its own words.
     """
 
     def __init__(self, folder: Path, stand_in: StandIn, address: str, program: str) -> None:
@@ -75,7 +75,7 @@ class Engine:
         (folder / "__main__.py").write_text(program)
         (folder / "state").mkdir()
         (folder / "stacks").mkdir()
-        self._environment = {
+        self.environment = {
             key: value for key, value in os.environ.items() if not key.startswith(("PULUMI_", "AWS_"))
         } | {
             "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
@@ -88,18 +88,18 @@ class Engine:
         }
         done = self.call("stack", "init", STACK)
         assert done.returncode == 0, done.stdout + done.stderr
-        self._file = folder / "stacks" / f"Pulumi.{STACK}.yaml"
-        self._salt = yaml.safe_load(self._file.read_text())
+        self.file = folder / "stacks" / f"Pulumi.{STACK}.yaml"
+        self._salt = yaml.safe_load(self.file.read_text())
 
     def write(self, wanted: dict[str, Any]) -> None:
         """The stack file."""
         config = {"aws:region": REGION, "cni-lab:lab": wanted}
-        self._file.write_text(yaml.safe_dump(self._salt | {"config": config}))
+        self.file.write_text(yaml.safe_dump(self._salt | {"config": config}))
 
     def call(self, *words: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             ["pulumi", "--non-interactive", *words],
-            cwd=self.folder, env=self._environment | {"OLDER_GRAPH": self.older},
+            cwd=self.folder, env=self.environment | {"OLDER_GRAPH": self.older},
             capture_output=True, text=True, timeout=900,
         )  # fmt: skip
 
@@ -164,13 +164,16 @@ class Engine:
         return found
 
 
+Kind = TypeVar("Kind", bound=Engine)
+
+
 @contextmanager
-def machines_engine(folder: Path) -> Iterator[Engine]:
+def machines_engine(folder: Path, kind: type[Kind] = Engine) -> Iterator[Kind]:  # type: ignore[assignment]
     """The network and the machines of a lab alone."""
     with cloud() as aws:
         stand_in = StandIn(aws)
         with serving(stand_in) as address:
-            yield Engine(folder, stand_in, address, _MACHINES_ONLY)
+            yield kind(folder, stand_in, address, _MACHINES_ONLY)
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from typing import Any
 from cli.review.paths import different
 from tests.support import aws_reads, aws_schema
 from tests.support.aws_updates import update
-from tests.support.ec2_refusals import INSTANCE, Propagation, Refusals, refusal
+from tests.support.ec2_refusals import GATEWAY, INSTANCE, Propagation, Refusals, refusal
 from tests.support.engine_provider import Event, HalfMade, Json, Provider, of, serving
 from tests.support.moto_ec2 import Cloud
 
@@ -49,17 +49,20 @@ class StandIn(Provider):
 
     def create(self, kind: str, urn: str, inputs: Json) -> tuple[str, Json]:
         self.refusals.before_create(kind, inputs)
-        self.propagation.use(kind, inputs)
+        error = self.propagation.use(kind, inputs)
+        if error and kind != GATEWAY:
+            raise error
         id_, outputs = self.cloud.make(kind, inputs)
         self.refusals.after_create(kind, id_, inputs)
         self.propagation.made(kind, id_)
 
-        def half_made(error: Exception) -> Exception:
-            if kind == INSTANCE:  # what the provider changes after RunInstances is not changed
+        if error := error or self.propagation.use_of_own(kind, id_):
+            # The provider's second call is not done: the one that attaches a gateway, or the one after RunInstances.
+            if kind == GATEWAY:
+                self.cloud.ec2.detach_internet_gateway(InternetGatewayId=id_, VpcId=inputs["vpcId"])
+            elif kind == INSTANCE:
                 self.cloud.ec2.modify_instance_attribute(InstanceId=id_, SourceDestCheck={"Value": True})
-            return HalfMade(id_, {}, error)
-
-        self.propagation.use_of_own(kind, id_, half_made)
+            raise HalfMade(id_, {}, error)
         return id_, outputs
 
     def read(self, kind: str, id_: str, inputs: Json, outputs: Json) -> tuple[Json, Json] | None:

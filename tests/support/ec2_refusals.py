@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
+from ipaddress import ip_address, ip_network
 from typing import Any
 
 from botocore.exceptions import ClientError
@@ -14,6 +15,7 @@ Json = dict[str, Any]
 INSTANCE = "aws:ec2/instance:Instance"
 BALANCER = "aws:lb/loadBalancer:LoadBalancer"
 ENDPOINT = "aws:ec2transitgateway/instanceConnectEndpoint:InstanceConnectEndpoint"
+GATEWAY = "aws:ec2/internetGateway:InternetGateway"
 NAT = "aws:ec2/natGateway:NatGateway"
 
 # The types of a Free plan: aws-samples/eks-workshop-v2#1644.
@@ -58,9 +60,12 @@ class Refusals:
             raise refusal("InvalidIPAddress.InUse", f"Address {address} is in use.")
 
     def _choose(self, subnet: str) -> str:
+        cidr = ip_network(self.cloud.ec2.describe_subnets(SubnetIds=[subnet])["Subnets"][0]["CidrBlock"])
+        coveted = [address for address in self.coveted if ip_address(address) in cidr]
+        # EC2 keeps the first four addresses and the last one for itself.
+        others = (str(cidr[number]) for number in range(cidr.num_addresses - 2, 3, -1))
         taken = self._taken(subnet)
-        free = (address for address in (*self.coveted, *_numbers(self.cloud, subnet)) if address not in taken)
-        return next(free)
+        return next(address for address in (*coveted, *others) if address not in taken)
 
     # --- before and after a step ---
 
@@ -88,7 +93,7 @@ class Refusals:
     def before_delete(self, kind: str, id_: str, inputs: Json) -> None:
         if kind == "aws:ec2/subnet:Subnet" and self._taken(id_):
             raise refusal("DependencyViolation", f"The subnet '{id_}' has dependencies and cannot be deleted.")
-        if kind == "aws:ec2/internetGateway:InternetGateway":
+        if kind == GATEWAY and inputs["vpcId"]:
             self.detach(inputs["vpcId"])
         if kind == "aws:ec2/securityGroup:SecurityGroup" and self._is_used(id_):
             raise refusal("DependencyViolation", f"resource {id_} has a dependent object")
@@ -152,14 +157,6 @@ class Refusals:
         )
 
 
-def _numbers(cloud: Cloud, subnet: str) -> Iterator[str]:
-    """The addresses of a subnet that EC2 may give away, from the last one on."""
-    from ipaddress import ip_network
-
-    cidr = ip_network(cloud.ec2.describe_subnets(SubnetIds=[subnet])["Subnets"][0]["CidrBlock"])
-    return (str(cidr[number]) for number in range(cidr.num_addresses - 2, 3, -1))
-
-
 # --- eventual consistency ---
 
 
@@ -198,7 +195,7 @@ USES: tuple[Use, ...] = (
         "ec2/ec2_instance.go, resourceInstanceUpdate"),
     Use("aws:ec2/eipAssociation:EipAssociation", "instanceId", "InvalidInstanceID.NotFound",
         "The instance ID does not exist", False, "ec2/ec2_eip_association.go, resourceEIPAssociationCreate"),
-    Use("aws:ec2/internetGateway:InternetGateway", "vpcId", "InvalidVpcID.NotFound", "The vpc ID does not exist", False,
+    Use(GATEWAY, "vpcId", "InvalidVpcID.NotFound", "The vpc ID does not exist", False,
         "ec2/vpc_internet_gateway.go, attachInternetGateway: retries for the gateway's own id only"),
     Use("aws:ec2/routeTableAssociation:RouteTableAssociation", "routeTableId", "InvalidRouteTableID.NotFound",
         "The routeTable ID does not exist", True,
@@ -229,39 +226,45 @@ USES: tuple[Use, ...] = (
 
 
 class Propagation:
-    """New things of the types in `slow` are not found by as many uses as it says. `refused` and `retried` count."""
+    """New things of the types in `slow` are not found by as many uses of each kind as it says.
+
+    `retried` and `failed`: the kinds of use that did not find a thing, by whether the provider tried again.
+    """
 
     def __init__(self) -> None:
         self.slow: dict[str, int] = {}
-        self.refused = 0
-        self.retried = 0
-        self._unseen: dict[str, int] = {}
+        self.retried: set[Use] = set()
+        self.failed: set[Use] = set()
+        self._kinds: dict[str, str] = {}
+        self._misses: dict[tuple[Use, str], int] = {}
 
     def made(self, kind: str, id_: str) -> None:
-        if kind in self.slow:
-            self._unseen[id_] = self.slow[kind]
+        self._kinds[id_] = kind
 
-    def use(self, kind: str, inputs: Json) -> None:
-        """What a step finds of the things that it names. Raises the error where the provider gives up."""
+    def use(self, kind: str, inputs: Json) -> ClientError | None:
+        """What a step does not find of the things that it names: the first error that the provider gives up on."""
+        errors = []
         for use in USES:
             if use.kind == kind and use.input:
                 named = inputs.get(use.input)
                 for id_ in named if isinstance(named, list) else [named]:
-                    self._find(use, id_)
+                    if error := self._miss(use, id_):
+                        errors.append(error)
+        return errors[0] if errors else None
 
-    def use_of_own(self, kind: str, id_: str, unretried: Callable[[Exception], Exception]) -> None:
-        """The same for a thing that was just made. `unretried` makes the error from the answer."""
-        for use in USES:
-            if use.kind == kind and not use.input:
-                try:
-                    self._find(use, id_)
-                except ClientError as error:
-                    raise unretried(error) from None
+    def use_of_own(self, kind: str, id_: str) -> ClientError | None:
+        """The same for a thing that was just made: the error, if there is one."""
+        found = [self._miss(use, id_) for use in USES if use.kind == kind and not use.input]
+        return next((error for error in found if error), None)
 
-    def _find(self, use: Use, id_: str) -> None:
-        while self._unseen.get(id_, 0):
-            self._unseen[id_] -= 1
-            if not use.retried:
-                self.refused += 1
-                raise refusal(use.code, use.message)
-            self.retried += 1
+    def _miss(self, use: Use, id_: str) -> ClientError | None:
+        misses = self._misses.setdefault((use, id_), self.slow.get(self._kinds.get(id_, ""), 0))
+        if not misses:
+            return None
+        if use.retried:
+            self._misses[use, id_] = 0
+            self.retried.add(use)
+            return None
+        self._misses[use, id_] -= 1
+        self.failed.add(use)
+        return refusal(use.code, use.message)

@@ -200,7 +200,8 @@ class Cloud:
         return gateway, {}
 
     def _delete_gateway(self, id_: str, inputs: Json) -> None:
-        self.ec2.detach_internet_gateway(InternetGatewayId=id_, VpcId=inputs["vpcId"])
+        if inputs["vpcId"]:
+            self.ec2.detach_internet_gateway(InternetGatewayId=id_, VpcId=inputs["vpcId"])
         self.ec2.delete_internet_gateway(InternetGatewayId=id_)
 
     def _nat_gateway(self, rest: Json) -> Made:
