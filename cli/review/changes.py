@@ -12,7 +12,7 @@ from typing import Literal
 from cli.review.nodes import NodeChange, folded, node_changes
 from cli.review.parts import Part, differing_parts, hide_secrets, shorten, summarize, values_of, without_scripts
 from cli.review.planned import Json, Planned
-from cli.review.replacement import fed_by, lost_control_planes, replacements
+from cli.review.replacement import fed_by, lost_control_planes, replacements, rewired
 from cli.review.verdict import Verdict, verdict
 from components.spec import names
 from engine.graph import Node
@@ -122,6 +122,8 @@ def compare(stack: str, before: Json, after: Json) -> Comparison:
             )
         elif parts:
             add("changed", row, detail=summarize(*sides), parts=parts)
+        elif moved := rewired(old, new, command):
+            add("changed", row, reasons=tuple(moved.values()))
         elif fed := fed_by(new, command, replaced):
             add("changed", row, reasons=fed, follows=True)
     for urn, row in old.rows.items():

@@ -10,6 +10,7 @@ from cli.review.paths import different, top_level
 from cli.review.planned import Json, Planned
 from cli.review.rules import matching, replacing
 from components.spec import names
+from engine.model import UNKNOWN
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,9 @@ def replacements(old: Planned, new: Planned) -> dict[str, list[Reason]]:
         changed = changed_paths(before, resource)
         rules = replacing(resource, before)
         reasons = [Reason(f"change of {path}", follows=False) for path in top_level(matching(changed, rules))]
+        reasons += [
+            Reason(text, follows=False) for path, text in rewired(old, new, urn).items() if matching([path], rules)
+        ]
         triggers = [side.get("replacementTrigger") for side in (before, resource)]
         # As in the engine, a trigger that is added or removed replaces nothing.
         if None not in triggers and triggers[0] != triggers[1]:
@@ -92,6 +96,30 @@ def lost_control_planes(
 
 _OWN_PHASES: tuple[names.StepPhase, ...] = ("prepare", "init", "join")
 """Phases of the Steps that run on the control plane's own machine and are deleted with it."""
+
+
+def rewired(old: Planned, new: Planned, urn: str) -> dict[str, str]:
+    """Inputs that are not known before `up` and come from other resources than before: by path, from where to where.
+
+    Both plans show such an input as unknown, so their values do not differ.
+    """
+    before, after = old.resources[urn], new.resources[urn]
+    found = {}
+    for path, value in after["inputs"].items():
+        if (
+            value != UNKNOWN
+            or before["inputs"].get(path) != UNKNOWN
+            or matching([path], after.get("ignoreChanges", ()))
+        ):
+            continue
+        was, will = (side.get("propertyDependencies", {}).get(path, ()) for side in (before, after))
+        if set(was) != set(will):
+            found[path] = f"{path} comes from {_titles(new, will)}, and came from {_titles(old, was)}"
+    return found
+
+
+def _titles(side: Planned, urns: Sequence[str]) -> str:
+    return " and ".join(side.title(side.row(urn)) for urn in urns)
 
 
 def fed_by(side: Planned, urn: str, replaced: Mapping[str, Sequence[Reason]]) -> tuple[str, ...]:

@@ -3,7 +3,6 @@ aws provider: machines that are gone, and machines of another type."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import partial
@@ -12,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pulumi.runtime.proto import provider_pb2
+import yaml
 
 from cli import project
 from cli.errors import CommandError
@@ -20,65 +19,39 @@ from cli.lifecycle.ec2_machines import Ec2State, Pulumi, find_gone, forget, stat
 from cli.lifecycle.instance_type import Cluster, change_in_turn, to_change
 from components.aws_client import AwsSettings
 from components.spec.load import parse_lab
-from tests.machines.test_aws_engine import INSTANCE, Engine, lab, of, pytestmark  # noqa: F401
-from tests.support.aws_provider import Event, StandIn, refusal, serving
-from tests.support.moto_ec2 import REGION, cloud
+from tests.support.aws_engine import INSTANCE, NEEDS_CLI, STACK, W2, Engine, lab, machines_engine
+from tests.support.aws_engine import NODES as TWO
+from tests.support.aws_provider import Event, machines, of, refusal
+from tests.support.moto_ec2 import REGION
 
-W2 = {"name": "w2", "role": "worker", "subnet": "two", "address": "10.0.2.11"}
-CP = {"name": "cp", "role": "control-plane", "subnet": "one", "address": "10.0.1.10"}
-W1 = {"name": "w1", "role": "worker", "subnet": "two", "address": "10.0.2.10"}
-NODES = [CP, W1, W2]
+pytestmark = [NEEDS_CLI, pytest.mark.timeout(1800)]
+
+NODES = [*TWO, W2]
 HERE = AwsSettings(REGION)
 LARGER = lab(NODES, machines={"instanceType": "t3.xlarge"})
 
 
-class Looking(StandIn):
-    """Its refresh looks at the instances, as the provider's does: one that is terminated is no longer there."""
-
-    def Read(self, request: Any, context: Any) -> Any:
-        if request.urn.split("::")[2].endswith(INSTANCE):
-            with self._lock:
-                running = {instance["InstanceId"] for instance in self._running()}
-            if request.id not in running:
-                return provider_pb2.ReadResponse()
-        return super().Read(request, context)
-
-    def Update(self, request: Any, context: Any) -> Any:
-        # The engine also asks in a preview, what a change would give.
-        return provider_pb2.UpdateResponse() if request.preview else super().Update(request, context)
-
-
 class Stack(Engine):
-    """The lab comes from the stack's configuration, where there is one."""
-
-    def __init__(self, folder: Path, stand_in: StandIn, address: str) -> None:
-        super().__init__(folder, stand_in, address)
-        program = folder / "__main__.py"
-        from_config = 'pulumi.Config("cni-lab").get_object("lab") or json.loads(os.environ["LAB"])'
-        program.write_text(program.read_text().replace('json.loads(os.environ["LAB"])', from_config))
+    """With what the product reads and runs of it."""
 
     def pulumi(self, wanted: dict[str, Any]) -> Pulumi:
-        environment = self._environment | {"LAB": json.dumps(wanted)}
-        return Pulumi("pulumi", environment, "test", self.folder / "Pulumi.test.yaml")
+        self.write(wanted)
+        return Pulumi("pulumi", self.environment, STACK, self.file)
 
-    def state(self) -> Ec2State:
-        return state_of(json.loads(self.call("stack", "export").stdout)["deployment"]["resources"])
+    def made(self) -> Ec2State:
+        return state_of(self.state())
 
 
 @pytest.fixture
 def engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stack]:
-    with cloud() as aws, serving(stand_in := Looking(aws)) as address:
+    with machines_engine(tmp_path, Stack) as found:
         monkeypatch.setattr(project, "ROOT", tmp_path)
-        yield Stack(tmp_path, stand_in, address)
+        yield found
 
 
 def terminate(engine: Stack, address: str) -> None:
     """As AWS does to a spot instance, or a person in the console."""
-    (found,) = (i for i in engine.aws._running() if i["PrivateIpAddress"] == address)
-    # EC2 takes the fixed address from a machine that ends; moto keeps it.
-    for fixed in engine.aws.cloud.ec2.describe_addresses()["Addresses"]:
-        if fixed.get("InstanceId") == found["InstanceId"]:
-            engine.aws.cloud.ec2.disassociate_address(AssociationId=fixed["AssociationId"])
+    found = machines(engine.aws)[address]
     inputs = {"subnetId": found["SubnetId"], "privateIp": address}
     engine.aws.cloud.delete(INSTANCE, found["InstanceId"], inputs)
 
@@ -88,7 +61,7 @@ def test_a_machine_that_is_gone_is_made_again_and_no_other_one(engine: Stack) ->
     wanted = lab(NODES)
     engine.up(wanted)
     for node in ("w1", "cp"):
-        before = engine.state()
+        before = engine.made()
         assert {name: str(machine.address) for name, machine in before.instances.items()} == {
             "cp": "10.0.1.10",
             "w1": "10.0.2.10",
@@ -101,7 +74,7 @@ def test_a_machine_that_is_gone_is_made_again_and_no_other_one(engine: Stack) ->
         gone = find_gone("up", "test", parse_lab(wanted), before, HERE)
         assert gone == [before.instances[node]]
         forget(engine.pulumi(wanted), gone)
-        assert set(engine.state().instances) == {"cp", "w1", "w2"} - {node}
+        assert set(engine.made().instances) == {"cp", "w1", "w2"} - {node}
 
         made = engine.up(wanted)
         assert of(made, INSTANCE) == [("create", f"lab-machines-{node}")]
@@ -138,14 +111,14 @@ def test_machines_change_their_type_one_after_the_other_each_drained(engine: Sta
     """What fails stops there, and the next `up` goes on. Only the type changes then, and the rest of the file later:
     otherwise a change that then fails could not be set back, for its outputs would be those of the new file."""
     engine.up(lab(NODES))
-    ids = {node: machine.id for node, machine in engine.state().instances.items()}
+    ids = {node: machine.id for node, machine in engine.made().instances.items()}
     w3 = {"name": "w3", "role": "worker", "subnet": "two", "address": "10.0.2.12"}
     wanted = lab([*NODES, w3], machines={"instanceType": "t3.xlarge"})
-    files = sorted(path.name for path in engine.folder.iterdir())
+    files = sorted(path.name for path in engine.file.parent.iterdir())
 
     def try_to_change(*, failing: str = "") -> list[str]:
         cluster = watched(engine, lab(NODES), failing)
-        machines = to_change(parse_lab(wanted), engine.state())
+        machines = to_change(parse_lab(wanted), engine.made())
         change = partial(change_in_turn, engine.pulumi(wanted), cluster, "t3.xlarge", machines)
         if failing or engine.aws.before is refuse_w2:
             with pytest.raises(CommandError, match="w2"):
@@ -167,9 +140,9 @@ def test_machines_change_their_type_one_after_the_other_each_drained(engine: Sta
     engine.aws.before = lambda event: None
     assert try_to_change() == [*done["w2"], *done["cp"]]
     assert set(engine.machines().values()) == {"t3.xlarge"}
-    assert {node: machine.id for node, machine in engine.state().instances.items()} == ids, "none is another machine"
-    assert sorted(path.name for path in engine.folder.iterdir()) == files
-    assert "cni-lab:lab" not in (engine.folder / "Pulumi.test.yaml").read_text()
+    assert {node: machine.id for node, machine in engine.made().instances.items()} == ids, "none is another machine"
+    assert sorted(path.name for path in engine.file.parent.iterdir()) == files
+    assert yaml.safe_load(engine.file.read_text())["config"]["cni-lab:lab"] == wanted
 
     assert try_to_change() == [], "nothing is left for the `up` that follows but the new machine"
     assert of(engine.up(wanted), INSTANCE) == [("create", "lab-machines-w3")]
@@ -177,9 +150,9 @@ def test_machines_change_their_type_one_after_the_other_each_drained(engine: Sta
 
 def test_what_pulumi_refuses_is_refused_before_the_first_drain(engine: Stack) -> None:
     """The state also names the nodes of an `up` that failed, which stores no lab."""
-    engine.aws.vcpu_quota = 4
+    engine.aws.refusals.vcpu_quota = 4
     assert engine.try_up(lab(NODES)).returncode != 0
-    made = engine.state().made
+    made = engine.made().made
     assert made.balanced is None and len(made.machines) == 2
     assert made.machines.items() <= {IPv4Address(node["address"]): node["name"] for node in NODES}.items()
 
@@ -187,5 +160,5 @@ def test_what_pulumi_refuses_is_refused_before_the_first_drain(engine: Stack) ->
     program = engine.folder / "__main__.py"
     program.write_text(program.read_text() + 'if "xlarge" in lab.machines.instance_type: raise pulumi.RunError("no")\n')
     with pytest.raises(CommandError, match="pulumi refuses the change"):
-        change_in_turn(engine.pulumi(LARGER), cluster, "t3.xlarge", to_change(parse_lab(LARGER), engine.state()))
+        change_in_turn(engine.pulumi(LARGER), cluster, "t3.xlarge", to_change(parse_lab(LARGER), engine.made()))
     assert cluster.log == []

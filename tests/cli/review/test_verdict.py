@@ -8,6 +8,7 @@ import pytest
 
 from cli.review.changes import Comparison, compare
 from cli.review.verdict import Verdict
+from engine.model import UNKNOWN
 from tests.cli.review.test_review import lab, plan, resource
 
 INSTANCE = "aws:ec2/instance:Instance"
@@ -48,6 +49,26 @@ def test_a_type_with_another_processor_is_another_machine() -> None:
         machine(side, "two")["inputs"]["instanceType"] = type_
     found = verdict(compare("s", before, after))
     assert found.replaced == ("two",) and found.restarted == ()
+
+
+@pytest.mark.parametrize(
+    ("path", "action"), [("securityGroupId", "replaced"), ("referencedSecurityGroupId", "changed")]
+)
+def test_an_unknown_input_that_comes_from_elsewhere_is_a_change(path: str, action: str) -> None:
+    """Both plans show it as unknown. A rule of a group cannot move to another group, but may be about another one."""
+    groups = [resource("aws:ec2/securityGroup:SecurityGroup", name) for name in ("nodes", "planes")]
+
+    def side(group: dict[str, Any]) -> dict[str, Any]:
+        kind = "aws:vpc/securityGroupIngressRule:SecurityGroupIngressRule"
+        fed = {path: [group["urn"]]}
+        rule = resource(kind, "ssh", inputs={path: UNKNOWN}, propertyDependencies=fed)
+        return plan(*groups, rule, control_planes=())
+
+    found = compare("s", side(groups[0]), side(groups[1]))
+    (change,) = found.changes
+    assert change.action == action
+    assert change.reasons == (f"{path} comes from SecurityGroup planes, and came from SecurityGroup nodes",)
+    assert compare("s", side(groups[0]), side(groups[0])).changes == ()
 
 
 def test_a_larger_disk_touches_no_machine() -> None:
