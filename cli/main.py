@@ -167,12 +167,13 @@ def sandbox(
 @app.command(rich_help_panel=LIFE)
 def doctor(
     stack: OptionalStack = None,
+    labs: Annotated[int, typer.Option(min=1, help="on AWS: how many such labs the account must have room for")] = 1,
     json: Annotated[bool, typer.Option("--json", help="print the checks as JSON")] = False,
 ) -> None:
     """Show at once what would stop or spoil an `up` of a lab, or of every lab; exit 1 if one would fail."""
     from cli.doctor.command import run
 
-    raise typer.Exit(run(stack, as_json=json))
+    raise typer.Exit(run(stack, as_json=json, labs=labs))
 
 
 @app.command(context_settings=PASS_ON, rich_help_panel=LIFE)

@@ -48,8 +48,8 @@ class Account:
     arn: str
 
 
-def checks(lab: Lab, stack: str, settings: AwsSettings) -> list[Check]:
-    """Empty for a lab that is not on EC2."""
+def checks(lab: Lab, stack: str, settings: AwsSettings, labs: int = 1) -> list[Check]:
+    """Empty for a lab that is not on EC2. `labs`: how many such labs the quotas must have room for."""
     spec = lab.machines
     if not isinstance(spec, AwsMachines):
         return []
@@ -61,9 +61,9 @@ def checks(lab: Lab, stack: str, settings: AwsSettings) -> list[Check]:
         ("zone", "Does a zone of the region offer the machines?", True, partial(_zone, account, lab, spec)),
         ("image", "Is there an image for the machines?", True, partial(_image, account, spec)),
         ("launch", "May this account launch such a machine?", False, partial(_launch, account, spec, stack)),
-        ("vcpu", "Is the vCPU quota large enough?", False, partial(_vcpu, account, existing, lab, spec)),
-        ("addresses", "Are there public addresses enough?", False, partial(_addresses, account, lab, stack)),
-        ("vpcs", "May one more VPC be made?", False, partial(_vpcs, account, stack)),
+        ("vcpu", "Is the vCPU quota large enough?", False, partial(_vcpu, account, existing, lab, spec, labs)),
+        ("addresses", "Are there public addresses enough?", False, partial(_addresses, account, lab, stack, labs)),
+        ("vpcs", "May one more VPC be made?", False, partial(_vpcs, account, stack, labs)),
         ("linked-roles", "Are the service-linked roles there?", False, partial(_linked_roles, account, lab, spec)),
         (
             "permissions",
@@ -74,7 +74,8 @@ def checks(lab: Lab, stack: str, settings: AwsSettings) -> list[Check]:
         ("operators", "Are you in machines.operatorCidrs?", False, partial(_operators, lab, spec)),
     ]
     if has_balancer(lab):
-        questions.append(("balancers", "May one more load balancer be made?", False, partial(_balancers, account)))
+        ask = partial(_balancers, account, labs)
+        questions.append(("balancers", "May one more load balancer be made?", False, ask))
     return [Check(f"aws.{name}", question, ask, for_preview) for name, question, for_preview, ask in questions]
 
 
@@ -236,24 +237,31 @@ def _quota(account: Account, service: str, code: str) -> float | None:
     return None
 
 
-def _within(account: Account, service: str, code: str, used: int, need: int, what: str) -> Answer:
+def _who(labs: int) -> str:
+    return "the lab needs" if labs == 1 else f"{labs} labs need"
+
+
+def _within(account: Account, service: str, code: str, used: int, need: int, what: str, labs: int) -> Answer:
     if need <= 0:
         return Answer("ok", "the lab has them already")
     limit = _quota(account, service, code)
     if limit is None:
         fix = f"allow servicequotas:GetServiceQuota, or look up the quota {code} of {service} yourself"
-        return Answer("unknown", f"the lab needs {need} more {what}; the quota {code} cannot be read", fix)
-    seen = f"{used} of {limit:g} {what} in use, and the lab needs {need} more"
+        return Answer("unknown", f"{_who(labs)} {need} more {what}; the quota {code} cannot be read", fix)
+    seen = f"{used} of {limit:g} {what} in use, and {_who(labs)} {need} more"
     if used + need > limit:
         increase = (
             f"aws service-quotas request-service-quota-increase --service-code {service} --quota-code {code} "
             f"--desired-value {used + need}"
         )
-        return Answer("stop", seen, f"{increase}; or make the lab smaller")
+        return Answer("stop", seen, f"{increase}; or make {'the lab smaller' if labs == 1 else 'fewer labs here'}")
     return Answer("ok", seen)
 
 
-def _vcpu(account: Once[Account], existing: Once[list[Mapping[str, Any]]], lab: Lab, spec: AwsMachines) -> Answer:
+def _vcpu(
+    account: Once[Account], existing: Once[list[Mapping[str, Any]]], lab: Lab, spec: AwsMachines, labs: int
+) -> Answer:
+    """Also for a larger type of machines that run already."""
     here = _after(account)
     if not STANDARD.match(spec.instance_type):
         fix = "look its quota up in the Service Quotas console"
@@ -266,11 +274,13 @@ def _vcpu(account: Once[Account], existing: Once[list[Mapping[str, Any]]], lab: 
         and (instance.get("InstanceLifecycle") == "spot") == spec.spot
     ]
     used = sum(_vcpu_of_instance(instance) for instance in counted)
-    missing = len(lab.nodes) - sum(instance["ours"] for instance in existing())
-    types = here.client("ec2").describe_instance_types(InstanceTypes=[spec.instance_type])["InstanceTypes"]
-    each = int(types[0]["VCpuInfo"]["DefaultVCpus"])
+    own = [instance["InstanceType"] for instance in counted if instance["ours"]]
+    asked = sorted({spec.instance_type, *own})
+    types = here.client("ec2").describe_instance_types(InstanceTypes=asked)["InstanceTypes"]
+    vcpu = {found["InstanceType"]: int(found["VCpuInfo"]["DefaultVCpus"]) for found in types}
+    need = labs * len(lab.nodes) * vcpu[spec.instance_type] - sum(vcpu[kind] for kind in own)
     kind = "vCPU for spot" if spec.spot else "vCPU"
-    return _within(here, "ec2", VCPU[spec.spot], used, missing * each, kind)
+    return _within(here, "ec2", VCPU[spec.spot], used, need, kind, labs)
 
 
 def _vcpu_of_instance(instance: Mapping[str, Any]) -> int:
@@ -278,27 +288,27 @@ def _vcpu_of_instance(instance: Mapping[str, Any]) -> int:
     return int(options.get("CoreCount", 1)) * int(options.get("ThreadsPerCore", 1))
 
 
-def _addresses(account: Once[Account], lab: Lab, stack: str) -> Answer:
+def _addresses(account: Once[Account], lab: Lab, stack: str, labs: int) -> Answer:
     """Elastic addresses: the API's, and the NAT gateway's. A machine's own public address has no quota."""
     here = _after(account)
     found = here.client("ec2").describe_addresses()["Addresses"]
     ours = sum(_tag(address, STACK_TAG) == stack for address in found)
-    wanted = 2 if lab.private_workers else 1
-    return _within(here, "ec2", ADDRESSES, len(found), wanted - ours, "Elastic addresses")
+    wanted = labs * (2 if lab.private_workers else 1)
+    return _within(here, "ec2", ADDRESSES, len(found), wanted - ours, "Elastic addresses", labs)
 
 
-def _vpcs(account: Once[Account], stack: str) -> Answer:
+def _vpcs(account: Once[Account], stack: str, labs: int) -> Answer:
     here = _after(account)
     found = here.client("ec2").describe_vpcs()["Vpcs"]
     ours = any(_tag(vpc, STACK_TAG) == stack for vpc in found)
-    return _within(here, "vpc", VPCS, len(found), 0 if ours else 1, "VPCs")
+    return _within(here, "vpc", VPCS, len(found), labs - ours, "VPCs", labs)
 
 
-def _balancers(account: Once[Account]) -> Answer:
+def _balancers(account: Once[Account], labs: int) -> Answer:
     here = _after(account)
     found = here.client("elbv2").describe_load_balancers()["LoadBalancers"]
     networks = sum(balancer["Type"] == "network" for balancer in found)
-    return _within(here, "elasticloadbalancing", BALANCERS, networks, 1, "network load balancers")
+    return _within(here, "elasticloadbalancing", BALANCERS, networks, labs, "network load balancers", labs)
 
 
 # --- IAM -------------------------------------------------------------------------------------------------------------

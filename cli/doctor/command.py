@@ -14,7 +14,7 @@ from rich.text import Text
 from cli.console import page
 from cli.doctor import tools
 from cli.doctor.model import Check, Row, Verdict, examine
-from cli.errors import FAILED, CommandError
+from cli.errors import FAILED, USAGE, CommandError
 from cli.project import stack_file, stack_files
 from components.aws_client import AwsSettings
 from components.spec.load import StackFile, load_stack_file
@@ -33,9 +33,11 @@ _WORDS: dict[Verdict, tuple[str, str]] = {
 _NAME_WIDTH = 18
 
 
-def checks(file: StackFile, state: Callable[[], LocalState] | None = None) -> list[Check]:
-    """Every check of a stack, in the order of the page. `state`: of local machines, see cli/doctor/local.py."""
-    return [*tools.checks(file.lab), *_local(file.lab, file.name, state), *_aws(file), *_hosts(file.lab, file.name)]
+def checks(file: StackFile, state: Callable[[], LocalState] | None = None, labs: int = 1) -> list[Check]:
+    """Every check of a stack, in the order of the page. `state`: of local machines, see cli/doctor/local.py. `labs`: how
+    many such labs the AWS account must have room for."""
+    lab = file.lab
+    return [*tools.checks(lab), *_local(lab, file.name, state), *_aws(file, labs), *_hosts(lab, file.name)]
 
 
 # The rooms of the other providers are imported only for a lab that has such machines.
@@ -47,12 +49,12 @@ def _local(lab: Lab, stack: str, state: Callable[[], LocalState] | None = None) 
     return local.checks(lab, stack, state=state)
 
 
-def _aws(file: StackFile) -> list[Check]:
+def _aws(file: StackFile, labs: int) -> list[Check]:
     if file.lab.machines.provider != "aws":
         return []
     from cli.doctor import aws
 
-    return aws.checks(file.lab, file.name, AwsSettings.of(file.config))
+    return aws.checks(file.lab, file.name, AwsSettings.of(file.config), labs)
 
 
 def _hosts(lab: Lab, stack: str) -> list[Check]:
@@ -63,8 +65,10 @@ def _hosts(lab: Lab, stack: str) -> list[Check]:
     return hosts.checks(lab, stack)
 
 
-def run(stack: str | None, *, as_json: bool) -> int:
+def run(stack: str | None, *, as_json: bool, labs: int = 1) -> int:
     """Examine one stack, or every one. Returns 1 where an `up` would surely fail, else 0.
+
+    `labs`: how many labs like this one there are to be, such as one for each student of a class.
 
     Raises CommandError, SpecError.
     """
@@ -73,8 +77,13 @@ def run(stack: str | None, *, as_json: bool) -> int:
     stopped = False
     for name in stacks:
         file = load_stack_file(stack_file(name))
+        if labs > 1 and file.lab.machines.provider != "aws":
+            provider = file.lab.machines.provider
+            raise CommandError(
+                f"--labs counts quotas of AWS, and the machines of {name} are {provider}: omit it", USAGE
+            )
         start = time.monotonic()
-        rows = examine(checks(file))
+        rows = examine(checks(file, labs=labs))
         stopped = stopped or any(row.answer.verdict == "stop" for row in rows)
         if as_json:
             documents.append({"stack": name, "checks": [_document(row) for row in rows]})

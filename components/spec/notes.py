@@ -1,4 +1,5 @@
-"""What the author of a valid stack file should know: versions that were not tried here, and an example's address.
+"""What the author of a valid stack file should know: versions that were not tried here, an example's address, an image
+that people may not reach.
 
 `./lab plan`, `preview` and `up` print these notes. They refuse nothing.
 """
@@ -9,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from components.spec import versions
-from components.spec.models import Lab
+from components.spec.models import AwsMachines, Lab
 from components.spec.placement import perhaps_selected
 from components.spec.rules.machines import placeholders
 
@@ -29,7 +30,7 @@ class Note:
 
 def notes(lab: Lab) -> list[Note]:
     """Every note about a lab that the rules accept, in the order of the file's keys."""
-    found = [*_operators(lab), *_kubernetes(lab), *_calico(lab), *_without_peers(lab)]
+    found = [*_operators(lab), *_instance_connect(lab), *_kubernetes(lab), *_calico(lab), *_without_peers(lab)]
     if lab.multus is not None:
         text = "not tried here: its image, and its flags and objects, which this program writes as for"
         found += _later("multus.version", lab.multus.version, versions.DEFAULT_MULTUS, text)
@@ -39,6 +40,18 @@ def notes(lab: Lab) -> list[Note]:
 def _operators(lab: Lab) -> Iterator[Note]:
     for finding in placeholders(lab):
         yield Note(finding.key, finding.value, f"{finding.problem}. Before up: {finding.fix}", warning=True)
+
+
+def _instance_connect(lab: Lab) -> Iterator[Note]:
+    """Debian, "Cloud/AmazonEC2Image": its images have the user admin, and no ec2-instance-connect."""
+    machines = lab.machines
+    if isinstance(machines, AwsMachines) and machines.private_workers and machines.image is not None:
+        text = (
+            f"people reach the workers of {machines.image} by `aws ec2-instance-connect ssh --connection-type eice "
+            f"--os-user {machines.user}` only if the AMI has the package ec2-instance-connect: Ubuntu's have it, "
+            "Debian's (whose user is admin) do not. `up` and ./lab ssh do not need it"
+        )
+        yield Note("machines.workerAccess", "InstanceConnect", text, warning=False)
 
 
 def _kubernetes(lab: Lab) -> Iterator[Note]:

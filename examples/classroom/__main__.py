@@ -1,5 +1,8 @@
 """A lab for each student. The labs have the same network in different modes, which the students have to find out.
 
+Every lab takes its part of the account's quotas. Ask first whether they have room for the class:
+
+./lab doctor cfos-egress --labs 2
 pulumi config set aws:region us-west-2
 pulumi config set --path students.ada 203.0.113.7/32
 pulumi config set --path students.grace 198.51.100.20/32

@@ -133,6 +133,7 @@ class Host:
             "CNI_LAB_INSTANCE": str(self.instance),
             "CNI_LAB_TIMEOUT_SECONDS": "2",
             "CNI_LAB_NOLOGIN": str(self.nologin),
+            "CNI_LAB_SYN_RETRIES": str(path / "tcp_syn_retries"),
             "http_proxy": "http://127.0.0.1:9",
         }
 
@@ -189,6 +190,25 @@ def test_logins_are_allowed_before_sshd_listens(host: Host) -> None:
         host.nologin.write_text("System is booting up.")
         assert host.boot().returncode == 0
         assert not host.nologin.exists(), f"{boot} boot"
+
+
+@pytest.mark.parametrize("finished", [False, True])
+def test_what_a_cut_boot_had_begun_is_done_again(host: Host, finished: bool) -> None:
+    """test_first_boot_machine.py has the real cloud-init. A boot that reached its end is not repeated."""
+    done = host.instance / "sem"
+    done.mkdir()
+    for name in ("config_users_groups", "config_ssh", "consume_data.once"):
+        (done / name).touch()
+    if finished:
+        (host.instance / "boot-finished").touch()
+    assert host.boot().returncode == 0
+    kept = {path.name for path in done.iterdir()}
+    assert kept == {"consume_data.once"} | ({"config_users_groups", "config_ssh"} if finished else set())
+
+
+def test_a_kernel_that_does_not_let_itself_be_set_stops_nothing(host: Host, tmp_path: Path) -> None:
+    done = host.boot(CNI_LAB_SYN_RETRIES=str(tmp_path / "absent" / "file"))
+    assert done.returncode == 0 and "connections to lost machines fail late" in done.stderr
 
 
 def test_first_boot_tries_far_longer_than_anybody_dials(host: Host) -> None:

@@ -186,6 +186,36 @@ def test_a_lab_that_has_its_network_needs_no_other(aws: tuple[Cloud, Calls]) -> 
     assert answers(spec(), "another")["vpcs"].verdict == "stop"
 
 
+def test_a_class_needs_room_for_the_lab_of_every_student(aws: tuple[Cloud, Calls]) -> None:
+    """examples/classroom: with fresh quotas the machines of the third student would be refused half-way."""
+    _, calls = aws
+    checked = checks(spec(), "mine", AwsSettings(REGION), labs=6)
+    found = {row.check.name.removeprefix("aws."): row.answer for row in examine(checked, timeout_seconds=60)}
+    assert {name for name, answer in found.items() if answer.verdict == "stop"} == {"vcpu", "vpcs", "addresses"}
+    assert found["vcpu"].seen == "0 of 32 vCPU in use, and 6 labs need 36 more"
+    assert "--desired-value 36; or make fewer labs here" in found["vcpu"].fix
+    assert found["vpcs"].seen.endswith("of 5 VPCs in use, and 6 labs need 6 more")
+    assert found["addresses"].seen == "0 of 5 Elastic addresses in use, and 6 labs need 6 more"
+    three = [
+        {"name": f"c{i}", "role": "control-plane", "subnet": "workers", "address": f"10.0.2.1{i}"} for i in (1, 2, 3)
+    ]
+    highly_available = aws_lab({"operatorCidrs": [f"{OWN}/32"]}, nodes=three)
+    calls.quotas[module.BALANCERS] = 1
+    checked = checks(highly_available, "mine", AwsSettings(REGION), labs=2)
+    (balancers,) = (row.answer for row in examine(checked, timeout_seconds=60) if row.check.name == "aws.balancers")
+    assert balancers.seen == "0 of 1 network load balancers in use, and 2 labs need 2 more"
+
+
+def test_a_larger_type_of_machines_that_run_needs_more(aws: tuple[Cloud, Calls]) -> None:
+    made, calls = aws
+    calls.quotas[module.VCPU[False]] = 8
+    tags = [{"ResourceType": "instance", "Tags": [{"Key": "cni-lab:stack", "Value": "mine"}]}]
+    made.ec2.run_instances(ImageId=made.image, InstanceType="t3.large", MinCount=3, MaxCount=3, TagSpecifications=tags)
+    assert answers(spec())["vcpu"] == Answer("ok", "the lab has them already")
+    larger = answers(spec(instanceType="t3.xlarge"))["vcpu"]
+    assert larger.verdict == "stop" and _numbers(larger.seen)[1] == 6, "twelve, of which it has six"
+
+
 def test_a_quota_that_cannot_be_read_is_unknown(aws: tuple[Cloud, Calls]) -> None:
     aws[1].answers["service-quotas.get_service_quota"] = error("AccessDeniedException")
     aws[1].answers["service-quotas.get_aws_default_service_quota"] = error("AccessDeniedException")

@@ -10,7 +10,7 @@ import pytest
 from cli.doctor import command
 from cli.doctor.command import examine_before
 from cli.doctor.model import Answer, Check
-from cli.errors import FAILED, CommandError
+from cli.errors import FAILED, USAGE, CommandError
 from components.spec.load import load_stack_file
 from tests.support.cli import lab
 from tests.support.graphs import ROOT
@@ -23,7 +23,7 @@ def give(monkeypatch: pytest.MonkeyPatch, *answers: Answer, for_preview: bool = 
         Check(f"made.{n}", "Is it?", lambda answer=answer: answer, for_preview)  # type: ignore[misc]
         for n, answer in enumerate(answers)
     ]
-    monkeypatch.setattr(command, "checks", lambda file: made)
+    monkeypatch.setattr(command, "checks", lambda file, state=None, labs=1: made)
 
 
 FINE, ODD = Answer("ok", "fine"), Answer("warn", "odd", "look at it")
@@ -51,6 +51,15 @@ def test_json_of_one_stack_and_of_all(monkeypatch: pytest.MonkeyPatch, capsys: p
     }
     lab("doctor", "--json")
     assert {each["stack"] for each in json.loads(capsys.readouterr().out)} >= {"local", "cfos-egress", "components"}
+
+
+def test_a_class_is_about_quotas_of_aws(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    asked = []
+    monkeypatch.setattr(command, "checks", lambda file, state=None, labs=1: asked.append((file.name, labs)) or [])
+    assert lab("doctor", "cfos-egress", "--labs", "20") == 0
+    assert asked == [("cfos-egress", 20)]
+    assert lab("doctor", "local", "--labs", "20") == USAGE
+    assert "--labs counts quotas of AWS, and the machines of local are local: omit it" in capsys.readouterr().err
 
 
 def test_up_stops_with_all_that_surely_fails(
