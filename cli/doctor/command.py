@@ -34,8 +34,8 @@ _NAME_WIDTH = 18
 
 
 def checks(file: StackFile, state: Callable[[], LocalState] | None = None, labs: int = 1) -> list[Check]:
-    """Every check of a stack, in the order of the page. `state`: of local machines, see cli/doctor/local.py. `labs`: how
-    many such labs the AWS account must have room for."""
+    """Every check of a stack, in the order of the page. `state`: of local machines, see cli/doctor/local.py.
+    `labs`: how many such labs the AWS account must have room for."""
     lab = file.lab
     return [*tools.checks(lab), *_local(lab, file.name, state), *_aws(file, labs), *_hosts(lab, file.name)]
 
