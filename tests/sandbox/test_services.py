@@ -18,6 +18,7 @@ from components.sandbox.objects import make_objects
 from components.sandbox.plan import make_plan
 from components.sandbox.requirements import Kernel, examine, find
 from components.sandbox.services import SERVICES, SLICES, merge_patch
+from components.slowdown import scaled
 from components.spec.models import Lab
 from components.verify.read import api
 from components.verify.read.namespace import NamespaceAccess
@@ -57,7 +58,7 @@ def live(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 def on_node(live: LiveLab, node: str, *argv: str) -> subprocess.CompletedProcess[str]:
     access = live.access[node]
     assert isinstance(access, NamespaceAccess)
-    return subprocess.run(access.command(argv), capture_output=True, text=True, timeout=60, check=False)
+    return subprocess.run(access.command(argv), capture_output=True, text=True, timeout=scaled(60), check=False)
 
 
 def cluster_ip(live: LiveLab, name: str) -> str:
@@ -74,7 +75,7 @@ ASK = 'exec 3<>"/dev/tcp/$1/$2" && printf "GET / HTTP/1.0\\r\\n\\r\\n" >&3 && ca
 
 
 def ask(live: LiveLab, node: str, netns: str, address: str, port: int) -> subprocess.CompletedProcess[str]:
-    command = ["timeout", "3", "bash", "-c", ASK, "-", address, str(port)]
+    command = ["timeout", str(scaled(3)), "bash", "-c", ASK, "-", address, str(port)]
     return on_node(live, node, "ip", "netns", "exec", netns, *command)
 
 
@@ -89,7 +90,7 @@ def test_every_endpoint_answers_at_the_cluster_ip(live: LiveLab) -> None:
     address, node = cluster_ip(live, "web"), live.spec.workers[0].name
     # By chance, so often that one which is never chosen would be a miracle.
     many = f"for ((i = 0; i < 30; i++)); do ({ASK}); done"
-    command = ["timeout", "20", "bash", "-c", many, "-", address, "80"]
+    command = ["timeout", str(scaled(20)), "bash", "-c", many, "-", address, "80"]
     done = on_node(live, node, "ip", "netns", "exec", pods(live, node)[0], *command)
     answered = Counter(line for line in done.stdout.splitlines() if line.startswith("web-"))
     assert len(answered) == 3 and answered.total() == 30, done
@@ -101,7 +102,8 @@ def test_the_api_server_and_dns_answer_on_every_node(live: LiveLab) -> None:
         assert "kube-apiserver" in ask(live, node.name, netns, "10.96.0.1", 443).stdout
         assert "coredns" in ask(live, node.name, netns, "10.96.0.10", 53).stdout
         # From the node itself, where the packet passes OUTPUT.
-        assert "coredns" in on_node(live, node.name, "timeout", "3", "bash", "-c", ASK, "-", "10.96.0.10", "53").stdout
+        command = ["timeout", str(scaled(3)), "bash", "-c", ASK, "-", "10.96.0.10", "53"]
+        assert "coredns" in on_node(live, node.name, *command).stdout
 
 
 def test_a_service_whose_selector_matches_no_pod_refuses_and_comes_back(live: LiveLab) -> None:
