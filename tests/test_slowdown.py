@@ -11,7 +11,9 @@ from typer.testing import CliRunner
 
 from cli.main import app
 from components import slowdown
+from components.calico.manifests import node_patch
 from components.node.script import compose, read_script, text_of
+from components.spec.models import Lab
 from tests.cluster.test_kubeadm import HA, find_kubeadm, init, join, make_lab
 from tests.support.graphs import STEP, run_lab_once
 
@@ -68,3 +70,17 @@ def test_kubeadm_has_longer_limits_and_accepts_them(monkeypatch: pytest.MonkeyPa
         command = [find_kubeadm(), "config", "validate", "--config", str(file)]
         done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
         assert done.returncode == 0 and "unknown field" not in done.stderr, done.stderr
+
+
+def test_kubelet_waits_longer_for_calico_s_node_agent(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert not {"livenessProbe", "readinessProbe"} & agent(make_lab()).keys()
+    monkeypatch.setenv(slowdown.VARIABLE, "5")
+    slow = agent(make_lab())
+    assert slow["livenessProbe"] == {"timeoutSeconds": 50, "failureThreshold": 30}
+    assert slow["readinessProbe"] == {"timeoutSeconds": 50}
+
+
+def agent(lab: Lab) -> dict[str, Any]:
+    (container,) = node_patch(lab)["spec"]["template"]["spec"]["containers"]
+    assert isinstance(container, dict)
+    return container

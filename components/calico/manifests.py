@@ -11,6 +11,7 @@ import json
 from collections.abc import Mapping
 from typing import Any, Final
 
+from components import slowdown
 from components.spec.addresses import given_mtu
 from components.spec.models import CALICO_NETWORK, Lab
 from components.spec.versions import calico_manifests
@@ -130,12 +131,22 @@ def node_patch(lab: Lab) -> Manifest:
                 "metadata": {"annotations": {"cni-lab/calico-config": json.dumps(_config(lab), sort_keys=True)}},
                 "spec": {
                     "containers": [
-                        {"name": "calico-node", "env": [{"name": k, "value": v} for k, v in env.items()]},
+                        {"name": "calico-node", "env": [{"name": k, "value": v} for k, v in env.items()], **_probes()},
                     ]
                 },
             }
         },
     }
+
+
+def _probes() -> Manifest:
+    """Longer limits for the DaemonSet's probes on slow machines: kubelet would restart an agent that works. Without a
+    factor the manifest's own count: 10 s for each, and 6 failures until the restart."""
+    factor = slowdown.factor()
+    if factor == 1:
+        return {}
+    limit = {"timeoutSeconds": 10 * factor}
+    return {"livenessProbe": limit | {"failureThreshold": 6 * factor}, "readinessProbe": limit}
 
 
 def config_patch(lab: Lab) -> Manifest:
