@@ -64,6 +64,8 @@ def test_kubeadm_has_longer_limits_and_accepts_them(monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv(slowdown.VARIABLE, "10")
     documents: dict[str, Any] = {"init": init(lab)} | {n.name: join(lab, n) for n in lab.nodes[1:]}
     assert documents["init"][0]["timeouts"]["controlPlaneComponentHealthCheck"] == "2400s"
+    lease = {"name": "leader-elect-lease-duration", "value": "150s"}
+    assert all(lease in documents["init"][1][part]["extraArgs"] for part in ("controllerManager", "scheduler"))
     for name, content in documents.items():
         file = tmp_path / f"{name}.yaml"
         file.write_text(text_of(str(file), content))

@@ -33,6 +33,12 @@ _TIMEOUTS_SECONDS = {
     "tlsBootstrap": 300,
     "discovery": 300,
 }
+# The defaults of kube-controller-manager and kube-scheduler (k8s.io/component-base, config/v1alpha1/defaults.go).
+_LEASES_SECONDS = {
+    "leader-elect-lease-duration": 15,
+    "leader-elect-renew-deadline": 10,
+    "leader-elect-retry-period": 2,
+}
 
 
 def ca_cert_hash(public_key_pem: str) -> str:
@@ -105,7 +111,8 @@ def init_documents(
                 "dnsDomain": lab.kubernetes.dns_domain,
             },
             "apiServer": {"certSANs": [*sans, *lab.kubernetes.api_server.cert_sans]} | _extra_args(lab),
-        },
+        }
+        | _leases(),
         {"apiVersion": "kubelet.config.k8s.io/v1beta1", "kind": "KubeletConfiguration", **_kubelet(lab)},
         {"apiVersion": "kubeproxy.config.k8s.io/v1alpha1", "kind": "KubeProxyConfiguration"},
     ]
@@ -125,6 +132,15 @@ def _timeouts() -> dict[str, Any]:
     if factor == 1:
         return {}
     return {"timeouts": {name: f"{seconds * factor}s" for name, seconds in _TIMEOUTS_SECONDS.items()}}
+
+
+def _leases() -> dict[str, Any]:
+    """Longer leases of the controllers on a slow computer: one that cannot renew its lease in time ends itself."""
+    factor = slowdown.factor()
+    if factor == 1:
+        return {}
+    arguments = [{"name": name, "value": f"{seconds * factor}s"} for name, seconds in _LEASES_SECONDS.items()]
+    return {part: {"extraArgs": arguments} for part in ("controllerManager", "scheduler")}
 
 
 def patch_files(lab: Lab) -> list[File]:
