@@ -14,6 +14,7 @@ from cli import fault_commands, project
 from cli.completion import candidates
 from cli.completion.command import Shell
 from cli.errors import USAGE, CommandError
+from cli.garbage import no_collection
 from cli.group import LIFE, RUNNING, STACKS, TOOL, WITHOUT_A_LAB, Commands
 from cli.parameters import PASS_ON, SANDBOX, SKIP_DOCTOR, OptionalStack, Stack
 from components.slowdown import factor
@@ -75,9 +76,10 @@ def plan(
         raise CommandError("--markdown and --gate need --against REV", USAGE)
     if stack is None:
         raise CommandError("name a stack, or a revision to compare with: --against REV", USAGE)
-    from cli.plan.command import plan as run
+    with no_collection():
+        from cli.plan.command import plan as run
 
-    raise typer.Exit(run(stack, as_json=json, out=out))
+        raise typer.Exit(run(stack, as_json=json, out=out))
 
 
 @app.command(rich_help_panel=WITHOUT_A_LAB)
@@ -260,9 +262,10 @@ def cost(
     json: Annotated[bool, typer.Option("--json", help="print the sums as JSON")] = False,
 ) -> None:
     """Show what a lab costs: an hour, an evening, and a whole month."""
-    from cli.plan.cost import run
+    with no_collection():
+        from cli.plan.cost import run
 
-    raise typer.Exit(run(stack, as_json=json))
+        raise typer.Exit(run(stack, as_json=json))
 
 
 @app.command(rich_help_panel=LIFE)

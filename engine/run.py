@@ -27,7 +27,7 @@ import pulumi
 from pulumi.runtime import Settings, configure, run_in_stack, set_all_config
 from pulumi.runtime.settings import SETTINGS
 
-from engine import cycles, hang
+from engine import cycles, hang, places
 from engine.model import Create, Deployment, HangError, Invoke, Known, ProgramError
 from engine.monitor import Monitor
 from engine.simulation import simulate_create, simulate_invoke
@@ -36,6 +36,7 @@ Program = Path | Callable[[], Awaitable[None] | None]
 """A file, or a function."""
 
 cycles.install()
+places.install()
 
 STALLED_AFTER_SECONDS = 3.0
 """A program whose loop has nothing to run, no timer and no open connection waits for itself. For this long one of the

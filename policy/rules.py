@@ -14,9 +14,8 @@ from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from components.spec.names import AWS_MACHINES, LAB, NETWORK
+from components.spec.own_yaml import read_yaml
 from policy.model import PlannedResource, PolicyRule, Settings
 from policy.values import SECRET, UNKNOWN, decoded, is_known, mapping, sequence, shown
 
@@ -234,7 +233,7 @@ def instance_kinds(resource: PlannedResource, settings: Settings) -> Iterator[st
 
 def _priced_types() -> list[str]:
     """The instance types that `./lab cost` knows: whoever may use one can see what it costs."""
-    table = yaml.safe_load(PRICES.read_text(encoding="utf-8"))
+    table = read_yaml(PRICES)
     return sorted({kind for region in table["regions"].values() for kind in region.get("instanceHour", ())})
 
 

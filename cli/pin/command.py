@@ -12,7 +12,7 @@ import re
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, get_args
+from typing import get_args
 
 import yaml
 from pydantic import ValidationError
@@ -24,6 +24,7 @@ from components.spec import versions
 from components.spec.document import read_document
 from components.spec.load import LAB_KEY
 from components.spec.models.mirrors import Mirrors
+from components.spec.own_yaml import SafeLoader
 from components.spec.versions import CalicoRelease, Manifest, Pins, PinsError, numbers
 
 HEAD = """\
@@ -110,16 +111,11 @@ def calico_release(version: str, mirrors: Mirrors) -> CalicoRelease:
 def _check(name: str, text: str, url: str) -> None:
     """A manifest is YAML with Kubernetes objects; a page of a proxy that asks for a login is not."""
     try:
-        objects = [found for found in yaml.load_all(text, Loader=_loader()) if found is not None]
+        objects = [found for found in yaml.load_all(text, Loader=SafeLoader) if found is not None]
     except yaml.YAMLError as error:
         raise CommandError(f"{url} is not YAML: {' '.join(str(error).split())[:200]}", FAILED) from None
     if not objects or not all(isinstance(found, dict) and found.keys() >= {"apiVersion", "kind"} for found in objects):
         raise CommandError(f"{url} holds no Kubernetes objects: {name} is expected there", FAILED)
-
-
-def _loader() -> Any:
-    # The one in C reads the 3 MB of the CRDs in a second.
-    return getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 def _operator(text: str, url: str) -> str:

@@ -7,20 +7,16 @@ import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from rich.text import Text
 
 from cli.console import page
-from cli.doctor.command import local_notes
 from cli.errors import USAGE, CommandError
 from cli.plan import cost
-from cli.plan.folder import render, write
 from cli.plan.overview import Deployed, overview
 from cli.plan.page import WIDTH, show, sizes
 from cli.plan.policy import note, violations
 from cli.plan.program import planned
-from cli.plan.topology import topology
 from cli.project import stack_file
 from components.calico.blocks import foreseen
 from components.spec.load import StackFile, load_stack_file
@@ -44,15 +40,20 @@ def plan(stack: str, *, as_json: bool, out: Path | None) -> int:
         raise CommandError(str(error), USAGE) from None
     notes = [f"{message.severity}: {message.text}" for message in deployment.messages]
     notes += [note(finding) for finding in broken]
-    notes += local_notes(file.lab, stack)
-    document = json.dumps(_document(deployment, graph), indent=2, ensure_ascii=False) + "\n"
+    if file.lab.machines.provider == "local":
+        from cli.doctor.command import local_notes
+
+        notes += local_notes(file.lab, stack)
     if out is not None:
-        files, warnings = render(deployment, graph, document)
+        from cli.plan.folder import render, write
+        from cli.plan.topology import topology
+
+        files, warnings = render(deployment, graph, _document(deployment, graph))
         notes += [f"warning: {warning}" for warning in warnings]
         write(out, files | {"topology.mmd": topology(file.lab, foreseen(file.lab))})
     try:
         if as_json:
-            sys.stdout.write(document)
+            sys.stdout.write(_document(deployment, graph))
             print(*notes, sep="\n", end="\n" if notes else "", file=sys.stderr)
         else:
             show(_introduction(stack, file, deployment), deployment, graph, notes, page(WIDTH))
@@ -78,5 +79,7 @@ def summary(stack: str) -> list[str]:
     return [*sizes(graph), f"The longest chain has {len(chain)}: {chain[0]}, …, {chain[-1]}."]
 
 
-def _document(deployment: Deployment, graph: Graph) -> dict[str, Any]:
-    return deployment.to_json() | {"longestChain": [node.urn for node in graph.longest_chain()]}
+def _document(deployment: Deployment, graph: Graph) -> str:
+    """The whole graph as JSON."""
+    content = deployment.to_json() | {"longestChain": [node.urn for node in graph.longest_chain()]}
+    return json.dumps(content, indent=2, ensure_ascii=False) + "\n"

@@ -15,7 +15,6 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import yaml
 from rich.table import Table
 
 from cli.console import page
@@ -25,6 +24,7 @@ from cli.project import stack_file
 from components.aws_client import AwsSettings
 from components.spec.load import StackFile, load_stack_file
 from components.spec.models import AwsMachines
+from components.spec.own_yaml import read_yaml
 from engine.model import Deployment, Resource
 
 PRICES = Path(__file__).with_name("prices.yaml")
@@ -150,7 +150,7 @@ def _total_of(deployment: Deployment, file: StackFile) -> Item | None:
     of_aws = [resource for resource in deployment.resources if resource.type.startswith("aws:")]
     if not of_aws:
         return None
-    prices = Prices.of(yaml.safe_load(PRICES.read_text(encoding="utf-8")), file.config.get("aws:region", ""))
+    prices = Prices.of(read_yaml(PRICES), file.config.get("aws:region", ""))
     return _total(count(of_aws, prices)[0])
 
 
@@ -158,7 +158,7 @@ def run(stack: str, *, as_json: bool) -> int:
     """Print what a lab costs. Returns 0. Raises CommandError, SpecError."""
     file = load_stack_file(stack_file(stack))
     deployment = planned(file)
-    table = yaml.safe_load(PRICES.read_text(encoding="utf-8"))
+    table = read_yaml(PRICES)
     of_aws = [resource for resource in deployment.resources if resource.type.startswith("aws:")]
     prices = Prices.of(table, file.config.get("aws:region", "")) if of_aws else None
     items, unknown = count(of_aws, prices) if prices else ([], [])

@@ -7,14 +7,13 @@ from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
 
-import yaml
-
 from cli.errors import CommandError
 from cli.plan.cost import PRICES, Prices, count
 from cli.review.planned import Json, Planned
 from cli.review.replacement import Reason, changed_paths
 from cli.review.rules import matching, restarting
 from components.spec import names
+from components.spec.own_yaml import read_yaml
 
 # On the first control plane these steps only read, or are about another node.
 _FOR_OTHERS: tuple[names.StepPhase, ...] = ("admit", "drain", "blocks")
@@ -132,6 +131,6 @@ def _hour(side: Json) -> float | None:
     ]
     if not of_aws:
         return None
-    table = yaml.safe_load(PRICES.read_text(encoding="utf-8"))
+    table = read_yaml(PRICES)
     items, _ = count(of_aws, Prices.of(table, side.get("region") or ""))
     return sum(item.of(1) for item in items)

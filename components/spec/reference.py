@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from components.spec.models import Lab
+from components.spec.described import lab_schema
 
 REFERENCE_FILE = Path(__file__).parents[2] / "docs" / "reference.md"
 _HEAD = """\
@@ -55,7 +55,7 @@ class _Section:
 
 def render() -> str:
     """The text of docs/reference.md."""
-    schema = Lab.model_json_schema(mode="validation")
+    schema = lab_schema()
     definitions: Mapping[str, Any] = schema["$defs"]
     lines = [_HEAD]
     for section in _sections(_Section("", "", schema), definitions):

@@ -6,14 +6,14 @@ import json
 from pathlib import Path
 from typing import Any
 
-from components.spec.models import Lab
+from components.spec.described import lab_schema
 
 SCHEMA_FILE = Path(__file__).parents[2] / "stacks" / "schema.json"
 
 
 def stack_file_schema() -> dict[str, Any]:
     """The schema of a whole stack file: the lab under `cni-lab:lab`, and the keys that Pulumi keeps beside it."""
-    lab = _tidy(Lab.model_json_schema(mode="validation"))
+    lab = _tidy(lab_schema())
     definitions = lab.pop("$defs")
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",

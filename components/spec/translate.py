@@ -44,7 +44,7 @@ PATTERNS = {
     r"^[A-Za-z0-9.-]+(:\d+)?(/[A-Za-z0-9._/-]+)?$": "host[:port][/path], e.g. registry.k8s.io",
     r"^[0-9A-F]{40}$": "a key fingerprint: 40 upper-case hexadecimal digits without spaces",
     r"^[0-9a-f]{64}$": "a SHA-256 checksum: 64 lower-case hexadecimal digits",
-    r"^[\w .:/=+@-]{1,128}$": "at most 128 letters, digits, spaces and . : / = + @ _ -",
+    r"^[\w .:/=+@-]+$": "letters, digits, spaces and . : / = + @ _ -",
 }
 
 PASSWORD_FIX = "write {config: bgpPassword}, and run ./lab secret STACK bgpPassword, which asks for it and encrypts it"
@@ -191,6 +191,8 @@ def _flaw(error: ErrorDetails, path: KeyPath, value: object, raw: object, *, in_
             if path[-1] == "controlPlaneEndpoint" and isinstance(value, str) and value and ":" not in value:
                 # kubeadm accepts an endpoint without a port.
                 fix = f"write {value}:6443"
+        case "string_too_long":
+            problem, fix = "is too long", f"write at most {context['max_length']} characters"
         case "value_error":
             problem, fix = _address_problem(value, bare(annotation_at(raw, path)))
         case "too_short":

@@ -9,10 +9,12 @@ from collections.abc import Mapping
 from datetime import date
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Final, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+
+from components.spec.own_yaml import read_yaml
 
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 Manifest = Literal["v1_crd_projectcalico_org.yaml", "tigera-operator.yaml", "calico.yaml", "calico-vxlan.yaml"]
@@ -26,7 +28,8 @@ class PinsError(Exception):
 
 
 class _Data(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    # versions.yaml is ours and tests/spec/test_versions.py checks it, so most commands need no validator.
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
 
 class KubernetesMinor(_Data):
@@ -59,14 +62,10 @@ class Pins(_Data):
     calico: dict[_Version, CalicoRelease] = {}
 
 
-def _load() -> Any:
-    return yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8"))
+_KNOWN: Final = read_yaml(Path(__file__).with_suffix(".yaml"))
 
-
-_KNOWN: Final = _load()
-
-KUBERNETES: Final = {
-    minor: KubernetesMinor.model_validate(found) for minor, found in _KNOWN["kubernetes"]["minors"].items()
+KUBERNETES: Final[Mapping[str, KubernetesMinor]] = {
+    minor: KubernetesMinor.model_construct(**found) for minor, found in _KNOWN["kubernetes"]["minors"].items()
 }
 KUBERNETES_REGISTRY: Final = "registry.k8s.io"
 DEFAULT_KUBERNETES: Final[str] = _KNOWN["kubernetes"]["default"]
@@ -75,7 +74,9 @@ CRIO_KEY: Final[str] = _KNOWN["crio"]["key"]
 
 CALICO_IMAGES: Final[Mapping[str, list[str]]] = _KNOWN["calico"]["images"]
 """By calico.install, the names of Calico's images."""
-CALICO: Final = Pins(calico=_KNOWN["calico"]["releases"]).calico
+CALICO: Final[Mapping[str, CalicoRelease]] = {
+    version: CalicoRelease.model_construct(**found) for version, found in _KNOWN["calico"]["releases"].items()
+}
 DEFAULT_CALICO: Final[str] = _KNOWN["calico"]["default"]
 OLDEST_CALICO: Final[str] = _KNOWN["calico"]["oldest"]
 

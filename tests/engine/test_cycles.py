@@ -14,7 +14,7 @@ from engine import cycles
 
 
 def declare(resource: object, dependency: object) -> None:
-    sdk._add_dep(cast(Resource, resource), cast(Resource, dependency))
+    cycles.add_dependency(cast(Resource, resource), cast(Resource, dependency))
 
 
 class Stub:
@@ -50,4 +50,4 @@ def test_a_chain_of_ten_thousand() -> None:
 def test_the_sdk_uses_it() -> None:
     import engine.run  # noqa: F401
 
-    assert sdk._reachable is cycles.reachable
+    assert (sdk._add_dep, sdk._reachable) == (cycles.add_dependency, cycles.reachable)

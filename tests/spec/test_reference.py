@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
+from components.spec.described import lab_schema
 from components.spec.document import read_document
 from components.spec.load import LAB_KEY
-from components.spec.models import Lab
 from components.spec.reference import REFERENCE_FILE, render
 from tests.support.graphs import ROOT, STACKS
 
@@ -31,7 +31,7 @@ def rows() -> Iterator[tuple[str, list[str]]]:
 
 
 def test_every_key_of_every_model_has_a_row_with_a_meaning() -> None:
-    schema = Lab.model_json_schema(mode="validation")
+    schema = lab_schema()
     models = [schema, *(found for found in schema["$defs"].values() if "properties" in found)]
     keys = {key for found in models for key in found["properties"]}
     shown = {cells[0].strip("`") for _, cells in rows()}

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from components.cluster.host import host_files
 from components.spec import versions
@@ -15,6 +16,14 @@ from components.spec.models import Lab
 from components.spec.notes import notes
 
 SUM = "a" * 64
+
+
+def test_the_shipped_table_is_what_its_models_say() -> None:
+    """The program does not validate its own file."""
+    file = yaml.safe_load(Path(versions.__file__).with_suffix(".yaml").read_text(encoding="utf-8"))
+    minors = file["kubernetes"]["minors"]
+    assert {minor: versions.KubernetesMinor(**found) for minor, found in minors.items()} == versions.KUBERNETES
+    assert versions.Pins(calico=file["calico"]["releases"]).calico == versions.CALICO
 
 
 def lab(**keys: Any) -> Lab:

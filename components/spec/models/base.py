@@ -31,6 +31,9 @@ DEFAULT_POD_CIDR = IPv4Network("10.244.0.0/16")
 
 
 class Model(BaseModel):
+    """The docstrings below the fields are the descriptions in the schema: see components/spec/described.py."""
+
+    # A model that is part of another needs no validator of its own, so pydantic builds one only where it is asked for.
     model_config = ConfigDict(
-        frozen=True, extra="forbid", alias_generator=to_camel, use_attribute_docstrings=True, hide_input_in_errors=True
+        frozen=True, extra="forbid", alias_generator=to_camel, hide_input_in_errors=True, defer_build=True
     )

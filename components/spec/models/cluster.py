@@ -133,7 +133,7 @@ class Kubernetes(Model):
     control_plane_endpoint: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9.-]+:\d{1,5}$")] | None = None
     """host:port of a load balancer in front of all control planes. Default: on EC2, a load balancer that the lab makes
     if it has several control planes; else the first control plane."""
-    api_server: ApiServer = ApiServer()
+    api_server: ApiServer = ApiServer.model_construct()
     """Further settings of the API server, as in kubeadm's ClusterConfiguration. kubeadm reads them when it makes the
     cluster."""
     patches: tuple[Patch, ...] = ()

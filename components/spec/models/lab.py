@@ -36,7 +36,7 @@ class Lab(Model):
 
     machines: Machines
     """What the nodes run on: EC2 instances, containers on this computer, or existing hosts."""
-    network: Network = Network()
+    network: Network = Network.model_construct()
     """Network of the machines."""
     nodes: tuple[Node, ...] = Field(default_factory=default_nodes, min_length=1)
     """Machines of the lab. Default: one control plane and two workers."""
@@ -46,9 +46,9 @@ class Lab(Model):
     """Number of control planes, instead of nodes. They are control1, control2, … in the first subnet. Default: 1."""
     worker_count: Annotated[int, Field(ge=0, le=500)] | None = Field(default=None, alias="workers")
     """Number of workers, instead of nodes. They are worker1, worker2, … in the other subnets in turn. Default: 2."""
-    kubernetes: Kubernetes = Kubernetes()
+    kubernetes: Kubernetes = Kubernetes.model_construct()
     """The Kubernetes cluster, which kubeadm makes."""
-    calico: Calico = Calico()
+    calico: Calico = Calico.model_construct()
     """Calico, the pods' first network."""
     multus: Multus | None = None
     """Multus, for pods with several networks. Default: Calico alone."""
@@ -56,9 +56,10 @@ class Lab(Model):
     """Networks for further interfaces of pods (NetworkAttachmentDefinitions)."""
     workloads: tuple[Workload, ...] = ()
     """Pods to try the networks with: Deployments, DaemonSets or single pods."""
-    mirrors: Mirrors = Mirrors()
+    mirrors: Mirrors = Mirrors.model_construct()
     """Other sources for everything that is downloaded."""
-    owner: Annotated[str, StringConstraints(pattern=r"^[\w .:/=+@-]{1,128}$")] = "cni-lab"
+    # With {1,128} in place of + and max_length, building the expression would take longer than all other keys together.
+    owner: Annotated[str, StringConstraints(pattern=r"^[\w .:/=+@-]+$", max_length=128)] = "cni-lab"
     """Owner of the lab, a tag on every resource in a cloud."""
     verify: bool = False
     """Check the whole lab at the end of `up`, as `./lab verify` does. The report is the output `verification`."""
@@ -156,3 +157,7 @@ class Lab(Model):
         if delegate.pool is None:
             return self.calico.pools[0]
         return {pool.name: pool for pool in self.calico.pools}[delegate.pool]
+
+
+# The one model that is validated as a whole. Its validator, and with it the keys' aliases, are there from the start.
+Lab.model_rebuild()

@@ -52,7 +52,7 @@ class Mirrors(Model):
     """Base URL of Calico's manifests: they are in BASE/v3.32.1/manifests/. Their checksums are pinned."""
     calicoctl: Url = "https://github.com/projectcalico/calico/releases/download"
     """Base URL of calicoctl: it is in BASE/v3.32.1/."""
-    calicoctl_sha256: CalicoctlSums = CalicoctlSums()
+    calicoctl_sha256: CalicoctlSums = CalicoctlSums.model_construct()
     """Checksums of calicoctl, by architecture, for a version that has none pinned. Without a checksum calicoctl is not
     installed."""
     images: tuple[ImageMirror, ...] = ()

@@ -101,7 +101,7 @@ class NetworkBase(Model):
 class AddressedNetwork(NetworkBase):
     subnet: Cidr
     """Range of the network's addresses."""
-    ipam: Ipam = HostLocal()
+    ipam: Ipam = HostLocal.model_construct()
     """How pods get their addresses. Default: host-local."""
     routes: tuple[Route, ...] = ()
     """Routes that pods get through the network."""
@@ -233,7 +233,7 @@ class Workload(Model):
     """Further annotations of the pods, e.g. {cni.projectcalico.org/ipv4pools: '["pool2"]'}."""
     capabilities: tuple[Annotated[str, StringConstraints(pattern=r"^[A-Z][A-Z0-9_]{1,40}$")], ...] = ()
     """Capabilities of the container beside NET_RAW, which every container gets, e.g. [NET_ADMIN]."""
-    resources: Resources = Resources()
+    resources: Resources = Resources.model_construct()
     """What the container needs of its node."""
     command: tuple[str, ...] = ()
     """Command of the container. Default: the image's."""
