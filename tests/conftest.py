@@ -5,8 +5,10 @@ from __future__ import annotations
 import random
 import sys
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
+from xdist.scheduler import LoadGroupScheduling
 
 from tests.support import examples
 
@@ -18,6 +20,22 @@ def pytest_configure(config: pytest.Config) -> None:
     # Before hypothesis reads the option, and before pytest-xdist hands the options to its workers.
     if examples.EXPLORING and config.option.hypothesis_seed is None:
         config.option.hypothesis_seed = str(random.SystemRandom().randrange(2**32))
+
+
+class ByFile(LoadGroupScheduling):
+    """Which tests stay together on one worker: those of a group, else those of a file.
+
+    The fixtures of a file, and the plans that its tests share, are then made once instead of by every worker.
+    """
+
+    def _split_scope(self, nodeid: str) -> str:
+        group: str = super()._split_scope(nodeid)
+        return nodeid.partition("::")[0] if group == nodeid else group
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByFile | None:
+    return ByFile(config, log) if config.getvalue("dist") == "loadgroup" else None
 
 
 def how_to_repeat(config: pytest.Config) -> str:
