@@ -26,7 +26,7 @@ from typing import Any
 from cosmic_ray.commands import execute, init
 from cosmic_ray.config import ConfigDict
 from cosmic_ray.work_db import WorkDB, use_db
-from cosmic_ray.work_item import TestOutcome, WorkerOutcome, WorkResult
+from cosmic_ray.work_item import TestOutcome, WorkerOutcome, WorkItem, WorkResult
 
 ROOT = Path(__file__).resolve().parents[1]
 SETTINGS: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["cni-lab"]["mutation"]
@@ -59,11 +59,21 @@ def copy_of_checkout() -> Iterator[Path]:
             yield Path(folder)
 
 
-def choose(work: WorkDB, sample: int | None) -> None:
+def is_marker(item: WorkItem, lines: Sequence[str]) -> bool:
+    """Whether it changes the `*` before parameters that are given by name, which cosmic-ray takes for a product."""
+    mutation = item.mutations[0]
+    line, column = mutation.start_pos
+    return "_Mul_" in mutation.operator_name and lines[line - 1][column:].startswith("*,")
+
+
+def choose(work: WorkDB, file: str, sample: int | None) -> None:
     """Leave out the operators that say nothing here, and all but `sample` of the rest."""
     excluded = re.compile("|".join(SETTINGS["exclude-operators"]))
+    lines = Path(file).read_text(encoding="utf-8").splitlines()
     items = sorted(work.pending_work_items, key=lambda item: (item.mutations[0].start_pos, item.job_id))
-    useful = [item for item in items if not excluded.fullmatch(item.mutations[0].operator_name)]
+    useful = [
+        item for item in items if not excluded.fullmatch(item.mutations[0].operator_name) and not is_marker(item, lines)
+    ]
     useful.sort(key=lambda item: (item.mutations[0].start_pos, item.mutations[0].operator_name))
     chosen = useful if sample is None else random.Random(0).sample(useful, min(sample, len(useful)))
     kept = {item.job_id for item in chosen}
@@ -86,7 +96,7 @@ def run(file: str, sample: int | None) -> tuple[int, list[str]]:
     )
     with use_db("mutation.sqlite", WorkDB.Mode.create) as work:
         init([Path(file)], work, {})
-        choose(work, sample)
+        choose(work, file, sample)
         execute(work, config)
         results = [result for _, result in work.results if result.worker_outcome != WorkerOutcome.SKIPPED]
     broken = [result for result in results if result.worker_outcome == WorkerOutcome.EXCEPTION]

@@ -15,6 +15,7 @@ import yaml
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 
+from components import slowdown
 from components.cluster import kubeadm
 from components.cluster.component import LIBRARY
 from components.cluster.host import host_files, pause_image
@@ -52,7 +53,10 @@ HA = {
             "subnet": "workers",
             "address": "10.0.2.11",
             "labels": {"disk": "ssd"},
-            "taints": [{"key": "lab", "value": "egress", "effect": "NoSchedule"}],
+            "taints": [
+                {"key": "lab", "value": "egress", "effect": "NoSchedule"},
+                {"key": "quiet", "effect": "NoExecute"},
+            ],
         }
     ]
 }
@@ -125,9 +129,46 @@ def test_init_follows_the_stack_file() -> None:
     assert cluster["kubernetesVersion"] == "v1.36.1"
     assert cluster["controlPlaneEndpoint"] == "10.0.1.100:6443"
     assert cluster["networking"]["podSubnet"] == "10.48.0.0/16"
-    assert kubelet["failSwapOn"] is False and proxy["conntrack"]["maxPerCore"] == 0
+    assert kubelet["failSwapOn"] is False and proxy["conntrack"] == {"maxPerCore": 0, "min": 0}
     assert kubelet["evictionHard"]["imagefs.available"] == "0%", "kubelet must not clear the computer's disk"
+    assert kubelet["imageGCHighThresholdPercent"] == 100, "nor remove images from it"
     assert kubelet["evictionHard"]["memory.available"] == "100Mi"
+
+
+def test_init_is_for_the_first_of_several_control_planes() -> None:
+    first, *_ = init(make_lab(**HA))
+    assert first["nodeRegistration"]["name"] == "master1"
+    assert first["localAPIEndpoint"]["advertiseAddress"] == "10.0.1.11"
+
+
+def test_only_a_slow_computer_changes_kubeadms_limits(monkeypatch: pytest.MonkeyPatch) -> None:
+    lab = make_lab(**HA)
+    assert "timeouts" not in init(lab)[0] and "timeouts" not in join(lab, lab.workers[0])
+    monkeypatch.setenv(slowdown.VARIABLE, "2")
+    doubled = {
+        "controlPlaneComponentHealthCheck": "480s",
+        "kubeletHealthCheck": "480s",
+        "kubernetesAPICall": "120s",
+        "etcdAPICall": "240s",
+        "tlsBootstrap": "600s",
+        "discovery": "600s",
+    }
+    assert init(lab)[0]["timeouts"] == join(lab, lab.workers[0])["timeouts"] == doubled
+
+
+def test_a_machine_has_a_label_of_16_digits() -> None:
+    assert kubeadm.machine_label("i-0123456789abcdef0") == hashlib.sha256(b"i-0123456789abcdef0").hexdigest()[:16]
+
+
+def test_a_kubeconfig_has_a_proxy_only_if_there_is_one() -> None:
+    given: dict[str, Any] = {"server": "https://10.0.1.10:6443", "user": "admin", "ca": "QQ==", "key": "Qw=="}
+    plain = kubeadm.kubeconfig(certificate="Qg==", **given)
+    cluster = {"server": "https://10.0.1.10:6443", "certificate-authority-data": "QQ=="}
+    assert plain["clusters"] == [{"name": "cni-lab", "cluster": cluster}]
+    assert plain["users"][0]["user"] == {"client-certificate-data": "Qg==", "client-key-data": "Qw=="}
+    proxied = kubeadm.kubeconfig(certificate="Qg==", proxy="socks5://127.0.0.1:1080", **given)
+    assert proxied["clusters"][0]["cluster"] == cluster | {"proxy-url": "socks5://127.0.0.1:1080"}
+    assert kubeadm.pem_data("A") == "QQ=="
 
 
 def test_an_empty_list_of_taints_reaches_kubeadm() -> None:
@@ -156,7 +197,10 @@ def test_join_of_a_worker_and_of_a_control_plane() -> None:
     worker = join(lab, lab.workers[0])
     assert "controlPlane" not in worker
     registration = worker["nodeRegistration"]
-    assert registration["taints"] == [{"key": "lab", "value": "egress", "effect": "NoSchedule"}]
+    assert registration["taints"] == [
+        {"key": "lab", "value": "egress", "effect": "NoSchedule"},
+        {"key": "quiet", "effect": "NoExecute"},
+    ]
     labels = {a["name"]: a["value"] for a in registration["kubeletExtraArgs"]}["node-labels"]
     assert labels == "disk=ssd,cni-lab/machine=0123"
     second = join(lab, lab.control_planes[1])
@@ -199,6 +243,8 @@ def test_the_join_checksum_is_that_of_the_certificate() -> None:
         .public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
     )
     assert kubeadm.ca_cert_hash(public) == "sha256:" + hashlib.sha256(der).hexdigest()
+    with pytest.raises(ValueError, match="base64"):
+        kubeadm.ca_cert_hash("-----BEGIN PUBLIC KEY-----\nQU!JD\n-----END PUBLIC KEY-----\n")
 
 
 def test_kubeadm_uses_our_ca(tmp_path: Path) -> None:

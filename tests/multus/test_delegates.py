@@ -10,7 +10,7 @@ import pytest
 from components.multus import delegates
 from components.multus.manifests import attachments
 from components.spec.models import Lab
-from tests.calico.labs import calico_lab, lab
+from tests.calico.labs import SEED, calico_lab, lab
 
 # Seeds 000 and 004, node ip1001100.
 NET_CALICO = """
@@ -249,6 +249,93 @@ def test_forwarding_and_mtu_are_in_the_delegate() -> None:
 def test_networks_of_every_kind(network: dict[str, Any], config: dict[str, Any]) -> None:
     spec = lab(networks=[{"name": "net", **network}])
     assert delegates.network_config(spec, spec.networks[0]) == {"cniVersion": "0.3.1", "name": "net"} | config
+
+
+BRIDGE = {"name": "net", "type": "bridge", "bridge": "br1", "subnet": "10.9.0.0/24"}
+
+
+def attached(*attachments: dict[str, Any], **network: Any) -> Lab:
+    """A lab with one bridge and a workload for each attachment to it."""
+    image = "docker.io/library/busybox:1.37"
+    workloads = [
+        {"kind": "Pod", "name": f"pod{number}", "image": image, "networks": [{"name": "net"} | attachment]}
+        for number, attachment in enumerate(attachments)
+    ]
+    return lab(networks=[BRIDGE | network], workloads=workloads)
+
+
+MAC, ADDRESS = {"mac": "02:00:00:00:00:02"}, {"ips": ["10.9.0.2/24"]}
+
+
+@pytest.mark.parametrize(
+    ("attachments", "of_the_network", "of_the_second"),
+    [
+        ([{}], None, None),
+        ([MAC], {"mac": True}, None),
+        ([ADDRESS], None, {"ips": True}),
+        ([ADDRESS | MAC], None, {"ips": True, "mac": True}),
+        ([ADDRESS, MAC], {"mac": True}, {"ips": True}),
+    ],
+)
+def test_capabilities_are_what_pods_ask_for(
+    attachments: list[dict[str, Any]], of_the_network: Any, of_the_second: Any
+) -> None:
+    spec = attached(*attachments)
+    assert delegates.network_config(spec, spec.networks[0]).get("capabilities") == of_the_network
+    second = delegates.fixed_config(spec, spec.networks[0])
+    assert (second and second["capabilities"]) == of_the_second
+    assert second is None or (second["name"], second["ipam"]) == ("net-fixed", {"type": "static"})
+
+
+@pytest.mark.parametrize(
+    ("ipam", "route", "gateway"),
+    [
+        ({}, {}, "10.9.0.1"),
+        ({"gateway": "10.9.0.254"}, {}, "10.9.0.254"),
+        ({"gateway": "10.9.0.254"}, {"gateway": "10.9.0.7"}, "10.9.0.7"),
+    ],
+)
+def test_every_route_of_a_second_configuration_names_its_gateway(
+    ipam: dict[str, Any], route: dict[str, Any], gateway: str
+) -> None:
+    spec = attached(ADDRESS, ipam={"type": "host-local"} | ipam, routes=[{"dst": "10.8.0.0/16"} | route])
+    second = delegates.fixed_config(spec, spec.networks[0])
+    assert second and second["ipam"]["routes"] == [{"dst": "10.8.0.0/16", "gw": gateway}]
+
+
+def test_a_custom_network_has_no_second_configuration() -> None:
+    custom = {"name": "net", "type": "custom", "config": {"type": "dummy"}}
+    spec = lab(networks=[custom], workloads=[SEED["workloads"][0] | {"networks": [{"name": "net"} | ADDRESS]}])
+    assert delegates.fixed_config(spec, spec.networks[0]) is None
+
+
+def test_calicos_own_network() -> None:
+    ipam = {"type": "calico-ipam", "assign_ipv4": "true", "assign_ipv6": "false"}
+    own = delegates.calico_config(lab())
+    assert own["name"] == "k8s-pod-network" and own["plugins"][0]["ipam"] == ipam
+    assert own["plugins"][0]["container_settings"] == {"allow_ip_forwarding": True}
+    assert own["plugins"][0]["nodename_file_optional"] is False
+    assert own["plugins"][1] == {"type": "portmap", "snat": True, "capabilities": {"portMappings": True}}
+    podcidr = delegates.calico_config(calico_lab(ipam="HostLocal"))
+    assert podcidr["plugins"][0]["ipam"] == {"type": "host-local", "subnet": "usePodCidr"}
+
+
+@pytest.mark.parametrize(
+    ("keys", "wanted"),
+    [
+        ({"multus": None, "workloads": []}, ["calico", "multus"]),
+        (
+            {"multus": {"clusterNetwork": "k8s-pod-network"}, "workloads": []},
+            ["calico", "calico-ipam", "multus", "portmap"],
+        ),
+        (
+            {"workloads": [SEED["workloads"][0] | {"networks": [], "defaultNetwork": "k8s-pod-network"}]},
+            ["calico", "calico-ipam", "host-local", "multus", "portmap"],
+        ),
+    ],
+)
+def test_the_plugins_of_eth0(keys: dict[str, Any], wanted: list[str]) -> None:
+    assert delegates.plugins(lab(networks=[], **keys)) == wanted
 
 
 def test_the_plugins_are_those_of_all_configurations() -> None:
