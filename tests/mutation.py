@@ -59,11 +59,18 @@ def copy_of_checkout() -> Iterator[Path]:
             yield Path(folder)
 
 
-def is_marker(item: WorkItem, lines: Sequence[str]) -> bool:
-    """Whether it changes the `*` before parameters that are given by name, which cosmic-ray takes for a product."""
+def says_nothing(item: WorkItem, lines: Sequence[str]) -> bool:
+    """Whether a mutant is the same program for all that matters.
+
+    It puts something in place of the `*` before parameters that are given by name, which cosmic-ray takes for a
+    product. Or it compares a word of the stack file by the alphabet.
+    """
     mutation = item.mutations[0]
     line, column = mutation.start_pos
-    return "_Mul_" in mutation.operator_name and lines[line - 1][column:].startswith("*,")
+    operator, code = mutation.operator_name, lines[line - 1][column:]
+    if re.search(r"_(Eq_[GL]tE|NotEq_[GL]t)$", operator):
+        return re.match(r"[=!]= ?[\"']", code) is not None
+    return "_Mul_" in operator and code.startswith("*,")
 
 
 def choose(work: WorkDB, file: str, sample: int | None) -> None:
@@ -71,9 +78,8 @@ def choose(work: WorkDB, file: str, sample: int | None) -> None:
     excluded = re.compile("|".join(SETTINGS["exclude-operators"]))
     lines = Path(file).read_text(encoding="utf-8").splitlines()
     items = sorted(work.pending_work_items, key=lambda item: (item.mutations[0].start_pos, item.job_id))
-    useful = [
-        item for item in items if not excluded.fullmatch(item.mutations[0].operator_name) and not is_marker(item, lines)
-    ]
+    useful = [item for item in items if not excluded.fullmatch(item.mutations[0].operator_name)]
+    useful = [item for item in useful if not says_nothing(item, lines)]
     useful.sort(key=lambda item: (item.mutations[0].start_pos, item.mutations[0].operator_name))
     chosen = useful if sample is None else random.Random(0).sample(useful, min(sample, len(useful)))
     kept = {item.job_id for item in chosen}
