@@ -32,11 +32,17 @@ def report(cluster: Cluster, kubelet: str, crio: str = "1.36.3") -> None:
     cluster.kubectl("patch", "node", NODE, "--subresource", "status", "--type", "merge", "-p", json.dumps(patch))
 
 
-def drain(cluster: Cluster, folder: Path, node: str = NODE) -> str:
+def drain(cluster: Cluster, folder: Path, node: str = NODE, wanted: str = "1.36.3") -> str:
+    return on_control_plane(
+        cluster, folder, "drain", {"DRAINED": node, "KUBERNETES_VERSION": wanted, "CRIO_VERSION": wanted}
+    )
+
+
+def on_control_plane(cluster: Cluster, folder: Path, phase: str, variables: dict[str, str]) -> str:
     done = run_step(
         folder,
-        "drain",
-        {"DRAINED": node, "KUBERNETES_VERSION": "1.36.3", "CRIO_VERSION": "1.36.3"},
+        phase,
+        variables,
         env={
             "CNI_LAB_KUBECONFIG": str(cluster.kubeconfig),
             "CNI_LAB_LOGS": str(folder / "logs"),
@@ -99,6 +105,23 @@ def test_a_node_that_somebody_cordoned_stays_cordoned(cluster: Cluster, tmp_path
     assert as_the_node(cluster, tmp_path, "allow_pods").returncode == 0
     assert cordoned(cluster) == (True, False)
     cluster.kubectl("uncordon", NODE)
+
+
+def test_before_a_machine_restarts_its_node_is_drained_whatever_its_versions(cluster: Cluster, tmp_path: Path) -> None:
+    """For another instance type (cli/lifecycle/instance_type.py). The control plane lets pods onto it afterwards."""
+    report(cluster, "1.36.3")
+    for _ in range(2):
+        drain(cluster, tmp_path, wanted="none")
+        assert cordoned(cluster) == (True, True)
+    for _ in range(2):
+        on_control_plane(cluster, tmp_path, "uncordon", {"UNCORDONED": NODE})
+        assert cordoned(cluster) == (False, False)
+    cluster.kubectl("cordon", NODE)
+    drain(cluster, tmp_path, wanted="none")
+    on_control_plane(cluster, tmp_path, "uncordon", {"UNCORDONED": NODE})
+    assert cordoned(cluster) == (True, False), "somebody else cordoned it"
+    cluster.kubectl("uncordon", NODE)
+    on_control_plane(cluster, tmp_path, "uncordon", {"UNCORDONED": "nobody"})
 
 
 def test_a_worker_cannot_drain_itself(cluster: Cluster) -> None:

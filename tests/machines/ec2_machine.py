@@ -108,7 +108,7 @@ class Machine:
         """The output of a command line, read without SSH."""
         return podman("exec", self.host.container, "bash", "-c", command)
 
-    def wait_for_ssh(self, seconds: float = 240) -> None:
+    def wait_for_ssh(self, seconds: float = 400) -> None:
         """Until a login with the pinned host key succeeds, and cloud-init is done."""
         wait_until(lambda: self.host.shell("cloud-init status --wait >/dev/null; true").returncode == 0,
                    lambda: self.why(), seconds)  # fmt: skip

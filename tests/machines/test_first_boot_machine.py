@@ -108,7 +108,7 @@ def test_the_power_fails_while_a_request_is_on_its_way(machine: Machine, undistu
 
         machine.services.before = hold
         machine.start()
-        assert held.wait(120), f"{cut_at} was not asked: {machine.services.asked}\n{machine.why()}"
+        assert held.wait(300), f"{cut_at} was not asked: {machine.services.asked}\n{machine.why()}"
         if cut_at != "user-data":
             assert "No such file" in machine.inside("ls /etc/ssh/ssh_host_ed25519_key 2>&1; true")
         machine.cut()
@@ -137,7 +137,7 @@ def test_the_power_fails_while_a_program_runs(machines: Machines, undisturbed: M
     for name in ("ssh-keygen", "useradd", "passwd"):  # in the order in which they run
         machine.start()
         wait_until(lambda name=name: "yes" in machine.inside(f"[ -e /var/lib/cut-{name} ] && echo yes; true"),
-                   machine.why, 120)  # fmt: skip
+                   machine.why, 300)  # fmt: skip
         machine.cut()
     machine.start()
     machine.wait_for_ssh()
@@ -163,7 +163,7 @@ def test_parameter_store_knows_the_key_only_later(machine: Machine, undisturbed:
     parameters, machine.services.parameters = machine.services.parameters, {}
     machine.start()
     asked = lambda: [words for words in machine.services.asked if words.startswith("parameter")]  # noqa: E731
-    wait_until(lambda: len(asked()) >= 2, machine.why, 120)
+    wait_until(lambda: len(asked()) >= 2, machine.why, 300)
     assert "No such file" in machine.inside("ls /etc/ssh/ssh_host_*_key 2>&1; true")
     assert machine.host.shell("true").returncode == 255
     machine.services.parameters = parameters
