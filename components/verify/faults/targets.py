@@ -331,7 +331,6 @@ def peer(lab: ObservedLab) -> Iterator[Target]:
                 f"write AS {wrong} instead of {found.as_number} into the BGPPeer {found.name} ({found.peer_ip}) of "
                 f"{', '.join(name for name in _nodes(lab) if name in nodes)}",
                 tuple(breaks),
-                peer=found.name,
                 object=found.name,
             )
 
