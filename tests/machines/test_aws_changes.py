@@ -151,6 +151,8 @@ def test_changes_that_a_live_lab_takes(live: Live) -> None:
     private = elsewhere | {"workerAccess": "InstanceConnect"}
     verdict, _ = live.change(lab([*NODES, W3], machines=private))
     assert set(verdict.replaced) == {"w1", "w3"} and verdict.control_plane != "REPLACED"
+    assert engine.up(lab([*NODES, W3], machines=private), "--refresh") == [], "everything has the id that it had"
+    live.change(lab([*NODES, W3], machines=elsewhere))
 
     assert engine.ids()["10.0.1.10"] == first, "in all this the control plane's machine is the same"
     engine.destroy()

@@ -180,3 +180,14 @@ def test_a_one_time_spot_machine_is_neither_stopped_nor_turned(engine: Engine) -
     assert [finding.key for finding in refused_changes(parse_lab(spot), parse_lab(lab()))] == ["machines.spot"]
     engine.destroy()
     assert engine.left() == []
+
+
+@NEEDS_CLI
+@pytest.mark.timeout(1800)
+def test_a_subnet_has_one_route_table_also_after_a_refresh(engine: Engine) -> None:
+    """Today's graph: tests/machines/test_aws_changes.py, workerAccess."""
+    private = lab(machines={"workerAccess": "InstanceConnect"})
+    engine.older = "association-changed-in-place"
+    engine.up(lab())
+    engine.up(private)
+    assert "Resource.AlreadyAssociated" in engine.refused(private, "--refresh")

@@ -162,6 +162,7 @@ def _routes(cloud: Cloud, _: Refusals, id_: str, old: Json, new: Json) -> None:
 
 
 def _table(cloud: Cloud, _: Refusals, id_: str, __: Json, new: Json) -> None:
+    """EC2 gives the association another id, which the engine does not learn (pulumi-aws#3911)."""
     cloud.ec2.replace_route_table_association(AssociationId=id_, RouteTableId=new["routeTableId"])
 
 

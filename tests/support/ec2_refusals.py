@@ -16,6 +16,7 @@ INSTANCE = "aws:ec2/instance:Instance"
 BALANCER = "aws:lb/loadBalancer:LoadBalancer"
 ENDPOINT = "aws:ec2transitgateway/instanceConnectEndpoint:InstanceConnectEndpoint"
 GATEWAY = "aws:ec2/internetGateway:InternetGateway"
+ASSOCIATION = "aws:ec2/routeTableAssociation:RouteTableAssociation"
 NAT = "aws:ec2/natGateway:NatGateway"
 
 # The types of a Free plan: aws-samples/eks-workshop-v2#1644.
@@ -75,6 +76,8 @@ class Refusals:
             self.launch(inputs["instanceType"])
         elif kind == NAT:
             self._take(inputs["subnetId"], inputs["privateIp"])
+        elif kind == ASSOCIATION:
+            self._associate(inputs["subnetId"])
         elif kind == BALANCER:
             for mapping in inputs.get("subnetMappings", ()):
                 if "privateIpv4Address" in mapping:
@@ -135,6 +138,15 @@ class Refusals:
         before = self.cloud.ec2.describe_volumes(VolumeIds=[volume])["Volumes"][0]["Size"]
         if size < before:
             raise refusal("InvalidParameterValue", f"New size cannot be smaller than existing size {before}")
+
+    def _associate(self, subnet: str) -> None:
+        """A subnet has one route table of its own."""
+        filters = [{"Name": "association.subnet-id", "Values": [subnet]}]
+        if self.cloud.ec2.describe_route_tables(Filters=filters)["RouteTables"]:
+            raise refusal(
+                "Resource.AlreadyAssociated",
+                f"the specified association for the subnet {subnet} conflicts with an existing association",
+            )
 
     def detach(self, vpc: str) -> None:
         """A gateway does not leave a VPC in which anything has a public address."""

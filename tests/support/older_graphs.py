@@ -66,10 +66,19 @@ def _spot_without_a_trigger(kind: str, props: dict[str, Any], opts: pulumi.Resou
     return props, opts
 
 
+def _association_changed_in_place(kind: str, props: dict[str, Any], opts: pulumi.ResourceOptions) -> Changed | None:
+    if kind != "aws:ec2/routeTableAssociation:RouteTableAssociation":
+        return None
+    opts.delete_before_replace = None
+    opts.replace_on_changes = None
+    return props, opts
+
+
 OLDER: dict[str, Callable[[str, dict[str, Any], pulumi.ResourceOptions], Changed | None]] = {
     "fixed-parameter-name": _fixed_parameter_name,
     "any-address-for-the-balancer": _any_address_for_the_balancer,
     "endpoint-beside-the-machines": _endpoint_beside_the_machines,
+    "association-changed-in-place": _association_changed_in_place,
     "network-made-first": _network_made_before_the_old_one_goes,
     "spot-without-a-trigger": _spot_without_a_trigger,
 }

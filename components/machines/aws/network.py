@@ -104,7 +104,12 @@ class Network(pulumi.ComponentResource):
                 f"{name}-{subnet_name}",
                 subnet_id=subnet_id,
                 route_table_id=tables[subnet_name].id,
-                opts=pulumi.ResourceOptions(parent=self, depends_on=[groups.egress]),
+                # The provider would change it in place, whereby EC2 gives it another id, and pulumi keeps the old one:
+                # a refresh finds it gone, and EC2 refuses a second one for the subnet (pulumi-aws#3911).
+                opts=pulumi.ResourceOptions.merge(
+                    replaced,
+                    pulumi.ResourceOptions(depends_on=[groups.egress], replace_on_changes=["routeTableId"]),
+                ),
             )
             for subnet_name, subnet_id in self.subnet_ids.items()
         }
