@@ -26,6 +26,7 @@ from tests.airgap.site import REGISTRY, Site, folder, site
 
 ROOT = Path(__file__).resolve().parents[2]
 STACK = "airgap"
+NODES = ("ip1001100", "ip-10-0-2-200")
 OLD, NEW = os.environ.get("CNILAB_UPGRADE", "1.36.3 1.37.2").split()
 UP_TIMEOUT_SECONDS = 1500
 
@@ -79,6 +80,8 @@ class Copy:
                 }
             ],
         }
+        # A control plane and a worker fetch everything that more nodes would.
+        lab["nodes"] = [node for node in lab["nodes"] if node["name"] in NODES]
         lab["kubernetes"]["version"] = version
         lab["mirrors"] = self.site.mirrors()
         (self.path / "stacks" / f"Pulumi.{STACK}.yaml").write_text(yaml.safe_dump(document, sort_keys=False))
@@ -139,7 +142,7 @@ def test_a_lab_comes_up_from_the_site_alone(copy: Copy) -> None:
     began = time.monotonic()
     copy.read("up", STACK, "--yes", "--non-interactive")
     print(f"up: {time.monotonic() - began:.0f} s")
-    for node in ("ip1001100", "ip-10-0-2-200", "ip-10-0-2-201"):
+    for node in NODES:
         assert copy.read("ssh", STACK, node, "--", "ip -4 route show default") == ""
         held = copy.read("ssh", STACK, node, "--", "apt-mark showhold").split()
         assert held == ["cri-o", "kubeadm", "kubectl", "kubelet"]
