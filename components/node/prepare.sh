@@ -176,6 +176,15 @@ UNIT
   fi
 }
 
+# A node answers for its pods' gateway 169.254.1.1 by proxy ARP, and the kernel does that only for an address to which it
+# has a route (net/ipv4/arp.c, arp_process). Without one, pods start and reach nothing, not even the API.
+check_pod_gateway() {
+  local said
+  said=$(ip -4 route get 169.254.1.1 2>&1) || fail "$NODE_NAME has no route to 169.254.1.1, the gateway of Calico's" \
+    "pods, because it has no default route (${said##*: }): add a default route, which may lead nowhere, or" \
+    "ip route add 169.254.1.1 dev INTERFACE, and make it last over a reboot"
+}
+
 # --- CRI-O and kubelet ------------------------------------------------------------------------------------------------
 
 # On cgroup v1 kubelet starts only if it is configured to accept that. In a container, systemd cannot manage cgroup v1
@@ -241,6 +250,7 @@ fit_networkd() {
 
 [[ $EUID == 0 ]] || fail "prepare needs root on $NODE_NAME"
 check_system
+check_pod_gateway
 claim_host
 refuse_jump
 refuse_other_ca

@@ -11,6 +11,7 @@ import hashlib
 import http
 import http.server
 import os
+import posixpath
 import shutil
 import subprocess
 import threading
@@ -161,7 +162,8 @@ class _Recording(http.server.SimpleHTTPRequestHandler):
 
     def log_request(self, code: int | str = "-", size: int | str = "-") -> None:
         if code == http.HTTPStatus.OK and self.command == "GET":
-            self._requests.append(self.path)
+            # apt asks for the `Filename: ./…` of an index.
+            self._requests.append(posixpath.normpath(self.path))
 
     def log_message(self, *_: object) -> None:
         """Nothing: errors are the client's to show."""

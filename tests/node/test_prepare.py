@@ -308,6 +308,20 @@ def test_missing_module(clean: Host, repositories: Repositories) -> None:
     assert "lacks no-such-module" in message and "modules package" in message
 
 
+def test_a_host_without_a_default_route(clean: Host, repositories: Repositories) -> None:
+    route = clean.read("ip -4 route show default").strip()
+    # ssh's own connection is on the host's network, and needs no default route.
+    clean.read("ip -4 route delete default")
+    try:
+        message = refused(clean, repositories)
+        assert f"{clean.name} has no route to 169.254.1.1" in message and "ip route add 169.254.1.1 dev" in message
+        assert clean.shell("test -e /var/lib/cni-lab/owner").returncode != 0, "the host is not claimed"
+        clean.read("ip route add 169.254.1.1 dev eth0")
+        prepare(clean, repositories)
+    finally:
+        clean.read(f"ip route replace {route}; ip route delete 169.254.1.1 dev eth0 || true")
+
+
 def test_setting_undone_by_another_file(clean: Host, repositories: Repositories) -> None:
     clean.read("echo net.ipv4.ip_forward=0 >/etc/sysctl.d/zz-theirs.conf")
     try:
