@@ -37,7 +37,7 @@ from tests.machines.conftest import (
     small,
     ssh,
 )
-from tests.support.graphs import STEP, Graph, run_lab
+from tests.support.graphs import ROOT, STEP, Graph, run_lab
 
 # All tests on real machines run in one pytest worker, because they share addresses.
 pytestmark = pytest.mark.xdist_group("hosts")
@@ -318,6 +318,14 @@ def when_asked(stub: Stub, times: int, words: tuple[str, ...], do: Callable[[], 
 def waits(done: Done) -> set[str]:
     """What a script said that it waits for."""
     return {it.partition(" s until ")[2] for it in done.stderr.splitlines() if it.startswith("waiting since ")}
+
+
+@pytest.mark.parametrize("factor", ["", "3"])
+def test_a_slow_computer_gets_more_time_for_every_wait(factor: str) -> None:
+    line = "source components/machines/local/lib.sh; SECONDS=0; wait_until 1 nothing false || echo $SECONDS"
+    environment = {"PATH": os.environ["PATH"], "CNILAB_SLOWDOWN": factor}
+    done = subprocess.run(["bash", "-c", line], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60)
+    assert done.stderr == "" and int(done.stdout) >= int(factor or 1)
 
 
 def test_a_machine_that_boots_slowly_and_answers_late(stub: Stub) -> None:

@@ -27,9 +27,9 @@ error_line() {
 : "${QUIET_SECONDS:=30}"
 
 # wait_until SECONDS WHAT COMMAND…: repeat COMMAND until it succeeds. Its output says what is missing, and is shown every
-# QUIET_SECONDS. After SECONDS return 1.
+# QUIET_SECONDS. After SECONDS times CNILAB_SLOWDOWN (components/slowdown.py) return 1.
 wait_until() {
-  local began=$SECONDS limit=$1 what=$2 waited next=$QUIET_SECONDS said
+  local began=$SECONDS limit=$(($1 * ${CNILAB_SLOWDOWN:-1})) what=$2 waited next=$QUIET_SECONDS said
   shift 2
   until said=$("$@" 2>&1); do
     waited=$((SECONDS - began))
