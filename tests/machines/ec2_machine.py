@@ -101,8 +101,10 @@ class Machine:
 
     def cut(self) -> None:
         """Take the power away."""
-        podman("kill", "--signal", "KILL", self.host.container)
-        podman("wait", self.host.container)
+        # On a loaded computer podman itself may not wait long enough for the end.
+        subprocess.run(["podman", "kill", "--signal", "KILL", self.host.container], capture_output=True)
+        state = ("container", "inspect", "--format", "{{.State.Status}}", self.host.container)
+        wait_until(lambda: podman(*state) == "exited", lambda: f"the machine is {podman(*state)}", 120)
 
     def inside(self, command: str) -> str:
         """The output of a command line, read without SSH."""

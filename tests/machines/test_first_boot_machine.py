@@ -9,6 +9,7 @@ import random
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -67,11 +68,20 @@ def test_sshd_starts_after_the_key_is_there(undisturbed: Machine) -> None:
     assert int(key) <= sshd
 
 
-def test_the_steps_after_it_wait_for_cloud_init_and_run(
-    undisturbed: Machine, machines: Machines, tmp_path: object
-) -> None:
-    """prepare.sh, the first step on every machine, over the connection that a lab uses."""
-    repositories = Repositories(tmp_path, machines.here())  # type: ignore[arg-type]
+def test_a_machine_that_is_gone_costs_seconds(undisturbed: Machine, machines: Machines) -> None:
+    """A connection through the jump host waits as long as the kernel there tries: else 127 s, ninety times."""
+    lost = machines.here().rpartition(".")[0] + ".9"
+    took = undisturbed.host.read(
+        f"iptables -A OUTPUT -d {lost} -j DROP; start=$(date +%s); "
+        f"timeout 100 bash -c '</dev/tcp/{lost}/22' 2>/dev/null || true; echo $(($(date +%s) - start)); "
+        f"iptables -D OUTPUT -d {lost} -j DROP"
+    )
+    assert 5 <= int(took) <= 30
+
+
+def test_the_first_step_after_it_runs(undisturbed: Machine, machines: Machines, tmp_path: Path) -> None:
+    """prepare.sh, the first step on every machine, over the connection that a lab uses. It waits for cloud-init."""
+    repositories = Repositories(tmp_path, machines.here())
     try:
         undisturbed.host.read("rm -rf /etc/apt/sources.list /etc/apt/sources.list.d/*")
         for _ in range(2):
