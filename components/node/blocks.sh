@@ -53,7 +53,8 @@ definitions=({ippools,blockaffinities}.crd.projectcalico.org)
 [[ $INSTALL != operator ]] || definitions+=({installations,tigerastatuses}.operator.tigera.io)
 wait_for 60 "the Kubernetes API" kubectl get --raw /readyz
 for definition in "${definitions[@]}"; do
-  found=$(kubectl get customresourcedefinition "$definition" --ignore-not-found --output name)
+  # On a busy computer a single request may fail although the API has just answered.
+  found=$(retry 5 kubectl get customresourcedefinition "$definition" --ignore-not-found --output name)
   [[ -n $found ]] ||
     fail "this cluster does not run Calico: its API has no $definition. Something removed Calico, or another network" \
       "was installed instead; look: kubectl get pods -A. Destroy the lab and bring it up again"

@@ -82,6 +82,18 @@ def test_blocks_says_why_calico_does_not_serve_the_nodes(kubectl: Path) -> None:
     assert reason in end and "Calico does not serve every node, see above." in end
 
 
+def test_blocks_asks_again_when_a_busy_api_does_not_answer_once(kubectl: Path) -> None:
+    """A lab on a computer with a load of 100 ended with `net/http: TLS handshake timeout`."""
+    script = (kubectl / "kubectl").read_text()
+    once = '[[ -e $here/busy ]] || { : >"$here/busy"; echo "TLS handshake timeout" >&2; exit 1; }; echo there'
+    there = '*"get customresourcedefinition "*) '
+    assert there + "echo there" in script
+    (kubectl / "kubectl").write_text(script.replace(there + "echo there", there + once))
+    done = blocks(kubectl, "1")
+    assert "TLS handshake timeout" in done.stderr and "try 1 of 5 failed with status 1: kubectl" in done.stderr
+    assert "TigeraStatus calico to be Available: not within" in done.stderr, "it went on to the first wait"
+
+
 def test_blocks_ends_early_when_kubelet_evicts_its_pods(kubectl: Path) -> None:
     """Five existing hosts had full disks; the wait went on for nine minutes without a word."""
     (kubectl / "nodes").write_text(NODE)
