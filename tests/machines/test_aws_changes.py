@@ -187,13 +187,13 @@ def test_changes_that_make_machines_anew(live: Live) -> None:
 
 def test_a_node_is_renamed_by_taking_it_out_first(live: Live) -> None:
     """Another name at the same address is another machine, and EC2 has the address in use until the old one is gone."""
-    renamed = lab([NODES[0], NODES[1] | {"name": "other"}])
+    renamed = lab([NODES[0], NODES[1] | {"name": "w3"}])
     (finding,) = refused_changes(parse_lab(lab()), parse_lab(renamed))
-    assert finding.key == "nodes[1].name" and "remove w1 from the file, bring that up, then add other" in finding.fix
+    assert finding.key == "nodes[1].name" and "remove w1 from the file, bring that up, then add w3" in finding.fix
     assert "InvalidIPAddress.InUse" in live.engine.refused(renamed)
     live.engine.up(lab())
     # The way that the finding names.
     verdict, _ = live.change(lab([NODES[0], W2]))
     assert (verdict.added, verdict.removed) == (("w2",), ("w1",))
-    verdict, _ = live.change(lab([NODES[0], W2, NODES[1] | {"name": "other"}]))
-    assert verdict.added == ("other",)
+    verdict, _ = live.change(lab([NODES[0], W2, NODES[1] | {"name": "w3"}]))
+    assert verdict.added == ("w3",)
