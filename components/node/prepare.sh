@@ -176,8 +176,8 @@ UNIT
   fi
 }
 
-# A node answers for its pods' gateway 169.254.1.1 by proxy ARP, and the kernel does that only for an address to which it
-# has a route (net/ipv4/arp.c, arp_process). Without one, pods start and reach nothing, not even the API.
+# A node answers for its pods' gateway 169.254.1.1 by proxy ARP, and the kernel does that only for an address to which
+# it has a route (net/ipv4/arp.c, arp_process). Without one, pods start and reach nothing, not even the API.
 check_pod_gateway() {
   local said
   said=$(ip -4 route get 169.254.1.1 2>&1) || fail "$NODE_NAME has no route to 169.254.1.1, the gateway of Calico's" \

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # image.sh create: pulls or builds the image that machines start from, and prints its id. The image stays when the lab
 # goes, because other labs on this computer start from it too.
-# Environment: ENGINE STACK OWNER LOGIN IMAGE, and where IMAGE may be built: BASE_IMAGE, PACKAGES. INSECURE, if set: what
-# is pulled comes from a registry without TLS, or with a certificate of an unknown authority.
+# Environment: ENGINE STACK OWNER LOGIN IMAGE, and where IMAGE may be built: BASE_IMAGE, PACKAGES. INSECURE, if set:
+# what is pulled comes from a registry without TLS, or with a certificate of an unknown authority.
 set -euo pipefail
 here=$(dirname -- "$(readlink -f -- "${BASH_SOURCE[0]}")")
 # shellcheck source=components/machines/local/lib.sh

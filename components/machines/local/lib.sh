@@ -26,8 +26,8 @@ error_line() {
 # How long a wait is silent, and how long between two of its lines. Tests set it.
 : "${QUIET_SECONDS:=30}"
 
-# wait_until SECONDS WHAT COMMAND…: repeat COMMAND until it succeeds. Its output says what is missing, and is shown every
-# QUIET_SECONDS. After SECONDS times CNILAB_SLOWDOWN (components/slowdown.py) return 1.
+# wait_until SECONDS WHAT COMMAND…: repeat COMMAND until it succeeds. Its output says what is missing, and is shown
+# every QUIET_SECONDS. After SECONDS times CNILAB_SLOWDOWN (components/slowdown.py) return 1.
 wait_until() {
   local began=$SECONDS limit=$(($1 * ${CNILAB_SLOWDOWN:-1})) what=$2 waited next=$QUIET_SECONDS said
   shift 2
@@ -58,8 +58,9 @@ remind() {
 }
 reminded() { kill "$reminder" && wait "$reminder" || true; }
 
-# parent_lives: for a background job. A script that has ended is still in /proc while nobody has asked for its status, and
-# who started it may wait for the end of its output first, which the job holds open. So the job looks at its own parent.
+# parent_lives: for a background job. A script that has ended is still in /proc while nobody has asked for its status,
+# and who started it may wait for the end of its output first, which the job holds open. So the job looks at its own
+# parent.
 parent_lives() {
   local parent
   read -r _ _ _ parent _ <"/proc/$BASHPID/stat"

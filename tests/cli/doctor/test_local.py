@@ -306,7 +306,9 @@ def test_plan_shows_what_this_computer_lacks(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(local.Computer, "which", lambda self, name: None)
-    monkeypatch.setattr(local, "checks", lambda spec, stack: checks(spec, stack, Computer(which=lambda name: None)))
+    monkeypatch.setattr(
+        local, "checks", lambda spec, stack, **state: checks(spec, stack, Computer(which=lambda name: None), **state)
+    )
     assert lab_command("plan", "local") == 0
     out = capsys.readouterr().out
     assert "note: up would stop: local.engine: no podman and docker here. Fix: apt install podman" in out

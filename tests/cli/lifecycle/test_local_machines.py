@@ -306,9 +306,8 @@ def test_a_node_counts_once_its_kubelet_reports(cluster: list[Answer], capsys: p
     """Until then the API shows what was true before the machines were stopped."""
     cluster += [
         *[silent] * 20,
-        objects("1"),
-        objects("1"),
-        objects("2", pod("p", "False")),
+        *[objects("1")] * 20,
+        *[objects("2", pod("p", "False"))] * 20,
         objects("2", pod("p", "True")),
     ]
     assert ready.wait_for_cluster("start", "s", ["a"])
@@ -317,8 +316,8 @@ def test_a_node_counts_once_its_kubelet_reports(cluster: list[Answer], capsys: p
     assert said.err.splitlines() == [
         "lab start: waiting until the cluster of s serves",
         "lab start: waiting since 32 s: the API at x does not answer",
-        "lab start: waiting since 40 s: node a: its kubelet has not reported since the start",
-        "lab start: waiting since 44 s: pod n/p on a: ContainersNotReady: m",
+        "lab start: waiting since 64 s: node a: its kubelet has not reported since the start",
+        "lab start: waiting since 96 s: pod n/p on a: ContainersNotReady: m",
     ]
 
 

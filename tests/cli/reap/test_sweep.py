@@ -72,7 +72,7 @@ def left(aws: Cloud) -> dict[str, int]:
         "keys": len(ec2.describe_key_pairs()["KeyPairs"]),
         "balancers": len(aws.elb.describe_load_balancers()["LoadBalancers"]),
         "targets": len(aws.elb.describe_target_groups()["TargetGroups"]),
-        "parameters": len(aws.ssm.describe_parameters()["Parameters"]),
+        "parameters": sum(not it["Name"].startswith("/aws/") for it in aws.ssm.describe_parameters()["Parameters"]),
         "profiles": len(aws.iam.list_instance_profiles()["InstanceProfiles"]),
         "roles": len(aws.iam.list_roles()["Roles"]),
         "gateways": len(ec2.describe_internet_gateways()["InternetGateways"]),
