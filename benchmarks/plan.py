@@ -35,7 +35,7 @@ print("@", usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024)
 # What `./lab plan` does after it has read the command line.
 PLAN = """
 import io, contextlib
-from cli.garbage import no_collection
+from engine.garbage import no_collection
 with no_collection(), contextlib.redirect_stdout(io.StringIO()):
     from cli.plan.command import plan
     assert plan({stack!r}, as_json=False, out=None) == 0

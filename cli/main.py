@@ -14,10 +14,10 @@ from cli import fault_commands, project
 from cli.completion import candidates
 from cli.completion.command import Shell
 from cli.errors import USAGE, CommandError
-from cli.garbage import no_collection
 from cli.group import LIFE, RUNNING, STACKS, TOOL, WITHOUT_A_LAB, Commands
 from cli.parameters import PASS_ON, SANDBOX, SKIP_DOCTOR, OptionalStack, Stack
 from components.slowdown import factor
+from engine.garbage import no_collection
 
 app = typer.Typer(
     cls=Commands,

@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import ctypes
-import gc
 import itertools
 import runpy
 import selectors
@@ -28,6 +27,7 @@ from pulumi.runtime import Settings, configure, run_in_stack, set_all_config
 from pulumi.runtime.settings import SETTINGS
 
 from engine import cycles, hang, places
+from engine.garbage import no_collection
 from engine.model import Create, Deployment, HangError, Invoke, Known, ProgramError
 from engine.monitor import Monitor
 from engine.simulation import simulate_create, simulate_invoke
@@ -72,7 +72,7 @@ def run_program(
     run = _Run(program, monitor, dict(config or {}), list(secret_keys))
     # A context of its own keeps the SDK's global state (settings, root stack, config) apart from other runs'.
     thread = threading.Thread(target=contextvars.Context().run, args=(run.body,), name="program", daemon=True)
-    with _no_garbage_collection():
+    with no_collection():
         thread.start()
         thread.join(timeout_seconds)
     if thread.is_alive():
@@ -203,18 +203,6 @@ class _Run:
 
 async def _ended(tasks: set[asyncio.Task[Any]]) -> None:
     await asyncio.gather(*tasks, return_exceptions=True)
-
-
-@contextmanager
-def _no_garbage_collection() -> Iterator[None]:
-    """A run makes many objects that live to its end; searching them for garbage would cost a third of its time."""
-    was_enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_enabled:
-            gc.enable()
 
 
 @contextmanager

@@ -262,7 +262,7 @@ def _at_least(key: str, have: int, need: int, machines: int, verdict: Verdict) -
 
 
 def _places(lab: Lab) -> Answer:
-    """Addresses and interfaces that are there on EC2 or on hosts of one's own, and not here."""
+    """What the stack file names and this computer lacks: addresses and interfaces of EC2, or of hosts of the user."""
     return worst(
         [*_absent_addresses(lab), *_absent_interfaces(lab)], f"nothing but the machines and their {_INTERFACE}"
     )

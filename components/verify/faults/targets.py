@@ -320,16 +320,17 @@ def peer(lab: ObservedLab) -> Iterator[Target]:
     """The BGPPeers of the stack file. Without a mesh and route reflectors, a node whose only peer is gone learns no
     route, and nobody learns one to its pods."""
     for found in lab.spec.calico.peers:
-        nodes = {node.name for node in selected(lab.spec, found.node_selector) or ()}
+        chosen = {node.name for node in selected(lab.spec, found.node_selector) or ()}
+        nodes = [node for node in _nodes(lab) if node in chosen]
         breaks = [EntryKey(Topic.PEER, found.name)]
-        breaks += [EntryKey(Topic.BGP, str(found.peer_ip), node) for node in _nodes(lab) if node in nodes]
+        breaks += [EntryKey(Topic.BGP, str(found.peer_ip), node) for node in nodes]
         breaks += _routes_lost(lab, only_peer_of(lab.spec, found.name))
         wrong = wrong_as(found.as_number)
-        for node in (name for name in _nodes(lab) if name in nodes):
+        for node in nodes:
             yield Target(
                 node,
                 f"write AS {wrong} instead of {found.as_number} into the BGPPeer {found.name} ({found.peer_ip}) of "
-                f"{', '.join(name for name in _nodes(lab) if name in nodes)}",
+                f"{', '.join(nodes)}",
                 tuple(breaks),
                 object=found.name,
             )
