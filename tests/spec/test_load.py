@@ -6,6 +6,7 @@ import copy
 import json
 import time
 from collections.abc import Iterator
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -146,11 +147,11 @@ def places(value: Any, path: tuple[str | int, ...] = ()) -> Iterator[tuple[str |
 
 
 def put(raw: Any, path: tuple[str | int, ...], value: Any) -> Any:
-    found = copy.deepcopy(raw)
-    inner = found
-    for part in path[:-1]:
-        inner = inner[part]
-    inner[path[-1]] = value
+    """A copy with another value at the path, and nowhere else: hypothesis may put one object into a list twice."""
+    if not path:
+        return value
+    found = copy.copy(raw)
+    found[path[0]] = put(raw[path[0]], path[1:], value)
     return found
 
 
@@ -165,6 +166,8 @@ LONG_SUBNET = {
     "network": {"subnets": {LONG: "10.0.1.0/24"}},
     "nodes": [{"name": "a", "role": "control-plane", "subnet": LONG, "address": "10.0.1.10"}],
 }
+PATCH = {"target": "kubeletconfiguration", "type": "merge", "patch": {"maxPods": 50}}
+SAME_PATCH_TWICE = {"machines": {"provider": "local"}, "kubernetes": {"patches": [PATCH, PATCH]}}
 
 
 @examples(40)
@@ -174,6 +177,7 @@ LONG_SUBNET = {
     )
 )
 @example((LONG_SUBNET, ("network", "subnets", LONG)))
+@example((SAME_PATCH_TWICE, ("kubernetes", "patches", 0, "target")))
 def test_one_broken_value_gives_one_finding(case: tuple[dict[str, Any], tuple[str | int, ...]]) -> None:
     """A value of a type that no key takes gives one finding, at that key, and no finding that only follows from it."""
     raw, path = case
@@ -230,13 +234,10 @@ def test_a_key_beside_the_lab_is_never_shortened(tmp_path: Path, name: str) -> N
 def test_a_missing_value_gives_at_most_one_finding(raw: dict[str, Any], data: st.DataObject) -> None:
     """Without one of its keys, a lab is still accepted, or the findings say what is missing."""
     path = data.draw(st.sampled_from([p for p in places(raw) if isinstance(p[-1], str) and "config" not in p]))
-    found = copy.deepcopy(raw)
-    inner = found
-    for part in path[:-1]:
-        inner = inner[part]
-    del inner[path[-1]]
+    inner = reduce(lambda value, part: value[part], path[:-1], raw)
+    rest = {key: value for key, value in inner.items() if key != path[-1]}
     try:
-        parse_lab(found, CONFIG)
+        parse_lab(put(raw, path[:-1], rest), CONFIG)
     except SpecError as error:
         assert error.findings
         missing = [finding for finding in error.findings if finding.value == "missing"]
