@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -35,7 +36,7 @@ def release_dead_locks(command: str, stack: str, environment: Mapping[str, str])
 
 
 def _dead_locks(backend: Path, stack: str) -> Iterator[tuple[Path, str]]:
-    """Each lock whose process has ended, and its holder. Their form: pulumi's pkg/backend/diy/lock.go."""
+    """Each lock that no running pulumi holds, and who held it. Their form: pulumi's pkg/backend/diy/lock.go."""
     folder = backend / ".pulumi/locks/organization" / project.NAME / stack
     for lock in sorted(folder.glob("*.json")):
         try:
@@ -48,10 +49,16 @@ def _dead_locks(backend: Path, stack: str) -> Iterator[tuple[Path, str]]:
 
 
 def _runs(process: int) -> bool:
+    """Whether a process is a running pulumi. One that nobody has waited for has ended, though its number is taken; and
+    after a restart of the computer the number may be another program's."""
     try:
         os.kill(process, 0)
     except ProcessLookupError:
         return False
     except PermissionError:
         return True  # another user's
-    return True
+    if not shutil.which("ps"):
+        return True
+    ask = ["ps", "-o", "stat=", "-o", "comm=", "-p", str(process)]
+    state, _, name = subprocess.run(ask, capture_output=True, text=True, timeout=30).stdout.strip().partition(" ")
+    return not state.startswith("Z") and "pulumi" in name

@@ -157,12 +157,12 @@ def renamed(machines: Mapping[IPv4Address, str], new: Lab) -> Iterator[Finding]:
 
 
 def _architecture(old: Lab, new: Lab) -> Iterator[Finding]:
-    """A machine keeps its AMI for life, and EC2 refuses a type whose processor cannot run it."""
+    """A machine keeps its AMI for life, so the aws provider replaces it for a type that the AMI does not suit."""
     before, after = old.machines, new.machines
     if not (isinstance(before, AwsMachines) and isinstance(after, AwsMachines)):
         return
     if before.architecture != after.architecture and before.image == after.image:
-        problem = f"the machines keep their image, which is for {before.architecture}"
+        problem = f"an image for {before.architecture} does not run on it, so every machine would be replaced"
         yield _finding("machines.instanceType", before.instance_type, after.instance_type, problem)
 
 

@@ -84,7 +84,7 @@ REFUSED: dict[str, tuple[dict[str, Any], dict[str, Any], str, str]] = {
         {"machines": AWS},
         {"machines": AWS | {"instanceType": "t4g.large"}},
         "machines.instanceType",
-        "t3.large → t4g.large — the machines keep their image, which is for amd64",
+        "t3.large → t4g.large — an image for amd64 does not run on it, so every machine would be replaced",
     ),
     "spot to on demand": (
         {"machines": AWS | {"spot": True}},

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +35,25 @@ def lock(backend: Path, **changed: Any) -> Path:
     return path
 
 
+@pytest.fixture
+def pulumi(tmp_path: Path) -> Iterator[int]:
+    """The number of a running process that is called pulumi."""
+    program = shutil.copy2(shutil.which("sleep") or "sleep", tmp_path / "pulumi")
+    with subprocess.Popen([program, "60"]) as process:
+        yield process.pid
+        process.kill()
+
+
+@contextmanager
+def zombie() -> Iterator[int]:
+    """The number of a killed process whose parent has not asked how it ended: it still has its number."""
+    process = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+    process.kill()
+    os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+    yield process.pid
+    process.wait()
+
+
 def ended() -> int:
     """The number of a process that is gone."""
     process = subprocess.Popen([sys.executable, "-c", ""])
@@ -48,15 +70,40 @@ def test_the_lock_of_a_process_that_is_gone_is_removed(backend: Path, capsys: py
     assert said == f"lab up: removed the lock of process {number} of root, which ended without releasing it\n"
 
 
+def test_the_lock_of_a_killed_process_that_still_has_its_number_is_removed(backend: Path) -> None:
+    with zombie() as number:
+        gone = lock(backend, pid=number)
+        release_dead_locks("up", "mine", {"PULUMI_BACKEND_URL": backend.as_uri()})
+    assert not gone.exists()
+
+
+def test_the_lock_is_removed_if_another_program_has_the_number_now(backend: Path) -> None:
+    gone = lock(backend, pid=os.getpid())
+    release_dead_locks("up", "mine", {"PULUMI_BACKEND_URL": backend.as_uri()})
+    assert not gone.exists()
+
+
 @pytest.mark.parametrize(
     "changed",
-    [{}, {"pid": 1}, {"hostname": "another"}, {"pid": "many"}, {"pid": 0}, {"pid": -1}],
-    ids=["it runs", "another user's runs", "another computer's", "no number", "no process", "a process group"],
+    [{}, {"hostname": "another"}, {"pid": "many"}, {"pid": 0}, {"pid": -1}],
+    ids=["it runs", "another computer's", "no number", "no process", "a process group"],
 )
-def test_any_other_lock_stays(backend: Path, changed: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
-    other = lock(backend, **({"pid": ended()} if "hostname" in changed else {}) | changed)
+def test_any_other_lock_stays(
+    backend: Path, pulumi: int, changed: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = lock(backend, **{"pid": ended() if "hostname" in changed else pulumi} | changed)
     release_dead_locks("up", "mine", {"PULUMI_BACKEND_URL": backend.as_uri()})
     assert other.exists() and capsys.readouterr().err == ""
+
+
+def test_the_lock_of_another_user_stays(backend: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def forbidden(process: int, number: int) -> None:
+        raise PermissionError
+
+    monkeypatch.setattr(os, "kill", forbidden)
+    other = lock(backend)
+    release_dead_locks("up", "mine", {"PULUMI_BACKEND_URL": backend.as_uri()})
+    assert other.exists()
 
 
 def test_a_broken_lock_and_a_bucket_are_left_alone(backend: Path) -> None:
