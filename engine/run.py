@@ -26,7 +26,7 @@ import pulumi
 from pulumi.runtime import Settings, configure, run_in_stack, set_all_config
 from pulumi.runtime.settings import SETTINGS
 
-from engine import cycles, hang, places
+from engine import cycles, hang, packages, places
 from engine.garbage import no_collection
 from engine.model import Create, Deployment, HangError, Invoke, Known, ProgramError
 from engine.monitor import Monitor
@@ -36,6 +36,7 @@ Program = Path | Callable[[], Awaitable[None] | None]
 """A file, or a function."""
 
 cycles.install()
+packages.install()
 places.install()
 
 STALLED_AFTER_SECONDS = 3.0
