@@ -8,16 +8,18 @@ from __future__ import annotations
 import base64
 import hashlib
 from collections.abc import Sequence
-from typing import Any
-
-import pulumi
+from typing import TYPE_CHECKING, Any
 
 from components import slowdown
 from components.node.script import File
 from components.spec.addresses import API_PORT
 from components.spec.models import Lab, Node
 
-Text = str | pulumi.Output[str]
+if TYPE_CHECKING:
+    # For the types alone: a sandbox renders its kubeconfig here, and its commands do without the SDK.
+    import pulumi
+
+    Text = str | pulumi.Output[str]
 
 DIRECTORY = "/etc/kubernetes/cni-lab"
 CRI_SOCKET = "unix:///var/run/crio/crio.sock"

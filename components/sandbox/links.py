@@ -9,8 +9,6 @@ import base64
 from collections.abc import Mapping
 from ipaddress import IPv4Address, IPv4Network
 
-from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
-
 from components.sandbox.model import (
     IPIP_DEVICE,
     IPIP_OVERHEAD,
@@ -166,13 +164,15 @@ def wireguard_configurations(plan: Plan) -> dict[str, str]:
     """Node → input for `wg setconf`, with fresh keys; empty where the lab has no WireGuard."""
     if not plan.lab.calico.wireguard:
         return {}
+    from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+
     keys = {node.name: X25519PrivateKey.generate() for node in plan.lab.nodes}
+    private = {name: base64.b64encode(key.private_bytes_raw()).decode() for name, key in keys.items()}
     public = {name: base64.b64encode(key.public_key().public_bytes_raw()).decode() for name, key in keys.items()}
-    return {node.name: _wireguard(plan, node, keys[node.name], public) for node in plan.lab.nodes}
+    return {node.name: _wireguard(plan, node, private[node.name], public) for node in plan.lab.nodes}
 
 
-def _wireguard(plan: Plan, node: Node, key: X25519PrivateKey, public: Mapping[str, str]) -> str:
-    private = base64.b64encode(key.private_bytes_raw()).decode()
+def _wireguard(plan: Plan, node: Node, private: str, public: Mapping[str, str]) -> str:
     mark = int(WIREGUARD_MARK, 16)
     lines = ["[Interface]", f"PrivateKey = {private}", f"ListenPort = {WIREGUARD_PORT}", f"FwMark = {mark}"]
     for other in plan.lab.nodes:

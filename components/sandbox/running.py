@@ -21,7 +21,6 @@ from pathlib import Path
 from typing import Any
 
 from components.sandbox import links, nat, proxy
-from components.sandbox.certificates import Authority
 from components.sandbox.files import node_files
 from components.sandbox.model import Plan, digest
 from components.sandbox.objects import listening, make_objects
@@ -52,6 +51,9 @@ class Running:
         self.tool = filter_tool(plan.lab)
         self.directory = directory.resolve()
         self._keep_open = tuple(keep_open)
+        # Only a sandbox that is built needs certificates. Whatever reads one loads faster without them.
+        from components.sandbox.certificates import Authority
+
         self._authority = Authority()
         self._url = ""
         self._process: subprocess.Popen[bytes] | None = None

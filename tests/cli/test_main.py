@@ -28,6 +28,14 @@ def test_the_front_door_loads_no_lab() -> None:
     assert (done.returncode, done.stdout) == (0, "\n"), done.stderr
 
 
+def test_a_command_on_a_running_lab_loads_no_sdk() -> None:
+    """The SDK would take as long to load as such a command takes to read a sandbox."""
+    modules = "cli.live.addresses, cli.live.exercise, cli.live.faults, cli.live.ssh, cli.live.verify, cli.live.walk"
+    program = f"import sys, {modules}; print(*sorted({{'pulumi', 'grpc'}} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout) == (0, "\n"), done.stderr
+
+
 @pytest.mark.parametrize("words", [["-h"], ["plan", "-h"], ["ssh", "--help"]], ids=" ".join)
 def test_both_options_show_help(words: list[str]) -> None:
     result = CliRunner().invoke(main.app, words)
