@@ -154,10 +154,10 @@ def show(report: Report, console: Console) -> None:
         for note in comparison.notes:
             line(f"  {note}")
         for node in comparison.nodes:
-            line((f"  {node.action:10}", _COLOURS[node.action]), node.text)
+            line((f"  {node.action:12}", _COLOURS[node.action]), node.text)
         for group in _groups(comparison.changes):
             first = group[0]
-            label = (f"  {first.action:10}", _COLOURS[first.action])
+            label = (f"  {first.action:12}", _COLOURS[first.action])
             for change in group:
                 line(label, change.title, (_why(change), "dim"))
             for part in first.parts:

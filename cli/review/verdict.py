@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -14,6 +14,7 @@ from cli.review.replacement import Reason, changed_paths
 from cli.review.rules import matching, restarting
 from components.spec import names
 from components.spec.own_yaml import read_yaml
+from engine.graph import Node
 
 # On the first control plane these steps only read, or are about another node.
 _FOR_OTHERS: tuple[names.StepPhase, ...] = ("admit", "drain", "blocks")
@@ -23,6 +24,7 @@ _FOR_OTHERS: tuple[names.StepPhase, ...] = ("admit", "drain", "blocks")
 class Verdict:
     """Nodes by what happens to their machines. `control_plane`: what happens to the control planes, in a few words.
 
+    `upgraded`: nodes that get another version of Kubernetes. `versions`: the old and the new one, in words.
     `cost`: the difference in USD an hour, in words; empty where no side is in a cloud.
     """
 
@@ -30,6 +32,8 @@ class Verdict:
     replaced: tuple[str, ...] = ()
     restarted: tuple[str, ...] = ()
     removed: tuple[str, ...] = ()
+    upgraded: tuple[str, ...] = ()
+    versions: str = ""
     control_plane: str = "untouched"
     cost: str = ""
 
@@ -39,6 +43,7 @@ class Verdict:
             (self.replaced, "replaced"),
             (self.restarted, "drained, stopped and started again, one after the other"),
             (self.removed, "removed, after each is drained"),
+            (self.upgraded, f"drained and upgraded from Kubernetes {self.versions}, one after the other"),
         ]
         parts = [f"{_machines(nodes)} {what} ({', '.join(nodes)})" for nodes, what in kinds if nodes]
         parts = parts or ["no machine added, replaced, restarted or removed"]
@@ -71,9 +76,15 @@ def verdict(
         for urn in run
         if new.rows[urn].inputs["phase"] not in _FOR_OTHERS and urn in old.rows
     }
+    upgrades = {
+        new.rows[urn].inputs["node"]: change
+        for urn in run
+        if urn in old.rows and (change := _new_version(old.rows[urn], new.rows[urn])) is not None
+    }
     words = "untouched"
     for nodes, word in (
         (tuple(n for n in planes if n in touched), "runs steps again"),
+        (tuple(upgrades), "upgraded"),
         (found.restarted, "restarted"),
         (found.added, "gets another machine"),
         (found.replaced, "REPLACED"),
@@ -81,7 +92,18 @@ def verdict(
     ):
         if set(nodes) & set(planes) and (was or word == "gets another machine"):
             words = word
-    return Verdict(found.added, found.replaced, found.restarted, found.removed, words, found.cost)
+    # In the order in which they are upgraded.
+    upgraded = tuple(sorted((n for n in both if n in upgrades and n not in lost), key=lambda n: n not in planes))
+    versions = upgrades[upgraded[0]] if upgraded else ""
+    return replace(found, upgraded=upgraded, versions=versions, control_plane=words)
+
+
+def _new_version(before: Node, after: Node) -> str | None:
+    """The versions of Kubernetes between which a Step upgrades its node, in words; None if it does not."""
+    if "upgrade-kubelet.sh" not in after.inputs.get("scripts", ()):
+        return None
+    was, will = (step.inputs["variables"]["KUBERNETES_VERSION"] for step in (before, after))
+    return f"{was} to {will}" if was != will else None
 
 
 def _machines_by_node(side: Planned) -> dict[str, str | None]:
