@@ -190,7 +190,11 @@ def _check_out(commit: str, tree: Path) -> None:
     with tarfile.open(fileobj=io.BytesIO(done.stdout)) as archive:
         # The plan does not read tests and docs, which are most of the files.
         wanted = [m for m in archive if not m.name.startswith(("tests/", "docs/"))]
-        archive.extractall(tree, members=wanted, filter="data")
+        try:
+            archive.extractall(tree, members=wanted, filter="data")
+        except tarfile.FilterError as error:
+            fix = "take it out of the repository (git rm --cached)"
+            raise CommandError(f"commit {commit[:7]} cannot be unpacked: {error}. Fix: {fix}", MISSING) from None
 
 
 def _stacks(tree: Path) -> set[str]:

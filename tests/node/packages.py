@@ -2,7 +2,7 @@
 
 The packages are stand-ins with the real names and versions: programs that print their version, and a CRI-O whose unit
 runs and can be reloaded. If CNILAB_DEBS names a folder of real packages, those are served: each minor's repository has
-its own versions, and all have CRI-O and the packages without a minor.
+its own versions, of CRI-O too if there is one, and all have the packages without a minor.
 """
 
 from __future__ import annotations
@@ -98,9 +98,12 @@ class Repositories:
         return self.root / "www" / name / f"v{minor}" / "deb"
 
     def _serve(self, real: Path, minor: str) -> None:
+        versioned = ["kubelet", "kubeadm", "kubectl"]
+        if list(real.glob(f"cri-o_{minor}.*.deb")):
+            versioned.append("cri-o")
         for deb in sorted(real.glob("*.deb")):
             name, version, _ = deb.name.split("_")
-            if name not in ("kubelet", "kubeadm", "kubectl") or version.startswith(f"{minor}."):
+            if name not in versioned or version.startswith(f"{minor}."):
                 shutil.copy(deb, self.folder("crio" if name == "cri-o" else "core", minor))
 
     def close(self) -> None:

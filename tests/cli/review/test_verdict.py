@@ -9,7 +9,7 @@ import pytest
 from cli.review.changes import Comparison, compare
 from cli.review.verdict import Verdict
 from engine.model import UNKNOWN
-from tests.cli.review.test_review import lab, plan, resource
+from tests.cli.review.test_review import lab, plan, resource, step
 
 INSTANCE = "aws:ec2/instance:Instance"
 
@@ -155,3 +155,20 @@ def test_a_removed_worker_is_one_line() -> None:
     found = compare("s", before, after)
     assert [node.text for node in found.nodes] == ["worker w1 (10.0.0.1): its 2 resources go"]
     assert len(found.changes) == 2 and all(change.folded for change in found.changes)
+
+
+def test_an_upgrade_names_the_nodes_in_their_order_and_both_versions() -> None:
+    def side(version: str) -> dict[str, Any]:
+        def upgrading(node: str, phase: str) -> list[dict[str, Any]]:
+            return step(
+                node, phase, None, variables={"KUBERNETES_VERSION": version}, scripts={"upgrade-kubelet.sh": "#"}
+            )
+
+        return plan(step("two", "join", None), upgrading("two", "upgrade"), upgrading("one", "init"),
+                    control_planes=("one",))  # fmt: skip
+
+    found = verdict(compare("s", side("1.36.3"), side("1.37.2")))
+    assert found.upgraded == ("one", "two") and found.control_plane == "upgraded"
+    words = "2 machines drained and upgraded from Kubernetes 1.36.3 to 1.37.2, one after the other (one, two)"
+    assert str(found) == f"{words}; control plane upgraded"
+    assert verdict(compare("s", side("1.36.3"), side("1.36.3"))).upgraded == ()
