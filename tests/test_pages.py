@@ -198,7 +198,7 @@ PULUMIS = ("the stack is currently locked by", "incorrect passphrase")
 
 @pytest.mark.parametrize("message", [m for m in messages() if not m.startswith(PULUMIS)])
 def test_messages_in_troubleshooting_are_the_programs(message: str) -> None:
-    for part in re.split(r"…|ADDRESS\S*|\b180 s", message):
+    for part in re.split(r"…|ADDRESS\S*|\b420 s", message):
         words = part.strip(" ,:;")
         assert len(words) < 4 or words in source(), f"nobody says {words!r}"
 

@@ -49,6 +49,6 @@ else
 fi
 install -d -m 0700 /root/.kube
 ln -sfnT "$ADMIN_CONF" /root/.kube/config
-wait_for 180 "the Kubernetes API at https://$API_ENDPOINT (look at crictl ps -a, journalctl -u kubelet on $NODE_NAME)" \
-  api_ready
+wait_for "$API_TIMEOUT_SECONDS" \
+  "the Kubernetes API at https://$API_ENDPOINT (look at crictl ps -a, journalctl -u kubelet on $NODE_NAME)" api_ready
 log "the Kubernetes API answers at https://$API_ENDPOINT"

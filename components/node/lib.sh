@@ -34,6 +34,10 @@ uptime_seconds() {
 # waiting does not help.
 : "${QUIET_SECONDS:=30}" "${REPEAT_SECONDS:=30}"
 HOPELESS=3
+# How long a cluster's API may be away: kubelet starts a container that crashed repeatedly again after up to 300 s
+# (MaxContainerBackOff), and an API server crashes while an interrupted upgrade leaves it without etcd.
+# shellcheck disable=SC2034  # for the scripts that come after
+API_TIMEOUT_SECONDS=420
 # A factor for every limit on time (components/slowdown.py).
 : "${SLOWDOWN:=1}"
 

@@ -34,8 +34,8 @@ fi
 if [[ $(version_of kubelet) == "$WANTED" ]]; then exit 0; fi
 refuse_jump
 restore_manifests
-wait_for 180 "the Kubernetes API (look at crictl ps -a, journalctl -u kubelet on the control plane)" \
-  kube get --raw /version
+wait_for "$API_TIMEOUT_SECONDS" \
+  "the Kubernetes API (look at crictl ps -a, journalctl -u kubelet on the control plane)" kube get --raw /version
 cluster=$(cluster_version)
 case $PART in
   apply)
