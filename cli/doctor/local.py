@@ -38,6 +38,10 @@ TOOLS = {"ip": "iproute2", "nft": "nftables", "unshare": "util-linux", "flock": 
 """As in components/machines/local/engine.sh: tool → its package."""
 ROOTLESS = {"podman": "{{.Host.Security.Rootless}}", "docker": "{{.SecurityOptions}}"}
 """As in components/machines/local/engine.sh: engine → what its `info` shows of who runs it."""
+_PRIVILEGED_DOCKER = 23
+"""The first docker whose --privileged gives all capabilities; what an older one withholds, machine.sh explains."""
+_WITHHELD_CAPABILITY = 38
+"""CAP_PERFMON, the first that an older docker withholds. Linux has it since 5.8."""
 _INTERFACE = "eth0"
 """The only interface of a machine."""
 _ENGINE_TIMEOUT_SECONDS = 10
@@ -167,7 +171,21 @@ def _engine(engine: Once[str | Answer], here: Computer) -> Answer:
         seen = f"{name} is rootless here, and this computer does not reach rootless machines"
         fix = f"use the {name} of the real root: not in podman unshare, and no rootless docker context"
         return Answer("stop", seen, fix)
+    if name == "docker" and (old := _old_docker(here)):
+        return old
     return Answer("ok", version or name)
+
+
+def _old_docker(here: Computer) -> Answer | None:
+    """Why privileged pods would not start in the machines of this docker; None if they would."""
+    asked = ["docker", "version", "--format", "{{.Server.Version}}"]
+    version = here.run(asked, _ENGINE_TIMEOUT_SECONDS).stdout.strip()
+    major = re.match(r"\d+", version)
+    newest = here.number("kernel/cap_last_cap")
+    if major is None or int(major[0]) >= _PRIVILEGED_DOCKER or newest is None or newest < _WITHHELD_CAPABILITY:
+        return None
+    seen = f"docker {version} withholds capabilities from the machines, so that kube-proxy could not start in them"
+    return Answer("stop", seen, f"use podman, or docker {_PRIVILEGED_DOCKER} or later")
 
 
 def _running_machines(engine: Once[str | Answer], stack: str, here: Computer) -> int:

@@ -3,7 +3,8 @@
 
 Called by the name of the tool it stands in for. STUB is a folder: `calls` gets one JSON array a call, `state.json`
 holds what exists, and a file `fail-<words joined by ->`, e.g. `fail-podman-start`, makes such a call fail with that
-text; `say-<words>` makes it answer with that text, and `sleep-<words>` makes it take so many seconds.
+text; `say-<words>` makes it answer with that text, and `sleep-<words>` makes it take so many seconds. A file `stops`
+makes every container stop at once; it holds the exit status, whether it was out of memory, and the engine's error.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import Any
 
 STUB = Path(os.environ["STUB"])
 STATE = STUB / "state.json"
+STOPS = STUB / "stops"
 FLAGS = {"--all", "--detach", "--force", "--volumes", "--interactive", "--privileged", "--disable-dns", "--quiet", "-"}
 
 
@@ -51,7 +53,7 @@ def main(tool: str, words: list[str]) -> int:
         slow = STUB / "-".join(["sleep", tool, *words[:length]]).replace("/", "_")
         if len(slow.name) < 200 and slow.exists():
             time.sleep(float(slow.read_text()))
-    said = [STUB / "-".join(["say", tool, *words[:length]]) for length in range(1, 3)]
+    said = [STUB / "-".join(["say", tool, *words[:length]]) for length in range(1, 4)]
     if found := next((file for file in said if file.exists()), None):
         print(found.read_text(), end="")
         return 0
@@ -90,7 +92,7 @@ def engine(state: dict[str, dict[str, Any]], words: list[str]) -> int:
             address = options.get("--ip", [""])[0]
             things[name] = {"labels": labels(options), "network": network, "address": address, "running": "false"}
         case ["start", name]:
-            things[name]["running"] = "true"
+            things[name]["running"] = "false" if STOPS.exists() else "true"
         case ["stop", *_, name]:
             things[name]["running"] = "false"
         case [_, "inspect", name]:
@@ -103,11 +105,15 @@ def engine(state: dict[str, dict[str, Any]], words: list[str]) -> int:
                 print(own.get("cni-lab.stack", ""), own.get("cni-lab.owner", ""))
             elif "IPAddress" in shown:
                 print(things[name]["address"], "")
+            elif "ExitCode" in shown:
+                print(STOPS.read_text())
             else:
                 running = things.get(name, {}).get("running", "true")
                 print({"{{.State.Running}}": running, "{{.NetworkInterface}}": "podman7"}.get(shown, f"id-of-{name}"))
         case ["exec", _, "systemctl", "is-system-running"]:
             print("running")
+        case ["exec", _, "cat", "/proc/1/status"]:
+            print(Path("/proc/self/status").read_text(), end="")
         case ["exec", *_]:
             (STUB / "stdin").write_text(sys.stdin.read())
         case ["rm", name] | ["volume" | "network", "rm", name]:

@@ -299,6 +299,52 @@ def test_a_refused_start_shows_the_engines_reason(stub: Stub, output: str, shown
     assert f"{shown} see machines.runArgs" in refused.refusal
 
 
+@pytest.mark.parametrize("engine", ["podman", "docker"])
+@pytest.mark.parametrize(
+    ("ended", "shown"),
+    [
+        ("255 false ", "(exit status 255)"),
+        ("137 true ", "(exit status 137, out of memory: see machines.memory)"),
+        ("128 false no space left on device", "(exit status 128, no space left on device)"),
+    ],
+)
+def test_a_machine_that_stops_shows_how_it_ended_and_what_systemd_wrote(
+    stub: Stub, engine: str, ended: str, shown: str
+) -> None:
+    stub.environment["ENGINE"] = engine
+    stub.put("network", f"cni-lab-{stub.stack}-a", stub.mine)
+    (stub.folder / "stops").write_text(ended)
+    said = "\x1b[!p\x1b[0;1;31mFailed to allocate manager object.\x1b[0m\r\n[\x1b[0;1;31m!!!!!!\x1b[0m] Freezing.\r\n"
+    (stub.folder / f"say-{engine}-logs").write_text(said)
+    done = stub.machine("create")
+    assert f"n1 stopped {shown} while waiting until systemd has booted n1; its last output is below" in done.refusal
+    assert "of n1:\nFailed to allocate manager object.\n[!!!!!!] Freezing.\n---" in done.stderr
+    # systemd writes to a terminal only.
+    assert "--tty" in stub.calls(engine, "create")[0]
+
+
+def test_a_machine_that_stops_without_a_word_says_so(stub: Stub) -> None:
+    stub.put("network", f"cni-lab-{stub.stack}-a", stub.mine)
+    (stub.folder / "stops").write_text("1 false ")
+    assert "--- the last output of n1:\nnothing\n---" in stub.machine("create").stderr
+
+
+def test_an_engine_that_withholds_capabilities_is_refused(stub: Stub) -> None:
+    """docker 20.10 gives a privileged machine the first 38, and CRI-O then starts no privileged pod."""
+    stub.environment["ENGINE"] = "docker"
+    stub.put("network", f"cni-lab-{stub.stack}-a", stub.mine)
+    (own,) = (line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("CapBnd:"))
+    bits = int(own.split()[1], 16)
+    if not bits >> 38:
+        pytest.skip("this computer has no capability after the 38th itself")
+    (stub.folder / f"say-docker-exec-{stub.container()}-cat").write_text(f"CapBnd:\t{bits & (1 << 38) - 1:016x}\n")
+    done = stub.machine("create")
+    newest = " ".join(str(bit) for bit in range(38, bits.bit_length()))
+    assert f"docker withholds capabilities from n1 (numbers {newest} in linux/capability.h)" in done.refusal
+    assert done.refusal.endswith("use podman, or docker 23 or later")
+    assert stub.there("container") == stub.there("volume") == []
+
+
 # --- waits say what they wait for ---
 
 
@@ -650,8 +696,10 @@ def test_a_machine_that_cannot_boot_shows_its_last_output_and_is_removed(lab: Sc
     make(lab.network("create"))
     done = lab.machine("create", RUN_ARGS="\n".join([*RUN_ARGS, "--entrypoint", "/bin/false"]))
     assert done.status == 1
-    assert "n1 stopped while waiting until systemd has booted it" in done.refusal
-    assert "--- the last output of n1:" in done.stderr
+    assert "n1 stopped (exit status 1) while waiting until systemd has booted n1" in done.refusal
+    assert "--- the last output of n1:\nnothing\n---" in done.stderr
+    done = lab.machine("create", RUN_ARGS="\n".join([*RUN_ARGS, "--entrypoint", "/no/such/program"]))
+    assert "podman cannot start n1 at 10.78.1.10: Error: " in done.refusal and "/no/such/program" in done.refusal
     assert podman("ps", "--all", "--filter", f"label=cni-lab.stack={lab.stack}", "--quiet") == ""
     done = lab.machine("create", RUN_ARGS="--no-such-option")
     assert "podman cannot make n1: Error: unknown flag: --no-such-option; see machines.runArgs" in done.refusal

@@ -18,14 +18,29 @@ remove() {
 
 running() { [[ $("$ENGINE" container inspect --format '{{.State.Running}}' "$name") == true ]]; }
 
+# how_it_ended: the engine's words on a machine that has stopped.
+how_it_ended() {
+  local code out_of_memory error
+  read -r code out_of_memory error < <("$ENGINE" container inspect \
+    --format '{{.State.ExitCode}} {{.State.OOMKilled}} {{.State.Error}}' "$name")
+  [[ $out_of_memory != true ]] || error="out of memory: see machines.memory${error:+; $error}"
+  printf 'exit status %s' "${code:-unknown}${error:+, $error}"
+}
+
+# console_output: what systemd wrote to the container's terminal, without colors and carriage returns.
+console_output() {
+  timeout 20 "$ENGINE" logs --tail 15 "$name" 2>&1 | sed -E 's/\x1b(\[[0-9;?!]*[A-Za-z]|[c78])//g; s/\r//g'
+}
+
 show_last_output() {
+  local said
   exists container "$name" || return 0
   log "--- the last output of $NODE:"
-  if running; then
-    timeout 20 "$ENGINE" exec "$name" journalctl --no-pager --lines 15 --output cat >&2 || true
-  else
-    "$ENGINE" logs --tail 15 "$name" >&2 || true
+  # Of a machine that runs, the journal says more. One that has not booted yet may have no journal.
+  if ! running || ! said=$(timeout 20 "$ENGINE" exec "$name" journalctl --no-pager --lines 15 --output cat 2>&1); then
+    said=$(console_output || true)
   fi
+  log "${said:-nothing}"
   log "---"
 }
 
@@ -42,7 +57,7 @@ waited() {
   local seconds=$1 what=$2
   shift 2
   wait_until "$seconds" "$what" stopped_or "$@" || fail "$NODE: gave up waiting until $what; its last output is below"
-  running || fail "$NODE stopped while waiting until $what; its last output is below"
+  running || fail "$NODE stopped ($(how_it_ended)) while waiting until $what; its last output is below"
 }
 
 # stopped_or COMMAND…: whether COMMAND succeeds, or the machine has stopped, which ends a wait for it.
@@ -53,6 +68,20 @@ booted() {
   state=$(timeout 20 "$ENGINE" exec "$name" systemctl is-system-running 2>&1 || true)
   [[ $state == running || $state == degraded ]] || { echo "systemd is ${state:-silent}" && return 1; }
 }
+
+# CRI-O starts a privileged pod, such as kube-proxy, with every capability that the kernel knows, so the machine must
+# have those that this computer has. docker before 23 withholds the three newest (moby/moby pull request 41563).
+check_capabilities() {
+  local here there missing bit lacking=()
+  here=$(bounding_set </proc/self/status)
+  there=$("$ENGINE" exec "$name" cat /proc/1/status | bounding_set)
+  missing=$((16#$here & ~16#$there))
+  for ((bit = 0; missing >> bit; bit++)); do ((!(missing >> bit & 1))) || lacking+=("$bit"); done
+  ((missing == 0)) || fail "$ENGINE withholds capabilities from $NODE (numbers ${lacking[*]} in linux/capability.h), so" \
+    "privileged pods such as kube-proxy could not start: docker before 23 does that, and --cap-drop in" \
+    "machines.runArgs; use podman, or docker 23 or later"
+}
+bounding_set() { awk '$1 == "CapBnd:" { print $2 }'; }
 
 # Whether the machine's sshd answers at its address with the key that Pulumi has pinned. If this computer has no
 # ssh-keyscan, whether it answers at all.
@@ -78,6 +107,20 @@ check_address() {
   done
 }
 
+# resolver_file: this computer's list of name servers for the machines. On its networks docker gives a machine 127.0.0.11
+# alone: a pod, for which that is the pod itself, cannot ask it, and CoreDNS ends because it would ask itself.
+resolver_file() {
+  local file
+  for file in /etc/resolv.conf /run/systemd/resolve/resolv.conf; do
+    if grep -qsE '^nameserver' "$file" && ! grep -qE '^nameserver[[:space:]]+(127\.|::1)' "$file"; then
+      readlink -f "$file"
+      return
+    fi
+  done
+  fail "/etc/resolv.conf of this computer names no server that a machine can reach, and docker gives the machines" \
+    "none: name one there, or machines.extraMounts: [{hostPath: FILE, containerPath: /etc/resolv.conf}]"
+}
+
 # boot: start the container unless it runs, and wait until systemd in it has booted.
 boot() {
   local said
@@ -88,6 +131,7 @@ boot() {
       "see machines.runArgs, extraMounts, cpus and memory"
   fi
   waited 120 "systemd has booted $NODE" booted </dev/null
+  check_capabilities </dev/null
 }
 
 create() {
@@ -103,10 +147,19 @@ create() {
   options=(--name "$name" --hostname "$NODE" --label "cni-lab.stack=$STACK" --label "cni-lab.owner=$OWNER"
     --label "cni-lab.node=$NODE" --network "$NETWORK" --ip "$ADDRESS" --privileged --pids-limit=-1
     --env "container=$ENGINE" --stop-signal SIGRTMIN+3 --entrypoint /sbin/init)
+  # systemd has no journal before it has booted. Its messages until then go to the terminal, or else nowhere.
+  options+=(--tty)
   # /var is a volume, because CRI-O's overlays cannot be on the container's own overlay.
   case $ENGINE in
     podman) options+=(--systemd=always --volume "$name:/var:dev,exec,suid") ;;
-    docker) options+=(--cgroupns=private --tmpfs /run --tmpfs /run/lock --tmpfs /tmp --volume "$name:/var") ;;
+    docker)
+      # What podman's --systemd=always does. Without `exec`, packages cannot run their scripts in /tmp.
+      options+=(--cgroupns=private --tmpfs /run:exec --tmpfs /run/lock --tmpfs /tmp:exec --volume "$name:/var")
+      if [[ ${MOUNTS:-} != *:/etc/resolv.conf* ]]; then
+        said=$(resolver_file)
+        options+=(--volume "$said:/etc/resolv.conf:ro")
+      fi
+      ;;
   esac
   [[ ! -d /lib/modules ]] || options+=(--volume /lib/modules:/lib/modules:ro)
   [[ -z ${CPUS:-} ]] || options+=(--cpus "$CPUS")

@@ -213,6 +213,23 @@ def test_a_rootless_engine_is_refused(proc: Path, engine: Engine, name: str, inf
     assert answers(lab(machines={"engine": name}), made_up(proc, engine))["engine"].verdict == "ok"
 
 
+@pytest.mark.parametrize(
+    ("version", "newest_capability", "verdict"),
+    [("20.10.24+dfsg1", 40, "stop"), ("20.10.24+dfsg1", 37, "ok"), ("23.0.1", 40, "ok"), ("", 40, "ok")],
+)
+def test_a_docker_that_withholds_capabilities_is_refused(
+    proc: Path, engine: Engine, version: str, newest_capability: int, verdict: str
+) -> None:
+    (proc / "sys" / "kernel").mkdir(parents=True, exist_ok=True)
+    (proc / "sys" / "kernel" / "cap_last_cap").write_text(f"{newest_capability}\n")
+    engine.add("docker", f'case $1 in version) echo "{version}" ;; esac')
+    found = answers(lab(machines={"engine": "docker"}), made_up(proc, engine))["engine"]
+    assert found.verdict == verdict
+    if verdict == "stop":
+        assert "docker 20.10.24+dfsg1 withholds capabilities" in found.seen
+        assert found.fix == "use podman, or docker 23 or later"
+
+
 def test_another_system_is_named(proc: Path, engine: Engine) -> None:
     found = answers(lab(), made_up(proc, engine, system="Darwin"))
     assert found["system"] == Answer("stop", "this is Darwin", "use a Linux VM")
