@@ -44,6 +44,7 @@ pytestmark = pytest.mark.xdist_group("hosts")
 
 LOCAL = "command:local:Command"
 MACHINE, NETWORK, ENGINE = "local-machine.sh", "local-network.sh", "local-engine.sh"
+SCRIPT = ROOT / "components" / "machines" / MACHINE
 
 
 # --- the graph --------------------------------------------------------------------------------------------------------
@@ -343,6 +344,46 @@ def test_an_engine_that_withholds_capabilities_is_refused(stub: Stub) -> None:
     assert f"docker withholds capabilities from n1 (numbers {newest} in linux/capability.h)" in done.refusal
     assert done.refusal.endswith("use podman, or docker 23 or later")
     assert stub.there("container") == stub.there("volume") == []
+
+
+@pytest.mark.parametrize(
+    ("servers", "refused"),
+    [
+        ("nameserver 192.0.2.53\n", False),
+        ("nameserver 127.0.0.53\noptions edns0\n", True),
+        ("nameserver 192.0.2.53\nnameserver 127.0.0.1\n", True),
+        ("# none\n", True),
+    ],
+)
+def test_machines_of_docker_get_name_servers_that_their_pods_reach(
+    stub: Stub, tmp_path: Path, servers: str, refused: bool
+) -> None:
+    """docker's own, 127.0.0.11, is each pod itself: CoreDNS on the real docker ended with `Loop detected`."""
+    if os.geteuid() != 0:
+        pytest.skip("another /etc/resolv.conf needs a mount, and that needs root")
+    (tmp_path / "resolv.conf").write_text(servers)
+    stub.put("network", f"cni-lab-{stub.stack}-a", stub.mine)
+
+    def create(**environment: str) -> str:
+        other = 'mount --bind "$0" /etc/resolv.conf; [[ ! -d /run/systemd ]] || mount -t tmpfs tmpfs /run/systemd'
+        done = subprocess.run(
+            ["/usr/bin/unshare", "--mount", "bash", "-euc", f"{other}; exec bash {SCRIPT} create", "resolv.conf"],
+            cwd=tmp_path,
+            env=os.environ | stub.environment | stub.of_machine("n1", "a", 10) | {"ENGINE": "docker"} | environment,
+            input=stub.key("host-n1").read_text(),
+            capture_output=True,
+            text=True,
+            timeout=100,
+        )
+        return done.stderr
+
+    said = create()
+    assert ("names no server that a machine can reach" in said) == refused, said
+    if not refused:
+        assert "--volume /etc/resolv.conf:/etc/resolv.conf:ro" in " ".join(stub.calls("docker", "create")[0])
+    own = create(MOUNTS="/srv/mine:/etc/resolv.conf:ro")
+    assert own == "", "the stack file names a list of its own"
+    assert " ".join(stub.calls("docker", "create")[-1]).count(":/etc/resolv.conf:ro") == 1
 
 
 # --- waits say what they wait for ---
