@@ -114,10 +114,19 @@ nat
 if [[ $BGP == yes ]]; then section bgp bird; fi
 if [[ -n $WIREGUARD_DEVICE ]]; then section encrypted encrypted; fi
 
+# Both by one process, for a node may have a hundred pods. The line of lo, which every namespace has, is between them.
+routes_and_neighbours() { # NAMESPACE
+  local status=0 printed
+  printed=$(ip -n "$1" -4 -o -batch - <<<$'route show\nlink show dev lo\nneigh show' 2>"$errors") || status=$?
+  ((status == 0)) || printed=$(<"$errors")$'\n1: lo: \n'$(<"$errors")
+  printed=$'\n'$printed$'\n'
+  printf '\036pod %s route\n%s\n\037%s\n' "$1" "${printed%%$'\n1: lo: '*}" "$status"
+  printed=${printed#*$'\n1: lo: '}
+  printf '\036pod %s neighbour\n%s\n\037%s\n' "$1" "${printed#*$'\n'}" "$status"
+}
 while read -r name; do
   section "pod $name link" ip -n "$name" -j -d addr show
-  section "pod $name route" ip -n "$name" -4 route show
-  section "pod $name neighbour" ip -n "$name" -4 neigh show
+  routes_and_neighbours "$name"
 done < <(namespaces)
 
 pod_filter() { # NAMESPACE
