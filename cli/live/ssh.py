@@ -10,6 +10,7 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from cli.errors import MISSING, USAGE, CommandError
 from cli.live.machines import MachinesDown
@@ -18,7 +19,9 @@ from cli.sandbox.choice import chosen_outputs
 from cli.signals import wait_for
 from components.verify.read.connection import Unreachable
 from components.verify.read.namespace import NamespaceAccess
-from components.verify.read.ssh import Jump, SshAccess
+
+if TYPE_CHECKING:
+    from components.verify.read.ssh import Jump, SshAccess
 
 JUMP = ".jump"
 """Suffix of the jump host's name. A node's name has no dot."""
@@ -56,6 +59,9 @@ def access_of(stack: str, node: str, sandbox: bool) -> SshAccess | NamespaceAcce
         raise CommandError(f"{stack} has no node {node!r}; it has: {', '.join(known)}", USAGE)
     if known[node].get("kind") == "namespace":
         return NamespaceAccess.of(node, known[node])
+    # It loads asyncssh, which takes longer than a sandbox to answer.
+    from components.verify.read.ssh import SshAccess
+
     return SshAccess.of(node, known[node])
 
 
