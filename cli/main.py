@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -425,17 +423,6 @@ def test(
     explore: Annotated[bool, typer.Option("--explore", help="draw fresh examples for the property tests")] = False,
 ) -> None:
     """Run lint, type checks and tests; shows what was skipped and why (options are passed on to pytest)."""
-    from cli.project import ROOT
+    from cli.test.command import run
 
-    checks = [
-        ["ruff", "check", "."],
-        ["ruff", "format", "--check", "."],
-        ["mypy"],
-        ["codespell_lib"],
-        # pytest comes last, because its closing line is the result.
-        ["pytest", "-p", "xdist", "-n", "2", "--dist", "loadgroup", *context.args],
-    ]
-    environment = os.environ | ({"CNILAB_EXPLORE": "1"} if explore else {})
-    runs = {check[0]: subprocess.run([sys.executable, "-m", *check], cwd=ROOT, env=environment) for check in checks}
-    if failed := [name for name, done in runs.items() if done.returncode]:
-        raise CommandError(f"failed: {', '.join(failed)}", 1)
+    run(context.args, explore=explore)

@@ -22,6 +22,30 @@ def pytest_configure(config: pytest.Config) -> None:
         config.option.hypothesis_seed = str(random.SystemRandom().randrange(2**32))
 
 
+LONGEST = (
+    "tests/verify/test_faults.py",
+    "tests/cli/live/test_exercise.py",
+    "tests/cli/sandbox/test_demo.py",
+    "tests/node/test_lib.py",
+    "tests/sandbox/test_stacks.py",
+    "tests/verify/test_walk.py",
+    "tests/verify/test_walk_further.py",
+    "tests/page/test_browser.py",
+    "tests/machines/test_first_boot.py",
+    "tests/sandbox/test_data_path.py",
+    "tests/page/test_observed.py",
+    "tests/page/test_document.py",
+    "tests/sandbox/test_seeds.py",
+    "tests/sandbox/test_firewall.py",
+    "tests/sandbox/test_words.py",
+    "tests/sandbox/test_life.py",
+    "tests/cli/sandbox/test_sandbox.py",
+    "tests/cli/lifecycle/test_screen.py",
+    "tests/test_every_lab.py",
+)
+"""The files that take longest, the longest first."""
+
+
 class ByFile(LoadGroupScheduling):
     """Which tests stay together on one worker: those of a group, else those of a file.
 
@@ -31,6 +55,13 @@ class ByFile(LoadGroupScheduling):
     def _split_scope(self, nodeid: str) -> str:
         group: str = super()._split_scope(nodeid)
         return nodeid.partition("::")[0] if group == nodeid else group
+
+    def _assign_work_unit(self, node: Any) -> None:
+        """Begin with the longest file: at the end one worker would go on alone with it. After these pytest-xdist
+        orders the files by their numbers of tests."""
+        if first := next((file for file in LONGEST if file in self.workqueue), None):
+            self.workqueue.move_to_end(first, last=False)
+        super()._assign_work_unit(node)
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import LONGEST
 from tests.support.graphs import ROOT
 
 PACKAGES = ("cli", "cnilab", "components", "engine", "page", "policy")
@@ -164,3 +165,8 @@ def test_mypy_reads_every_service_that_the_program_uses() -> None:
 def test_no_file_is_too_long(path: Path) -> None:
     count = len(path.read_text(encoding="utf-8").splitlines())
     assert count <= MAX_LINES, f"{count} lines: split the file by what its parts are for"
+
+
+@pytest.mark.parametrize("path", LONGEST)
+def test_the_files_that_begin_a_run_exist(path: str) -> None:
+    assert (ROOT / path).is_file()

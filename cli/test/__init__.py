@@ -1,0 +1,1 @@
+"""`./lab test`: the tests, and beside them lint, types and spelling."""
