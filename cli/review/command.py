@@ -190,11 +190,15 @@ def _check_out(commit: str, tree: Path) -> None:
     with tarfile.open(fileobj=io.BytesIO(done.stdout)) as archive:
         # The plan does not read tests and docs, which are most of the files.
         wanted = [m for m in archive if not m.name.startswith(("tests/", "docs/"))]
-        try:
-            archive.extractall(tree, members=wanted, filter="data")
-        except tarfile.FilterError as error:
-            fix = "take it out of the repository (git rm --cached)"
-            raise CommandError(f"commit {commit[:7]} cannot be unpacked: {error}. Fix: {fix}", MISSING) from None
+        for member in wanted:
+            target = os.path.normpath(os.path.join(os.path.dirname(member.name), member.linkname))
+            if member.issym() and (os.path.isabs(target) or target.startswith("..")):
+                problem = f"{member.name} is a link to {member.linkname}, outside of the repository"
+                fix = "take it out of the repository (git rm --cached)"
+                raise CommandError(f"commit {commit[:7]} cannot be unpacked: {problem}. Fix: {fix}", MISSING)
+        # Python before 3.11.4, such as Debian 12's, has no filters.
+        archive.extraction_filter = getattr(tarfile, "data_filter", None)
+        archive.extractall(tree, members=wanted)
 
 
 def _stacks(tree: Path) -> set[str]:

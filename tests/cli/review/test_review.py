@@ -186,6 +186,18 @@ def test_a_revision_that_lacks_things(project: Scratch) -> None:
     assert "in the working tree: its program cannot be run: it ends with exit code 7" in done.stdout
 
 
+@pytest.mark.parametrize("target", ["/etc", "../../../etc"])
+def test_a_revision_with_a_link_that_leads_out_is_one_line(project: Scratch, target: str) -> None:
+    project.git("checkout", "--quiet", "-B", "linked")
+    (project.folder / "components/outside").symlink_to(target)
+    project.commit()
+    project.git("checkout", "--quiet", "main")
+    done = project.lab("plan", "local", "--against", "linked")
+    assert done.returncode == 3 and "Traceback" not in done.stderr
+    words = f"components/outside is a link to {target}, outside of the repository. Fix: take it out"
+    assert words in " ".join(done.stderr.split())
+
+
 @pytest.mark.parametrize("revision", ["nonsense", "", "--all", "HEAD:stacks", "main..main"])
 def test_an_unknown_revision_is_one_line(project: Scratch, revision: str) -> None:
     done = project.lab("plan", "local", f"--against={revision}")
