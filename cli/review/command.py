@@ -191,8 +191,8 @@ def _check_out(commit: str, tree: Path) -> None:
         # The plan does not read tests and docs, which are most of the files.
         wanted = [m for m in archive if not m.name.startswith(("tests/", "docs/"))]
         for member in wanted:
-            target = os.path.normpath(os.path.join(os.path.dirname(member.name), member.linkname))
-            if member.issym() and (os.path.isabs(target) or target.startswith("..")):
+            target = os.path.normpath(Path(member.name).parent / member.linkname)
+            if member.issym() and target.startswith(("/", "..")):
                 problem = f"{member.name} is a link to {member.linkname}, outside of the repository"
                 fix = "take it out of the repository (git rm --cached)"
                 raise CommandError(f"commit {commit[:7]} cannot be unpacked: {problem}. Fix: {fix}", MISSING)
