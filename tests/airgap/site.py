@@ -4,7 +4,8 @@ CNILAB_AIRGAP names a folder with:
 
 - `registry`: the storage of Debian's docker-registry, which has each image under the name of the registry it came from,
   such as registry.k8s.io/pause, and the machine image as `machine:1`;
-- `packages`: real packages with Debian's file names (kubelet_1.36.3-1.1_amd64.deb and so on, and cri-o);
+- `packages`: real packages with Debian's file names (kubelet_1.36.3-1.1_amd64.deb and so on, and cri-o). With those of
+  the next minor too, and its images in `registry`, test_upgrade.py runs;
 - `calico`: vVERSION/manifests/ with the release's manifests.
 """
 

@@ -95,11 +95,18 @@ def kill_up(copy: Copy, node: str, pattern: str, after: float) -> None:
             copy.kill(process)
 
 
-def test_the_lab_stands(copy: Copy, new: str) -> None:
+@pytest.fixture(scope="module")
+def before(copy: Copy, new: str) -> dict[str, set[str]]:
+    """The pods' networks in a lab of the old version that passes every check."""
+    assert new != copy.version()
     copy.read("up", STACK, "--yes", "--non-interactive")
     copy.read("verify", STACK, "--wait", "300")
     assert {line.split()[0] for line in kubelets(copy).values()} == {f"v{copy.version()}"}
-    assert new != copy.version()
+    return networks(copy)
+
+
+def test_a_lab_of_the_old_version(before: dict[str, set[str]]) -> None:
+    assert set(before) == {"firewall", "normal", "normal-default-calico", "normal-egress"}
 
 
 def test_review_and_preview_say_what_happens(copy: Copy, new: str) -> None:
@@ -133,7 +140,9 @@ def test_an_up_is_killed_while_the_control_plane_is_upgraded(copy: Copy) -> None
         copy.kubectl(f"delete pod {words['source']} --wait=false")
         failures, count = probe_result(probe.result(timeout=120).stdout)
     print(f"{count} requests, {len(failures)} of them failed")
-    assert count > 30 and not [moment for moment in failures if moment < drained]
+    assert count > 30
+    # A request that failed may have begun up to 3 s before.
+    assert not [moment - drained for moment in failures if moment < drained], (failures, drained)
 
 
 def probe_result(output: str) -> tuple[list[int], int]:
@@ -162,10 +171,8 @@ def test_up_finishes_the_upgrade(copy: Copy, new: str) -> None:
     copy.read("verify", STACK, "--wait", "300")
 
 
-def test_pods_have_the_networks_that_they_had(copy: Copy) -> None:
-    found = networks(copy)
-    assert found["firewall"] == {"eth0 net-calico, net1 default/cfosdefaultcni5"}
-    assert found["normal-egress"] == {"eth0 default-calico, net1 default/cfosdefaultcni5"}
+def test_pods_have_the_networks_that_they_had(copy: Copy, before: dict[str, set[str]]) -> None:
+    assert networks(copy) == before
 
 
 def test_the_servers_were_asked_for_what_the_list_has(copy: Copy) -> None:

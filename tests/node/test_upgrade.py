@@ -200,6 +200,18 @@ def test_other_node(host: Host, repositories: Repositories, role: str) -> None:
     assert state(host) == before
 
 
+@pytest.mark.parametrize(("old", "removed"), [("1.36.2", False), ("1.35.4", True)])
+def test_pods_lose_their_network_before_crio_removes_them(
+    host: Host, repositories: Repositories, old: str, removed: bool
+) -> None:
+    """CRI-O of another minor removes all pods, and takes none out of its network while the API server is away."""
+    node(host, repositories, old, "control-plane")
+    host.read(f"printf 'one POD\nown NODE\ntwo POD\n' >{STATE}/pods")
+    run(host, init(host, repositories, "1.36.3"))
+    gone = ["rmp one, kubelet is inactive", "rmp two, kubelet is inactive"] if removed else []
+    assert calls(host)[2:-1] == [*gone, "crio 1.36.3 starts", "kubelet 1.36.3 starts"]
+
+
 def test_worker_is_drained_by_the_control_plane(host: Host, repositories: Repositories) -> None:
     node(host, repositories, "1.36.2", "control-plane")
     wanted = {"DRAINED": "w1", "KUBERNETES_VERSION": "1.36.2", "CRIO_VERSION": "1.36"}
