@@ -24,6 +24,7 @@ RUNS = {
     "sandboxes": (["tests/sandbox/test_tunnels.py"], 3),
     "nftables": (["tests/sandbox/test_services.py", "-k", "Nftables"], 4),
     "a slow link": (["tests/verify/test_faults.py", "-k", "delay_packets"], 1),
+    "an exercise on a slow link": (["tests/cli/live/test_exercise.py", "-k", "cfos-egress-link-slow"], 1),
     "the demo": (["tests/cli/sandbox/test_demo.py", "-k", "mended and packet-life"], 1),
 }
 

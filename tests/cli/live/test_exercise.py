@@ -23,6 +23,7 @@ from components.sandbox.fit import fit
 from components.sandbox.objects import make_objects
 from components.sandbox.plan import make_plan
 from components.sandbox.requirements import examine
+from components.slowdown import scaled
 from components.spec.load import load_stack_file
 from components.verify.exercise.choose import choose
 from components.verify.exercise.layers import Case
@@ -35,6 +36,7 @@ from components.verify.read import facts
 from components.verify.read.api import KINDS, Objects
 from tests.support.cli import lab
 from tests.support.graphs import ROOT
+from tests.vm.machine import HINT
 
 IMAGE = "docker.io/library/busybox:1.37"
 POOLS = [
@@ -107,7 +109,7 @@ class Class:
             cwd=self.folder,
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=scaled(120),
             env={**os.environ, "COLUMNS": "120"},
             check=False,
         )
@@ -188,7 +190,7 @@ def test_the_hints_alone_solve_it(room: Class, fault: str) -> None:
     code, said, errors = room.run("exercise", room.stack, "--seed", str(seed), "--json")
     if "no sch_netem" in errors:
         assert room.exercise()["running"] is None
-        pytest.skip("this kernel has no sch_netem")
+        pytest.skip(f"this kernel has no sch_netem. {HINT}")
     assert code == 0, errors
     started = json.loads(said)
     with left_whole(room):
