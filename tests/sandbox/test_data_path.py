@@ -25,6 +25,7 @@ import yaml
 from components.sandbox import nat
 from components.sandbox.model import OUTSIDE, Pod
 from components.sandbox.plan import make_plan
+from components.slowdown import scaled
 from components.spec.models import Lab
 from tests.verify import replica_labs as labs
 from tests.verify.replica import Replica, missing, standing
@@ -184,7 +185,7 @@ def ssh(replica: Replica, node: str, command: str, known: str | None = None) -> 
         hosts.write_text(f"[127.0.0.1]:{access['port']} {known or access['hostKey']}\n")
         options = ["-F", "none", "-o", f"UserKnownHostsFile={hosts}", "-o", "BatchMode=yes", "-i", str(key)]
         argv = ["ssh", *options, "-p", str(access["port"]), f"{access['user']}@{access['host']}", command]
-        return subprocess.run(argv, capture_output=True, text=True, timeout=30, check=False)
+        return subprocess.run(argv, capture_output=True, text=True, timeout=scaled(30), check=False)
 
 
 def test_ssh_reaches_each_node_by_its_host_key(egress: Replica) -> None:
@@ -277,7 +278,7 @@ def get(config: str, path: str) -> Any:
         file.write(text(user["client-certificate-data"]) + text(user["client-key-data"]))
         file.flush()
         context.load_cert_chain(file.name)
-    with urllib.request.urlopen(cluster["server"] + path, context=context, timeout=10) as answer:
+    with urllib.request.urlopen(cluster["server"] + path, context=context, timeout=scaled(10)) as answer:
         return json.load(answer)
 
 

@@ -22,6 +22,7 @@ from components.sandbox.objects import make_objects
 from components.sandbox.plan import make_plan
 from components.sandbox.requirements import examine
 from components.sandbox.running import Running
+from components.slowdown import scaled
 from components.spec.load import load_stack_file
 from components.spec.models import Lab
 from components.verify.faults.inject import inject, mend
@@ -50,7 +51,7 @@ class Seed:
     def run(self, node: str, *argv: str) -> str:
         access = self.live.access[node]
         assert isinstance(access, NamespaceAccess)
-        done = subprocess.run(access.command(argv), capture_output=True, text=True, timeout=60, check=False)
+        done = subprocess.run(access.command(argv), capture_output=True, text=True, timeout=scaled(60), check=False)
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
 

@@ -81,7 +81,7 @@ def ask(live: LiveLab, node: str, netns: str, address: str, port: int) -> subpro
 
 def patch(live: LiveLab, name: str, change: object) -> httpx.Response:
     server = api.server_of(live.kubeconfig)
-    with httpx.Client(base_url=server.address, verify=server.tls, trust_env=False) as client:
+    with httpx.Client(base_url=server.address, verify=server.tls, trust_env=False, timeout=scaled(5)) as client:
         path = f"/api/v1/namespaces/default/services/{name}"
         return client.patch(path, content=json.dumps(change), headers={"Content-Type": "application/merge-patch+json"})
 
@@ -126,10 +126,10 @@ def test_a_service_whose_selector_matches_no_pod_refuses_and_comes_back(live: Li
 def test_the_api_takes_no_other_change(live: LiveLab) -> None:
     assert patch(live, "none", {"spec": {}}).status_code == 404
     server = api.server_of(live.kubeconfig)
-    with httpx.Client(base_url=server.address, verify=server.tls, trust_env=False) as client:
+    with httpx.Client(base_url=server.address, verify=server.tls, trust_env=False, timeout=scaled(5)) as client:
         assert client.patch("/api/v1/nodes/a", json={}).status_code == 405
         assert client.patch("/api/v1/namespaces/default/services/web", json={}).status_code == 415
-    with httpx.Client(base_url=server.address, verify=False, trust_env=False) as client:
+    with httpx.Client(base_url=server.address, verify=False, trust_env=False, timeout=scaled(5)) as client:
         assert client.patch("/api/v1/namespaces/default/services/web", json={}).status_code == 403
 
 

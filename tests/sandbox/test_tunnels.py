@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from components.sandbox.requirements import examine
+from components.slowdown import scaled
 from components.spec.models import Lab
 from components.verify.walk.live import walk_live
 from tests.sandbox.test_stacks import check, sandbox
@@ -43,7 +44,7 @@ def test_wireguard_s_handshakes_and_what_the_wire_shows() -> None:
         assert set(handshakes) == {keys["worker1"], keys["worker2"]}
         assert int(handshakes[keys["worker1"]]) > 0, "nothing was encrypted for worker1"
         script = (
-            "timeout 60 tcpdump -n -l -c 4 -i eth0 'udp port 51820 or icmp' & sleep 5; "
+            f"timeout {scaled(60)} tcpdump -n -l -c 4 -i eth0 'udp port 51820 or icmp' & sleep 5; "
             f"nsenter --net=/run/netns/{source.netns} ping -c 2 -w 20 {target.address} >/dev/null; wait"
         )
         seen = replica.exec("control1", ["bash", "-c", script], timeout=120).stdout
