@@ -38,11 +38,12 @@ grep -Ev '^(-r |check-jsonschema|codespell|cosmic-ray|mypy|ruff|selenium|shellch
 # In a hook, $1 is the root of the new system.
 # shellcheck disable=SC2016
 mmdebstrap --variant=minbase --include="$PACKAGES" --format=ext2 \
-  --customize-hook="copy-in $work/site /opt" \
-  --customize-hook="copy-in $here/run-command.sh $here/run-command.service /opt" \
+  --customize-hook="copy-in '$work/site' /opt" \
+  --customize-hook="copy-in '$here/run-command.sh' '$here/run-command.service' /opt" \
   --customize-hook='echo vm >"$1/etc/hostname"; chroot "$1" systemctl enable /opt/run-command.service' \
   --customize-hook='chroot "$1" systemctl disable ssh.service' \
-  --customize-hook="cp \"\$1\"/boot/vmlinuz-* '$work/kernel'; cp \"\$1\"/boot/initrd.img-* '$work/initrd'" \
+  --customize-hook="download /vmlinuz '$work/kernel'" \
+  --customize-hook="download /initrd.img '$work/initrd'" \
   "$DEBIAN" "$work/disk"
 
 truncate --size="$DISK_SIZE" "$work/disk"
