@@ -230,6 +230,24 @@ crio_failed() {
 
 crio_answers() { cri --timeout 5s version; }
 
+# CRI-O of another minor removes every pod of the node when it starts (version_file in crio.conf(5)). It takes a pod out
+# of its network only while the API answers, and on a control plane the API is one of the pods. A pod that it cannot
+# take out stays without its files, and kubelet tries for ever to start containers in it. So the pods that have a network
+# are removed before, while the API still runs. kubelet, which makes them again, is stopped; the caller starts it.
+remove_networked_pods() {
+  local running pod network
+  running=$(cri version | sed -n 's/^RuntimeVersion: *//p') || return 0
+  [[ -n $running && $(minor_number "$running") != "$(minor_number "$(version_of crio)")" ]] || return 0
+  log "CRI-O $running becomes $(version_of crio), which starts every pod of $NODE_NAME anew"
+  systemctl stop kubelet
+  for pod in $(cri pods --quiet); do
+    network=$(cri inspectp --output go-template --template '{{.status.linux.namespaces.options.network}}' "$pod") ||
+      continue
+    [[ $network == POD ]] || continue
+    cri --timeout 60s rmp --force "$pod" >&2 || log "the pod $pod is left to CRI-O: see the line above"
+  done
+}
+
 start_crio() {
   local registries=/etc/containers/registries.conf.d/50-cni-lab.conf
   systemctl is-enabled --quiet crio || systemctl enable crio >&2
@@ -238,6 +256,7 @@ start_crio() {
     if systemctl is-failed --quiet crio; then systemctl reset-failed crio; fi
     systemctl start crio || crio_failed
   elif changed "${CRIO_SETTINGS[@]}" /usr/bin/crio; then
+    remove_networked_pods
     systemctl restart crio || crio_failed
   elif changed "$registries"; then
     systemctl reload crio || fail "CRI-O refuses its new registries on $NODE_NAME: see journalctl -u crio"

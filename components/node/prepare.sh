@@ -288,6 +288,8 @@ fi
 if [[ -z ${CALICOCTL_SHA256:-} ]]; then keep_files calicoctl; fi
 # A node that awaits an upgrade restarts CRI-O with the new settings when it is its turn.
 if ! awaits_upgrade || ! systemctl is-active --quiet crio; then start_crio; fi
+# An interrupted upgrade may have stopped it.
+if joined && changed /usr/bin/kubelet; then systemctl start kubelet; fi
 printf '{"node": "%s", "machine": "%s", "system": "%s", "kernel": "%s", "cgroup": "%s", ' \
   "$NODE_NAME" "$MACHINE_KIND" "$SYSTEM" "$(uname -r)" "$(cgroup_version)"
 printf '"kubernetes": "%s", "crio": "%s"}\n' "$(version_of kubelet)" "$(version_of crio)"

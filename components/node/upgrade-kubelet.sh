@@ -13,24 +13,6 @@ runs_and_is_ready() {
   [[ $state == "v$KUBERNETES_VERSION True" ]] || { echo "$state" && kubelet_state && return 1; }
 }
 
-# CRI-O of another minor removes every pod of the node when it starts (version_file in crio.conf(5)). It takes a pod out
-# of its network only while the API answers, and on a control plane the API is one of the pods. A pod that it cannot
-# take out stays without its files, and kubelet tries for ever to start containers in it. So the pods that have a network
-# are removed before, while the API still runs; kubelet makes them again.
-remove_pods() {
-  local running pod network
-  running=$(cri version | sed -n 's/^RuntimeVersion: *//p') || return 0
-  [[ -n $running && $(minor_number "$running") != "$(minor_number "$(version_of crio)")" ]] || return 0
-  log "CRI-O $running becomes $(version_of crio), which starts every pod of $NODE_NAME anew"
-  systemctl stop kubelet
-  for pod in $(cri pods --quiet); do
-    network=$(cri inspectp --output go-template --template '{{.status.linux.namespaces.options.network}}' "$pod") ||
-      continue
-    [[ $network == POD ]] || continue
-    cri --timeout 60s rmp --force "$pod" >&2 || log "the pod $pod is left to CRI-O: see the line above"
-  done
-}
-
 # Only if drain.sh cordoned the node.
 allow_pods() {
   local ours
@@ -53,7 +35,6 @@ disable_sample_network
 ask_pause
 if changed "${PROGRAMS[@]}"; then
   systemctl daemon-reload
-  if systemctl is-active --quiet crio; then remove_pods; fi
   start_crio
   systemctl restart kubelet
   wait_for 300 "kubelet $KUBERNETES_VERSION on $NODE_NAME, Ready (look at journalctl -u kubelet there)" \

@@ -30,7 +30,7 @@ request='exec 3<>/dev/tcp/%(address)s/80; printf "GET / HTTP/1.0\\r\\n\\r\\n" >&
 count=0
 while nsenter --target "$process" --net true; do
   count=$((count + 1))
-  timeout 3 nsenter --target "$process" --net bash -c "$request" || date +%%s
+  timeout 10 nsenter --target "$process" --net bash -c "$request" || date +%%s
   sleep 1
 done
 echo "requests $count"
@@ -141,7 +141,6 @@ def test_an_up_is_killed_while_the_control_plane_is_upgraded(copy: Copy) -> None
         failures, count = probe_result(probe.result(timeout=120).stdout)
     print(f"{count} requests, {len(failures)} of them failed")
     assert count > 30
-    # A request that failed may have begun up to 3 s before.
     assert not [moment - drained for moment in failures if moment < drained], (failures, drained)
 
 

@@ -212,6 +212,24 @@ def test_pods_lose_their_network_before_crio_removes_them(
     assert calls(host)[2:-1] == [*gone, "crio 1.36.3 starts", "kubelet 1.36.3 starts"]
 
 
+def test_an_upgrade_that_ended_before_crio_was_restarted(host: Host, repositories: Repositories) -> None:
+    """The packages are new and kubelet is stopped. The preparation restarts CRI-O with the same care."""
+    node(host, repositories, "1.35.4", cluster="1.36.3")
+    run(host, prepare(host, repositories, "1.36.3"))
+    host.read(f"echo 'one POD' >{STATE}/pods; chmod -x /usr/bin/systemctl")
+    try:
+        assert host.run(upgrade(host, repositories, "1.36.3"), 300).returncode != 0
+    finally:
+        host.read("chmod +x /usr/bin/systemctl")
+    assert host.read("kubelet --version") == "Kubernetes v1.36.3" and calls(host) == ["kubeadm upgrade node"]
+    host.read("systemctl stop kubelet")
+    run(host, prepare(host, repositories, "1.36.3"))
+    assert calls(host)[1:] == ["rmp one, kubelet is inactive", "crio 1.36.3 starts", "kubelet 1.36.3 starts"]
+    run(host, upgrade(host, repositories, "1.36.3"))
+    assert host.read("systemctl is-active crio kubelet").split() == ["active", "active"]
+    assert "/usr/bin/kubelet" not in host.read("cat /var/lib/cni-lab/changed").splitlines()
+
+
 def test_worker_is_drained_by_the_control_plane(host: Host, repositories: Repositories) -> None:
     node(host, repositories, "1.36.2", "control-plane")
     wanted = {"DRAINED": "w1", "KUBERNETES_VERSION": "1.36.2", "CRIO_VERSION": "1.36"}
