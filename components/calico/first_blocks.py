@@ -70,7 +70,8 @@ def _go_numbers(seed: int) -> Iterator[int]:
         yield state[feed] >> 31 & 2**32 - 1
 
 
-def _seeded(seed: int, high: int, middle: int) -> list[int]:
+@cache
+def _seeded(seed: int, high: int, middle: int) -> tuple[int, ...]:
     """Three numbers of a linear congruential generator for each place, shifted and combined."""
     numbers = []
     for index in range(-20, _LENGTH):
@@ -79,7 +80,7 @@ def _seeded(seed: int, high: int, middle: int) -> list[int]:
             second = 48271 * first % (2**31 - 1)
             seed = 48271 * second % (2**31 - 1)
             numbers.append(first << high ^ second << middle ^ seed)
-    return numbers
+    return tuple(numbers)
 
 
 @cache

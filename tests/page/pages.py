@@ -5,6 +5,8 @@ from __future__ import annotations
 from functools import cache
 from pathlib import Path
 
+import pytest
+
 from components.spec.load import load_stack_file
 from components.spec.models import Lab
 from engine.graph import Graph
@@ -12,6 +14,7 @@ from page.content.source import Source
 from page.document import Page, html
 from page.foreseen.lab import foresee
 from tests.support.graphs import ROOT, run_lab_once, run_stack
+from tests.verify.replica_labs import of_size
 
 
 def shipped(stack: str) -> Lab:
@@ -33,6 +36,16 @@ def planned(stack: str) -> Page:
 @cache
 def planned_html(stack: str) -> str:
     return html(planned(stack))
+
+
+@cache
+def hundred_nodes() -> tuple[Page, str]:
+    """A page of a hundred nodes, and its text. Making it takes long: its tests form the group HUNDRED_NODES."""
+    page = page_of(of_size(100, 300))
+    return page, html(page)
+
+
+HUNDRED_NODES = pytest.mark.xdist_group("a page of a hundred nodes")
 
 
 def page_of(lab: Lab, stack: str = "test") -> Page:

@@ -24,8 +24,7 @@ from components.verify.model import Entry, Topic
 from page.content import walks
 from page.document import Page, html
 from page.foreseen.lab import foresee
-from tests.page.pages import page_of, planned, planned_html
-from tests.verify import replica_labs as labs
+from tests.page.pages import HUNDRED_NODES, hundred_nodes, planned, planned_html
 
 BROWSER = next(
     (path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None
@@ -390,11 +389,11 @@ def test_the_policy_stops_what_would_run_all_the_same(chromium: webdriver.Chrome
 # --- how fast it is --------------------------------------------------------------------------------------------------
 
 
+@HUNDRED_NODES
 @pytest.mark.timeout(900)
 def test_a_hundred_nodes_are_seen_at_once(show: Open) -> None:
-    lab = labs.of_size(100, 300)
-    page = page_of(lab)
-    driver = show(html(page))
+    _, text = hundred_nodes()
+    driver = show(text)
     paint = "return performance.getEntriesByName('first-contentful-paint')[0].startTime"
     assert run(driver, paint) < 2000
     assert run(driver, "return document.querySelectorAll('.wide [data-node]').length") == 100

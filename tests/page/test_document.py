@@ -15,7 +15,7 @@ from components.verify.model import Entry, Topic
 from page.document import MARKER, html, unpacked
 from page.foreseen.lab import foresee
 from page.picture.topology import bands
-from tests.page.pages import page_of, planned, planned_html
+from tests.page.pages import HUNDRED_NODES, hundred_nodes, planned, planned_html
 from tests.support.cli import lab as run
 from tests.support.graphs import STACKS
 from tests.verify import replica_labs as labs
@@ -72,10 +72,10 @@ def test_a_shipped_lab_takes_a_few_hundred_kilobytes(stack: str) -> None:
     assert 100_000 < len(planned_html(stack).encode()) < 500_000
 
 
+@HUNDRED_NODES
 @pytest.mark.timeout(600)
 def test_a_hundred_nodes_take_less_than_five_megabytes() -> None:
-    page = page_of(labs.of_size(100, 300))
-    text = html(page)
+    page, text = hundred_nodes()
     assert len(text.encode()) < 5_000_000
     found = parts(text)
     assert len(found["things"]["nodes"]) == 100

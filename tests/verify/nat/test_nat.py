@@ -11,7 +11,7 @@ import pytest
 from components.sandbox import proxy
 from components.sandbox.services import Port, endpoint, service, sliced
 from components.verify.nat.evaluate import outcomes
-from components.verify.nat.iptables import add_iptables, ipsets
+from components.verify.nat.iptables import _words, add_iptables, ipsets
 from components.verify.nat.model import Flow, Ruleset
 from components.verify.nat.nft import add_nft
 
@@ -164,3 +164,11 @@ def test_the_tables_of_iptables_are_not_read_twice() -> None:
 def test_a_loop_ends() -> None:
     text = "*nat\n:POSTROUTING ACCEPT [0:0]\n:a - [0:0]\n-A POSTROUTING -j a\n-A a -j a\nCOMMIT\n"
     assert targets(iptables(text), Flow("tcp", "10.0.0.1", "8.8.8.8", 1), "postrouting") == ["accept"]
+
+
+def test_a_quoted_word_of_iptables_save_is_one_word() -> None:
+    line = r'-A CHAIN -m comment --comment "cali:x y" ! -d 10.0.0.0/8 -m comment --comment "a \"b\" \\ c" -j MARK'
+    assert _words(line) == [
+        *("-A", "CHAIN", "-m", "comment", "--comment", "cali:x y", "!", "-d", "10.0.0.0/8"),
+        *("-m", "comment", "--comment", r'a "b" \ c', "-j", "MARK"),
+    ]
