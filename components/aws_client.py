@@ -7,9 +7,9 @@ on the first use, because most labs do without AWS.
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 _CONNECT_TIMEOUT_SECONDS = 10
@@ -100,7 +100,18 @@ def clients(settings: AwsSettings, *, attempts: int = _ATTEMPTS) -> Callable[[st
         session = _assume(session, role, settings, limits)
     if session.get_credentials() is None:
         raise NoCredentialsError
-    return partial(session.client, config=limits)
+    made: dict[str, Any] = {}
+    lock = threading.Lock()
+
+    def client(service: str) -> Any:
+        # A client may be used by several threads, a session may not. And EC2's client, with a method for each of 700
+        # actions, takes longer to make than to use.
+        with lock:
+            if service not in made:
+                made[service] = session.client(service, config=limits)
+            return made[service]
+
+    return client
 
 
 def _session(settings: AwsSettings) -> Any:

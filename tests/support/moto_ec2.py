@@ -16,6 +16,7 @@ from typing import Any
 from unittest.mock import patch
 
 import boto3
+from botocore.client import ClientCreator
 from botocore.loaders import JSONFileLoader
 from cryptography.hazmat.primitives import serialization as form
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -43,10 +44,11 @@ def cloud() -> Iterator[Cloud]:
 def mocked_aws() -> Iterator[None]:
     """Replaces AWS's APIs by moto's, without what takes moto seconds."""
     # moto would load its own images, but ours is enough. Each session of botocore parses the models of its services
-    # anew, and the program has a session for each client.
+    # anew, and makes a class of each client anew, with a method for every action.
     with (
         patch.dict(os.environ, MOTO_EC2_LOAD_DEFAULT_AMIS="false"),
         patch.object(JSONFileLoader, "load_file", lambda _loader, path: _model(path)),
+        patch.object(ClientCreator, "_create_client_class", _client_class),
         mock_aws(),
         filled(),
     ):
@@ -61,6 +63,22 @@ def _model(path: str) -> Any:
 _load_model = JSONFileLoader.load_file
 
 
+def _client_class(creator: ClientCreator, service: str, model: Any) -> type:
+    if service not in _client_classes:
+        _client_classes[service] = _create_client_class(creator, service, model)
+    return _client_classes[service]
+
+
+_create_client_class = ClientCreator._create_client_class
+_client_classes: dict[str, type] = {}
+
+
+@cache
+def _client(service: str) -> Any:
+    """A client for every cloud of this process: moto has its answers, and it takes long to make."""
+    return boto3.client(service, REGION)
+
+
 class Cloud:
     """`create` and `invoke` are for run_program, `delete` is for a destroy; the clients are for asking what there is.
 
@@ -68,10 +86,7 @@ class Cloud:
     """
 
     def __init__(self) -> None:
-        self.ec2 = boto3.client("ec2", REGION)
-        self.iam = boto3.client("iam", REGION)
-        self.ssm = boto3.client("ssm", REGION)
-        self.elb = boto3.client("elbv2", REGION)
+        self.ec2, self.iam, self.ssm, self.elb = map(_client, ("ec2", "iam", "ssm", "elbv2"))
         self.image = self.ec2.register_image(Name="ubuntu-24.04", Architecture="x86_64")["ImageId"]
         self.made: dict[str, Made] = {}
         self._serial = count()
