@@ -61,8 +61,8 @@ def _fnv1(data: bytes) -> int:
 
 def _go_numbers(seed: int) -> Iterator[int]:
     """What Uint32 of Go's rand.New(rand.NewSource(seed)) returns, call by call: bits 31 to 62 of each number."""
-    state = _seeded(seed % (2**31 - 1) or 89482311, 40, 20)
-    state = [number ^ cooked for number, cooked in zip(state, _cooked(), strict=True)]
+    seeded = _seeded(seed % (2**31 - 1) or 89482311, 40, 20)
+    state = [number ^ cooked for number, cooked in zip(seeded, _cooked(), strict=True)]
     tap, feed = 0, _LENGTH - _TAP
     while True:
         tap, feed = (tap - 1) % _LENGTH, (feed - 1) % _LENGTH
