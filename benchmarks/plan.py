@@ -1,6 +1,7 @@
 """Time and memory of `plan`, as ratios: `python benchmarks/plan.py [STACK]`.
 
-1. The plan of a shipped stack takes at most 1.8 times as long as the import of the SDK modules that it uses.
+1. The plan of a shipped stack takes at most 1.5 times as long as a program takes to import the SDK modules that it
+   uses, with all that such an import loads. The plan itself loads the modules of large packages one by one.
 2. The plan of 100 nodes and 20 networks takes at most 6 times as long as that of 10 nodes, 9 times without the import,
    and less than 600 MB.
 
@@ -126,18 +127,19 @@ def scale(nodes: int) -> str:
 def main() -> int:
     stack = sys.argv[1] if len(sys.argv) > 1 else "cfos-egress"
     names = run(MODULES.format(stack=stack))[0].split()
-    imports, whole = least(
-        f"names = {names!r}\nfor name in names: importlib.import_module(name)", PLAN.format(stack=stack)
+    imports = f"names = {names!r}\nfor name in names: importlib.import_module(name)"
+    usual, own, whole = least(imports, f"import engine.run\n{imports}", PLAN.format(stack=stack))
+    print(
+        f"plan {stack}: {whole:.2f} s CPU; import of its {len(names)} SDK modules: {usual:.2f} s, one by one {own:.2f}"
     )
-    print(f"plan {stack}: {whole:.2f} s CPU; import of its {len(names)} SDK modules: {imports:.2f} s")
-    broken = report("plan / import", whole / imports, 1.8)
+    broken = report("plan / import", whole / usual, 1.5)
 
     # The import does not grow with the lab, so it is also compared without.
     results = {nodes: min(run(SCALE.format(config=scale(nodes))) for _ in range(2)) for nodes in (10, 100)}
     for nodes, (count, seconds, memory) in results.items():
         print(f"{nodes} nodes, {count.split()[0]} resources: {seconds:.2f} s CPU, {memory:.0f} MB")
     broken |= report("100 nodes / 10 nodes", results[100][1] / results[10][1], 6.0)
-    grown = (results[100][1] - imports) / (results[10][1] - imports)
+    grown = (results[100][1] - own) / (results[10][1] - own)
     broken |= report("100 nodes / 10 nodes, without the import", grown, 9.0)
     broken |= report("peak memory of 100 nodes / 600 MB", results[100][2] / 600, 1.0)
     return int(broken)

@@ -53,7 +53,8 @@ def default_pool(pod_cidr: IPv4Network, nodes: int) -> Pool:
     second finding about a pool that is not in the file.
     """
     block_size = min(32, max(24, pod_cidr.prefixlen + (nodes - 1).bit_length()))
-    return Pool.model_validate({"name": "default-ipv4-ippool", "cidr": str(pod_cidr), "blockSize": block_size})
+    # Without validation: this runs while the module loads, and pydantic would build a validator of pools for it.
+    return Pool.model_construct(name="default-ipv4-ippool", cidr=pod_cidr, block_size=block_size)
 
 
 class Password(Model):
