@@ -23,6 +23,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 LONGEST = (
+    "killed faults",
     "tests/verify/test_faults.py",
     "tests/cli/live/test_exercise.py",
     "tests/cli/sandbox/test_demo.py",
@@ -43,7 +44,7 @@ LONGEST = (
     "tests/cli/lifecycle/test_screen.py",
     "tests/test_every_lab.py",
 )
-"""The files that take longest, the longest first."""
+"""The files and groups that take longest, the longest first."""
 
 
 class ByFile(LoadGroupScheduling):

@@ -167,6 +167,7 @@ def test_no_file_is_too_long(path: Path) -> None:
     assert count <= MAX_LINES, f"{count} lines: split the file by what its parts are for"
 
 
-@pytest.mark.parametrize("path", LONGEST)
-def test_the_files_that_begin_a_run_exist(path: str) -> None:
-    assert (ROOT / path).is_file()
+@pytest.mark.parametrize("name", LONGEST)
+def test_the_files_and_groups_that_begin_a_run_exist(name: str) -> None:
+    tests = (path.read_text(encoding="utf-8") for path in (ROOT / "tests").rglob("test_*.py"))
+    assert (ROOT / name).is_file() or any(f'xdist_group("{name}")' in text for text in tests)

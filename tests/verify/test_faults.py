@@ -299,6 +299,8 @@ BEGUN = r"\n# Entries that a run that was cut had not finished writing, or had a
 KILLED_FAULTS = [name for name in EGRESS_FAULTS if FAULTS[name].kind]
 
 
+# A group of their own, because they take as long as the rest of the file.
+@pytest.mark.xdist_group("killed faults")
 @pytest.mark.parametrize("name", KILLED_FAULTS)
 def test_killed_before_any_command_everything_can_be_undone(egress: Bed, name: str) -> None:
     """How a program begins, up to its functions, is the same for all faults: one of them is killed there too."""
