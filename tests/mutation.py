@@ -4,7 +4,7 @@ cosmic-ray changes one thing in a product file (a comparison, a number, a condit
 file's room must then fail. A change that no test notices is a survivor, and is printed. Without FILE, the files run
 that differ from the branch `main`. pyproject.toml has the rooms and their tests ([tool.cni-lab.mutation]).
 
-It works on a copy of the checkout. A mutant takes as long as its tests: seconds. `--sample N` tries N mutants of each
+It works on a copy of the checkout. `--sample N` tries N mutants of each
 file instead of all, the same ones every time. Exit code 1 if fewer than `--least` per cent of the mutants are noticed.
 """
 
@@ -12,24 +12,35 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import difflib
+import gc
+import importlib
+import multiprocessing
+import os
 import random
 import re
+import resource
 import shutil
 import subprocess
 import sys
 import tempfile
 import tomllib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
 from pathlib import Path
+from types import CodeType, FunctionType
 from typing import Any
 
-from cosmic_ray.commands import execute, init
-from cosmic_ray.config import ConfigDict
-from cosmic_ray.work_db import WorkDB, use_db
-from cosmic_ray.work_item import TestOutcome, WorkerOutcome, WorkItem, WorkResult
+import pytest
+from cosmic_ray.ast import ast_nodes, get_ast
+from cosmic_ray.mutating import mutate_code
+from cosmic_ray.plugins import get_operator, operator_names
 
 ROOT = Path(__file__).resolve().parents[1]
 SETTINGS: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["cni-lab"]["mutation"]
+CONTEXT = multiprocessing.get_context("fork")
+PYTEST = ("-x", "-q", "-p", "no:cacheprovider")
 
 
 def tests_of(file: str) -> list[str]:
@@ -55,60 +66,223 @@ def copy_of_checkout() -> Iterator[Path]:
                 target = Path(folder, name)
                 target.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copy2(ROOT / name, target)
+        for compiled in {Path(name).parent / "__pycache__" for name in listed.split("\0") if name.endswith(".py")}:
+            if (ROOT / compiled).is_dir():
+                shutil.copytree(ROOT / compiled, Path(folder, compiled))
         with contextlib.chdir(folder):
             yield Path(folder)
 
 
-def says_nothing(item: WorkItem, lines: Sequence[str]) -> bool:
+@dataclass(frozen=True, order=True)
+class Mutant:
+    """The change that an operator of cosmic-ray makes at one of its places in a file, which it counts.
+
+    `start`: the line, from 1, and the column.
+    """
+
+    start: tuple[int, int]
+    operator: str
+    occurrence: int
+
+    def applied(self, text: str) -> str:
+        return str(mutate_code(text, get_operator(self.operator)(), self.occurrence))
+
+
+def says_nothing(mutant: Mutant, lines: Sequence[str]) -> bool:
     """Whether a mutant is the same program for all that matters.
 
     It puts something in place of the `*` before parameters that are given by name, which cosmic-ray takes for a
     product. Or it compares a word of the stack file by the alphabet.
     """
-    mutation = item.mutations[0]
-    line, column = mutation.start_pos
-    operator, code = mutation.operator_name, lines[line - 1][column:]
-    if re.search(r"_(Eq_[GL]tE|NotEq_[GL]t)$", operator):
+    line, column = mutant.start
+    code = lines[line - 1][column:]
+    if re.search(r"_(Eq_[GL]tE|NotEq_[GL]t)$", mutant.operator):
         return re.match(r"[=!]= ?[\"']", code) is not None
-    return "_Mul_" in operator and code.startswith("*,")
+    return "_Mul_" in mutant.operator and code.startswith("*,")
 
 
-def choose(work: WorkDB, file: str, sample: int | None) -> None:
-    """Leave out the operators that say nothing here, and all but `sample` of the rest."""
+def mutants_of(text: str, sample: int | None) -> list[Mutant]:
+    """The mutants in the order of the file, without those that say nothing; only `sample` of them if it is given."""
     excluded = re.compile("|".join(SETTINGS["exclude-operators"]))
-    lines = Path(file).read_text(encoding="utf-8").splitlines()
-    items = sorted(work.pending_work_items, key=lambda item: (item.mutations[0].start_pos, item.job_id))
-    useful = [item for item in items if not excluded.fullmatch(item.mutations[0].operator_name)]
-    useful = [item for item in useful if not says_nothing(item, lines)]
-    useful.sort(key=lambda item: (item.mutations[0].start_pos, item.mutations[0].operator_name))
-    chosen = useful if sample is None else random.Random(0).sample(useful, min(sample, len(useful)))
-    kept = {item.job_id for item in chosen}
-    for item in items:
-        if item.job_id not in kept:
-            work.set_result(item.job_id, WorkResult(worker_outcome=WorkerOutcome.SKIPPED))
+    nodes = list(ast_nodes(get_ast(text)))
+    found = []
+    for name in operator_names():
+        operator = get_operator(name)
+        if not excluded.fullmatch(name) and not operator.arguments():
+            places = [start for node in nodes for start, _ in operator().mutation_positions(node)]
+            found += [Mutant(start, name, number) for number, start in enumerate(places)]
+    lines = text.splitlines()
+    useful = sorted(mutant for mutant in found if not says_nothing(mutant, lines))
+    if sample is None or sample >= len(useful):
+        return useful
+    return sorted(random.Random(0).sample(useful, sample))
+
+
+# --- one mutant -------------------------------------------------------------------------------------------------------
+#
+# Most mutants take tens of milliseconds, because nothing is imported or collected for them. This process imports the
+# packages that the tests need. A fork of it, the collector, collects the tests. For each mutant, a fork of the
+# collector gets the changed code into its functions, and runs the tests. That sees no changed constant, decorator or
+# annotation, and no function that had its effect during the import. So what these tests do not notice is tried again:
+# a fork of this process imports the changed file and runs the same tests from the start.
+
+
+def _start_child(folder: Path) -> None:
+    """Make this process, a fork, ready to import the copy of the checkout in `folder`. Its output is discarded."""
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, sys.stdout.fileno())
+    os.dup2(null, sys.stderr.fileno())
+    for name in [name for name in sys.modules if name.partition(".")[0] == "tests"]:
+        del sys.modules[name]
+    sys.path.insert(0, str(folder))
+    # Bytecode is found by time in seconds and by size, and two mutants of one second may have the same size.
+    sys.dont_write_bytecode = True
+
+
+def _limit_cpu_time() -> None:
+    """A mutant may be a loop without end. Processor time is the same on a busy computer."""
+    resource.setrlimit(resource.RLIMIT_CPU, (SETTINGS["cpu-seconds"], SETTINGS["cpu-seconds"]))
+
+
+def _run_from_the_start(folder: Path, tests: Sequence[str], keep_bytecode: bool, report: Connection) -> None:
+    _start_child(folder)
+    sys.dont_write_bytecode = not keep_bytecode
+    _limit_cpu_time()
+    code = int(pytest.main([*PYTEST, *tests]))
+    files = [(name, getattr(module, "__file__", None)) for name, module in list(sys.modules.items())]
+    report.send([name for name, file in files if file and not Path(file).is_relative_to(folder)])
+    os._exit(code)
+
+
+def run_from_the_start(tests: Sequence[str], keep_bytecode: bool = False) -> tuple[int, list[str]]:
+    """The exit code of the tests, and the modules from outside the checkout that they loaded."""
+    receiver, sender = CONTEXT.Pipe(duplex=False)
+    child = CONTEXT.Process(target=_run_from_the_start, args=(Path.cwd(), tests, keep_bytecode, sender))
+    child.start()
+    sender.close()
+    loaded: list[str] = []
+    with contextlib.suppress(EOFError):  # The process may end without a report, by a signal.
+        loaded = receiver.recv()
+    child.join()
+    return child.exitcode or 0, loaded
+
+
+Place = tuple[str, int]
+"""A function: its qualified name and its first line."""
+
+
+def _codes(code: CodeType) -> Iterator[tuple[Place, CodeType]]:
+    for constant in code.co_consts:
+        if isinstance(constant, CodeType):
+            yield (constant.co_qualname, constant.co_firstlineno), constant
+            yield from _codes(constant)
+
+
+class Collector:
+    """A pytest plugin. In place of a run of the collected tests, it has one run of them for each mutant.
+
+    It receives the text of a changed file, and answers whether a test failed.
+    """
+
+    def __init__(self, file: Path, connection: Connection) -> None:
+        self.file, self.connection = file, connection
+
+    def pytest_runtestloop(self, session: pytest.Session) -> bool:
+        order = list(session.items)
+        gc.collect()
+        found = [thing for thing in gc.get_objects() if isinstance(thing, FunctionType)]
+        functions = [thing for thing in found if thing.__code__.co_filename == str(self.file)]
+        gc.freeze()
+        while (text := self.connection.recv()) is not None:
+            receiver, sender = CONTEXT.Pipe(duplex=False)
+            child = CONTEXT.Process(target=self._try, args=(text, functions, order, session, sender))
+            child.start()
+            sender.close()
+            failed: int | None = None
+            with contextlib.suppress(EOFError):
+                failed = receiver.recv()
+            child.join()
+            self.connection.send(child.exitcode != 0)
+            if failed is not None:
+                # The next mutant is probably noticed by the same test.
+                order.insert(0, order.pop(failed))
+        return True
+
+    def _try(
+        self,
+        text: str,
+        functions: Sequence[FunctionType],
+        order: Sequence[pytest.Item],
+        session: pytest.Session,
+        report: Connection,
+    ) -> None:
+        _limit_cpu_time()
+        changed = dict(_codes(compile(text, self.file, "exec")))
+        for function in functions:
+            code = function.__code__
+            with contextlib.suppress(ValueError):  # It uses other variables of the function around it than before.
+                function.__code__ = changed.get((code.co_qualname, code.co_firstlineno), code)
+        for number, item in enumerate(order):
+            following = order[number + 1] if number + 1 < len(order) else None
+            item.config.hook.pytest_runtest_protocol(item=item, nextitem=following)
+            if session.testsfailed:
+                report.send(number)
+                break
+        os._exit(bool(session.testsfailed))
+
+
+def _collect(folder: Path, file: str, tests: Sequence[str], connection: Connection) -> None:
+    _start_child(folder)
+    os._exit(int(pytest.main([*PYTEST, *tests], plugins=[Collector(folder / file, connection)])))
+
+
+@contextlib.contextmanager
+def collector(file: str, tests: Sequence[str]) -> Iterator[Callable[[str], bool]]:
+    """A function that says of the changed text of the file whether one of the collected tests fails with it."""
+    mine, its = CONTEXT.Pipe()
+    child = CONTEXT.Process(target=_collect, args=(Path.cwd(), file, tests, its))
+    child.start()
+    its.close()
+
+    def notices(text: str) -> bool:
+        mine.send(text)
+        return bool(mine.recv())
+
+    try:
+        yield notices
+    finally:
+        with contextlib.suppress(OSError):
+            mine.send(None)
+        child.join()
+
+
+# --- the mutants of a file --------------------------------------------------------------------------------------------
 
 
 def run(file: str, sample: int | None) -> tuple[int, list[str]]:
     """The number of mutants of a file that were tried, and the difference of each survivor."""
-    command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *tests_of(file)]
-    if subprocess.run(command, capture_output=True, check=False).returncode:
-        sys.exit(f"{file}: its tests fail without a mutant: {' '.join(command)}")
-    config = ConfigDict(
-        {
-            "test-command": " ".join(command),
-            "timeout": SETTINGS["timeout-seconds"],
-            "distributor": {"name": "local"},
-        }
-    )
-    with use_db("mutation.sqlite", WorkDB.Mode.create) as work:
-        init([Path(file)], work, {})
-        choose(work, file, sample)
-        execute(work, config)
-        results = [result for _, result in work.results if result.worker_outcome != WorkerOutcome.SKIPPED]
-    broken = [result for result in results if result.worker_outcome == WorkerOutcome.EXCEPTION]
-    if broken:
-        sys.exit(f"{file}: a mutant could not be tried: {broken[0].output}")
-    return len(results), [r.diff or "" for r in results if r.test_outcome == TestOutcome.SURVIVED]
+    tests = tests_of(file)
+    code, modules = run_from_the_start(tests, keep_bytecode=True)
+    if code:
+        sys.exit(f"{file}: its tests fail without a mutant: python -m pytest {' '.join(tests)}")
+    for name in modules:
+        with contextlib.suppress(Exception):  # Some modules exist only under a name that their package gave them.
+            importlib.import_module(name)
+    before = Path(file).read_text(encoding="utf-8")
+    mutants = mutants_of(before, sample)
+    survivors = []
+    with collector(file, tests) as notices:
+        if notices(before):
+            sys.exit(f"{file}: its tests fail if they are collected once and run by a fork")
+        for mutant in mutants:
+            after = mutant.applied(before)
+            if notices(after):
+                continue
+            Path(file).write_text(after, encoding="utf-8")
+            if run_from_the_start(tests)[0] == 0:
+                survivors.append("\n".join(difflib.unified_diff(before.splitlines(), after.splitlines(), lineterm="")))
+            Path(file).write_text(before, encoding="utf-8")
+    return len(mutants), survivors
 
 
 def shown(difference: str) -> str:

@@ -40,7 +40,8 @@ def firewalls_of(lab: Lab, workload: Workload) -> list[Firewall]:
     found: list[Firewall] = []
     for attachment in workload.networks:
         if attachment.default_route is not None and attachment.name in networks:
-            found += holders(lab, networks[attachment.name], attachment.default_route)
+            others = holders(lab, networks[attachment.name], attachment.default_route)
+            found += [firewall for firewall in others if firewall.workload != workload]
     return found
 
 

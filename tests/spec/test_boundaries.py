@@ -6,6 +6,7 @@ mutation run can (docs/contributing.md).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network
 from typing import Any
@@ -17,7 +18,9 @@ from components.spec import addresses, versions
 from components.spec.findings import Finding, SpecError
 from components.spec.load import parse_lab
 from components.spec.models import BridgeNetwork, Delegate, Lab
+from components.spec.rules.machines import placeholders
 from components.spec.rules.networks import gateway, handed_out, last_host
+from tests.strategies import host_key
 
 Raw = dict[str, Any]
 
@@ -75,10 +78,70 @@ def attached(ip: str, **network: Any) -> Raw:
     return on_bridge(bridged(**network), workloads=[workload | {"onControlPlane": True}])
 
 
-def workers_and_pods(replicas: int) -> Raw:
-    """Two workers with ten addresses of a delegate each, and a workload of so many pods."""
+def workers_and_pods(replicas: int, range_: tuple[int, int] = (10, 19)) -> Raw:
+    """Two workers with a delegate's range of addresses each, and a workload of so many pods."""
     workload = {"name": "w", "image": "docker.io/library/busybox", "replicas": replicas, "defaultNetwork": "d0"}
-    return raw(nodes=nodes(3), multus=delegates((10, 19)), workloads=[workload])
+    return raw(nodes=nodes(3), multus=delegates(range_), workloads=[workload])
+
+
+def ranged(name: str, first: int, last: int, ipam: str = "host-local") -> Raw:
+    """A bridge network that hands out these addresses of 10.40.0.0/24."""
+    return bridged(name=name, type=ipam, rangeStart=f"10.40.0.{first}", rangeEnd=f"10.40.0.{last}")
+
+
+def without_gateway(**ipam: Any) -> Raw:
+    """A network whose bridge has no address."""
+    return bridged(**ipam or {"type": "host-local", "rangeStart": "10.40.0.10"}) | {"isGateway": False}
+
+
+def custom(capabilities: Raw) -> Raw:
+    plugins = [{"type": "macvlan", "capabilities": capabilities}, {"type": "tuning"}]
+    return {"name": "net", "type": "custom", "config": {"cniVersion": "0.3.1", "plugins": plugins}}
+
+
+KEPT = ranged("net", 10, 20)
+MACVLAN = {"name": "net", "type": "macvlan", "master": "eth1", "subnet": "10.40.0.0/24"} | {
+    "ipam": {"type": "whereabouts", "rangeStart": "10.40.0.10"}
+}
+
+
+def attaching(network: Raw, attachment: Raw, **keys: Any) -> Raw:
+    """A workload that asks for the network."""
+    workload = {"name": "w", "image": "docker.io/library/busybox", "onControlPlane": True}
+    workload |= {"networks": [{"name": "net"} | attachment]}
+    return on_bridge(
+        network, workloads=[workload | {key: keys.pop(key) for key in ("replicas",) if key in keys}], **keys
+    )
+
+
+def fixed_in(ips: list[str], network: Raw) -> Raw:
+    return attaching(network, {"ips": ips})
+
+
+def one_mac(mac: str, network: Raw, **keys: Any) -> Raw:
+    return attaching(network, {"mac": mac}, **keys)
+
+
+def routed(gateway: str, network: Raw, ips: Sequence[str] = (), keeps_cluster: bool = True) -> Raw:
+    """A pod with a default route through the network. With `keeps_cluster`, a delegate's routes lead to the cluster."""
+    lab = attaching(network, {"defaultRoute": gateway, "ips": list(ips)})
+    if keeps_cluster:
+        lab["multus"] = delegates((50, 60))
+        lab["multus"]["delegates"][0]["routes"] = ["10.244.0.0/16", "10.96.0.0/12"]
+        lab["workloads"][0]["defaultNetwork"] = "d0"
+    return lab
+
+
+def balanced(zones: dict[str, str]) -> Raw:
+    """Three control planes on EC2 in two subnets."""
+    control_planes = nodes(3, "control-plane")
+    control_planes[2] |= {"subnet": "second", "address": "10.0.2.10"}
+    network = {"subnets": {"control": "10.0.1.0/24", "second": "10.0.2.0/24"}, "zones": zones}
+    return aws(nodes=control_planes, network=network)
+
+
+PLAIN = {"bgp": "Enabled", "pools": [{"name": "p", "cidr": "10.244.0.0/16", "encapsulation": "None"}]}
+SUMS = dict.fromkeys(versions.calico_manifests("operator", "Disabled"), "0" * 64)
 
 
 def findings(given: Raw) -> list[Finding]:
@@ -135,7 +198,7 @@ LIMITS = [
         raw(calico=pool("10.244.0.0/32", 32)),
         raw(calico=pool("10.244.0.0/32", 32), nodes=nodes(2)),
         "calico.pools[0].blockSize",
-        "Fix: widen the pool",
+        "Fix: widen the pool.",
     ),
     # --- machines' addresses
     Limit(
@@ -194,6 +257,20 @@ LIMITS = [
         "machines.operatorCidrs[0]",
         "is far too wide",
     ),
+    Limit(
+        "the last address of the smallest subnet",
+        raw(**addressed("10.0.1.6", "10.0.1.0/29")),
+        raw(**addressed("10.0.1.7", "10.0.1.0/29")),
+        "nodes[0].address",
+        "is the broadcast address of 10.0.1.0/29",
+    ),
+    Limit(
+        "control planes in one zone, if a load balancer is for all of them",
+        balanced({}),
+        balanced({"second": "us-west-2b"}),
+        "network.zones",
+        "puts control planes into several zones",
+    ),
     # --- the cluster's ranges
     Limit(
         "the widest range of Services",
@@ -244,6 +321,13 @@ LIMITS = [
         "kubernetes.podCidr",
         "choose a prefix length of at most /22",
     ),
+    Limit(
+        "one /24 of the pods' range",
+        raw(kubernetes={"podCidr": "10.244.0.0/24"}),
+        raw(kubernetes={"podCidr": "10.244.0.0/24"}, nodes=nodes(2)),
+        "kubernetes.podCidr",
+        "choose a prefix length of at most /23",
+    ),
     # --- versions and names
     Limit(
         "the oldest version of Kubernetes",
@@ -274,6 +358,20 @@ LIMITS = [
         "has an impossible port",
     ),
     Limit(
+        "an IPv4 address",
+        raw(kubernetes={"controlPlaneEndpoint": "10.0.1.255:6443"}),
+        raw(kubernetes={"controlPlaneEndpoint": "10.0.1.256:6443"}),
+        "kubernetes.controlPlaneEndpoint",
+        "has no host name or IPv4 address before the port",
+    ),
+    Limit(
+        "the oldest version of Calico",
+        raw(calico={"version": versions.OLDEST_CALICO, "sha256": SUMS}),
+        raw(calico={"version": "3.0.0", "sha256": SUMS}),
+        "calico.version",
+        f"is earlier than {versions.OLDEST_CALICO}",
+    ),
+    Limit(
         "a DNS label of 63 characters",
         raw(kubernetes={"dnsDomain": f"{'a' * 63}.local"}),
         raw(kubernetes={"dnsDomain": f"{'a' * 64}.local"}),
@@ -294,6 +392,13 @@ LIMITS = [
         raw(network={"mtu": 1500}, calico={"mtu": 1451}),
         "calico.mtu",
         "is more than the 1500 bytes of the link less 50 bytes for VXLAN. Fix: make it at most 1450",
+    ),
+    Limit(
+        "the link's MTU without a tunnel",
+        raw(network={"mtu": 1500}, calico=PLAIN | {"mtu": 1500}),
+        raw(network={"mtu": 1500}, calico=PLAIN | {"mtu": 1501}),
+        "calico.mtu",
+        "is more than the 1500 bytes of the link. Fix: make it at most 1500",
     ),
     Limit(
         "the largest MTU of a link",
@@ -421,6 +526,51 @@ LIMITS = [
         "both hand out the same addresses",
     ),
     Limit(
+        "a range after those of two networks, one within the other",
+        on_bridge(*(ranged(f"n{first}", first, last) for first, last in ((10, 49), (20, 30), (50, 60))[::2])),
+        on_bridge(*(ranged(f"n{first}", first, last) for first, last in ((10, 50), (20, 30), (50, 60)))),
+        "networks[2].subnet",
+        "is the subnet of networks[0] too, and both hand out the same addresses",
+    ),
+    Limit(
+        "a range of whereabouts after those of two networks, one within the other",
+        on_bridge(ranged("n10", 10, 49), ranged("n50", 50, 60, "whereabouts")),
+        on_bridge(ranged("n10", 10, 50), ranged("n20", 20, 30), ranged("n50", 50, 60, "whereabouts")),
+        "networks[2].subnet",
+        "is the subnet of networks[0] too, and both hand out the same addresses",
+    ),
+    Limit(
+        "the name of a delegate in another namespace than the delegate",
+        raw(
+            networks=[bridged(name="d0"), bridged("10.41.0.0/24", "net", "br2") | {"namespace": "kube-system"}],
+            multus=delegates((50, 60)),
+        ),
+        raw(networks=[bridged(name="d0") | {"namespace": "kube-system"}], multus=delegates((50, 60))),
+        "networks[0].name",
+        "is the name of a delegate",
+    ),
+    Limit(
+        "the gateway of a route: an address of the subnet, or none",
+        on_bridge(bridged() | {"routes": [{"dst": "10.8.0.0/16"}, {"dst": "10.9.0.0/16", "gateway": "10.40.0.254"}]}),
+        on_bridge(bridged() | {"routes": [{"dst": "10.8.0.0/16"}, {"dst": "10.9.0.0/16", "gateway": "10.40.1.1"}]}),
+        "networks[0].routes[1].gateway",
+        "lies outside the subnet 10.40.0.0/24",
+    ),
+    Limit(
+        "ipam: the last host of the smallest subnet",
+        on_bridge(bridged("10.40.0.0/30", type="host-local", gateway="10.40.0.2")),
+        on_bridge(bridged("10.40.0.0/30", type="host-local", gateway="10.40.0.3")),
+        "networks[0].ipam.gateway",
+        "choose from 10.40.0.1 to 10.40.0.2",
+    ),
+    Limit(
+        "ipam: a static address that is the first host",
+        on_bridge(bridged(type="static", addresses=["10.40.0.1/24"])),
+        on_bridge(bridged(type="static", addresses=["10.40.0.0/24"])),
+        "networks[0].ipam.addresses[0]",
+        "choose from 10.40.0.1 to 10.40.0.254",
+    ),
+    Limit(
         "ipam: the first host",
         on_bridge(bridged(type="host-local", rangeStart="10.40.0.1")),
         on_bridge(bridged(type="host-local", rangeStart="10.40.0.0")),
@@ -492,6 +642,142 @@ LIMITS = [
         "choose from 10.40.0.1 to 10.40.0.254",
     ),
     Limit(
+        "a fixed address that is the first host",
+        attached("10.40.0.1", type="host-local", rangeStart="10.40.0.10") | {"networks": [without_gateway()]},
+        attached("10.40.0.0", type="host-local", rangeStart="10.40.0.10") | {"networks": [without_gateway()]},
+        "workloads[0].networks[0].ips[0]",
+        "choose from 10.40.0.1 to 10.40.0.254",
+    ),
+    Limit(
+        "a fixed address in the smallest subnet",
+        attached("10.40.0.2", subnet="10.40.0.0/30", type="host-local", rangeEnd="10.40.0.1"),
+        attached("10.40.0.3", subnet="10.40.0.0/30", type="host-local", rangeEnd="10.40.0.1"),
+        "workloads[0].networks[0].ips[0]",
+        "choose from 10.40.0.1 to 10.40.0.2",
+    ),
+    Limit(
+        "a fixed address that whereabouts keeps",
+        attached("10.40.0.50", type="whereabouts", exclude=["10.40.0.48/30"]),
+        attached("10.40.0.52", type="whereabouts", exclude=["10.40.0.48/30"]),
+        "workloads[0].networks[0].ips[0]",
+        "add 10.40.0.52/32 to the network's ipam.exclude",
+    ),
+    Limit(
+        # whereabouts hands out the gateway's address too, if no bridge has it.
+        "a fixed address that is a gateway which host-local keeps",
+        attached("10.40.0.1") | {"networks": [without_gateway(type="host-local")]},
+        attached("10.40.0.1") | {"networks": [without_gateway(type="whereabouts")]},
+        "workloads[0].networks[0].ips[0]",
+        "may also be handed out: whereabouts gives 10.40.0.1 to 10.40.0.254",
+    ),
+    Limit(
+        "a fixed address with the bridge as the first host",
+        attached("10.40.0.9", type="host-local", rangeStart="10.40.0.10", gateway="10.40.0.1"),
+        attached("10.40.0.9", type="host-local", rangeStart="10.40.0.10", gateway="10.40.0.254"),
+        "workloads[0].networks[0].ips",
+        "needs a bridge at 10.40.0.1, the only gateway that the plugin finds",
+    ),
+    Limit(
+        "a fixed address that is written once",
+        fixed_in(["10.40.0.9/24", "10.40.0.8"], KEPT),
+        fixed_in(["10.40.0.9/24", "10.40.0.9"], KEPT),
+        "workloads[0].networks[0].ips[1]",
+        "is ips[0] already",
+    ),
+    Limit(
+        "a fixed address for a custom configuration that takes it",
+        fixed_in(["10.40.0.9/24"], custom({"ips": True, "mac": False})),
+        fixed_in(["10.40.0.9/24"], custom({"ips": False, "mac": True})),
+        "workloads[0].networks[0].ips",
+        "does not declare the capability. Fix: add capabilities: {ips: true} to its plugin",
+    ),
+    Limit(
+        "a MAC address that is not multicast",
+        one_mac("1e:00:00:00:00:01", bridged()),
+        one_mac("1f:00:00:00:00:01", bridged()),
+        "workloads[0].networks[0].mac",
+        "is a multicast address",
+    ),
+    Limit(
+        "a MAC address for one pod of a bridge",
+        one_mac("02:00:00:00:00:01", bridged(), replicas=1),
+        one_mac("02:00:00:00:00:01", bridged(), replicas=2),
+        "workloads[0].networks[0].mac",
+        "would be the address of 2 pods",
+    ),
+    Limit(
+        "a MAC address for one pod of a link that all nodes share",
+        one_mac("02:00:00:00:00:01", MACVLAN, replicas=1, nodes=nodes(3)),
+        one_mac("02:00:00:00:00:01", MACVLAN, replicas=2, nodes=nodes(3)),
+        "workloads[0].networks[0].mac",
+        "would be the address of 2 pods on one link",
+    ),
+    Limit(
+        "a default route before the addresses of pods",
+        routed("10.40.0.9", ranged("net", 10, 20)),
+        routed("10.40.0.10", ranged("net", 10, 20)),
+        "workloads[0].networks[0].defaultRoute",
+        "because pods get 10.40.0.10 to 10.40.0.20. Fix: write 10.40.0.1, the bridge's own address, or let the "
+        "network's ipam.rangeStart be 10.40.0.11",
+    ),
+    Limit(
+        "a default route after the addresses of pods",
+        routed("10.40.0.21", ranged("net", 10, 20)),
+        routed("10.40.0.20", ranged("net", 10, 20)),
+        "workloads[0].networks[0].defaultRoute",
+        "or end ipam.rangeEnd before it",
+    ),
+    Limit(
+        "a default route through the last host",
+        routed("10.40.0.254", ranged("net", 10, 20)),
+        routed("10.40.0.255", ranged("net", 10, 20)),
+        "workloads[0].networks[0].defaultRoute",
+        "is not a host of the network's subnet 10.40.0.0/24",
+    ),
+    Limit(
+        "a default route through the first host",
+        routed("10.40.0.1", MACVLAN),
+        routed("10.40.0.0", MACVLAN),
+        "workloads[0].networks[0].defaultRoute",
+        "is not a host of the network's subnet 10.40.0.0/24. Fix: choose another in 10.40.0.0/24",
+    ),
+    Limit(
+        "a default route in the smallest subnet",
+        routed("10.40.0.1", bridged("10.40.0.0/30")),
+        routed("10.40.0.3", bridged("10.40.0.0/30")),
+        "workloads[0].networks[0].defaultRoute",
+        "is not a host of the network's subnet 10.40.0.0/30",
+    ),
+    Limit(
+        "a default route through another address than the pod's own",
+        routed("10.40.0.8", KEPT, ips=["10.40.0.9/24"]),
+        routed("10.40.0.9", KEPT, ips=["10.40.0.9/24"]),
+        "workloads[0].networks[0].defaultRoute",
+        "is the pod's own address",
+    ),
+    Limit(
+        # The bridge of every node has the same range, so replies to the pod's own address would end on another node.
+        "a default route through the node's bridge, which masquerades",
+        routed("10.40.0.1", bridged() | {"ipMasq": True}, keeps_cluster=False),
+        routed("10.40.0.1", bridged(), keeps_cluster=False),
+        "workloads[0].networks[0].defaultRoute",
+        "no other route leads to pods (10.244.0.0/16) and Services (10.96.0.0/12)",
+    ),
+    Limit(
+        "a default route through an address that nobody has",
+        routed("10.40.0.9", ranged("net", 10, 20)),
+        routed("10.40.0.9", ranged("net", 10, 20) | {"ipMasq": True}, keeps_cluster=False),
+        "workloads[0].networks[0].defaultRoute",
+        "no other route leads to pods (10.244.0.0/16) and Services (10.96.0.0/12)",
+    ),
+    Limit(
+        "as many pods as a range of one address has on the nodes",
+        workers_and_pods(2, (10, 10)),
+        workers_and_pods(3, (10, 10)),
+        "workloads[0].replicas",
+        "3 pods in all need addresses of d0, which has 1 on each of 2 nodes",
+    ),
+    Limit(
         "the longest name of a network with fixed addresses",
         attached("10.40.0.21", name="n" * 57, type="host-local", rangeEnd="10.40.0.20"),
         attached("10.40.0.21", name="n" * 58, type="host-local", rangeEnd="10.40.0.20"),
@@ -526,6 +812,179 @@ def test_the_last_address_of_a_subnet_on_ec2(control_planes: int, workers: int, 
         node["role"] = "control-plane" if number < control_planes else "worker"
     given = aws(network={"subnets": {"control": "10.0.1.0/28"}}, nodes=listed)
     assert (findings(given) == []) is fits
+
+
+def test_a_range_outside_its_block_overlaps_nothing() -> None:
+    """It has one mistake, so it has one finding."""
+    found = findings(raw(multus=delegates((100, 256), (200, 400), (300, 600))))
+    assert [finding.key for finding in found] == [f"multus.delegates[{n}].rangeEnd" for n in range(3)]
+
+
+def test_a_subnet_without_hosts_has_one_finding() -> None:
+    """The rules about addresses in it do not repeat that it is too small."""
+    for length in (31, 32):
+        network = bridged(f"10.40.0.0/{length}", type="host-local", gateway="10.40.0.9")
+        given = routed("10.40.0.9", network, ips=["10.40.0.9/24"])
+        assert [finding.key for finding in findings(given)] == ["networks[0].subnet"]
+        only = addressed("10.0.1.0", f"10.0.1.0/{length}")
+        assert [finding.key for finding in findings(raw(**only))] == ["network.subnets.control"]
+
+
+def test_a_range_that_overlaps_several_has_one_finding() -> None:
+    found = findings(on_bridge(bridged("10.0.0.0/8")))
+    assert [finding.key for finding in found] == ["networks[0].subnet"]
+
+
+def test_a_workload_without_pods_uses_no_address() -> None:
+    def lab(*replicas: int) -> Raw:
+        given = fixed_in(["10.40.0.9/24"], KEPT)
+        (workload,) = given["workloads"]
+        return given | {"workloads": [workload | {"name": f"w{n}", "replicas": r} for n, r in enumerate(replicas)]}
+
+    assert findings(lab(1, 0)) == []
+    assert findings(lab(0, 1)) == []
+    # Each workload has one finding, also the last, whose address two others have.
+    assert [finding.key for finding in findings(lab(1, 1, 1))] == [f"workloads[{n}].networks[0].ips" for n in (1, 2)]
+
+
+def test_pods_that_no_node_accepts_have_one_finding() -> None:
+    given = one_mac("02:00:00:00:00:01", bridged(), nodes=nodes(1))
+    given["workloads"][0]["onControlPlane"] = False
+    assert [finding.key for finding in findings(given)] == ["workloads[0].onControlPlane"]
+
+
+SELECTIVE = [
+    {"name": "first", "cidr": "10.244.0.0/17", "nodeSelector": "kubernetes.io/hostname == 'n1'"},
+    {"name": "second", "cidr": "10.244.128.0/17", "nodeSelector": "kubernetes.io/hostname != 'n1'"},
+]
+UNKNOWN = [SELECTIVE[0] | {"nodeSelector": "kubernetes.io/arch == 'arm64'"}, SELECTIVE[1] | {"nodeSelector": "all()"}]
+
+
+@pytest.mark.parametrize(
+    ("pools", "text", "problem"),
+    [
+        (SELECTIVE, '["first", "second"]', None),
+        (SELECTIVE, '["10.244.0.0/17", "second"]', None),
+        (SELECTIVE, '["first"]', "names no pool that selects n2, where pods may start"),
+        (SELECTIVE, '["second"]', "names no pool that selects n1, where pods may start"),
+        (SELECTIVE, '["third"]', "names third, which is not one of calico.pools"),
+        (SELECTIVE, "first", "is not a JSON list of pools"),
+        (SELECTIVE, '"first"', "is not a JSON list of pools"),
+        (SELECTIVE, "[]", "is not a JSON list of pools"),
+        (SELECTIVE, "[1]", "is not a JSON list of pools"),
+        # The live node decides whether the pool selects it.
+        (UNKNOWN, '["first"]', None),
+    ],
+)
+def test_the_pools_that_a_workload_names(pools: list[Raw], text: str, problem: str | None) -> None:
+    workload = {"name": "w", "image": "docker.io/library/busybox"}
+    workload |= {"annotations": {"cni.projectcalico.org/ipv4pools": text}}
+    found = findings(raw(nodes=nodes(3), calico={"pools": pools}, workloads=[workload]))
+    assert [finding.problem for finding in found] == ([problem] if problem else [])
+
+
+@pytest.mark.parametrize(
+    ("keys", "problem"),
+    [
+        ({}, None),
+        ({"multus": delegates((50, 60))}, None),
+        ({"multus": {**delegates((50, 60)), "clusterNetwork": "d0"}}, "host-local gives the addresses of delegate d0"),
+        ({"calico": PLAIN | {"ipam": "HostLocal"}}, "addresses come from the node's podCIDR"),
+    ],
+)
+def test_only_calico_ipam_reads_the_pools_of_a_workload(keys: Raw, problem: str | None) -> None:
+    lab = raw(nodes=nodes(2), calico=PLAIN) | keys
+    annotations = {"cni.projectcalico.org/ipv4pools": '["p"]'}
+    lab["workloads"] = [{"name": "w", "image": "docker.io/library/busybox", "annotations": annotations}]
+    found = findings(lab)
+    assert len(found) == bool(problem)
+    assert problem is None or problem in found[0].problem
+
+
+ROUTES = ["10.244.0.0/16", "10.96.0.0/12"]
+
+
+@pytest.mark.parametrize(
+    ("routes", "lost"),
+    [
+        (ROUTES, None),
+        (["10.0.0.0/8"], None),
+        (["10.244.0.0/17", "10.244.128.0/17", "10.96.0.0/12"], None),
+        (ROUTES[:1], "Services (10.96.0.0/12)"),
+        (ROUTES[1:], "pods (10.244.0.0/16)"),
+        (["10.244.0.0/17", "10.96.0.0/12"], "pods (10.244.0.0/16)"),
+        ([], "pods (10.244.0.0/16) and Services (10.96.0.0/12)"),
+    ],
+)
+def test_the_routes_that_a_default_route_leaves(routes: list[str], lost: str | None) -> None:
+    """Routes of the delegate and of the attached networks together must lead to every pod and every Service."""
+    of_delegate, of_network = routes[:1], [{"dst": dst} for dst in routes[1:]]
+    given = routed("10.40.0.1", bridged() | {"routes": of_network})
+    given["multus"]["delegates"][0]["routes"] = of_delegate
+    found = findings(given)
+    assert len(found) == bool(lost)
+    assert lost is None or found[0].problem.endswith(f"no other route leads to {lost}")
+
+
+@pytest.mark.parametrize("name", ["k8s-pod-network", "d0", "nothing"])
+def test_a_default_network_that_does_not_exist_has_one_finding(name: str) -> None:
+    given = routed("10.40.0.1", bridged()) | {"multus": delegates((50, 60))}
+    given["workloads"][0]["defaultNetwork"] = name
+    key = "defaultNetwork" if name == "nothing" else "networks[0].defaultRoute"
+    assert [finding.key for finding in findings(given)] == [f"workloads[0].{key}"]
+
+
+@pytest.mark.parametrize(
+    ("machines", "peers", "accepted"),
+    [
+        ("existing", ["all()"], True),
+        ("existing", ["kubernetes.io/hostname == 'n0'", "kubernetes.io/hostname == 'n1'"], True),
+        ("existing", ["kubernetes.io/hostname == 'n0'"], False),
+        ("existing", [], False),
+        # The router of these machines takes no routes.
+        ("local", ["all()"], False),
+    ],
+)
+def test_plain_packets_need_a_router_that_every_node_peers_with(
+    machines: str, peers: list[str], accepted: bool
+) -> None:
+    two = nodes(2)
+    two[1] |= {"subnet": "workers", "address": "10.0.2.10"}
+    provider = {"provider": machines}
+    if machines == "existing":
+        provider["user"] = "root"
+        two = [node | {"ssh": {"hostKey": host_key(number)}} for number, node in enumerate(two)]
+    peering = [
+        {"name": f"p{n}", "peerIP": "10.0.1.1", "asNumber": 64999, "nodeSelector": text} for n, text in enumerate(peers)
+    ]
+    found = findings(raw(machines=provider, nodes=two, calico=PLAIN | {"peers": peering}))
+    assert [finding.key for finding in found] == ([] if accepted else ["calico.pools[0].encapsulation"])
+
+
+def test_zones_of_a_region_are_for_ec2() -> None:
+    """A wrong provider, or a region that is no region, has its own finding, and the zones have none."""
+    network = {"subnets": {"control": "10.0.1.0/24"}, "zones": {"control": "us-west-2a"}}
+
+    def keys(given: Raw, region: str) -> list[str]:
+        try:
+            parse_lab(given, {"aws:region": region})
+        except SpecError as error:
+            return [finding.key for finding in error.findings]
+        return []
+
+    assert keys(aws(network=network), "us-west-2") == []
+    assert keys(aws(network=network), "us-west-1") == ["network.zones.control"]
+    assert keys(aws(network=network), "west") == ["aws:region"]
+    assert keys(raw(network=network), "us-west-1") == ["network.zones.control"]
+    assert "is for EC2" in str(findings(raw(network=network))[0])
+
+
+def test_addresses_for_documentation_are_placeholders() -> None:
+    """RFC 5737."""
+    given = ["192.0.2.0/24", "192.0.3.0/32", "198.51.100.255/32", "203.0.113.0/25", "203.0.112.0/23"]
+    lab = parse_lab(raw(machines={"provider": "aws", "operatorCidrs": given}))
+    assert [finding.value for finding in placeholders(lab)] == [given[0], given[2], given[3]]
+    assert list(placeholders(parse_lab(raw()))) == []
 
 
 def tiny(subnet: str, **ipam: Any) -> BridgeNetwork:

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import base64
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from ipaddress import IPv4Network
 from itertools import combinations
+from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
 from components.spec import rules, translate
 from components.spec.findings import Finding, SpecError, nearest, shown
+from components.spec.keypath import value_at
 from components.spec.load import load_stack_file, parse_lab
 from components.spec.rules import (
     addresses,
@@ -31,6 +34,7 @@ from components.spec.rules.core import Rule, overlaps
 from components.spec.rules.machines import host_key_problem
 from components.spec.schema import stack_file_schema
 from tests.spec.test_bad_files import BAD
+from tests.spec.test_boundaries import LIMITS
 from tests.strategies import host_key
 
 MODULES = (machines, addresses, cluster, calico, multus, networks, placement, workloads, attachments)
@@ -152,13 +156,15 @@ def test_the_problems_of_a_host_key() -> None:
     curve = len(ecdsa).to_bytes(4, "big") + ecdsa + bytes(85)
     assert host_key_problem(f"ecdsa-sha2-nistp256 {base64.b64encode(curve).decode()}") is None
     assert host_key_problem(f"{good}\n{good}") == "is more than one line"
-    for broken in ("", "ssh-ed25519", good.split()[1], f"ssh-rsa {good.split()[1]}"):
+    for broken in ("", "ssh-ed25519", "host ssh-ed25519", good.split()[1], f"ssh-rsa {good.split()[1]}"):
         assert "not a public key of type" in str(host_key_problem(broken))
     assert "host name before the key" in str(host_key_problem(f"192.0.2.1 {good}"))
     for cut in (wire[:-1], wire + b"x", wire[:19]):
         assert "as long as" in str(host_key_problem(f"ssh-ed25519 {base64.b64encode(cut).decode()}"))
     assert "base64" in str(host_key_problem(good[:-1]))
-    assert "another type or is cut off" in str(host_key_problem("ssh-ed25519 AAAA"))
+    assert "says ssh-ed25519, but the key after it has another type or is cut off" in str(
+        host_key_problem("ssh-ed25519 AAAA")
+    )
 
 
 @pytest.mark.parametrize(
@@ -196,6 +202,81 @@ def test_the_nearest_word(word: str, words: list[str], meant: str | None) -> Non
 )
 def test_a_value_on_one_line(value: object, text: str) -> None:
     assert shown(value) == text
+
+
+# Things that are right, of every kind that some rule leaves out.
+RIGHT: dict[str, list[dict[str, Any]]] = {
+    "networks": [
+        {"name": "zz-custom", "type": "custom", "config": {"cniVersion": "0.3.1", "type": "ptp"}},
+        {"name": "zz-bridge", "type": "bridge", "bridge": "zz1", "subnet": "172.31.251.0/24", "ipMasq": True},
+        {"name": "zz-tiny", "type": "bridge", "bridge": "zz2", "subnet": "172.31.252.0/30"},
+        {"name": "zz-static", "type": "bridge", "bridge": "zz3", "subnet": "172.31.253.0/24"}
+        | {"ipam": {"type": "static", "addresses": ["172.31.253.9/24"]}},
+        {"name": "zz-device", "type": "host-device", "device": "zz4", "subnet": "172.31.254.0/24"},
+    ],
+    "workloads": [
+        {"name": "zz-plain", "image": "docker.io/library/busybox", "replicas": 0},
+        {"name": "zz-attached", "image": "docker.io/library/busybox", "replicas": 0}
+        | {"networks": [{"name": "zz-bridge", "defaultRoute": "172.31.251.1"}, {"name": "zz-custom"}]},
+    ],
+}
+
+
+def lab_in(path: Path) -> dict[str, Any]:
+    """The lab of a stack file as it is written. Empty if the file is not that far."""
+    if path.stem.startswith("file-"):
+        return {}
+    try:
+        lab = yaml.safe_load(path.read_text(encoding="utf-8"))["config"]["cni-lab:lab"]
+    except (yaml.YAMLError, ValueError):
+        return {}
+    return lab if isinstance(lab, dict) else {}
+
+
+def labs_with_lists() -> list[Any]:
+    labs = [(path.stem, lab_in(path)) for path in BAD]
+    found = [pytest.param(lab, id=name) for name, lab in labs if lab.get("multus") and lab.get("networks")]
+    return [*found, *(pytest.param(limit.refused, id=limit.name) for limit in LIMITS if "networks" in limit.refused)]
+
+
+def finding_keys(lab: dict[str, Any], shift: Mapping[str, int]) -> list[str]:
+    """The keys of the findings, with higher indices of some lists."""
+
+    def shifted(key: str) -> str:
+        name, number = key.split("[")[0], re.match(r"\w+\[(\d+)", key)
+        return key.replace(f"[{number[1]}", f"[{int(number[1]) + shift[name]}", 1) if number and name in shift else key
+
+    try:
+        parse_lab(lab)
+    except SpecError as error:
+        return [shifted(finding.key) for finding in error.findings]
+    return []
+
+
+@pytest.mark.parametrize("lab", labs_with_lists())
+def test_what_is_right_hides_no_mistake_after_it(lab: dict[str, Any]) -> None:
+    """More networks and workloads at the front of the lists change the indices of findings, and nothing else."""
+    more = {name: items + list(lab.get(name, ())) for name, items in RIGHT.items()}
+    shift = {name: len(items) for name, items in RIGHT.items()}
+    assert sorted(finding_keys(lab | more, {})) == sorted(finding_keys(lab, shift))
+
+
+def test_a_finding_shows_the_value_at_its_key() -> None:
+    """So that nobody corrects the wrong one of two values that are in conflict."""
+    compared = 0
+    for path in BAD:
+        with pytest.raises(SpecError) as caught:
+            load_stack_file(path)
+        for finding in caught.value.findings:
+            parts = re.findall(r"([^.\[\]]+)|\[(\d+)\]", finding.key)
+            value = value_at(lab_in(path), tuple(int(index) if index else name for name, index in parts))
+            # A secret is never shown, a wrong name of a key is its own value, and yaml reads some words as true.
+            hidden = finding.value in ("a password", "a private key") or finding.problem.startswith("this key")
+            if isinstance(value, str | int) and not isinstance(value, bool) and not hidden:
+                compared += 1
+                # An address may stand without the prefix length of one address.
+                assert finding.value.removesuffix("/32") == shown(value).removesuffix("/32"), finding
+    assert compared > 100
 
 
 def test_messages_have_one_form() -> None:

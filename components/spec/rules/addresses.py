@@ -95,9 +95,12 @@ def unusable(key: str, cidr: IPv4Network) -> Iterator[Finding]:
 @rule("kubernetes.serviceCidr")
 def service_range_size(lab: Lab) -> Iterator[Finding]:
     """kubeadm accepts at most 20 host bits and needs ten addresses, because the DNS Service has the tenth."""
-    cidr = lab.kubernetes.service_cidr
-    if not 12 <= cidr.prefixlen <= 28:
-        problem = "is larger than kube-apiserver accepts" if cidr.prefixlen < 12 else "has no room for the DNS Service"
+    cidr, problem = lab.kubernetes.service_cidr, None
+    if cidr.prefixlen < 12:
+        problem = "is larger than kube-apiserver accepts"
+    elif cidr.prefixlen > 28:
+        problem = "has no room for the DNS Service"
+    if problem is not None:
         yield Finding("kubernetes.serviceCidr", str(cidr), problem, "choose a prefix length from /12 to /28")
 
 
@@ -105,7 +108,7 @@ def service_range_size(lab: Lab) -> Iterator[Finding]:
 def pod_range_size(lab: Lab) -> Iterator[Finding]:
     key, cidr = "kubernetes.podCidr", lab.kubernetes.pod_cidr
     room = 1 << max(0, NODE_MASK - cidr.prefixlen)
-    needed = max(1, len(lab.nodes))
+    needed = len(lab.nodes)
     if not 8 <= cidr.prefixlen <= NODE_MASK:
         problem = f"kubeadm needs a prefix length from /8 to /{NODE_MASK}"
         yield Finding(key, str(cidr), problem, "choose a range of such a size, e.g. 10.244.0.0/16")

@@ -23,7 +23,7 @@ from components.spec.models import (
 )
 from components.spec.placement import POOLS_ANNOTATION, is_on_each, nodes_for, pod_count, pools_for, selected
 from components.spec.rules.core import listed, repeated, rule
-from components.spec.rules.networks import gateway, handed_out, last_host
+from components.spec.rules.networks import gateway, handed_out, how_to_keep, last_host, may_hand_out
 
 OWN_ANNOTATIONS = {
     "v1.multus-cni.io/default-network": "write defaultNetwork",
@@ -67,10 +67,11 @@ def fixed_addresses_fit(lab: Lab) -> Iterator[Finding]:
             elif isinstance(network, BridgeNetwork) and network.is_gateway and ip == gateway(network):
                 problem = f"is the address of the bridge {network.bridge} itself"
                 yield Finding(place, value, problem, "choose another, or set isGateway: false on the network")
-            elif not isinstance(network.ipam, StaticAddresses) and first <= ip <= last and ip != gateway(network):
-                wider = f"let the network's ipam.rangeStart be {ip + 1}" if ip < last else "end ipam.rangeEnd before it"
+            elif not isinstance(network.ipam, StaticAddresses) and may_hand_out(network, ip):
                 problem = f"may also be handed out: {network.ipam.type} gives {first} to {last}"
-                yield Finding(place, value, problem, f"{wider}, or choose an address outside that range")
+                yield Finding(
+                    place, value, problem, f"{how_to_keep(network, ip)}, or choose an address outside that range"
+                )
         for number, before in repeated([address.ip for address in attachment.ips]):
             problem = f"is ips[{before}] already"
             yield Finding(f"{key}.ips[{number}]", str(attachment.ips[number]), problem, "remove it")
@@ -114,13 +115,13 @@ def interface_names(lab: Lab) -> Iterator[Finding]:
     for index, workload in enumerate(lab.workloads):
         names = [a.interface or f"net{number}" for number, a in enumerate(workload.networks, 1)]
         taken = dict(repeated(names))
-        for number, attachment in enumerate(workload.networks):
-            key, name = f"workloads[{index}].networks[{number}].interface", attachment.interface
-            if names[number] in ("eth0", "lo", ".", ".."):
-                yield Finding(key, names[number], "is a name that every pod uses already", "choose another, e.g. net1")
+        for number, name in enumerate(names):
+            key = f"workloads[{index}].networks[{number}].interface"
+            if name in ("eth0", "lo", ".", ".."):
+                yield Finding(key, name, "is a name that every pod uses already", "choose another, e.g. net1")
             elif number in taken:
                 problem = f"is the interface of networks[{taken[number]}] already"
-                yield Finding(key, name or names[number], problem, "give each its own name")
+                yield Finding(key, name, problem, "give each its own name")
 
 
 @rule("workloads[].kind", "workloads[].replicas", each="workloads[]")
@@ -217,7 +218,7 @@ def names_of_fixed_networks(lab: Lab) -> Iterator[Finding]:
             problem = f"needs a second definition {name}, and that is the name of {other}"
             yield Finding(f"{key}.ips", shown(attachment.ips), problem, f"give {other} another name")
         elif len(name) > 63:
-            problem = f"needs a second definition {name[:20]}…-fixed, whose name would be longer than 63 characters"
+            problem = f"needs a second definition {name}, whose name would be longer than 63 characters"
             yield Finding(f"{key}.ips", shown(attachment.ips), problem, "give the network a shorter name")
 
 

@@ -55,7 +55,7 @@ def blocks_fit(lab: Lab) -> Iterator[Finding]:
         key = f"calico.pools[{index}].blockSize"
         if pool.block_size < pool.cidr.prefixlen:
             problem = f"a block of /{pool.block_size} is larger than the pool {pool.cidr}"
-            yield Finding(key, str(pool.block_size), problem, f"make it {max(20, pool.cidr.prefixlen)} or more")
+            yield Finding(key, str(pool.block_size), problem, f"make it {pool.cidr.prefixlen} or more")
             continue
         blocks = 1 << (pool.block_size - pool.cidr.prefixlen)
         nodes = len(selected(lab, pool.node_selector) or ())

@@ -107,11 +107,8 @@ def room_for_calico(lab: Lab) -> Iterator[Finding]:
             ranges.setdefault(pool.name, []).append((delegate.range_start, delegate.range_end))
     for pool in {pool.name: pool for pool in lab.calico.pools}.values():
         size = 1 << (32 - pool.block_size)
-        mine = sorted(ranges.get(pool.name, ()))
-        reserved, reached = 0, -1
-        for start, end in mine:
-            reserved += max(0, end - max(start - 1, reached))
-            reached = max(reached, end)
+        mine = ranges.get(pool.name, ())
+        reserved = len({number for start, end in mine for number in range(start, end + 1)})
         if mine and size - reserved < LEFT_FOR_CALICO:
             problem = (
                 f"the ranges leave calico-ipam {size - reserved} of the {size} addresses of a block of pool {pool.name}"

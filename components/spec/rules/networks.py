@@ -36,6 +36,27 @@ def handed_out(network: AddressedNetwork) -> tuple[IPv4Address, IPv4Address]:
     return ipam.range_start or subnet[min(1, subnet.num_addresses - 1)], ipam.range_end or last_host(subnet)
 
 
+def may_hand_out(network: AddressedNetwork, address: IPv4Address) -> bool:
+    """Whether the IPAM plugin host-local or whereabouts may give the address to a pod.
+
+    host-local keeps the gateway. whereabouts does not, and keeps the ranges in `exclude`.
+    """
+    first, last = handed_out(network)
+    kept = address == gateway(network)
+    if isinstance(network.ipam, Whereabouts):
+        kept = any(address in cidr for cidr in network.ipam.exclude)
+    return first <= address <= last and not kept
+
+
+def how_to_keep(network: AddressedNetwork, address: IPv4Address) -> str:
+    """What to change so that the IPAM plugin keeps an address that it may hand out."""
+    if isinstance(network.ipam, Whereabouts):
+        return f"add {address}/32 to the network's ipam.exclude"
+    if address < handed_out(network)[1]:
+        return f"let the network's ipam.rangeStart be {address + 1}"
+    return "end ipam.rangeEnd before it"
+
+
 def gateway(network: AddressedNetwork) -> IPv4Address:
     """The gateway, which the IPAM plugin does not hand out. Default: the first address of the subnet."""
     return network.ipam.gateway or network.subnet[min(1, network.subnet.num_addresses - 1)]
@@ -130,7 +151,7 @@ def addresses_handed_out_once(lab: Lab) -> Iterator[Finding]:
             sharing.setdefault(network.subnet, []).append((index, network))
     for subnet, members in sharing.items():
         first, leader = members[0]
-        for index, member in members[1:]:
+        for index, member in members:
             if _link(member) != _link(leader):
                 problem = f"is the subnet of networks[{first}] too, on another interface"
                 yield Finding(f"networks[{index}].subnet", str(subnet), problem, "choose a range apart from it")
@@ -147,7 +168,7 @@ def _shared(networks: Sequence[tuple[int, AddressedNetwork]]) -> Iterator[tuple[
     # whereabouts has one list of addresses for all its networks, so these may share a range among themselves.
     reached_by_others = reached
     reported: set[int] = set()
-    for index, network in sorted(networks, key=lambda item: (handed_out(item[1]), item[0])):
+    for index, network in sorted(networks, key=lambda item: handed_out(item[1])):
         start, end = handed_out(network)
         one_list = isinstance(network.ipam, Whereabouts)
         rival = reached_by_others if one_list else reached

@@ -16,7 +16,6 @@ from components.spec.models import (
     Attachment,
     BridgeNetwork,
     CustomNetwork,
-    HostLocal,
     Lab,
     Node,
     StaticAddresses,
@@ -25,7 +24,7 @@ from components.spec.placement import nodes_for, pod_count
 from components.spec.rules.cluster import label_findings
 from components.spec.rules.core import listed, repeated, rule
 from components.spec.rules.multus import not_a_delegate
-from components.spec.rules.networks import gateway, handed_out, last_host
+from components.spec.rules.networks import gateway, handed_out, how_to_keep, last_host, may_hand_out
 
 
 @rule("workloads[].name", each="workloads[]")
@@ -108,11 +107,10 @@ def _gateway_fault(network: AttachedNetwork, attachment: Attachment) -> tuple[st
     if attachment.ips or isinstance(network.ipam, StaticAddresses):
         own = route in fixed_addresses(network, attachment)
         return ("is the pod's own address, so the packets would go nowhere", fix) if own else None
-    # host-local hands out its range except for the gateway. whereabouts also hands out the gateway.
-    if not first <= route <= last or (isinstance(network.ipam, HostLocal) and route == gateway(network)):
+    if not may_hand_out(network, route):
         return None
-    wider = f", or let the network's ipam.rangeStart be {route + 1}" if route < last else ""
-    return f"may become a pod's own address, because pods get {first} to {last}", fix + wider
+    problem = f"may become a pod's own address, because pods get {first} to {last}"
+    return problem, f"{fix}, or {how_to_keep(network, route)}"
 
 
 @rule(
