@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import random
 import sys
 from collections.abc import Iterator
@@ -13,6 +14,9 @@ from xdist.scheduler import LoadGroupScheduling
 from tests.support import examples
 
 examples.load_profile()
+
+# A million objects of imported modules live to the end: Python would search them for garbage again and again.
+gc.set_threshold(100_000)
 
 
 @pytest.hookimpl(tryfirst=True)
