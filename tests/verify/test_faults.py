@@ -263,8 +263,8 @@ def test_ipip_dropped_is_seen_as_protocol_4(vxlan: Bed) -> None:
 
 
 # On the node: break, killed before its 1st, 2nd, … command after the line FROM, then mend; then break, and mend killed
-# in the same way after the line BEGUN, and mend. Prints how many commands there were, and at how many of them the fault was in the journal
-# already.
+# in the same way after the line BEGUN, and mend. Prints how many commands there were, and at how many of them the fault
+# was in the journal already.
 KILL = r"""
 set -euo pipefail
 declare -A program=([break]=$(base64 -d <<<"$BREAK") [mend]=$(base64 -d <<<"$MEND"))
