@@ -6,6 +6,7 @@ import os
 import re
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -31,12 +32,19 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]
         life.remove(name, home())
 
 
+@cache
+def shown(stack: str) -> str:
+    """What the demo of a stack prints. Nothing stands afterwards."""
+    result = CliRunner().invoke(app, ["demo", stack, "--fast"])
+    assert result.exit_code == 0, result.output
+    assert not home().exists()
+    return result.stdout
+
+
 @stands
 @pytest.mark.parametrize("stack", STACKS)
 def test_a_stack_is_shown_broken_and_mended(stack: str) -> None:
-    result = CliRunner().invoke(app, ["demo", stack, "--fast"])
-    assert result.exit_code == 0, result.output
-    text = result.stdout
+    text = shown(stack)
     assert not [line for line in text.splitlines() if len(line) > 80]
     assert text.startswith("A sandbox: ")
     for number, title in enumerate(("Build it", "Check it", "Follow a packet", "Break it", "Mend it"), 1):
@@ -45,7 +53,6 @@ def test_a_stack_is_shown_broken_and_mended(stack: str) -> None:
     assert re.search(r"These \d+, and nothing else, are what this fault must break\.", text)
     assert re.search(r"^    STOP  ", text, re.M) and "The ping is answered." in text and "The ping is lost." in text
     assert "caught by tcpdump at each place" in text or "missing: tcpdump" in text
-    assert not home().exists()
 
 
 @stands
@@ -76,12 +83,12 @@ def steady(text: str) -> list[str]:
 @stands
 def test_the_recording_is_what_the_demo_shows() -> None:
     """CNILAB_UPDATE_GOLDEN=1 records it anew."""
-    shown = CliRunner().invoke(app, ["demo", "--fast"]).stdout
-    if "caught by tcpdump" not in shown:
+    text = shown("cfos-egress")
+    if "caught by tcpdump" not in text:
         pytest.skip("tcpdump is not installed")
     if os.environ.get("CNILAB_UPDATE_GOLDEN"):
-        story.RECORDING.write_text(shown, encoding="utf-8")
-    assert steady(shown) == steady(story.RECORDING.read_text(encoding="utf-8"))
+        story.RECORDING.write_text(text, encoding="utf-8")
+    assert steady(text) == steady(story.RECORDING.read_text(encoding="utf-8"))
 
 
 def test_the_readme_shows_a_part_of_the_recording() -> None:
