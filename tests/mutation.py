@@ -27,6 +27,7 @@ import tempfile
 import tomllib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from multiprocessing.connection import Connection
 from pathlib import Path
 from types import CodeType, FunctionType
@@ -181,21 +182,22 @@ def _codes(code: CodeType) -> Iterator[tuple[Place, CodeType]]:
 class Collector:
     """A pytest plugin. In place of a run of the collected tests, it has one run of them for each mutant.
 
-    It receives the text of a changed file, and answers whether a test failed.
+    It receives a file and its changed text, and answers whether a test failed.
     """
 
-    def __init__(self, file: Path, connection: Connection) -> None:
-        self.file, self.connection = file, connection
+    def __init__(self, connection: Connection) -> None:
+        self.connection = connection
 
     def pytest_runtestloop(self, session: pytest.Session) -> bool:
         order = list(session.items)
         gc.collect()
-        found = [thing for thing in gc.get_objects() if isinstance(thing, FunctionType)]
-        functions = [thing for thing in found if thing.__code__.co_filename == str(self.file)]
+        functions = [thing for thing in gc.get_objects() if isinstance(thing, FunctionType)]
         gc.freeze()
-        while (text := self.connection.recv()) is not None:
+        while (changed := self.connection.recv()) is not None:
+            file, text = changed
+            own = [function for function in functions if function.__code__.co_filename == file]
             receiver, sender = CONTEXT.Pipe(duplex=False)
-            child = CONTEXT.Process(target=self._try, args=(text, functions, order, session, sender))
+            child = CONTEXT.Process(target=self._try, args=(file, text, own, order, session, sender))
             child.start()
             sender.close()
             failed: int | None = None
@@ -210,6 +212,7 @@ class Collector:
 
     def _try(
         self,
+        file: str,
         text: str,
         functions: Sequence[FunctionType],
         order: Sequence[pytest.Item],
@@ -217,7 +220,7 @@ class Collector:
         report: Connection,
     ) -> None:
         _limit_cpu_time()
-        changed = dict(_codes(compile(text, self.file, "exec")))
+        changed = dict(_codes(compile(text, file, "exec")))
         for function in functions:
             code = function.__code__
             with contextlib.suppress(ValueError):  # It uses other variables of the function around it than before.
@@ -231,21 +234,21 @@ class Collector:
         os._exit(bool(session.testsfailed))
 
 
-def _collect(folder: Path, file: str, tests: Sequence[str], connection: Connection) -> None:
+def _collect(folder: Path, tests: Sequence[str], connection: Connection) -> None:
     _start_child(folder)
-    os._exit(int(pytest.main([*PYTEST, *tests], plugins=[Collector(folder / file, connection)])))
+    os._exit(int(pytest.main([*PYTEST, *tests], plugins=[Collector(connection)])))
 
 
 @contextlib.contextmanager
-def collector(file: str, tests: Sequence[str]) -> Iterator[Callable[[str], bool]]:
-    """A function that says of the changed text of the file whether one of the collected tests fails with it."""
+def collector(tests: Sequence[str]) -> Iterator[Callable[[str, str], bool]]:
+    """A function that says of a file and its changed text whether one of the collected tests fails with it."""
     mine, its = CONTEXT.Pipe()
-    child = CONTEXT.Process(target=_collect, args=(Path.cwd(), file, tests, its))
+    child = CONTEXT.Process(target=_collect, args=(Path.cwd(), tests, its))
     child.start()
     its.close()
 
-    def notices(text: str) -> bool:
-        mine.send(text)
+    def notices(file: str, text: str) -> bool:
+        mine.send((str(Path(file).resolve()), text))
         return bool(mine.recv())
 
     try:
@@ -259,30 +262,40 @@ def collector(file: str, tests: Sequence[str]) -> Iterator[Callable[[str], bool]
 # --- the mutants of a file --------------------------------------------------------------------------------------------
 
 
-def run(file: str, sample: int | None) -> tuple[int, list[str]]:
+@dataclass(frozen=True)
+class Score:
     """The number of mutants of a file that were tried, and the difference of each survivor."""
-    tests = tests_of(file)
+
+    file: str
+    tried: int
+    survivors: list[str]
+
+
+def run(files: Sequence[str], tests: Sequence[str], sample: int | None) -> Iterator[Score]:
+    """The scores of files whose mistakes the same tests must notice."""
     code, modules = run_from_the_start(tests, keep_bytecode=True)
     if code:
-        sys.exit(f"{file}: its tests fail without a mutant: python -m pytest {' '.join(tests)}")
+        sys.exit(f"tests fail without a mutant: python -m pytest {' '.join(tests)}")
     for name in modules:
         with contextlib.suppress(Exception):  # Some modules exist only under a name that their package gave them.
             importlib.import_module(name)
-    before = Path(file).read_text(encoding="utf-8")
-    mutants = mutants_of(before, sample)
-    survivors = []
-    with collector(file, tests) as notices:
-        if notices(before):
-            sys.exit(f"{file}: its tests fail if they are collected once and run by a fork")
-        for mutant in mutants:
-            after = mutant.applied(before)
-            if notices(after):
-                continue
-            Path(file).write_text(after, encoding="utf-8")
-            if run_from_the_start(tests)[0] == 0:
-                survivors.append("\n".join(difflib.unified_diff(before.splitlines(), after.splitlines(), lineterm="")))
-            Path(file).write_text(before, encoding="utf-8")
-    return len(mutants), survivors
+    with collector(tests) as notices:
+        if notices(files[0], Path(files[0]).read_text(encoding="utf-8")):
+            sys.exit(f"tests fail if they are collected once and run by a fork: {' '.join(tests)}")
+        for file in files:
+            before = Path(file).read_text(encoding="utf-8")
+            mutants = mutants_of(before, sample)
+            survivors = []
+            for mutant in mutants:
+                after = mutant.applied(before)
+                if notices(file, after):
+                    continue
+                Path(file).write_text(after, encoding="utf-8")
+                if run_from_the_start(tests)[0] == 0:
+                    lines = difflib.unified_diff(before.splitlines(), after.splitlines(), lineterm="")
+                    survivors.append("\n".join(lines))
+                Path(file).write_text(before, encoding="utf-8")
+            yield Score(file, len(mutants), survivors)
 
 
 def shown(difference: str) -> str:
@@ -305,12 +318,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     files = given.files or changed_files(given.base)
     tried, survived = 0, 0
     with copy_of_checkout():
-        for file in files:
-            count, survivors = run(file, given.sample)
-            tried, survived = tried + count, survived + len(survivors)
-            print(f"{file}: {count - len(survivors)} of {count} mutants noticed", flush=True)
-            for difference in survivors:
-                print(f"  {shown(difference)}", flush=True)
+        for tests, group in groupby(sorted(files, key=tests_of), key=tests_of):
+            for score in run(list(group), tests, given.sample):
+                tried, survived = tried + score.tried, survived + len(score.survivors)
+                noticed = score.tried - len(score.survivors)
+                print(f"{score.file}: {noticed} of {score.tried} mutants noticed", flush=True)
+                for difference in score.survivors:
+                    print(f"  {shown(difference)}", flush=True)
     if not tried:
         print("no mutants: no changed file is in a room of [tool.cni-lab.mutation]")
         return 0

@@ -156,6 +156,20 @@ def test_only_a_slow_computer_changes_kubeadms_limits(monkeypatch: pytest.Monkey
     assert init(lab)[0]["timeouts"] == join(lab, lab.workers[0])["timeouts"] == doubled
 
 
+def test_only_a_slow_computer_changes_the_leases_of_the_controllers(monkeypatch: pytest.MonkeyPatch) -> None:
+    parts = ("controllerManager", "scheduler")
+    assert not set(parts) & set(init(make_lab())[1])
+    monkeypatch.setenv(slowdown.VARIABLE, "2")
+    doubled = {
+        "leader-elect-lease-duration": "30s",
+        "leader-elect-renew-deadline": "20s",
+        "leader-elect-retry-period": "4s",
+    }
+    cluster = init(make_lab())[1]
+    for part in parts:
+        assert {argument["name"]: argument["value"] for argument in cluster[part]["extraArgs"]} == doubled
+
+
 def test_a_machine_has_a_label_of_16_digits() -> None:
     assert kubeadm.machine_label("i-0123456789abcdef0") == hashlib.sha256(b"i-0123456789abcdef0").hexdigest()[:16]
 

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from components.spec import addresses
 from components.spec.load import parse_lab
-from components.spec.models import Delegate, Lab
+from components.spec.models import AddressedNetwork, Delegate, Lab
+from components.spec.modes import VXLAN as VXLAN_TUNNEL
 from tests.strategies import labs
 from tests.support.examples import examples
 
@@ -41,6 +42,59 @@ def test_the_address_of_the_api_service() -> None:
     assert addresses.api_service_address(IPv4Network("10.96.0.0/12")) == IPv4Address("10.96.0.1")
 
 
+def control_planes(count: int, workers: tuple[str, ...] = (), **keys: Any) -> Lab:
+    """Control planes 10.0.1.250, .251, … on EC2, and workers with these addresses in the same subnet."""
+    nodes = [
+        {"name": f"cp{n}", "role": "control-plane", "subnet": "control", "address": f"10.0.1.{250 + n}"}
+        for n in range(count)
+    ]
+    nodes += [{"name": f"w{n}", "subnet": "control", "address": address} for n, address in enumerate(workers)]
+    machines = {"provider": "aws", "operatorCidrs": ["198.18.0.0/32"]}
+    kubernetes = {"allowEvenControlPlanes": True} | keys
+    # Not parse_lab: private workers need a subnet of their own, which is no matter here.
+    return Lab.model_validate({"machines": machines, "nodes": nodes, "kubernetes": kubernetes})
+
+
+def private(spec: Lab) -> Lab:
+    return spec.model_copy(update={"machines": spec.machines.model_copy(update={"worker_access": "InstanceConnect"})})
+
+
+def test_the_endpoint_of_the_api() -> None:
+    assert addresses.api_endpoint(control_planes(3)) == "10.0.1.250:6443"
+    assert addresses.api_endpoint(control_planes(3, controlPlaneEndpoint="api.test:443")) == "api.test:443"
+
+
+def test_a_load_balancer_is_for_several_control_planes_on_ec2() -> None:
+    assert [addresses.has_balancer(control_planes(count)) for count in (1, 2, 3)] == [False, True, True]
+    assert not addresses.has_balancer(control_planes(3, controlPlaneEndpoint="api.test:443"))
+    assert not addresses.has_balancer(lab())
+
+
+@pytest.mark.parametrize(
+    ("workers", "nat", "balancer"),
+    [
+        ((), "10.0.1.254", "10.0.1.253"),
+        (("10.0.1.254",), "10.0.1.253", "10.0.1.249"),
+        (("10.0.1.253",), "10.0.1.254", "10.0.1.249"),
+    ],
+)
+def test_the_gateway_and_the_balancer_have_the_last_free_addresses(
+    workers: tuple[str, ...], nat: str, balancer: str
+) -> None:
+    """The last address of a subnet is its broadcast address. .250 to .252 are the control planes'."""
+    spec = private(control_planes(3, workers))
+    assert str(addresses.nat_address(spec)) == nat
+    assert str(addresses.balancer_address(spec)) == balancer
+    # Without private workers there is no NAT gateway, and its address is free.
+    assert str(addresses.balancer_address(control_planes(3, workers))) == nat
+
+
+def test_operators_reach_private_workers_through_an_endpoint_only() -> None:
+    for spec, to in ((control_planes(1), "nodes"), (private(control_planes(1)), "control-plane")):
+        (ssh,) = (rule for rule in addresses.ingress_rules(spec) if rule.name == "ssh")
+        assert ssh.to == to
+
+
 # --- MTU --------------------------------------------------------------------------------------------------------------
 
 
@@ -64,6 +118,48 @@ def test_pod_mtu(encapsulations: list[str], calico: dict[str, Any], at_9001: int
     assert addresses.pod_mtu(spec) == at_9001
     slow = spec.model_copy(update={"network": spec.network.model_copy(update={"mtu": 1500})})
     assert addresses.pod_mtu(slow) == at_1500
+
+
+@pytest.mark.parametrize(
+    ("network", "calico", "given", "vxlan"),
+    [
+        # Calico finds the MTU of the node's interface, up to 9001 here, less each tunnel's own overhead.
+        ({}, {}, None, 8951),
+        ({}, {"mtu": 1400}, 1400, 1400),
+        ({"mtu": 1300}, {}, 1250, 1250),
+        ({"mtu": 1500}, {"mtu": 1400}, 1400, 1400),
+        # One MTU that Calico gets is for all of its tunnels.
+        ({"mtu": 1500}, {"wireguard": True}, 1440, 1440),
+    ],
+)
+def test_the_mtu_that_calico_gets(
+    network: dict[str, Any], calico: dict[str, Any], given: int | None, vxlan: int
+) -> None:
+    spec = parse_lab({"machines": {"provider": "local"}, "network": network, "calico": calico})
+    assert addresses.given_mtu(spec) == given
+    assert addresses.tunnel_mtu(spec, VXLAN_TUNNEL) == vxlan
+
+
+@pytest.mark.parametrize(
+    ("kind", "own", "link", "mtu"),
+    [
+        ("bridge", None, None, None),
+        ("bridge", None, 1400, 1400),
+        ("bridge", 1300, 1400, 1300),
+        # macvlan uses the MTU of the node's interface.
+        ("macvlan", None, 1400, None),
+        ("macvlan", 1300, 1400, 1300),
+    ],
+)
+def test_the_mtu_of_an_attached_network(kind: str, own: int | None, link: int | None, mtu: int | None) -> None:
+    network = {"name": "net", "type": kind, "subnet": "10.40.0.0/24", "mtu": own}
+    network |= {"bridge": "br1"} if kind == "bridge" else {"master": "eth1"}
+    multus = {"clusterNetwork": "k8s-pod-network"}
+    machines = {"machines": {"provider": "local"}, "network": {"mtu": link}}
+    spec = Lab.model_validate({**machines, "multus": multus, "networks": [network]})
+    (made,) = spec.networks
+    assert isinstance(made, AddressedNetwork)
+    assert addresses.attached_mtu(spec, made) == mtu
 
 
 # --- reservation ------------------------------------------------------------------------------------------------------

@@ -692,6 +692,13 @@ LIMITS = [
         "does not declare the capability. Fix: add capabilities: {ips: true} to its plugin",
     ),
     Limit(
+        "a custom configuration with its version",
+        on_bridge(custom({})),
+        on_bridge(custom({}) | {"config": {"type": "ptp"}}),
+        "networks[0].config.cniVersion",
+        "missing — a CNI configuration needs it. Fix: add cniVersion: 0.3.1",
+    ),
+    Limit(
         "a MAC address that is not multicast",
         one_mac("1e:00:00:00:00:01", bridged()),
         one_mac("1f:00:00:00:00:01", bridged()),

@@ -11,7 +11,16 @@ from hypothesis import strategies as st
 from components.spec.findings import SpecError
 from components.spec.load import parse_lab
 from components.spec.models import Lab, Workload
-from components.spec.placement import node_labels, node_taints, nodes_for, selected
+from components.spec.placement import (
+    POOLS_ANNOTATION,
+    is_on_each,
+    node_labels,
+    node_taints,
+    nodes_for,
+    pod_count,
+    pools_for,
+    selected,
+)
 from tests.support.examples import examples
 
 NODES = [
@@ -77,6 +86,53 @@ def test_the_selected_nodes(text: str, found: list[str] | None) -> None:
 def test_the_nodes_for_a_workload(keys: dict[str, Any], found: list[str]) -> None:
     workload = Workload.model_validate({"name": "a", "image": "docker.io/library/busybox", **keys})
     assert names(nodes_for(lab(), workload)) == found
+
+
+def workload(**keys: Any) -> Workload:
+    return Workload.model_validate({"name": "a", "image": "docker.io/library/busybox", **keys})
+
+
+@pytest.mark.parametrize(
+    ("keys", "count", "on_w1", "on_both"),
+    [
+        ({"kind": "Pod", "onControlPlane": True}, 1, False, False),
+        ({"kind": "Pod"}, 1, True, False),
+        ({"kind": "DaemonSet"}, 1, True, False),
+        ({"kind": "DaemonSet", "onControlPlane": True}, 2, True, True),
+        ({"onControlPlane": True}, 1, False, False),
+        ({"onControlPlane": True, "replicas": 2}, 2, True, True),
+        ({"onControlPlane": True, "replicas": 3}, 3, True, True),
+        ({"replicas": 3}, 3, True, False),
+        ({"replicas": 0}, 0, False, False),
+    ],
+)
+def test_the_number_of_pods_and_the_nodes_that_surely_have_one(
+    keys: dict[str, Any], count: int, on_w1: bool, on_both: bool
+) -> None:
+    """w1 accepts every pod, and the control plane those with onControlPlane. A Deployment's pods are spread evenly."""
+    spec, given = lab(), workload(**keys)
+    assert pod_count(spec, given) == count
+    assert is_on_each(spec, given, [spec.nodes[1]]) is on_w1
+    assert is_on_each(spec, given, spec.nodes[:2]) is on_both
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        (None, ["p0", "p1"]),
+        ('["p1"]', ["p1"]),
+        ('["10.244.0.0/18"]', ["p0"]),
+        ('["p1", "p0"]', ["p0", "p1"]),
+        ('["p2"]', []),
+        ("p1", ["p0", "p1"]),
+        ('"p1"', ["p0", "p1"]),
+    ],
+)
+def test_the_pools_for_a_workload(text: str | None, found: list[str]) -> None:
+    pools = [{"name": f"p{index}", "cidr": f"10.244.{index * 64}.0/18"} for index in (0, 1)]
+    spec = parse_lab({"machines": {"provider": "local"}, "nodes": NODES, "calico": {"pools": pools}})
+    annotations = {} if text is None else {POOLS_ANNOTATION: text}
+    assert names(pools_for(spec, workload(annotations=annotations))) == found
 
 
 WORDS = st.sampled_from(

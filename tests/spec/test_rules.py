@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from ipaddress import IPv4Network
 from itertools import combinations
 from pathlib import Path
@@ -30,7 +30,7 @@ from components.spec.rules import (
     placement,
     workloads,
 )
-from components.spec.rules.core import Rule, overlaps
+from components.spec.rules.core import Rule, listed, overlaps
 from components.spec.rules.machines import host_key_problem
 from components.spec.schema import stack_file_schema
 from tests.spec.test_bad_files import BAD
@@ -144,6 +144,56 @@ def test_overlaps_are_those_of_all_pairs(ranges: list[IPv4Network]) -> None:
         assert cidr.overlaps(taken)
     pairs = [(i, j) for i, j in combinations(range(len(ranges)), 2) if ranges[i].overlaps(ranges[j])]
     assert {int(key) for key, *_ in found} == {j for _, j in pairs}
+
+
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [
+        ("", "none"),
+        ("a", "a"),
+        ("ab", "a or b"),
+        ("abc", "a, b or c"),
+        ("abcdefgh", "a, b, c, d, e, f, g or h"),
+        ("abcdefghi", "a, b, c, d, e, f, g, h or …"),
+    ],
+)
+def test_a_list_of_at_most_eight_words(words: str, text: str) -> None:
+    assert listed(list(words)) == text
+
+
+@pytest.mark.parametrize(
+    ("key", "keys"),
+    [
+        ("nodes[0].subnet", lambda word: {"nodes": [NODE | {"subnet": word}]}),
+        ("network.zones", lambda word: {"network": SUBNETS | {"zones": {word: "us-west-2a"}}} | AWS),
+        ("calico.routeReflectors[0]", lambda word: {"calico": {"bgp": "Enabled", "routeReflectors": [word]}}),
+        ("multus.clusterNetwork", lambda word: {"multus": {"clusterNetwork": word, "delegates": DELEGATES}}),
+        (
+            "multus.delegates[0].pool",
+            lambda word: {
+                "calico": {"pools": [{"name": "control", "cidr": "10.244.0.0/16"}]},
+                "multus": {"clusterNetwork": "control", "delegates": [DELEGATES[0] | {"pool": word}]},
+            },
+        ),
+    ],
+)
+def test_a_word_that_is_nearly_right_is_corrected(key: str, keys: Callable[[str], dict[str, Any]]) -> None:
+    """Any other word is answered with the words to choose from."""
+
+    def fix(word: str) -> str:
+        lab = {"machines": {"provider": "local"}, "network": SUBNETS, "nodes": [NODE]} | keys(word)
+        with pytest.raises(SpecError) as caught:
+            parse_lab(lab)
+        return next(finding.fix for finding in caught.value.findings if finding.key.startswith(key))
+
+    assert fix("contrl") == "did you mean control?"
+    assert fix("zzzzzz").startswith("write control")
+
+
+NODE = {"name": "control", "role": "control-plane", "subnet": "control", "address": "10.0.1.10"}
+SUBNETS = {"subnets": {"control": "10.0.1.0/24"}}
+AWS = {"machines": {"provider": "aws", "operatorCidrs": ["198.18.0.0/32"]}}
+DELEGATES = [{"name": "control", "rangeStart": 50, "rangeEnd": 60}]
 
 
 def test_the_problems_of_a_host_key() -> None:
