@@ -21,6 +21,7 @@ STACK = os.environ.get("CNILAB_E2E_STACK", "local")
 CONFORMANCE = r"\[sig-network\].*\[Conformance\]"
 PODS_AND_SERVICES = r"\[sig-network\] Networking Granular Checks: (Pods|Services)"
 FOCUS = os.environ.get("CNILAB_E2E_FOCUS", f"{CONFORMANCE}|{PODS_AND_SERVICES}")
+FOCUS_AFTER_RESTART = os.environ.get("CNILAB_E2E_FOCUS", r"\[sig-network\] Networking Granular Checks: Pods")
 # What disturbs other tests, wants a cloud's load balancer or SCTP, or takes longer than all others together.
 SKIP = r"\[Serial\]|\[Disruptive\]|\[Slow\]|\[Feature:|LoadBalancer|SCTP"
 PROGRAMS = 6
@@ -107,3 +108,10 @@ def check(found: dict[str, set[str]]) -> None:
 
 def test_the_network_tests_of_kubernetes_pass(tmp_path: Path) -> None:
     check(run(tmp_path, FOCUS))
+
+
+def test_pods_reach_each_other_after_every_machine_was_off(tmp_path: Path) -> None:
+    lab("stop", STACK)
+    lab("start", STACK)
+    lab("verify", STACK, "--wait", "300")
+    check(run(tmp_path, FOCUS_AFTER_RESTART))
