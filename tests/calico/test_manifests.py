@@ -10,6 +10,7 @@ import jsonschema
 import pytest
 import yaml
 
+from components import slowdown
 from components.calico import manifests
 from components.spec.models import Lab
 from components.spec.versions import calico_manifests
@@ -251,3 +252,81 @@ def test_other_ways_to_find_a_nodes_address(given: dict[str, Any], operator: dic
     assert network["nodeAddressAutodetectionV4"] == operator
     [container] = manifests.node_patch(spec)["spec"]["template"]["spec"]["containers"]
     assert {"name": "IP_AUTODETECTION_METHOD", "value": method} in container["env"]
+
+
+def node_probes(lab: Lab) -> dict[str, Any]:
+    """What the patch of calico-node says of its probes."""
+    (container,) = manifests.node_patch(lab)["spec"]["template"]["spec"]["containers"]
+    return {key: value for key, value in container.items() if key.endswith("Probe")}
+
+
+def test_only_a_slow_computer_changes_the_probes_by_manifest(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Upstream's manifest has a limit of 10 s, and restarts the agent after 6 failures."""
+    spec = calico_lab(install="manifest")
+    assert node_probes(spec) == {}
+    monkeypatch.setenv(slowdown.VARIABLE, "3")
+    assert node_probes(spec) == {
+        "livenessProbe": {"timeoutSeconds": 30, "failureThreshold": 18},
+        "readinessProbe": {"timeoutSeconds": 30},
+    }
+
+
+@pytest.mark.parametrize(
+    ("calico", "mtu", "ipam", "forwarding"),
+    [
+        ({"containerIPForwarding": "Enabled"}, "0", {"type": "calico-ipam"}, True),
+        ({"containerIPForwarding": "Disabled"}, "0", {"type": "calico-ipam"}, False),
+        ({"mtu": 1400}, "1400", {"type": "calico-ipam"}, True),
+        ({"ipam": "HostLocal"}, "0", {"type": "host-local", "subnet": "usePodCidr"}, True),
+    ],
+)
+def test_the_configuration_by_manifest_follows_the_lab(
+    calico: dict[str, Any], mtu: str, ipam: dict[str, str], forwarding: bool
+) -> None:
+    data = manifests.config_patch(calico_lab(install="manifest", **calico))["data"]
+    assert data["veth_mtu"] == mtu, "0: Calico finds it on each node"
+    # The installer puts the number in place of the word.
+    network = json.loads(data["cni_network_config"].replace("__CNI_MTU__", "1400"))
+    plugin, portmap = network["plugins"]
+    assert (plugin["mtu"], plugin["ipam"]) == (1400, ipam)
+    assert plugin["container_settings"] == {"allow_ip_forwarding": forwarding}
+    assert portmap == {"type": "portmap", "snat": True, "capabilities": {"portMappings": True}}
+
+
+@pytest.mark.parametrize(
+    ("calico", "spec"),
+    [
+        ({}, None),
+        ({"wireguard": True}, {"wireguardEnabled": True}),
+        # The operator sets Felix's mode itself, by linuxDataplane.
+        ({"linuxDataplane": "Nftables"}, None),
+        ({"install": "manifest"}, None),
+        ({"install": "manifest", "linuxDataplane": "Nftables"}, {"nftablesMode": "Enabled"}),
+    ],
+)
+def test_the_settings_of_felix(calico: dict[str, Any], spec: dict[str, Any] | None) -> None:
+    made = manifests.felix_configuration(calico_lab(**calico))
+    assert (made and made["spec"]) == spec
+
+
+@pytest.mark.parametrize(
+    ("calico", "spec"),
+    [
+        ({"bgp": "Enabled"}, None),
+        ({"bgp": "Enabled", "asNumber": 64512}, None),
+        ({"bgp": "Enabled", "asNumber": 64513}, {"asNumber": 64513, "nodeToNodeMeshEnabled": True}),
+        ({"bgp": "Enabled", "nodeToNodeMesh": False}, {"asNumber": 64512, "nodeToNodeMeshEnabled": False}),
+        ({"bgp": "Disabled", "asNumber": 64513}, None),
+    ],
+)
+def test_bgp_has_settings_only_if_they_differ_from_calicos_own(
+    calico: dict[str, Any], spec: dict[str, Any] | None
+) -> None:
+    made = manifests.bgp_configuration(calico_lab(**calico))
+    assert (made and made["spec"]) == spec
+
+
+def test_strict_affinity_keeps_the_automatic_blocks() -> None:
+    assert manifests.ipam_configuration(calico_lab()) is None
+    made = manifests.ipam_configuration(calico_lab(strictAffinity=True))
+    assert made and made["spec"] == {"strictAffinity": True, "autoAllocateBlocks": True}
