@@ -89,6 +89,16 @@ def test_the_gateway_and_the_balancer_have_the_last_free_addresses(
     assert str(addresses.balancer_address(control_planes(3, workers))) == nat
 
 
+def test_they_are_in_the_subnet_of_the_first_control_plane() -> None:
+    spec = private(control_planes(3))
+    subnets = {"control": "10.0.1.0/24", "other": "10.0.2.0/24"}
+    nodes = [node.model_copy(update={"subnet": "other"}) if node.name != "cp0" else node for node in spec.nodes]
+    network = spec.network.model_copy(update={"subnets": {name: IPv4Network(cidr) for name, cidr in subnets.items()}})
+    spec = spec.model_copy(update={"nodes": tuple(nodes), "network": network})
+    assert str(addresses.nat_address(spec)) == "10.0.1.254"
+    assert str(addresses.balancer_address(spec)) == "10.0.1.253"
+
+
 def test_operators_reach_private_workers_through_an_endpoint_only() -> None:
     for spec, to in ((control_planes(1), "nodes"), (private(control_planes(1)), "control-plane")):
         (ssh,) = (rule for rule in addresses.ingress_rules(spec) if rule.name == "ssh")
@@ -320,7 +330,8 @@ def test_etcd_is_open_between_control_planes_only() -> None:
         {"name": f"n{i}", "role": "control-plane", "subnet": "control", "address": f"10.0.1.{10 + i}"} for i in range(3)
     ]
     spec = parse_lab({"machines": {"provider": "local"}, "nodes": nodes})
-    etcd = [rule for rule in addresses.ingress_rules(spec) if rule.name == "etcd"]
+    etcd = [rule for rule in addresses.ingress_rules(control_planes(2)) if rule.name == "etcd"]
+    assert etcd == [rule for rule in addresses.ingress_rules(spec) if rule.name == "etcd"]
     assert [(rule.from_port, rule.to_port, rule.to) for rule in etcd] == [(2379, 2380, "control-plane")]
 
 
