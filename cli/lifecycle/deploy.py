@@ -17,7 +17,7 @@ from cli.lifecycle import ec2_machines, instance_type, local_machines, repair, s
 from cli.lifecycle.ec2_machines import Ec2State, Pulumi
 from cli.lifecycle.hints import hints
 from cli.lifecycle.live_changes import refuse_changes
-from cli.lifecycle.locks import release_dead_locks
+from cli.lifecycle.locks import settle_locks
 from cli.lifecycle.pulumi_cli import environment_for_state, find_pulumi, missing_secrets, select
 from cli.project import stack_file
 from cli.signals import wait_for
@@ -55,7 +55,7 @@ def run(command: str, stack: str, arguments: Sequence[str], *, repaired: bool = 
     if examined and runs_program:
         examine_before(command, file, on_this_computer)
     pulumi, environment = find_pulumi(), environment_for_state()
-    release_dead_locks(command, stack, environment)
+    settle_locks(command, stack, environment)
     on_ec2 = runs_program and isinstance(lab.machines, AwsMachines)
     state = ec2_machines.read_state(stack) if on_ec2 else None
     if runs_program:

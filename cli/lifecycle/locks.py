@@ -13,6 +13,7 @@ from pathlib import Path
 from urllib.parse import unquote, urlparse
 
 from cli import project
+from cli.errors import USAGE, CommandError
 from cli.lifecycle.pulumi_cli import environment_for_state, find_pulumi
 from cli.project import stack_file
 
@@ -24,19 +25,28 @@ def unlock(stack: str) -> int:
     return subprocess.run(cancel, cwd=project.ROOT, env=environment_for_state(), stdin=subprocess.DEVNULL).returncode
 
 
-def release_dead_locks(command: str, stack: str, environment: Mapping[str, str]) -> None:
-    """Remove the locks of ended processes of this computer, and report it. Does nothing for other backends."""
+def settle_locks(command: str, stack: str, environment: Mapping[str, str]) -> None:
+    """Remove the locks of ended processes of this computer, and report it. Does nothing for other backends.
+
+    Raises CommandError if a process that runs holds one: pulumi's own error would propose to remove its lock. A preview
+    changes nothing, so it takes no lock.
+    """
     backend = urlparse(environment["PULUMI_BACKEND_URL"])
     if backend.scheme != "file":
         return
-    for lock, holder in _dead_locks(Path(unquote(backend.path)), stack):
-        lock.unlink(missing_ok=True)
-        lock.with_name(f"{lock.name}.attrs").unlink(missing_ok=True)
-        print(f"lab {command}: removed the lock of {holder}, which ended without releasing it", file=sys.stderr)
+    for lock, process, user in _locks(Path(unquote(backend.path)), stack):
+        if not _runs(process):
+            lock.unlink(missing_ok=True)
+            lock.with_name(f"{lock.name}.attrs").unlink(missing_ok=True)
+            ended = f"process {process} of {user}, which ended without releasing it"
+            print(f"lab {command}: removed the lock of {ended}", file=sys.stderr)
+        elif command != "preview":
+            problem = f"process {process} of {user} is changing {stack} at this moment"
+            raise CommandError(f"{problem}: wait until it has ended, then run this again", USAGE)
 
 
-def _dead_locks(backend: Path, stack: str) -> Iterator[tuple[Path, str]]:
-    """Each lock that no running pulumi holds, and who held it. Their form: pulumi's pkg/backend/diy/lock.go."""
+def _locks(backend: Path, stack: str) -> Iterator[tuple[Path, int, str]]:
+    """Each lock of this computer, with its process and user. Their form: pulumi's pkg/backend/diy/lock.go."""
     folder = backend / ".pulumi/locks/organization" / project.NAME / stack
     for lock in sorted(folder.glob("*.json")):
         try:
@@ -44,8 +54,8 @@ def _dead_locks(backend: Path, stack: str) -> Iterator[tuple[Path, str]]:
             process, host, user = int(content["pid"]), str(content["hostname"]), str(content["username"])
         except (OSError, ValueError, KeyError, TypeError):
             continue  # it was removed meanwhile, or another version of pulumi wrote it
-        if host == socket.gethostname() and process > 0 and not _runs(process):
-            yield lock, f"process {process} of {user}"
+        if host == socket.gethostname() and process > 0:
+            yield lock, process, user
 
 
 def _runs(process: int) -> bool:

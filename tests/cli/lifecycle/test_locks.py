@@ -16,7 +16,8 @@ from typing import Any
 import pytest
 
 from cli import project
-from cli.lifecycle.locks import release_dead_locks
+from cli.errors import CommandError
+from cli.lifecycle.locks import settle_locks
 
 
 @pytest.fixture
@@ -64,7 +65,7 @@ def ended() -> int:
 def test_the_lock_of_a_process_that_is_gone_is_removed(backend: Path, capsys: pytest.CaptureFixture[str]) -> None:
     number = ended()
     gone = lock(backend, pid=number)
-    release_dead_locks("up", "mine", {"PULUMI_BACKEND_URL": backend.as_uri()})
+    settle_locks("up", "mine", {"PULUMI_BACKEND_URL": backend.as_uri()})
     assert list(gone.parent.iterdir()) == []
     said = capsys.readouterr().err
     assert said == f"lab up: removed the lock of process {number} of root, which ended without releasing it\n"
@@ -73,27 +74,33 @@ def test_the_lock_of_a_process_that_is_gone_is_removed(backend: Path, capsys: py
 def test_the_lock_of_a_killed_process_that_still_has_its_number_is_removed(backend: Path) -> None:
     with zombie() as number:
         gone = lock(backend, pid=number)
-        release_dead_locks("up", "mine", {"PULUMI_BACKEND_URL": backend.as_uri()})
+        settle_locks("up", "mine", {"PULUMI_BACKEND_URL": backend.as_uri()})
     assert not gone.exists()
 
 
 def test_the_lock_is_removed_if_another_program_has_the_number_now(backend: Path) -> None:
     gone = lock(backend, pid=os.getpid())
-    release_dead_locks("up", "mine", {"PULUMI_BACKEND_URL": backend.as_uri()})
+    settle_locks("up", "mine", {"PULUMI_BACKEND_URL": backend.as_uri()})
     assert not gone.exists()
 
 
 @pytest.mark.parametrize(
     "changed",
-    [{}, {"hostname": "another"}, {"pid": "many"}, {"pid": 0}, {"pid": -1}],
-    ids=["it runs", "another computer's", "no number", "no process", "a process group"],
+    [{"hostname": "another"}, {"pid": "many"}, {"pid": 0}, {"pid": -1}],
+    ids=["another computer's", "no number", "no process", "a process group"],
 )
-def test_any_other_lock_stays(
-    backend: Path, pulumi: int, changed: dict[str, Any], capsys: pytest.CaptureFixture[str]
-) -> None:
-    other = lock(backend, **{"pid": ended() if "hostname" in changed else pulumi} | changed)
-    release_dead_locks("up", "mine", {"PULUMI_BACKEND_URL": backend.as_uri()})
+def test_any_other_lock_stays(backend: Path, changed: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
+    other = lock(backend, **{"pid": ended()} | changed)
+    settle_locks("up", "mine", {"PULUMI_BACKEND_URL": backend.as_uri()})
     assert other.exists() and capsys.readouterr().err == ""
+
+
+def test_a_lab_that_is_being_changed_is_refused_but_for_a_preview(backend: Path, pulumi: int) -> None:
+    other = lock(backend, pid=pulumi)
+    settle_locks("preview", "mine", {"PULUMI_BACKEND_URL": backend.as_uri()})
+    with pytest.raises(CommandError, match=f"process {pulumi} of root is changing mine at this moment: wait"):
+        settle_locks("destroy", "mine", {"PULUMI_BACKEND_URL": backend.as_uri()})
+    assert other.exists()
 
 
 def test_the_lock_of_another_user_stays(backend: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -102,13 +109,13 @@ def test_the_lock_of_another_user_stays(backend: Path, monkeypatch: pytest.Monke
 
     monkeypatch.setattr(os, "kill", forbidden)
     other = lock(backend)
-    release_dead_locks("up", "mine", {"PULUMI_BACKEND_URL": backend.as_uri()})
+    settle_locks("preview", "mine", {"PULUMI_BACKEND_URL": backend.as_uri()})
     assert other.exists()
 
 
 def test_a_broken_lock_and_a_bucket_are_left_alone(backend: Path) -> None:
     broken = lock(backend)
     broken.write_text("{")
-    release_dead_locks("up", "mine", {"PULUMI_BACKEND_URL": backend.as_uri()})
-    release_dead_locks("up", "mine", {"PULUMI_BACKEND_URL": "s3://bucket?region=eu-west-1"})
+    settle_locks("up", "mine", {"PULUMI_BACKEND_URL": backend.as_uri()})
+    settle_locks("up", "mine", {"PULUMI_BACKEND_URL": "s3://bucket?region=eu-west-1"})
     assert broken.exists()
