@@ -110,7 +110,8 @@ def test_the_agent_is_used_without_a_key(
 def test_a_signal_leaves_no_key_and_no_process(replica: Replica, place: Path, number: int) -> None:
     access = asdict(SshAccess.of(FIRST, replica.access[FIRST]))
     call = f"connect(SshAccess(**{access!r}), ['echo up; sleep 60'])"
-    program = f"import sys; from cli.live.ssh import *; sys.exit({call})"
+    imports = "import sys; from cli.live.ssh import *; from components.verify.read.ssh import *"
+    program = f"{imports}; sys.exit({call})"
     process = subprocess.Popen(
         [sys.executable, "-c", program],
         cwd=ROOT, env=os.environ | {"TMPDIR": str(place)}, stdout=subprocess.PIPE, preexec_fn=default_signals,
