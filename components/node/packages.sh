@@ -232,8 +232,9 @@ crio_answers() { cri --timeout 5s version; }
 
 # CRI-O of another minor removes every pod of the node when it starts (version_file in crio.conf(5)). It takes a pod out
 # of its network only while the API answers, and on a control plane the API is one of the pods. A pod that it cannot
-# take out stays without its files, and kubelet tries for ever to start containers in it. So the pods that have a network
-# are removed before, while the API still runs. kubelet, which makes them again, is stopped; the caller starts it.
+# take out stays without its files, and kubelet tries for ever to start containers in it. So the pods that have a
+# network are removed before, while the API still runs. kubelet, which makes them again, is stopped; the caller starts
+# it.
 remove_networked_pods() {
   local running pod network
   running=$(cri version | sed -n 's/^RuntimeVersion: *//p') || return 0

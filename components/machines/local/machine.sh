@@ -77,8 +77,8 @@ check_capabilities() {
   there=$("$ENGINE" exec "$name" cat /proc/1/status | bounding_set)
   missing=$((16#$here & ~16#$there))
   for ((bit = 0; missing >> bit; bit++)); do ((!(missing >> bit & 1))) || lacking+=("$bit"); done
-  ((missing == 0)) || fail "$ENGINE withholds capabilities from $NODE (numbers ${lacking[*]} in linux/capability.h), so" \
-    "privileged pods such as kube-proxy could not start: docker before 23 does that, and --cap-drop in" \
+  ((missing == 0)) || fail "$ENGINE withholds capabilities from $NODE (numbers ${lacking[*]} in linux/capability.h)," \
+    "so privileged pods such as kube-proxy could not start: docker before 23 does that, and --cap-drop in" \
     "machines.runArgs; use podman, or docker 23 or later"
 }
 bounding_set() { awk '$1 == "CapBnd:" { print $2 }'; }
@@ -107,8 +107,9 @@ check_address() {
   done
 }
 
-# resolver_file: this computer's list of name servers for the machines. On its networks docker gives a machine 127.0.0.11
-# alone: a pod, for which that is the pod itself, cannot ask it, and CoreDNS ends because it would ask itself.
+# resolver_file: this computer's list of name servers for the machines. On its networks docker gives a machine
+# 127.0.0.11 alone: a pod, for which that is the pod itself, cannot ask it, and CoreDNS ends because it would ask
+# itself.
 resolver_file() {
   local file
   for file in /etc/resolv.conf /run/systemd/resolve/resolv.conf; do
