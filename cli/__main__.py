@@ -1,11 +1,10 @@
 """`python -m cli`."""
 
-import gc
 import os
 
-# Modules and their objects live to the end. At the threshold of 700 that Python sets, it would search them for garbage
-# hundreds of times while they load: a sixth of a command's time.
-gc.set_threshold(100_000)
+from engine.garbage import collect_rarely
+
+collect_rarely()
 
 from cli.main import app  # noqa: E402
 

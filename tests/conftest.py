@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import random
 import sys
 from collections.abc import Iterator
@@ -11,12 +10,12 @@ from typing import Any
 import pytest
 from xdist.scheduler import LoadGroupScheduling
 
+from engine.garbage import collect_rarely
 from tests.support import examples
 
 examples.load_profile()
 
-# A million objects of imported modules live to the end: Python would search them for garbage again and again.
-gc.set_threshold(100_000)
+collect_rarely()
 
 
 @pytest.hookimpl(tryfirst=True)

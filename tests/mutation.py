@@ -4,8 +4,8 @@ cosmic-ray changes one thing in a product file (a comparison, a number, a condit
 file's room must then fail. A change that no test notices is a survivor, and is printed. Without FILE, the files run
 that differ from the branch `main`. pyproject.toml has the rooms and their tests ([tool.cni-lab.mutation]).
 
-It works on a copy of the checkout. `--sample N` tries N mutants of each
-file instead of all, the same ones every time. Exit code 1 if fewer than `--least` per cent of the mutants are noticed.
+It works on a copy of the checkout. `--sample N` tries N mutants of each file instead of all, the same ones every time.
+Exit code 1 if fewer than `--least` per cent of the mutants are noticed.
 """
 
 from __future__ import annotations

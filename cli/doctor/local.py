@@ -158,6 +158,7 @@ def _engine(engine: Once[str | Answer], here: Computer) -> Answer:
         done = here.run([name, "ps", "--quiet"], _ENGINE_TIMEOUT_SECONDS)
         version = here.run([name, "--version"], _ENGINE_TIMEOUT_SECONDS).stdout.strip()
         info = here.run([name, "info", "--format", ROOTLESS[name]], _ENGINE_TIMEOUT_SECONDS).stdout.strip()
+        too_old = _old_docker(here) if name == "docker" else None
     except subprocess.TimeoutExpired:
         return Answer("stop", f"{name} does not answer within {scaled(_ENGINE_TIMEOUT_SECONDS):g} s", f"restart {name}")
     if done.returncode:
@@ -171,9 +172,7 @@ def _engine(engine: Once[str | Answer], here: Computer) -> Answer:
         seen = f"{name} is rootless here, and this computer does not reach rootless machines"
         fix = f"use the {name} of the real root: not in podman unshare, and no rootless docker context"
         return Answer("stop", seen, fix)
-    if name == "docker" and (old := _old_docker(here)):
-        return old
-    return Answer("ok", version or name)
+    return too_old or Answer("ok", version or name)
 
 
 def _old_docker(here: Computer) -> Answer | None:

@@ -35,13 +35,13 @@ def settle_locks(command: str, stack: str, environment: Mapping[str, str]) -> No
     if backend.scheme != "file":
         return
     for lock, process, user in _locks(Path(unquote(backend.path)), stack):
+        holder = f"process {process} of {user}"
         if not _runs(process):
             lock.unlink(missing_ok=True)
             lock.with_name(f"{lock.name}.attrs").unlink(missing_ok=True)
-            ended = f"process {process} of {user}, which ended without releasing it"
-            print(f"lab {command}: removed the lock of {ended}", file=sys.stderr)
+            print(f"lab {command}: removed the lock of {holder}, which ended without releasing it", file=sys.stderr)
         elif command != "preview":
-            problem = f"process {process} of {user} is changing {stack} at this moment"
+            problem = f"{holder} is changing {stack} at this moment"
             raise CommandError(f"{problem}: wait until it has ended, then run this again", USAGE)
 
 

@@ -190,9 +190,9 @@ def _check_out(commit: str, tree: Path) -> None:
     with tarfile.open(fileobj=io.BytesIO(done.stdout)) as archive:
         # The plan does not read tests and docs, which are most of the files.
         wanted = [m for m in archive if not m.name.startswith(("tests/", "docs/"))]
-        for member in wanted:
+        for member in filter(tarfile.TarInfo.issym, wanted):
             target = os.path.normpath(Path(member.name).parent / member.linkname)
-            if member.issym() and target.startswith(("/", "..")):
+            if target.startswith(("/", "..")):
                 problem = f"{member.name} is a link to {member.linkname}, outside of the repository"
                 fix = "take it out of the repository (git rm --cached)"
                 raise CommandError(f"commit {commit[:7]} cannot be unpacked: {problem}. Fix: {fix}", MISSING)

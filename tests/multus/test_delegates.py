@@ -303,6 +303,15 @@ def test_every_route_of_a_second_configuration_names_its_gateway(
     assert second and second["ipam"]["routes"] == [{"dst": "10.8.0.0/16", "gw": gateway}]
 
 
+@pytest.mark.parametrize("other", ["a", "z"])
+def test_only_pods_of_the_same_network_count(other: str) -> None:
+    pod = SEED["workloads"][0] | {"networks": [{"name": other, "ips": ["10.8.0.2/24"]}]}
+    second = BRIDGE | {"name": other, "bridge": "br2", "subnet": "10.8.0.0/24"}
+    spec = lab(networks=[BRIDGE, second], workloads=[pod | {"replicas": 1, "kind": "Pod"}])
+    assert delegates.fixed_config(spec, spec.networks[0]) is None
+    assert delegates.fixed_config(spec, spec.networks[1]) is not None
+
+
 def test_a_custom_network_has_no_second_configuration() -> None:
     custom = {"name": "net", "type": "custom", "config": {"type": "dummy"}}
     spec = lab(networks=[custom], workloads=[SEED["workloads"][0] | {"networks": [{"name": "net"} | ADDRESS]}])

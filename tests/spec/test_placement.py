@@ -17,6 +17,7 @@ from components.spec.placement import (
     node_labels,
     node_taints,
     nodes_for,
+    perhaps_selected,
     pod_count,
     pools_for,
     selected,
@@ -71,6 +72,20 @@ def test_the_taints_of_a_node() -> None:
 def test_the_selected_nodes(text: str, found: list[str] | None) -> None:
     nodes = selected(lab(), text)
     assert (nodes if nodes is None else names(nodes)) == found
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [("rack == 'a'", ["w1"]), ("!all()", []), ("kubernetes.io/arch == 'amd64'", ["cp", "w1", "w2"])],
+)
+def test_where_a_selector_cannot_be_evaluated_every_node_may_be_selected(text: str, found: list[str]) -> None:
+    assert names(perhaps_selected(lab(), text)) == found
+
+
+@pytest.mark.parametrize("key", ["another", "zebra"])
+def test_on_the_control_plane_only_its_own_taint_is_tolerated(key: str) -> None:
+    tainted = lab([{**NODES[0], "taints": [{"key": key, "effect": "NoSchedule"}]}, NODES[1]])
+    assert names(nodes_for(tainted, workload(onControlPlane=True))) == ["w1"]
 
 
 @pytest.mark.parametrize(

@@ -58,7 +58,7 @@ def how_to_keep(network: AddressedNetwork, address: IPv4Address) -> str:
 
 
 def gateway(network: AddressedNetwork) -> IPv4Address:
-    """The gateway, which the IPAM plugin does not hand out. Default: the first address of the subnet."""
+    """The gateway. Default: the first address of the subnet."""
     return network.ipam.gateway or network.subnet[min(1, network.subnet.num_addresses - 1)]
 
 

@@ -11,7 +11,7 @@ import pytest
 from components.sandbox import proxy
 from components.sandbox.services import Port, endpoint, service, sliced
 from components.verify.nat.evaluate import outcomes
-from components.verify.nat.iptables import _words, add_iptables, ipsets
+from components.verify.nat.iptables import add_iptables, ipsets
 from components.verify.nat.model import Flow, Ruleset
 from components.verify.nat.nft import add_nft
 
@@ -167,8 +167,8 @@ def test_a_loop_ends() -> None:
 
 
 def test_a_quoted_word_of_iptables_save_is_one_word() -> None:
-    line = r'-A CHAIN -m comment --comment "cali:x y" ! -d 10.0.0.0/8 -m comment --comment "a \"b\" \\ c" -j MARK'
-    assert _words(line) == [
-        *("-A", "CHAIN", "-m", "comment", "--comment", "cali:x y", "!", "-d", "10.0.0.0/8"),
-        *("-m", "comment", "--comment", r'a "b" \ c', "-j", "MARK"),
-    ]
+    comment = r'"a \"b\" \\ -j DROP"'
+    rule = f"-A POSTROUTING -m comment --comment {comment} ! -d 10.0.0.0/8 -j MASQUERADE"
+    text = f"*nat\n:POSTROUTING ACCEPT [0:0]\n{rule}\nCOMMIT\n"
+    assert targets(iptables(text), Flow("tcp", "10.0.0.1", "8.8.8.8", 1), "postrouting") == ["masquerade"]
+    assert targets(iptables(text), Flow("tcp", "10.0.0.1", "10.0.0.2", 1), "postrouting") == ["accept"]
