@@ -64,6 +64,13 @@ def test_the_installation_of_seed_000() -> None:
     }
 
 
+def test_several_control_planes_have_as_many_controllers_as_the_operator_wants() -> None:
+    nodes = [
+        {"name": f"cp{n}", "role": "control-plane", "subnet": "control", "address": f"10.0.1.{n}"} for n in (11, 12, 13)
+    ]
+    assert "controlPlaneReplicas" not in manifests.installation(lab(nodes=nodes))["spec"]
+
+
 @pytest.mark.parametrize("name", VARIETY)
 def test_every_object_matches_its_definition(name: str) -> None:
     made = custom_objects(VARIETY[name])
@@ -314,6 +321,7 @@ def test_the_settings_of_felix(calico: dict[str, Any], spec: dict[str, Any] | No
     [
         ({"bgp": "Enabled"}, None),
         ({"bgp": "Enabled", "asNumber": 64512}, None),
+        ({"bgp": "Enabled", "asNumber": 64496}, {"asNumber": 64496, "nodeToNodeMeshEnabled": True}),
         ({"bgp": "Enabled", "asNumber": 64513}, {"asNumber": 64513, "nodeToNodeMeshEnabled": True}),
         ({"bgp": "Enabled", "nodeToNodeMesh": False}, {"asNumber": 64512, "nodeToNodeMeshEnabled": False}),
         ({"bgp": "Disabled", "asNumber": 64513}, None),
