@@ -27,6 +27,7 @@ def calls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr("os.cpu_count", lambda: 4)
     monkeypatch.setenv("LOG", str(log))
     monkeypatch.setenv("FAILING", "")
+    monkeypatch.delenv("CNILAB_EXPLORE", raising=False)
     return log
 
 
