@@ -7,11 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from typer.testing import CliRunner
 
 from cli.main import app
 from components import slowdown
 from components.calico.manifests import node_patch
+from components.calico.probes import quick_probes
+from components.cluster import kubeadm
 from components.node.script import compose, read_script, text_of
 from components.spec.models import Lab
 from tests.cluster.test_kubeadm import HA, find_kubeadm, init, join, make_lab
@@ -74,12 +77,94 @@ def test_kubeadm_has_longer_limits_and_accepts_them(monkeypatch: pytest.MonkeyPa
         assert done.returncode == 0 and "unknown field" not in done.stderr, done.stderr
 
 
+def test_kubelet_waits_longer_for_the_control_plane_and_coredns(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """kubelet gives a pod up after as many failures as before, each of which takes as many times as long."""
+    monkeypatch.setenv(slowdown.VARIABLE, "1")
+    ordinary = rendered_probes(make_lab(), tmp_path / "ordinary")
+    monkeypatch.setenv(slowdown.VARIABLE, "5")
+    slow = rendered_probes(make_lab(), tmp_path / "slow")
+    assert slow.keys() == ordinary.keys()
+    assert {name for name, _ in slow} == {
+        "etcd",
+        "kube-apiserver",
+        "kube-controller-manager",
+        "kube-scheduler",
+        "coredns",
+    }
+    for (name, kind), probe in slow.items():
+        before = ordinary[name, kind]
+        where = f"{name} {kind}"
+        assert probe["httpGet"] == before["httpGet"], where
+        assert probe["timeoutSeconds"] == 5 * before.get("timeoutSeconds", 1), where
+        if kind == "startupProbe":
+            assert probe["periodSeconds"] == before["periodSeconds"], where
+            assert probe["failureThreshold"] == 5 * before["failureThreshold"], where
+        else:
+            assert probe["periodSeconds"] == 5 * before.get("periodSeconds", 10), where
+            assert probe.get("failureThreshold") == before.get("failureThreshold"), where
+
+
+def test_a_probe_of_the_stack_file_replaces_the_longer_one(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv(slowdown.VARIABLE, "5")
+    probe = {"containers": [{"name": "etcd", "livenessProbe": {"periodSeconds": 7}}]}
+    lab = make_lab(kubernetes={"patches": [{"target": "etcd", "patch": {"spec": probe}}]})
+    assert rendered_probes(lab, tmp_path)["etcd", "livenessProbe"]["periodSeconds"] == 7
+
+
+def rendered_probes(lab: Lab, folder: Path) -> dict[tuple[str, str], dict[str, Any]]:
+    """The probes that kubeadm gives the control plane's pods and CoreDNS, by container and kind of probe."""
+    patches, made = folder / "patches", folder / "made"
+    patches.mkdir(parents=True)
+    made.mkdir()
+    for file in kubeadm.patch_files(lab):
+        (patches / Path(file.path).name).write_text(text_of(file.path, file.content))
+    documents = init(lab)
+    documents[0]["patches"] = {"directory": str(patches)}
+    config = folder / "init.yaml"
+    config.write_text(text_of(str(config), documents))
+
+    def phase(*words: str) -> str:
+        done = subprocess.run(
+            [find_kubeadm(), "init", "phase", *words, "--config", str(config)],
+            env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "KUBEADM_INIT_DRYRUN_DIR": str(made)},
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    phase("control-plane", "all", "--dry-run")
+    phase("etcd", "local", "--dry-run")
+    pods = [yaml.safe_load(file.read_text()) for file in sorted(made.glob("*.yaml"))]
+    lines = phase("addon", "coredns", "--print-manifest").splitlines()
+    # kubeadm says on the same stream which patches it applied.
+    manifests = "\n".join(line for line in lines if not line.startswith("[patches] "))
+    deployments = [it for it in yaml.safe_load_all(manifests) if it and it["kind"] == "Deployment"]
+    return {
+        (container["name"], kind): container[kind]
+        for pod in [*pods, *(it["spec"]["template"] for it in deployments)]
+        for container in pod["spec"]["containers"]
+        for kind in ("livenessProbe", "readinessProbe", "startupProbe")
+        if kind in container
+    }
+
+
 def test_kubelet_waits_longer_for_calico_s_node_agent(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not {"livenessProbe", "readinessProbe"} & agent(make_lab()).keys()
     monkeypatch.setenv(slowdown.VARIABLE, "5")
     slow = agent(make_lab())
-    assert slow["livenessProbe"] == {"timeoutSeconds": 50, "failureThreshold": 30}
-    assert slow["readinessProbe"] == {"timeoutSeconds": 50}
+    assert slow["livenessProbe"] == slow["readinessProbe"] == {"periodSeconds": 50, "timeoutSeconds": 50}
+
+
+def test_calico_s_pods_are_not_probed_more_often_on_a_slow_computer(monkeypatch: pytest.MonkeyPatch) -> None:
+    lab = make_lab(calico={"install": "operator"})
+    assert quick_probes(lab)
+    monkeypatch.setenv(slowdown.VARIABLE, "2")
+    assert quick_probes(lab) == {}
 
 
 def agent(lab: Lab) -> dict[str, Any]:

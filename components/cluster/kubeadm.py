@@ -35,6 +35,14 @@ _TIMEOUTS_SECONDS = {
     "tlsBootstrap": 300,
     "discovery": 300,
 }
+# kubeadm's probes of the control plane's pods and of CoreDNS (cmd/kubeadm/app/util/staticpod/utils.go,
+# cmd/kubeadm/app/phases/addons/dns/manifests.go). The pods are restarted after 8 failures, CoreDNS after 5.
+_LIVENESS_SECONDS = {"periodSeconds": 10, "timeoutSeconds": 15}
+_READINESS_SECONDS = {"periodSeconds": 1, "timeoutSeconds": 15}
+_COREDNS_SECONDS = {
+    "livenessProbe": {"periodSeconds": 10, "timeoutSeconds": 5},
+    "readinessProbe": {"periodSeconds": 10, "timeoutSeconds": 1},
+}
 # The defaults of kube-controller-manager and kube-scheduler (k8s.io/component-base, config/v1alpha1/defaults.go).
 _LEASES_SECONDS = {
     "leader-elect-lease-duration": 15,
@@ -147,11 +155,36 @@ def _leases() -> dict[str, Any]:
 
 def patch_files(lab: Lab) -> list[File]:
     """The patches as files that kubeadm reads on every node. It applies them in the order of their names, which say
-    target and type (k8s.io/kubernetes, cmd/kubeadm/app/util/patches)."""
+    target and type (k8s.io/kubernetes, cmd/kubeadm/app/util/patches). The stack file's come last, so they win."""
+    own = [(target, "strategic", patch) for target, patch in _probes().items()]
+    patches = [*own, *((it.target, it.type, it.patch) for it in lab.kubernetes.patches)]
     return [
-        File(f"{PATCHES}/{it.target}{number:03}+{it.type}.json", it.patch)
-        for number, it in enumerate(lab.kubernetes.patches)
+        File(f"{PATCHES}/{target}{number:03}+{kind}.json", patch)
+        for number, (target, kind, patch) in enumerate(patches)
     ]
+
+
+def _probes() -> dict[str, dict[str, Any]]:
+    """Longer probes on a slow computer, by kubeadm's target: kubelet would restart a pod that only answers slowly. The
+    startup probes ask as often as before, so the control plane is found as soon as it runs; kubeadm lets them fail as
+    often as `_timeouts` allows."""
+    factor = slowdown.factor()
+    if factor == 1:
+        return {}
+
+    def scaled(seconds: dict[str, int]) -> dict[str, int]:
+        return {name: number * factor for name, number in seconds.items()}
+
+    alive = {
+        "livenessProbe": scaled(_LIVENESS_SECONDS),
+        "startupProbe": {"timeoutSeconds": _LIVENESS_SECONDS["timeoutSeconds"] * factor},
+    }
+    ready = alive | {"readinessProbe": scaled(_READINESS_SECONDS)}
+    # kubeadm gives kube-controller-manager no readiness probe.
+    probes = {"etcd": ready, "kube-apiserver": ready, "kube-controller-manager": alive, "kube-scheduler": ready}
+    pods = {name: {"spec": {"containers": [{"name": name} | probe]}} for name, probe in probes.items()}
+    coredns = {"name": "coredns"} | {name: scaled(seconds) for name, seconds in _COREDNS_SECONDS.items()}
+    return pods | {"corednsdeployment": {"spec": {"template": {"spec": {"containers": [coredns]}}}}}
 
 
 def _extra_args(lab: Lab) -> dict[str, Any]:
