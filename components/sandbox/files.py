@@ -57,9 +57,10 @@ def node_files(plan: Plan, node: Node) -> dict[str, tuple[str, int]]:
     for pod in plan.on(node.name):
         entries = [(pod.delegate.name, str(pod.address), "eth0")] if pod.delegate else []
         entries += [
-            (extra.network.name, str(extra.address.ip), extra.interface)
+            (extra.network.name, str(address.ip), extra.interface)
             for extra in pod.extras
-            if extra.address and not extra.fixed and isinstance(getattr(extra.network, "ipam", None), HostLocal)
+            if not extra.fixed and isinstance(getattr(extra.network, "ipam", None), HostLocal)
+            for address in extra.addresses
         ]
         for network, address, interface in entries:
             put(f"/var/lib/cni/networks/{network}/{address}", f"{pod.container}\r\n{interface}")

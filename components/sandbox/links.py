@@ -297,9 +297,9 @@ def pod_batch(pod: Pod) -> list[str]:
         if isinstance(net, HostDeviceNetwork) and net.mtu:
             lines.append(f"link set {extra.interface} mtu {net.mtu}")
         lines.append(f"link set {extra.interface} up")
-        if extra.address is None or isinstance(net, CustomNetwork):
+        if not extra.addresses or isinstance(net, CustomNetwork):
             continue
-        lines.append(f"address add {extra.address} broadcast + dev {extra.interface}")
+        lines += [f"address add {address} broadcast + dev {extra.interface}" for address in extra.addresses]
         for route in net.routes:
             next_hop = route.gateway or gateway_of(net)
             via = f"via {next_hop} " if next_hop else ""

@@ -52,14 +52,14 @@ def host_interface(namespace: str, name: str) -> str:
 
 @dataclass(frozen=True)
 class Extra:
-    """A further interface of a pod: net1, net2, … `address` is None where the network gives none (type custom).
+    """A further interface of a pod: net1, net2, … `addresses` is empty where the network gives none (type custom).
 
     `host_interface`: the host side of its veth on a bridge; empty for other types.
     """
 
     interface: str
     network: AttachedNetwork
-    address: IPv4Interface | None
+    addresses: tuple[IPv4Interface, ...]
     mac: str
     host_interface: str
     default_route: IPv4Address | None

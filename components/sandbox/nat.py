@@ -114,8 +114,9 @@ def firewall_ruleset(plan: Plan, pod: Pod) -> list[str]:
 
 def _masqueraded(plan: Plan, node: Node) -> list[tuple[IPv4Address, IPv4Network]]:
     return [
-        (extra.address.ip, extra.network.subnet)
+        (address.ip, extra.network.subnet)
         for pod in plan.on(node.name)
         for extra in pod.extras
-        if isinstance(extra.network, BridgeNetwork) and extra.network.ip_masq and extra.address
+        if isinstance(extra.network, BridgeNetwork) and extra.network.ip_masq
+        for address in extra.addresses
     ]

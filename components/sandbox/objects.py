@@ -299,8 +299,8 @@ def _events(plan: Plan, pod: Pod) -> list[Object]:
         return []
     messages = [f"Add eth0 [{pod.address}/32] from {pod.network}"]
     for extra in pod.extras:
-        net, address = extra.network, extra.address or ""
-        messages.append(f"Add {extra.interface} [{address}] from {net.namespace}/{extra.definition}")
+        net, addresses = extra.network, " ".join(map(str, extra.addresses))
+        messages.append(f"Add {extra.interface} [{addresses}] from {net.namespace}/{extra.definition}")
     return [
         _with_meta(
             plan,

@@ -133,11 +133,11 @@ class _Addresses:
             raise ValueError(f"multus.delegates.{delegate.name}: more pods on {node} than addresses")
         return address
 
-    def network(self, node: str, network: AddressedNetwork) -> IPv4Interface:
+    def network(self, node: str, network: AddressedNetwork) -> tuple[IPv4Interface, ...]:
         """Of a further network: host-local's on each node, whereabouts' in the cluster, static the same for all."""
         ipam, subnet = network.ipam, network.subnet
         if isinstance(ipam, StaticAddresses):
-            return ipam.addresses[0]
+            return ipam.addresses
         scope = "" if isinstance(ipam, Whereabouts) else node
         skipped = {subnet[0]} if isinstance(ipam, Whereabouts) else {subnet[0], gateway_of(network)}
         if isinstance(ipam, Whereabouts):
@@ -148,7 +148,7 @@ class _Addresses:
         address = next(islice(free, self._next(scope, f"network {network.name}"), None), None)
         if address is None:
             raise ValueError(f"networks.{network.name}: more pods{f' on {scope}' if scope else ''} than addresses")
-        return IPv4Interface(f"{address}/{subnet.prefixlen}")
+        return (IPv4Interface(f"{address}/{subnet.prefixlen}"),)
 
 
 # --- pods -------------------------------------------------------------------------------------------------------------
@@ -276,14 +276,14 @@ def _workload_pods(lab: Lab, workload: Workload, addresses: _Addresses, devices:
 
 
 def _extra(interface: str, network: Any, attachment: Attachment, node: str, pod: str, addresses: _Addresses) -> Extra:
-    address = None
+    own: tuple[IPv4Interface, ...] = ()
     if isinstance(network, AddressedNetwork):
-        fixed = next((f"{it.ip}/{network.subnet.prefixlen}" for it in attachment.ips), None)
-        address = IPv4Interface(fixed) if fixed else addresses.network(node, network)
+        fixed = tuple(IPv4Interface(f"{it.ip}/{network.subnet.prefixlen}") for it in attachment.ips)
+        own = fixed or addresses.network(node, network)
     host_side = "veth" + digest("veth", pod, interface)[:8] if isinstance(network, BridgeNetwork) else ""
     mac = (attachment.mac or mac_of("extra", pod, interface)).lower()
-    name = f"{network.name}-fixed" if attachment.ips and address else network.name
-    return Extra(interface, network, address, mac, host_side, attachment.default_route, name, bool(attachment.ips))
+    name = f"{network.name}-fixed" if attachment.ips and own else network.name
+    return Extra(interface, network, own, mac, host_side, attachment.default_route, name, bool(attachment.ips))
 
 
 def calico_annotations(address: IPv4Address, namespace: str, name: str) -> dict[str, str]:
@@ -314,7 +314,7 @@ def network_status(pod: Pod) -> str:
             "mac": extra.mac,
             "dns": {},
         }
-        if extra.address is not None:
-            entry["ips"] = [str(extra.address.ip)]
+        if extra.addresses:
+            entry["ips"] = [str(address.ip) for address in extra.addresses]
         entries.append(entry)
     return "[" + ",".join(json.dumps(entry, indent=4) for entry in entries) + "]"

@@ -169,7 +169,7 @@ def test_pods_on_one_segment_reach_each_other_across_nodes(kind: str, master: st
         assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_two_networks_on_one_bridge_and_one_address_for_one_pod(tmp_path: Path) -> None:
+def test_two_networks_on_one_bridge_and_the_fixed_addresses_of_one_pod(tmp_path: Path) -> None:
     networks: list[dict[str, Any]] = [
         {"name": "one", "type": "bridge", "bridge": "br7", "subnet": "10.77.0.0/24", "mtu": 1400},
         {"name": "two", "type": "bridge", "bridge": "br7", "subnet": "10.78.0.0/24", "isGateway": False},
@@ -178,14 +178,19 @@ def test_two_networks_on_one_bridge_and_one_address_for_one_pod(tmp_path: Path) 
             "type": "bridge",
             "bridge": "br8",
             "subnet": "10.79.0.0/24",
-            "ipam": {"type": "static", "addresses": ["10.79.0.9/24"]},
+            "ipam": {"type": "static", "addresses": ["10.79.0.9/24", "10.79.0.10/24"], "gateway": "10.79.0.254"},
         },
     ]
     lab = networked(networks, [{"name": name} for name in ("one", "two", "fixed")], replicas=1)
     with sandbox(lab, tmp_path / "home") as (live, _):
         assert check(live) == {}
         addresses = "".join(on(live, node, "bash", "-c", NETNS_ADDRESSES).stdout for node in live.access)
-    assert "10.77.0.2/24" in addresses and "10.78.0.2/24" in addresses and "10.79.0.9/24" in addresses
+        bridges = "".join(
+            on(live, node, "ip", "-br", "-4", "addr", "show", "type", "bridge").stdout for node in live.access
+        )
+    assert "10.77.0.2/24" in addresses and "10.78.0.2/24" in addresses
+    # As the plugins do: static gives the pod all of them, and bridge takes the gateway that static returns.
+    assert "10.79.0.9/24 10.79.0.10/24" in addresses and "10.79.0.254/24" in bridges
 
 
 NETNS_ADDRESSES = 'for path in /run/netns/*; do ip -n "${path##*/}" -br -4 addr; done'

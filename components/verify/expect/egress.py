@@ -25,7 +25,7 @@ def firewall_of(observed: ObservedLab, pod: Pod) -> tuple[Firewall, Pod | None] 
     for firewall in found:
         mine = (firewall.workload.name, firewall.workload.namespace)
         for other in observed.running(pod.node):
-            if (other.workload, other.namespace) == mine and other.id != pod.id:
+            if (other.workload, other.namespace) == mine:
                 return firewall, other
     return (found[0], None) if found else None
 

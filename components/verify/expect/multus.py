@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from components.multus import delegates
 from components.spec import addresses, models
-from components.spec.links import definition_name
+from components.spec.links import definition_name, fixed_addresses
 from components.verify.expect.shared import inside, renew
 from components.verify.model import (
     Expectation,
@@ -206,8 +206,7 @@ def _device(spec: models.Lab, pod: Pod, attached: _Attached, network: models.Add
     fields: dict[str, Value] = {"up": "yes"}
     interface, attachment = attached.interface, attached.attachment
     # The stack file's own addresses are known; of others, what Multus reports.
-    fixed = [str(address.ip) for address in attachment.ips]
-    found = fixed or [str(ip) for ip in pod.networks.get(interface, {}).get("ips") or []][:1]
+    found = fixed_addresses(attached.network, attachment) or pod.networks.get(interface, {}).get("ips")
     if found:
         fields["addresses"] = " ".join(f"{address}/{network.subnet.prefixlen}" for address in found)
     if attachment.mac:
@@ -260,8 +259,7 @@ def connected(observed: ObservedLab, pod: Pod, workload: models.Workload) -> Ite
 
 
 def _bridge(node: str, network: models.BridgeNetwork) -> Expectation:
-    ipam = network.ipam
-    gateway = (ipam.gateway if not isinstance(ipam, models.StaticAddresses) else None) or network.subnet[1]
+    gateway = network.ipam.gateway or network.subnet[1]
     return Expectation(
         topic=Topic.LINK,
         key=network.bridge,
