@@ -279,9 +279,11 @@ def _at_least(key: str, have: int, need: int, machines: int, verdict: Verdict) -
 
 
 def _places(lab: Lab) -> Answer:
-    """What the stack file names and this computer lacks: addresses and interfaces of EC2, or of hosts of the user."""
+    """What the stack file names and this computer lacks: folders; addresses and interfaces of EC2, or of hosts of the
+    user."""
     return worst(
-        [*_absent_addresses(lab), *_absent_interfaces(lab)], f"nothing but the machines and their {_INTERFACE}"
+        [*_absent_addresses(lab), *_absent_interfaces(lab), *_absent_mounts(lab)],
+        f"nothing but the machines and their {_INTERFACE}",
     )
 
 
@@ -306,6 +308,14 @@ def _absent_interfaces(lab: Lab) -> Iterator[Answer]:
     given = lab.calico.interface
     if given is not None and not any(regexp.matches(pattern, _INTERFACE) for pattern in given.split(",")):
         yield Answer("stop", f"calico.interface: no machine has {given}", f"write {_INTERFACE}, or leave it out")
+
+
+def _absent_mounts(lab: Lab) -> Iterator[Answer]:
+    assert isinstance(lab.machines, LocalMachines)
+    for index, mount in enumerate(lab.machines.extra_mounts):
+        if not Path(mount.host_path).exists():
+            seen = f"machines.extraMounts[{index}].hostPath: {mount.host_path} is not on this computer"
+            yield Answer("stop", seen, "make it, or correct the path")
 
 
 def _ranges(lab: Lab, stack: str, engine: Once[str | Answer], here: Computer, read: Callable[[], LocalState]) -> Answer:

@@ -1,7 +1,8 @@
-"""Runs the scripts of local machines, with a stand-in for the container engine and with the real podman.
+"""Runs the scripts of local machines, with a stand-in for the container engine and with a real one.
 
-CNILAB_HOST_IMAGE is an image with systemd, sshd and sudo; CNILAB_RUN_ARGS are what podman's `run` needs on this
-computer besides (separated by spaces). Where podman, root or the image is missing the tests on real machines skip.
+CNILAB_HOST_IMAGE is an image with systemd, sshd and sudo. CNILAB_ENGINE is the real engine, podman or docker; podman is
+the default. CNILAB_RUN_ARGS are what its `run` needs on this computer besides (separated by spaces). Where the engine,
+root or the image is missing, the tests on real machines skip.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPTS = ROOT / "components" / "machines"
 HOST_IMAGE = os.environ.get("CNILAB_HOST_IMAGE", "")
+REAL_ENGINE = os.environ.get("CNILAB_ENGINE", "podman")
 RUN_ARGS = os.environ.get("CNILAB_RUN_ARGS", "").split()
 OWNER = "SHA256:0123456789abcdef/+"
 
@@ -89,7 +91,9 @@ class Scripts:
         return Done(process.returncode, stdout.strip(), stderr)
 
     def engine(self, word: str, **environment: str) -> Done:
-        return self.run("local-engine.sh", word, **({"PULUMI_COMMAND_STDOUT": "podman"} | environment))
+        return self.run(
+            "local-engine.sh", word, **({"PULUMI_COMMAND_STDOUT": self.environment["ENGINE"]} | environment)
+        )
 
     def network(self, word: str, subnet: str = "a", **environment: str) -> Done:
         return self.run("local-network.sh", word, **(self.of_network(subnet) | environment))
@@ -178,31 +182,32 @@ def stub(tmp_path: Path) -> Iterator[Stub]:
     shutil.rmtree(f"/run/lock/cni-lab/stacks/{stack}", ignore_errors=True)
 
 
-def podman(*arguments: str) -> str:
-    done = subprocess.run(["podman", *arguments], capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0, f"podman {' '.join(arguments)}: {done.stderr.strip()}"
+def run_engine(*arguments: str) -> str:
+    """Run a command of the real engine."""
+    done = subprocess.run([REAL_ENGINE, *arguments], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, f"{REAL_ENGINE} {' '.join(arguments)}: {done.stderr.strip()}"
     return done.stdout.strip()
 
 
-def require_podman() -> None:
+def require_engine() -> None:
     """Skip the test if this computer cannot run local machines, or if CNILAB_HOST_IMAGE permits no privileged ones."""
     if not HOST_IMAGE:
         pytest.skip("no image for machines: set CNILAB_HOST_IMAGE")
-    for tool in ("podman", "nft", "ip", "unshare", "ssh", "ssh-keygen", "ssh-keyscan"):
+    for tool in (REAL_ENGINE, "nft", "ip", "unshare", "ssh", "ssh-keygen", "ssh-keyscan"):
         if shutil.which(tool) is None:
             pytest.skip(f"{tool} is not installed")
     if os.geteuid() != 0:
         pytest.skip("machines on lab networks need root")
-    if subprocess.run(["podman", "image", "exists", HOST_IMAGE]).returncode != 0:
+    if subprocess.run([REAL_ENGINE, "image", "inspect", HOST_IMAGE], capture_output=True).returncode != 0:
         pytest.skip(f"the image {HOST_IMAGE} is not here")
 
 
 def leftovers(stack: str) -> list[str]:
     """Everything on this computer that carries the stack's label or name."""
     label = f"label=cni-lab.stack={stack}"
-    found = podman("ps", "--all", "--filter", label, "--format", "{{.Names}}").split()
-    found += podman("volume", "ls", "--filter", label, "--format", "{{.Name}}").split()
-    found += podman("network", "ls", "--filter", label, "--format", "{{.Name}}").split()
+    found = run_engine("ps", "--all", "--filter", label, "--format", "{{.Names}}").split()
+    found += run_engine("volume", "ls", "--filter", label, "--format", "{{.Name}}").split()
+    found += run_engine("network", "ls", "--filter", label, "--format", "{{.Name}}").split()
     tables = subprocess.run(["nft", "list", "tables"], capture_output=True, text=True, check=True).stdout
     found += [line for line in tables.splitlines() if f"cni-lab-{stack}-" in line]
     return found + [route for subnet in "ab" for route in guard_routes(f"cni-lab-{stack}-{subnet}")]
@@ -237,10 +242,10 @@ def make(done: Any) -> str:
 
 @pytest.fixture
 def lab(tmp_path: Path) -> Iterator[Scripts]:
-    """A stack of its own on the real podman. What a test leaves there is removed."""
-    require_podman()
+    """A stack of its own on the real engine. What a test leaves there is removed."""
+    require_engine()
     stack = f"test-local-{uuid.uuid4().hex[:8]}"
-    made = Scripts(stack, {"ENGINE": "podman", "STACK": stack, "OWNER": OWNER}, tmp_path)
+    made = Scripts(stack, {"ENGINE": REAL_ENGINE, "STACK": stack, "OWNER": OWNER}, tmp_path)
     yield made
     swept = made.engine("delete")
     assert swept.status == 0, swept.stderr
@@ -313,7 +318,7 @@ def small(*workers: int, **machines: Any) -> dict[str, Any]:
     nodes = [{"name": "cp", "role": "control-plane", "subnet": "a", "address": "10.78.1.10"}]
     nodes += [{"name": f"w{n}", "subnet": "b", "address": f"10.78.2.{n}"} for n in workers]
     return {
-        "machines": {"provider": "local", "image": HOST_IMAGE, "runArgs": RUN_ARGS, **machines},
+        "machines": {"provider": "local", "engine": REAL_ENGINE, "image": HOST_IMAGE, "runArgs": RUN_ARGS, **machines},
         "network": {"vpcCidr": "10.78.0.0/16", "subnets": {"a": "10.78.1.0/24", "b": "10.78.2.0/24"}},
         "nodes": nodes,
     }

@@ -1,4 +1,4 @@
-"""Machines on this computer: the graph, the scripts with a stand-in for the engine, and real machines in podman."""
+"""Machines on this computer: the graph, the scripts with a stand-in for the engine, and real machines."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ from components.spec.modes import TUNNELS, links_for_shell
 from engine.model import Resource
 from tests.machines.conftest import (
     HOST_IMAGE,
+    REAL_ENGINE,
     RUN_ARGS,
     Done,
     Project,
@@ -32,8 +33,8 @@ from tests.machines.conftest import (
     Stub,
     leftovers,
     make,
-    podman,
-    require_podman,
+    require_engine,
+    run_engine,
     small,
     ssh,
 )
@@ -206,6 +207,18 @@ def test_a_machine_is_made(stub: Stub, engine: str) -> None:
     assert not any(line in json.dumps(stub.calls()) for line in secret.splitlines()[1:-1])
 
 
+@pytest.mark.parametrize("engine", ["podman", "docker"])
+def test_a_folder_that_is_not_here_is_not_made(stub: Stub, tmp_path: Path, engine: str) -> None:
+    """docker would make it, empty."""
+    stub.environment["ENGINE"] = engine
+    stub.put("network", f"cni-lab-{stub.stack}-a", stub.mine)
+    done = stub.machine("create", MOUNTS=f"{tmp_path}:/a:ro\n{tmp_path}/typo:/b:ro")
+    assert done.refusal == (
+        f"machines.extraMounts: {tmp_path}/typo is not on this computer; make it, or correct the path"
+    )
+    assert stub.calls(engine, "create") == [] and stub.there("volume") == []
+
+
 def test_a_failing_engine_does_not_mean_that_the_machine_is_gone(stub: Stub) -> None:
     stub.put("container", stub.container(), stub.mine)
     stub.fail("podman", "container", "ls", saying="Error: database is locked")
@@ -289,6 +302,12 @@ REASON = "Error response from daemon: OCI runtime create failed: unable to apply
         # podman 4.3, and a second error
         ("Error: unable to start container: runc: no caps\nError: no such pod", "no caps; Error: no such pod;"),
         ("a hint\nno error at all", "no error at all;"),
+        # docker 26.1 and 28.5
+        ("unknown flag: --no\nSee 'docker start --help'.", "unknown flag: --no;"),
+        (
+            "unknown flag: --no\n\nUsage:  docker start\n\nRun 'docker start --help' for more information",
+            "unknown flag: --no;",
+        ),
     ],
 )
 def test_a_refused_start_shows_the_engines_reason(stub: Stub, output: str, shown: str) -> None:
@@ -381,7 +400,7 @@ def test_machines_of_docker_get_name_servers_that_their_pods_reach(
     assert ("names no server that a machine can reach" in said) == refused, said
     if not refused:
         assert "--volume /etc/resolv.conf:/etc/resolv.conf:ro" in " ".join(stub.calls("docker", "create")[0])
-    own = create(MOUNTS="/srv/mine:/etc/resolv.conf:ro")
+    own = create(MOUNTS=f"{tmp_path}/resolv.conf:/etc/resolv.conf:ro")
     assert own == "", "the stack file names a list of its own"
     assert " ".join(stub.calls("docker", "create")[-1]).count(":/etc/resolv.conf:ro") == 1
 
@@ -602,14 +621,14 @@ def test_create_again_update_and_delete(lab: Scripts) -> None:
 
     # An inspection of the container shows no secret.
     secret = lab.key("host-n1").read_text().splitlines()[1:-1]
-    assert not any(line in podman("inspect", lab.container()) for line in secret)
+    assert not any(line in run_engine("inspect", lab.container()) for line in secret)
     # Images and pods' file systems need overlay, on a file system that is not an overlay itself.
     assert ssh(lab, "stat -fc %T /var /var/lib")[1].split() != ["overlayfs"] * 2
     assert "nodev" not in ssh(lab, "grep ' /var ' /proc/mounts")[1]
 
     second = make(lab.machine("create"))
     assert second != first
-    assert podman("ps", "--filter", f"label=cni-lab.stack={lab.stack}", "--format", "{{.Names}}") == lab.container()
+    assert run_engine("ps", "--filter", f"label=cni-lab.stack={lab.stack}", "--format", "{{.Names}}") == lab.container()
     make(lab.machine("delete"))
     make(lab.machine("delete"))
     make(lab.network("delete"))
@@ -631,7 +650,7 @@ def test_this_computer_routes_between_the_subnets_as_a_vpc_does(lab: Scripts) ->
         make(lab.network("create", subnet))
         make(lab.machine("create", f"n{subnet}", subnet))
     watch = subprocess.Popen(
-        ["podman", "exec", lab.container("nb"), "timeout", "20", "tcpdump", "-lnni", "eth0", "-c", "1",
+        [REAL_ENGINE, "exec", lab.container("nb"), "timeout", "20", "tcpdump", "-lnni", "eth0", "-c", "1",
          "icmp[icmptype] = icmp-echo and greater 8000"],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
@@ -686,8 +705,9 @@ def test_a_killed_create_can_be_repeated_and_cleaned_up(lab: Scripts) -> None:
     assert leftovers(lab.stack) == []
 
 
-def test_podman_is_killed_while_it_starts_a_machine(lab: Scripts) -> None:
-    """It leaves a bridge, which is removed with its network, and an address that it may hold until the next boot."""
+def test_the_engine_is_killed_while_it_starts_a_machine(lab: Scripts) -> None:
+    """podman leaves a bridge, which is removed with its network, and an address that it may hold until the next boot.
+    docker's daemon goes on with the start."""
     choose = random.Random(7)
     secret = lab.key("host-n1").read_text()
     for _ in range(4):
@@ -695,7 +715,7 @@ def test_podman_is_killed_while_it_starts_a_machine(lab: Scripts) -> None:
         process = lab.start(MACHINE, "create", secret, **lab.of_machine("n1", "a", 10))
         starting = None
         while starting is None and process.poll() is None:
-            starting = next((p for p in running(f"podman\0start\0{lab.container()}\0")), None)
+            starting = next((p for p in running(f"{REAL_ENGINE}\0start\0{lab.container()}\0")), None)
         time.sleep(choose.uniform(0, 0.6))
         if starting is not None and Path(f"/proc/{starting}").exists():
             os.kill(starting, signal.SIGKILL)
@@ -723,7 +743,7 @@ def test_a_terminated_create_removes_what_it_made(lab: Scripts) -> None:
     make(lab.network("create"))
     process = lab.start(MACHINE, "create", lab.key("host-n1").read_text(), **lab.of_machine("n1", "a", 10))
     deadline = time.monotonic() + 60
-    while not podman("ps", "--filter", f"name={lab.container()}", "--quiet"):
+    while not run_engine("ps", "--filter", f"name={lab.container()}", "--quiet"):
         assert time.monotonic() < deadline
         time.sleep(0.1)
     process.terminate()
@@ -740,31 +760,35 @@ def test_a_machine_that_cannot_boot_shows_its_last_output_and_is_removed(lab: Sc
     assert "n1 stopped (exit status 1) while waiting until systemd has booted n1" in done.refusal
     assert "--- the last output of n1:\nnothing\n---" in done.stderr
     done = lab.machine("create", RUN_ARGS="\n".join([*RUN_ARGS, "--entrypoint", "/no/such/program"]))
-    assert "podman cannot start n1 at 10.78.1.10: Error: " in done.refusal and "/no/such/program" in done.refusal
-    assert podman("ps", "--all", "--filter", f"label=cni-lab.stack={lab.stack}", "--quiet") == ""
+    assert f"{REAL_ENGINE} cannot start n1 at 10.78.1.10: Error" in done.refusal and "/no/such/program" in done.refusal
+    assert run_engine("ps", "--all", "--filter", f"label=cni-lab.stack={lab.stack}", "--quiet") == ""
     done = lab.machine("create", RUN_ARGS="--no-such-option")
-    assert "podman cannot make n1: Error: unknown flag: --no-such-option; see machines.runArgs" in done.refusal
+    # Only podman's begins with "Error: ".
+    assert done.refusal.startswith(f"{REAL_ENGINE} cannot make n1: ")
+    assert done.refusal.removesuffix("; see machines.runArgs, extraMounts, cpus and memory").endswith(
+        ": unknown flag: --no-such-option"
+    )
     done = lab.machine("create", MOUNTS="/no/such/folder:/mnt:rw")
-    assert "/no/such/folder" in done.refusal
+    assert "/no/such/folder" in done.refusal and not Path("/no/such/folder").exists()
 
 
 @pytest.fixture
 def bare_image(tmp_path: Path) -> Any:
     """An image that contains a file named bash, and nothing that boots."""
-    require_podman()
+    require_engine()
     (tmp_path / "usr" / "bin").mkdir(parents=True)
     shutil.copy("/bin/true", tmp_path / "usr" / "bin" / "bash")
     name = f"localhost/cni-lab-test-bare:{os.getpid()}"
     archive = tmp_path / "bare.tar"
     subprocess.run(["tar", "-C", str(tmp_path), "-cf", str(archive), "usr"], check=True)
-    podman("import", str(archive), name)
+    run_engine("import", str(archive), name)
     yield name
-    podman("rmi", "--force", name)
+    run_engine("rmi", "--force", name)
 
 
 def test_images(lab: Scripts, bare_image: str) -> None:
     found = make(lab.run("local-image.sh", "create", IMAGE=HOST_IMAGE, LOGIN="ubuntu"))
-    assert found == podman("image", "inspect", "--format", "{{.Id}}", HOST_IMAGE)
+    assert found == run_engine("image", "inspect", "--format", "{{.Id}}", HOST_IMAGE)
     done = lab.run("local-image.sh", "create", IMAGE=bare_image, LOGIN="ubuntu")
     assert f"machines.image {bare_image} lacks /usr/lib/systemd/systemd /usr/sbin/sshd /usr/bin/sudo" in done.refusal
     done = lab.run("local-image.sh", "create", IMAGE="registry.invalid/machine:1", LOGIN="ubuntu")
@@ -777,7 +801,7 @@ def test_images(lab: Scripts, bare_image: str) -> None:
 def test_ranges_in_use_are_refused(lab: Scripts) -> None:
     make(lab.network("create"))
     wide = {"SUBNET": "10.78.0.0/16", "GATEWAY": "10.78.0.1"}
-    assert f"in use on this computer by podman's network cni-lab-{lab.stack}-a (10.78.1.0/24)" in (
+    assert f"in use on this computer by {REAL_ENGINE}'s network cni-lab-{lab.stack}-a (10.78.1.0/24)" in (
         lab.network("create", "b", **wide).refusal
     )
     loopback = {"SUBNET": "127.0.0.0/24", "GATEWAY": "127.0.0.1"}
@@ -790,7 +814,8 @@ def test_a_lab_beside_another_is_refused_with_its_name_and_a_free_range(lab: Scr
     """Another lab's machines may be stopped, so that no bridge and no route has its range."""
     make(lab.network("create"))
     other = {"STACK": f"{lab.stack}-2", "NETWORK": f"cni-lab-{lab.stack}-2-a"}
-    said = f"10.78.1.0/24 is in use on this computer by the lab {lab.stack} (podman's network cni-lab-{lab.stack}-a)"
+    network = f"{REAL_ENGINE}'s network cni-lab-{lab.stack}-a"
+    said = f"10.78.1.0/24 is in use on this computer by the lab {lab.stack} ({network})"
     for word in ("check", "create"):
         refused = lab.network(word, **other)
         assert refused.status == 1 and said in refused.refusal
@@ -816,17 +841,19 @@ def test_things_of_others_stay(lab: Scripts) -> None:
     make(lab.network("create"))
     network, foreign = f"cni-lab-{lab.stack}-a", f"cni-lab-{lab.stack}-foreign"
     other = {"OWNER": "SHA256:another"}
-    podman("create", "--name", foreign, "--network", network, HOST_IMAGE)
+    # docker removes a network whose containers do not run.
+    sleeps = ["--entrypoint", "sleep", HOST_IMAGE, "600"]
+    run_engine("run", "--detach", *RUN_ARGS, "--name", foreign, "--network", network, *sleeps)
     try:
         assert "this lab did not make it" in lab.machine("create", "foreign").refusal
         assert "this lab did not make it" in lab.machine("delete", "foreign").refusal
         assert "this lab did not make it" in lab.network("delete", **other).refusal
         assert f"the network {network} cannot be removed" in lab.network("delete").refusal
         make(lab.engine("delete", **other))
-        assert foreign in podman("ps", "--all", "--format", "{{.Names}}").split()
+        assert foreign in run_engine("ps", "--all", "--format", "{{.Names}}").split()
         assert network in leftovers(lab.stack)
     finally:
-        podman("rm", "--force", foreign)
+        run_engine("rm", "--force", foreign)
 
 
 def test_two_creates_of_one_machine_run_one_after_the_other(lab: Scripts) -> None:
@@ -843,7 +870,7 @@ def test_two_creates_of_one_machine_run_one_after_the_other(lab: Scripts) -> Non
 @pytest.mark.timeout(600)
 def test_add_replace_and_remove_a_worker_and_destroy(project: Project, lab: Scripts) -> None:
     def machine(name: str) -> str:
-        return podman("inspect", "--format", "{{.Id}}", lab.container(name))
+        return run_engine("inspect", "--format", "{{.Id}}", lab.container(name))
 
     project.up(small(10))
     first = project.outputs()
@@ -874,7 +901,7 @@ def test_destroy_after_an_interrupted_first_up_leaves_nothing(project: Project, 
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
     )  # fmt: skip
     deadline = time.monotonic() + 90
-    while lab.container("w10") not in podman("ps", "--format", "{{.Names}}").split():
+    while lab.container("w10") not in run_engine("ps", "--format", "{{.Names}}").split():
         assert time.monotonic() < deadline
         time.sleep(0.1)
     os.killpg(process.pid, signal.SIGKILL)

@@ -16,10 +16,12 @@ from cli.errors import CommandError
 from cli.lifecycle.local_machines import prepare_up, ranges_in_use, read_state
 from cli.live.machines import states
 from components.spec.models import Lab
-from tests.machines.conftest import Project, Scripts, guard_routes, leftovers, make, podman, small, ssh
+from tests.machines.conftest import REAL_ENGINE, Project, Scripts, guard_routes, leftovers, make, run_engine, small, ssh
 
 pytestmark = pytest.mark.xdist_group("hosts")
 MACHINE = "local-machine.sh"
+BRIDGE = {"podman": "{{.NetworkInterface}}", "docker": 'br-{{printf "%.12s" .Id}}'}[REAL_ENGINE]
+"""As in components/machines/local/network.sh: what shows the bridge of a network."""
 RANGES = {
     "a": ["10.78.1.0/24", "10.96.0.0/12", "10.244.0.0/16"],
     "b": ["10.78.2.0/24", "10.96.0.0/12", "10.244.0.0/16"],
@@ -32,7 +34,7 @@ def network_of(lab: Scripts) -> dict[str, object]:
     for subnet in "ab":
         name = f"cni-lab-{lab.stack}-{subnet}"
         rules = subprocess.run(["nft", "list", "table", "inet", name], capture_output=True, text=True)
-        bridge = podman("network", "inspect", "--format", "{{.NetworkInterface}}", name)
+        bridge = run_engine("network", "inspect", "--format", BRIDGE, name)
         address = subprocess.run(["ip", "-4", "-o", "address", "show", bridge], capture_output=True, text=True)
         found[subnet] = (rules.stdout, sorted(guard_routes(name)), address.stdout.split()[1:4])
     return found
@@ -123,7 +125,7 @@ def test_a_machine_that_lost_its_power_starts_again(machines: Scripts) -> None:
     lab = machines
     before = network_of(lab)
     for node in ("na", "nb"):
-        podman("kill", "--signal", "KILL", lab.container(node))
+        run_engine("kill", "--signal", "KILL", lab.container(node))
     lose_the_network(lab)
     for subnet in "ab":
         make(lab.network("update", subnet))
@@ -136,7 +138,7 @@ def test_a_machine_that_is_gone_is_named_with_the_fix(lab: Scripts) -> None:
     for verb in ("start", "update"):
         refused = lab.machine(verb)
         assert refused.status == 1
-        assert f"n1 is gone from podman; ./lab up {lab.stack} --repair makes it again" in refused.refusal
+        assert f"n1 is gone from {REAL_ENGINE}; ./lab up {lab.stack} --repair makes it again" in refused.refusal
     make(lab.machine("stop"))
 
 
@@ -164,7 +166,7 @@ def prepare(command: str, lab: Scripts, spec: Lab, *, repaired: bool) -> tuple[l
 def test_up_starts_what_is_stopped_and_makes_again_what_is_gone(
     project: Project, lab: Scripts, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """With the real engine's state, and containers that people stopped or removed with podman."""
+    """With the real engine's state, and containers that people stopped or removed with the container engine."""
     project.up(small(10))
     for name in ("PULUMI_BACKEND_URL", "PULUMI_CONFIG_PASSPHRASE", "PULUMI_SKIP_UPDATE_CHECK"):
         monkeypatch.setenv(name, project.environment[name])
@@ -176,7 +178,7 @@ def test_up_starts_what_is_stopped_and_makes_again_what_is_gone(
     assert prepare("up", lab, spec, repaired=False) == ([], False)
     capsys.readouterr()
 
-    podman("stop", "--time", "30", lab.container("cp"), lab.container("w10"))
+    run_engine("stop", "--time", "30", lab.container("cp"), lab.container("w10"))
     lose_the_network(lab)
     assert states(lab.stack, spec, ["cp", "w10"]) == {"cp": "stopped", "w10": "stopped"}
     prepare("preview", lab, spec, repaired=False)
@@ -189,7 +191,7 @@ def test_up_starts_what_is_stopped_and_makes_again_what_is_gone(
     assert set(project.up(small(10))) == {"same"} and project.outputs() == ids
     assert read_state(lab.stack).gone(states(lab.stack, spec, ["cp", "w10"])) == {}
 
-    podman("rm", "--force", "--time", "0", lab.container("w10"))
+    run_engine("rm", "--force", lab.container("w10"))
     with pytest.raises(CommandError, match=rf"w10 of {lab.stack} is gone from this computer: \./lab up "):
         prepare("up", lab, spec, repaired=False)
     options, again = prepare("up", lab, spec, repaired=True)
@@ -198,7 +200,8 @@ def test_up_starts_what_is_stopped_and_makes_again_what_is_gone(
     assert project.outputs()["cp"] == ids["cp"]
     assert project.outputs()["w10"]["said"] == "w10\n0" and project.outputs()["w10"]["id"] != ids["w10"]["id"]
 
-    podman("network", "rm", "--force", f"cni-lab-{lab.stack}-b")
+    run_engine("rm", "--force", lab.container("w10"))
+    run_engine("network", "rm", f"cni-lab-{lab.stack}-b")
     options, again = prepare("up", lab, spec, repaired=True)
     assert again and f"made again: cni-lab-{lab.stack}-b, w10" in capsys.readouterr().err
     project.call("up", "--yes", "--skip-preview", *options)
@@ -208,4 +211,4 @@ def test_up_starts_what_is_stopped_and_makes_again_what_is_gone(
     assert ranges_in_use(lab.stack, spec, read_state(lab.stack)) == []
     found = ranges_in_use(f"{lab.stack}-2", spec, read_state(f"{lab.stack}-2"))
     assert [message.split()[1] for message in found] == ["10.78.1.0/24", "10.78.2.0/24"]
-    assert all(f"by the lab {lab.stack} (podman's network" in message for message in found)
+    assert all(f"by the lab {lab.stack} ({REAL_ENGINE}'s network" in message for message in found)

@@ -12,15 +12,17 @@ fail() {
 }
 
 # error_line TEXT: what an engine's output says is wrong: the lines that begin as an error does, or else the last line.
-# `docker start` gives its reason first, and then a line without one, which counts only where it is alone.
+# `docker start` gives its reason first, and then a line without one, which counts only where it is alone. About an
+# option that it does not know, docker's first line says what is wrong, and its last one where to read more.
 error_line() {
-  local line found=
+  local line found='' last=${1##*$'\n'}
+  [[ $last != *"--help'"* ]] || last=${1%%$'\n'*}
   while read -r line; do
     [[ $line == [Ee]rror* ]] || continue
     [[ -z $found || $line != "Error: failed to start containers"* ]] || continue
     found+="${found:+; }$line"
   done <<<"$1"
-  printf '%s' "${found:-${1##*$'\n'}}"
+  printf '%s' "${found:-$last}"
 }
 
 # How long a wait is silent, and how long between two of its lines. Tests set it.

@@ -165,7 +165,13 @@ create() {
   [[ ! -d /lib/modules ]] || options+=(--volume /lib/modules:/lib/modules:ro)
   [[ -z ${CPUS:-} ]] || options+=(--cpus "$CPUS")
   [[ -z ${MEMORY:-} ]] || options+=(--memory "$MEMORY")
-  while read -r extra; do [[ -z $extra ]] || options+=(--volume "$extra"); done <<<"${MOUNTS:-}"
+  while read -r extra; do
+    [[ -n $extra ]] || continue
+    # docker would make an empty folder there instead.
+    [[ -e ${extra%%:*} ]] ||
+      fail "machines.extraMounts: ${extra%%:*} is not on this computer; make it, or correct the path"
+    options+=(--volume "$extra")
+  done <<<"${MOUNTS:-}"
   while read -r extra; do [[ -z $extra ]] || options+=("$extra"); done <<<"${RUN_ARGS:-}"
   said=$(engine create "${options[@]}" "$IMAGE" 2>&1 </dev/null) ||
     fail "$ENGINE cannot make $NODE: $(error_line "$said"); see machines.runArgs, extraMounts, cpus and memory"

@@ -189,6 +189,15 @@ def test_addresses_and_interfaces_of_other_computers_are_named(
     assert found == Answer("stop", "networks[0].master: no machine has eth1", "write eth0")
 
 
+def test_a_folder_that_is_not_here_is_named(proc: Path, engine: Engine, tmp_path: Path) -> None:
+    paths = (str(tmp_path), f"{tmp_path}/typo")
+    mounts = [{"hostPath": path, "containerPath": f"/mnt{number}"} for number, path in enumerate(paths)]
+    found = answers(lab(machines={"extraMounts": mounts}), made_up(proc, engine))["places"]
+    seen = f"machines.extraMounts[1].hostPath: {tmp_path}/typo is not on this computer"
+    assert found == Answer("stop", seen, "make it, or correct the path")
+    assert answers(lab(machines={"extraMounts": mounts[:1]}), made_up(proc, engine))["places"].verdict == "ok"
+
+
 @pytest.mark.parametrize(
     ("word", "here", "seen"),
     [("auto", (), "no podman and docker here"), ("docker", ("podman",), "no docker here"), ("auto", ("docker",), "")],
