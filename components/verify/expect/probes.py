@@ -160,17 +160,13 @@ def tried(
     if port:
         command = f"timeout 3 bash -c '</dev/tcp/{address}/{port}'" if on_node else f"{enter}nc -zv {address} {port}"
     option = f" --tcp {port}" if port else ""
-    what = f"the Service {service.proxy_name}" if service else (destination.id if destination else address)
-    to = (
-        f"{what} ({address}{f':{port}' if port else ''})"
-        if what != address
-        else f"{address}{f':{port}' if port else ''}"
-    )
+    at = f"{address}:{port}" if port else address
+    name = f"the Service {service.proxy_name}" if service else (destination.id if destination else "")
     return Expectation(
         topic=Topic.PROBE,
         key=ping_of(source, address, port).key,
         expected={"received": "yes"},
-        sentence=f"{source.id} on {source.node} reaches {to}",
+        sentence=f"{source.id} on {source.node} reaches {f'{name} ({at})' if name else at}",
         command=command,
         because="a TCP connection is accepted by whoever listens there" if port else "a ping is answered",
         cause="one of the hops does not hold, or nothing listens on this port"

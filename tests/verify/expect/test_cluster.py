@@ -218,8 +218,11 @@ def test_the_labs_services_and_those_of_kubernetes_have_an_endpoint() -> None:
 
 def test_a_service_of_kubernetes_that_is_not_there_is_not_missed() -> None:
     """A lab may have its names from elsewhere. Its own Services must be there."""
-    found = again(of(workloads=[served()]), services=[])
-    assert ready_services(found) == ["default/web"]
+    before = of(workloads=[served()])
+    assert ready_services(again(before, services=[])) == ["default/web"]
+    others = [port for port in before.observed.services if port.service != "web"]
+    # The selector of a Service that is not there is not known.
+    assert again(before, services=others).one(Topic.SERVICE, "default/web").cause == "no endpoint was written for it"
 
 
 def test_a_service_that_somebody_wants_to_reach_needs_an_endpoint() -> None:
