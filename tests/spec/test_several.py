@@ -61,7 +61,7 @@ def two_nodes(**first: Any) -> Raw:
 
 SELECTOR = "cni.projectcalico.org/ipv4pools"
 NOWHERE = {"nodeSelector": {"rack": "a"}}
-STATIC = {"type": "static", "addresses": ["10.40.0.7/24"]}
+STATIC: dict[str, Any] = {"type": "static", "addresses": ["10.40.0.7/24"]}
 TWO_OF_ONE = {"replicas": 2, "networks": [{"name": "net"}]}
 
 
@@ -245,8 +245,8 @@ def test_only_the_gateway_is_kept_from_pods() -> None:
     """Not the addresses before it either."""
     network = {"type": "host-local", "gateway": "10.40.0.15", "rangeStart": "10.40.0.10"}
     for host, text in ((12, "may also be handed out"), (15, "is the address of the bridge br1 itself")):
-        found = [f.problem for f in findings(fixed_in([f"10.40.0.{host}/24"], bridged(**network)))]
-        assert any(text in problem for problem in found), host
+        given = fixed_in([f"10.40.0.{host}/24"], bridged(**network))
+        assert any(text in finding.problem for finding in findings(given)), host
     # With a gateway of its own a network cannot have fixed addresses, which is a finding about all of them.
     (found,) = findings(fixed_in(["10.40.0.3/24"], bridged(**network)))
     assert found.key == "workloads[0].networks[0].ips"

@@ -95,7 +95,7 @@ def again(before: Expected, **changed: Any) -> Expected:
     return Expected(observed, expectations(observed))
 
 
-NODES = [
+NODES: list[dict[str, Any]] = [
     {"name": "control1", "role": "control-plane", "subnet": "control", "address": "10.0.1.20"},
     {"name": "worker1", "subnet": "workers", "address": "10.0.2.30"},
     {"name": "worker2", "subnet": "workers", "address": "10.0.2.31"},
@@ -103,8 +103,8 @@ NODES = [
 """Two nodes in one subnet, the third behind a router."""
 
 BLOCKS = {"control1": ["10.244.0.0/26"], "worker1": ["10.244.0.64/26"], "worker2": ["10.244.0.128/26"]}
-FIRST = {"name": "first", "cidr": "10.244.0.0/20", "blockSize": 26}
-SECOND = {"name": "second", "cidr": "10.244.128.0/20", "blockSize": 26}
+FIRST: dict[str, Any] = {"name": "first", "cidr": "10.244.0.0/20", "blockSize": 26}
+SECOND: dict[str, Any] = {"name": "second", "cidr": "10.244.128.0/20", "blockSize": 26}
 BOTH_BLOCKS = {
     "control1": ["10.244.0.0/26", "10.244.128.0/26"],
     "worker1": ["10.244.0.64/26", "10.244.128.64/26"],
@@ -117,8 +117,8 @@ VXLAN_MAC = {"control1": "66:b8:59:27:60:4d", "worker1": "66:3c:05:84:20:98", "w
 
 
 def document(*pools: Mapping[str, Any], **keys: Any) -> dict[str, Any]:
-    """A stack file's lab: three nodes on EC2, where a link's MTU is 9001, and one pod on each. `keys` of Calico are
-    those that are not of the lab itself."""
+    """The key `lab` of a stack file: three nodes on EC2, where a link's MTU is 9001, and one pod on each. `keys`: those
+    of a lab, such as `workloads`, and those of its `calico`."""
     own = {key: keys.pop(key) for key in set(keys) & set(Lab.model_fields)}
     return {
         "machines": {"provider": "aws", "operatorCidrs": ["203.0.113.7/32"]},

@@ -244,7 +244,7 @@ def test_host_local_keeps_the_blocks_of_kubernetes() -> None:
 
 
 def test_an_mtu_that_calico_is_given_is_for_every_device() -> None:
-    """Felix has one vxlanMTU, wireguardMTU and so on; the operator sets them all to Installation.mtu."""
+    """Calico sets it on the pods and on every tunnel's device, and subtracts nothing."""
     found = of(pool("VXLAN"), wireguard=True, mtu=1300)
     assert {(it or {})["mtu"] for it in tunnels(found, "worker1").values()} == {"1300"}
 
@@ -266,7 +266,7 @@ def test_each_pool_has_its_own_way() -> None:
 
 def test_a_node_that_the_vxlan_pool_leaves_out_has_no_device_and_no_way_into_it() -> None:
     """IPAM gives worker2 no tunnel address, so Felix makes no device there, and writes no routes through one."""
-    rack = [NODE | {"labels": {"rack": "a"}} if NODE["name"] != "worker2" else NODE for NODE in labs.NODES]
+    rack = [node if node["name"] == "worker2" else node | {"labels": {"rack": "a"}} for node in labs.NODES]
     blocks = BOTH_BLOCKS | {"worker2": ["10.244.128.128/26"]}
     first = pool("VXLAN", nodeSelector="rack == 'a'")
     found = of(first, pool("None", SECOND), blocks=blocks, bgp="Enabled", nodes=rack)
@@ -281,8 +281,8 @@ def test_a_node_that_the_vxlan_pool_leaves_out_has_no_device_and_no_way_into_it(
     assert found.table(Topic.FDB, "worker1").keys() == {f"vxlan.calico {VXLAN_MAC['control1']}"}
 
 
-def test_a_block_of_a_pool_that_the_lab_has_not_is_nobodys() -> None:
-    """A pool was renumbered, and the node's blocks of the old one are still there. The others count as before."""
+def test_no_route_is_expected_to_a_block_outside_the_labs_pools() -> None:
+    """A pool was renumbered, and the nodes still hold blocks of the old one. The routes to the others stay."""
     old = {name: ["10.243.0.0/26", *cidrs] for name, cidrs in BLOCKS.items()}
     found = of(pool("VXLAN"))
     assert routes(again(found, affinities=old), "worker1") == routes(found, "worker1")
@@ -301,7 +301,7 @@ def test_a_block_of_one_address_needs_no_blackhole(size: int, dropped: bool) -> 
 
 
 def test_without_its_annotation_a_nodes_tunnel_address_is_the_blocks_first() -> None:
-    """As IPAM gives it to the first that asks. Its entries have a key that is not known yet."""
+    """IPAM gives the first free address. The neighbour entry's key is that address, so no entry is expected yet."""
     found = of(pool("VXLAN"))
     known = {node: it for node, it in found.observed.tunnel_addresses.items() if node != "control1"}
     found = again(found, tunnel_addresses=known)

@@ -179,7 +179,9 @@ BY_DELEGATE = {"10.96.0.0/12": BY_CALICO, "10.0.0.0/8": BY_CALICO}
 
 def test_a_delegate_without_routes_gives_a_default_route() -> None:
     found = shipped("cfos-egress")
-    assert found.table(Topic.ROUTE, pod=found.pod("normal", NODE)) == TO_GATEWAY | {"default": BY_CALICO}
+    normal = found.pod("normal", NODE)
+    assert found.table(Topic.ROUTE, pod=normal) == TO_GATEWAY | {"default": BY_CALICO}
+    assert found.one(Topic.ROUTE, "default", pod=normal).because == "a pod's only way out is its node"
     firewall = found.pod("firewall", NODE)
     assert found.table(Topic.ROUTE, pod=firewall) == TO_GATEWAY | {"default": BY_CALICO} | BY_BRIDGE
 
@@ -435,7 +437,7 @@ def test_a_pods_firewall_is_the_one_of_its_own_node() -> None:
 def test_two_workloads_may_share_a_firewalls_address_each_on_its_own_node() -> None:
     """The pod's own node decides. Where neither runs, the first of the stack file is named."""
     bridge = {"name": "br", "type": "bridge", "bridge": "br0", "subnet": "10.9.0.0/24"}
-    bridge["ipam"] = {"type": "host-local", "rangeStart": "10.9.0.10"}
+    ipam = {"type": "host-local", "rangeStart": "10.9.0.10"}
 
     def firewall(name: str, node: str) -> dict[str, Any]:
         on = {"kubernetes.io/hostname": node}
@@ -450,7 +452,7 @@ def test_two_workloads_may_share_a_firewalls_address_each_on_its_own_node() -> N
     }
     found = of(
         multus={"clusterNetwork": "k8s-pod-network"},
-        networks=[bridge],
+        networks=[bridge | {"ipam": ipam}],
         workloads=[user, firewall("zeta", "worker1"), firewall("alpha", "worker2")],
     )
     for name, node in (("zeta", "worker1"), ("alpha", "worker2")):
