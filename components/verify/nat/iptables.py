@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Callable, Iterable, Sequence
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network
 
 from components.verify.nat.model import Action, Base, Condition, Flow, Rule, Ruleset, Sets
@@ -42,7 +43,7 @@ def ipsets(saved: str) -> dict[str, list[str]]:
 
 
 def _rule(line: str, sets: Sets, own: frozenset[str]) -> Rule:
-    words = shlex.split(line)[2:]
+    words = _words(line)[2:]
     conditions: list[Condition] = []
     action, certain, negated, at = Action("none"), True, False, 0
     while at < len(words):
@@ -71,6 +72,12 @@ def _rule(line: str, sets: Sets, own: frozenset[str]) -> Rule:
                 conditions.append(_negation(condition) if negated else condition)
         negated, at = False, at + used
     return Rule(line, tuple(conditions), action, certain)
+
+
+@lru_cache(maxsize=1 << 14)
+def _words(line: str) -> list[str]:
+    """A rule's words. The nodes of a lab share most of their rules, and shlex is slow."""
+    return shlex.split(line)
 
 
 def _action(word: str, values: Sequence[str]) -> Action:

@@ -18,6 +18,8 @@ import yaml
 from components.slowdown import scaled
 
 _TIMEOUT_SECONDS = 15.0
+# Every connection costs a handshake on both sides, and through a jump host a channel.
+_CONNECTIONS_AT_ONCE = 4
 
 KINDS = {
     "nodes": "/api/v1/nodes",
@@ -89,6 +91,7 @@ async def connected(kubeconfig: str) -> AsyncIterator[httpx.AsyncClient]:
         proxy=server.proxy,
         timeout=scaled(_TIMEOUT_SECONDS),
         trust_env=False,
+        limits=httpx.Limits(max_connections=_CONNECTIONS_AT_ONCE),
     ) as client:
         try:
             yield client

@@ -25,9 +25,11 @@ cni_files() {
   local file
   shopt -s nullglob
   for file in /etc/cni/net.d/*.conf /etc/cni/net.d/*.conflist /etc/cni/net.d/*.json /etc/cni/multus/net.d/*; do
-    [[ -f $file ]] && printf '%s %s\n' "$file" "$(head -c 65536 -- "$file" | base64 -w 0)"
+    [[ -f $file ]] || continue
+    printf '%s ' "$file"
+    head -c 65536 -- "$file" | base64 -w 0
+    echo
   done
-  return 0
 }
 
 crio_default_network() {

@@ -76,7 +76,8 @@ class LiveLab:
         return bool(self.instances) and isinstance(self.spec.machines, models.AwsMachines)
 
 
-@dataclass
+# No repr, which would have every table of every node: asyncio.run asks for its result's and throws it away.
+@dataclass(repr=False)
 class Reading:
     """What was read. `unreachable`: node → why it could not be read. `no_api`: why the API could not be read, or
     empty."""
