@@ -128,6 +128,9 @@ class _Server(ThreadingHTTPServer):
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    # Head and body of an answer in one packet, at once. Else the second waits until the client confirms the first.
+    wbufsize = -1
+    disable_nagle_algorithm = True
     server_version = "kube-apiserver"
     api: Api
 

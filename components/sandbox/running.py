@@ -249,7 +249,8 @@ def stand_ins(node: Node) -> dict[str, tuple[str, int]]:
         "/etc/hosts": (f"127.0.0.1 localhost\n{node.address} {node.name}\n", 0o644),
         "/root/.bashrc": ("PS1='sandbox:\\h:\\w\\$ '\n", 0o644),
         "/opt/sandbox/bin/crictl": ((HERE / "crictl.sh").read_text(), 0o755),
-        "/opt/sandbox/bin/journalctl": (f"#!{python} -IS\n" + (HERE / "journalctl.py").read_text(), 0o755),
+        "/opt/sandbox/bin/journalctl": ((HERE / "journalctl.sh").read_text(), 0o755),
+        "/opt/sandbox/journalctl.py": (f"#!{python} -IS\n" + (HERE / "journalctl.py").read_text(), 0o755),
     }
     tcpdump = find("tcpdump")
     if tcpdump and not is_root():
