@@ -8,7 +8,6 @@ from cli import project
 from cli.errors import FAILED, CommandError
 from components.spec.load import StackFile
 from engine.model import Deployment, ProgramError
-from engine.run import run_program
 
 
 def planned(file: StackFile) -> Deployment:
@@ -16,6 +15,9 @@ def planned(file: StackFile) -> Deployment:
 
     LAB_TRACEBACK=1 in the environment adds the program's Python traceback to the message.
     """
+    # Most of what this module imports is pulumi, and a review has each side planned in a process of its own.
+    from engine.run import run_program
+
     program = project.ROOT / project.PROGRAM
     try:
         return run_program(program, stack=file.name, config=file.config, secret_keys=file.secret_keys)

@@ -214,10 +214,11 @@ def _plans(trees: Sequence[Path], stacks: Sequence[str], folder: Path) -> list[d
 
 @contextmanager
 def _running(trees: Sequence[Path], stacks: Sequence[str], folder: Path) -> Iterator[list[subprocess.Popen[bytes]]]:
-    environment = os.environ | {"PYTHONDONTWRITEBYTECODE": "1"}
     processes = []
     try:
         for index, tree in enumerate(trees):
+            # What is compiled of a revision is thrown away with its files.
+            environment = os.environ | ({} if tree == ROOT else {"PYTHONDONTWRITEBYTECODE": "1"})
             # -P: without it the modules beside side.py would be importable by their short names.
             command = [sys.executable, "-P", side.__file__, str(tree), str(folder / str(index)), *stacks]
             with (folder / f"{index}.log").open("wb") as log:
