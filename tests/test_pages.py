@@ -13,11 +13,11 @@ from typing import Any
 import pytest
 import typer
 import yaml
-from typer.testing import CliRunner
 
 from cli.main import app
 from components.spec.load import load_stack_file
 from components.spec.names import base_name
+from tests.support.cli import invoke
 from tests.support.graphs import ROOT, STACKS
 
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "examples").glob("*/*.md")])
@@ -140,7 +140,7 @@ def shown_plans() -> set[tuple[str, ...]]:
 @pytest.mark.parametrize("words", sorted(words for words in shown_plans() if "--against" not in words), ids=" ".join)
 def test_plans_that_are_shown_run(words: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    result = CliRunner().invoke(app, list(words))
+    result = invoke(*words)
     assert result.exit_code == 0, result.output
     if "--out" in words:
         folder = tmp_path / words[words.index("--out") + 1]
@@ -160,7 +160,7 @@ def test_yaml_is_yaml_and_stack_files_validate(name: str, tmp_path: Path) -> Non
 
 
 def test_the_costs_in_the_readme_are_the_programs() -> None:
-    result = CliRunner().invoke(app, ["cost", "cfos-egress"])
+    result = invoke("cost", "cfos-egress")
     [line] = [line for line in result.stdout.splitlines() if line.startswith("sum ")]
     hour, evening, month, stopped = map(float, line.split()[1:])
     text = " ".join((ROOT / "README.md").read_text().split())

@@ -17,10 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner
 
 from cli import project
-from cli.main import app
 from cli.sandbox.choice import chosen_live, home
 from components.sandbox import life
 from components.sandbox.requirements import examine, missing_tools
@@ -28,6 +26,7 @@ from components.spec.load import load_stack_file
 from components.verify.exercise.choose import choose
 from components.verify.exercise.lessons import LESSONS
 from components.verify.read.reading import observed, read_lab
+from tests.support.cli import invoke
 from tests.support.graphs import ROOT, STACKS
 from tests.test_pages import FENCE, PAGES
 
@@ -144,7 +143,7 @@ def test_the_output_on_a_page_is_the_programs(page: Path, tree: Path, capfd: pyt
             continue
         stand(command)
         capfd.readouterr()
-        result = CliRunner().invoke(app, list(command.words[1:]))
+        result = invoke(*command.words[1:])
         printed = capfd.readouterr().out if command.command in NEVER_CAPTURED else result.stdout
         if not matches(command.output, printed):
             pytest.fail(

@@ -9,15 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from typer.testing import CliRunner
 
 import cli.project
 from cli.errors import USAGE
-from cli.main import app
 from cli.project import stack_file
 from tests.cli.list.test_list import MADE, entry
 from tests.support import fake_pulumi
-from tests.support.cli import lab
+from tests.support.cli import invoke, lab
 from tests.support.graphs import ROOT
 
 Edit = Callable[[str, str, str], None]
@@ -56,12 +54,12 @@ WITHOUT = ["list", "new", "pin", "reap", "help", "completion", "test"]
 
 @pytest.mark.parametrize("command", [*WITH_STACK, *WITHOUT])
 def test_the_commands_that_take_it(command: str) -> None:
-    shown = CliRunner().invoke(app, [command, "--help"]).stdout
+    shown = invoke(command, "--help").stdout
     assert ("--local" in shown) is (command in WITH_STACK)
 
 
 def test_every_command_is_listed_here() -> None:
-    shown = CliRunner().invoke(app, ["help"]).stdout
+    shown = invoke("help").stdout
     rows = [line.split()[0] for line in shown.splitlines() if line.startswith("  ") and line[2:3].isalpha()]
     assert set(rows) - {"Kubernetes"} == {*WITH_STACK, *WITHOUT}
 

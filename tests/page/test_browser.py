@@ -10,15 +10,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
-from selenium import webdriver
-from selenium.common.exceptions import WebDriverException
-from selenium.webdriver.chrome.options import Options
-from selenium.webdriver.chrome.service import Service
-from selenium.webdriver.common.keys import Keys
-from selenium.webdriver.support.ui import WebDriverWait
 
 from components.verify.model import Entry, Topic
 from page.content import walks
@@ -35,11 +29,22 @@ if BROWSER is None or DRIVER is None:
     pytest.skip(f"{missing} is not installed (Debian: chromium, chromium-driver)", allow_module_level=True)
 
 TIMEOUT_SECONDS = 60
-Open = Callable[..., webdriver.Chrome]
+
+# Every worker of pytest-xdist imports this file, and selenium takes longer to import than anything else. So it is
+# imported by the one that runs these tests.
+if TYPE_CHECKING:
+    from selenium import webdriver
+
+    Open = Callable[..., webdriver.Chrome]
 
 
 @pytest.fixture(scope="module")
 def chromium() -> Iterator[webdriver.Chrome]:
+    from selenium import webdriver
+    from selenium.common.exceptions import WebDriverException
+    from selenium.webdriver.chrome.options import Options
+    from selenium.webdriver.chrome.service import Service
+
     options = Options()
     options.binary_location = BROWSER
     for argument in ("--headless=new", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--window-size=1280,900"):
@@ -74,7 +79,7 @@ def show(chromium: webdriver.Chrome, tmp_path: Path) -> Iterator[Open]:
         ready = (
             "return document.querySelector('#checks-list').children.length > 0 && document.querySelector('.graph svg')"
         )
-        WebDriverWait(chromium, TIMEOUT_SECONDS).until(lambda driver: driver.execute_script(ready))
+        until(chromium, lambda driver: bool(driver.execute_script(ready)), "the page is not ready")
         return chromium
 
     yield shown
@@ -88,12 +93,18 @@ def run(driver: webdriver.Chrome, script: str, *arguments: Any) -> Any:
     return driver.execute_script(script, *arguments)
 
 
+def until(driver: webdriver.Chrome, met: Callable[[webdriver.Chrome], bool], problem: str) -> None:
+    from selenium.webdriver.support.ui import WebDriverWait
+
+    WebDriverWait(driver, TIMEOUT_SECONDS).until(met, problem)
+
+
 def text_of(driver: webdriver.Chrome, selector: str) -> str:
     return str(run(driver, "return document.querySelector(arguments[0]).innerText", selector))
 
 
 def wait_for(driver: webdriver.Chrome, selector: str, words: str) -> None:
-    WebDriverWait(driver, TIMEOUT_SECONDS).until(lambda d: words in text_of(d, selector), f"{words} in {selector}")
+    until(driver, lambda d: words in text_of(d, selector), f"{words} in {selector}")
 
 
 def click(driver: webdriver.Chrome, selector: str, number: int = 0) -> None:
@@ -116,9 +127,12 @@ def open_details(driver: webdriver.Chrome, inside: str = "body") -> None:
     run(driver, "document.querySelectorAll(`${arguments[0]} details`).forEach(part => part.open = true)", inside)
 
 
-def press(driver: webdriver.Chrome, *keys: str) -> None:
-    for key in keys:
-        driver.switch_to.active_element.send_keys(key)
+def press(driver: webdriver.Chrome, *names: str) -> None:
+    """Press keys, by their names in selenium's Keys."""
+    from selenium.webdriver.common.keys import Keys
+
+    for name in names:
+        driver.switch_to.active_element.send_keys(getattr(Keys, name))
 
 
 # --- what it does ----------------------------------------------------------------------------------------------------
@@ -127,13 +141,13 @@ def press(driver: webdriver.Chrome, *keys: str) -> None:
 def test_a_node_and_its_pod_are_chosen_by_the_keyboard(show: Open) -> None:
     driver = show(planned_html("cfos-egress"))
     run(driver, "document.querySelector('.wide [tabindex=\"0\"]').focus()")
-    press(driver, Keys.ENTER)
+    press(driver, "ENTER")
     wait_for(driver, "#panel", "ip1001100")
     assert run(driver, "return document.activeElement.id") == "panel"
     run(driver, "document.querySelector('.wide [data-node=\"0\"]').focus()")
-    press(driver, Keys.ARROW_DOWN)
+    press(driver, "ARROW_DOWN")
     assert "Pod default/normal-" in run(driver, "return document.activeElement.getAttribute('aria-label')")
-    press(driver, Keys.ENTER)
+    press(driver, "ENTER")
     wait_for(driver, "#panel", "default via 169.254.1.1 dev eth0")
 
 
@@ -157,21 +171,21 @@ def test_a_walk_steps_by_keyboard_and_plays(show: Open) -> None:
     driver = show(planned_html("cfos-egress"))
     wait_for(driver, "#counter", "Hop 1 of 16")
     run(driver, "document.querySelector('#player').focus()")
-    press(driver, Keys.ARROW_RIGHT, Keys.ARROW_RIGHT, Keys.ARROW_RIGHT, Keys.ARROW_RIGHT)
+    press(driver, "ARROW_RIGHT", "ARROW_RIGHT", "ARROW_RIGHT", "ARROW_RIGHT")
     wait_for(driver, "#counter", "Hop 5 of 16, way out: tunnel")
     hop = text_of(driver, "#hop")
     assert "Outer IP, UDP 4789, VXLAN" in hop and "10.0.2.201" in hop and "bridge fdb show dev vxlan.calico" in hop
     outer = "return document.querySelector('.packet .outer').style.display"
     assert run(driver, outer) == ""
-    press(driver, Keys.ARROW_LEFT)
+    press(driver, "ARROW_LEFT")
     wait_for(driver, "#counter", "Hop 4 of 16")
     assert run(driver, outer) == "none"
-    press(driver, Keys.END)
+    press(driver, "END")
     wait_for(driver, "#counter", "Hop 16 of 16, way back")
-    press(driver, Keys.HOME, Keys.SPACE)
+    press(driver, "HOME", "SPACE")
     assert text_of(driver, "#play") == "Pause"
     wait_for(driver, "#counter", "Hop 2 of 16")
-    press(driver, Keys.SPACE)
+    press(driver, "SPACE")
     assert text_of(driver, "#play") == "Play"
 
 
@@ -210,7 +224,7 @@ def test_expectations_are_filtered(show: Open) -> None:
 def test_the_graph_zooms_and_finds(show: Open) -> None:
     driver = show(planned_html("cfos-egress"))
     view = "return document.querySelector('.graph svg').getAttribute('viewBox').split(' ').map(Number)"
-    WebDriverWait(driver, TIMEOUT_SECONDS).until(lambda d: run(d, view)[2] < 3000)
+    until(driver, lambda d: run(d, view)[2] < 3000, "the graph is not drawn")
     first = run(driver, view)
     run(driver, "document.querySelector('#graph').focus()")
     press(driver, "+")
@@ -220,7 +234,7 @@ def test_the_graph_zooms_and_finds(show: Open) -> None:
     type_into(driver, "#graph-search", "ipreservation")
     wait_for(driver, "#graph-found", "1 found")
     run(driver, "document.querySelector('#graph-search').focus()")
-    press(driver, Keys.ENTER)
+    press(driver, "ENTER")
     wait_for(driver, "#graph-note", "lab-node-files-reservation")
     assert "Waits for" in text_of(driver, "#graph-note")
 

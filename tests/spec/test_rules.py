@@ -277,7 +277,9 @@ def lab_in(path: Path) -> dict[str, Any]:
     if path.stem.startswith("file-"):
         return {}
     try:
-        lab = yaml.safe_load(path.read_text(encoding="utf-8"))["config"]["cni-lab:lab"]
+        # In C where it is built: every worker of pytest-xdist reads all of them.
+        loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+        lab = yaml.load(path.read_text(encoding="utf-8"), loader)["config"]["cni-lab:lab"]
     except (yaml.YAMLError, ValueError):
         return {}
     return lab if isinstance(lab, dict) else {}

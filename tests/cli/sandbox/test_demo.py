@@ -11,14 +11,13 @@ from pathlib import Path
 
 import pytest
 from rich.console import Console
-from typer.testing import CliRunner
 
 from cli import project
-from cli.main import app
 from cli.sandbox import demo, story
 from cli.sandbox.choice import home
 from components.sandbox import life
 from components.sandbox.requirements import examine
+from tests.support.cli import invoke
 
 STACKS = sorted(path.name.split(".")[1] for path in (project.ROOT / "stacks").glob("Pulumi.*.yaml"))
 stands = pytest.mark.skipif(bool(examine().problem), reason=f"no sandbox can stand here: {examine().problem}")
@@ -35,7 +34,7 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]
 @cache
 def shown(stack: str) -> str:
     """What the demo of a stack prints. Nothing stands afterwards."""
-    result = CliRunner().invoke(app, ["demo", stack, "--fast"])
+    result = invoke("demo", stack, "--fast")
     assert result.exit_code == 0, result.output
     assert not home().exists()
     return result.stdout
@@ -57,16 +56,16 @@ def test_a_stack_is_shown_broken_and_mended(stack: str) -> None:
 
 @stands
 def test_with_keep_it_stands_under_the_stack_s_name() -> None:
-    assert CliRunner().invoke(app, ["demo", "cross-node", "--keep"]).exit_code == 0
+    assert invoke("demo", "cross-node", "--keep").exit_code == 0
     assert life.names(home()) == ["cross-node"]
-    assert CliRunner().invoke(app, ["verify", "cross-node"]).exit_code == 0
-    again = CliRunner().invoke(app, ["demo", "cross-node", "--keep"])
+    assert invoke("verify", "cross-node").exit_code == 0
+    again = invoke("demo", "cross-node", "--keep")
     assert again.exit_code == 1 and "stands already: `./lab sandbox cross-node --down`" in again.stderr
 
 
 def test_where_no_sandbox_can_stand_plan_and_recording_are_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "platform", "darwin")
-    result = CliRunner().invoke(app, ["demo"])
+    result = invoke("demo")
     assert result.exit_code == 0
     first, *rest = result.stdout.splitlines()
     assert first.startswith("No live lab here: a sandbox needs Linux's network namespaces, which macOS has not")
@@ -110,5 +109,5 @@ def test_a_person_gets_time_to_read(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_an_unknown_stack_is_refused() -> None:
-    result = CliRunner().invoke(app, ["demo", "nosuch"])
+    result = invoke("demo", "nosuch")
     assert result.exit_code == 2 and "there is no stack 'nosuch'" in result.stderr

@@ -9,15 +9,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from click.testing import Result
-from typer.testing import CliRunner
 
 from cli import project
-from cli.main import app
 from cli.sandbox.choice import home
 from components.sandbox import life
 from components.sandbox.requirements import examine
 from components.verify.read import api
+from tests.support.cli import invoke as lab
 
 STACK = "cross-node"
 
@@ -36,12 +34,6 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]
     yield root
     for name in life.names(home()):
         life.remove(name, home())
-
-
-def lab(*words: str) -> Result:
-    result = CliRunner().invoke(app, list(words))
-    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
-    return result
 
 
 SAYS_SO = f"sandbox: {STACK} in network namespaces of this computer, without Kubernetes"
