@@ -89,7 +89,8 @@ async def connected(kubeconfig: str) -> AsyncIterator[httpx.AsyncClient]:
         base_url=server.address,
         verify=server.tls,
         proxy=server.proxy,
-        timeout=scaled(_TIMEOUT_SECONDS),
+        # A request that waits for another one's connection waits no longer than that one does.
+        timeout=httpx.Timeout(scaled(_TIMEOUT_SECONDS), pool=None),
         trust_env=False,
         limits=httpx.Limits(max_connections=_CONNECTIONS_AT_ONCE),
     ) as client:
