@@ -29,14 +29,18 @@ RANGES = {
 
 
 def network_of(lab: Scripts) -> dict[str, object]:
-    """What this computer has for the lab's two subnets beside the machines: packet filter, guard routes, bridges."""
+    """What this computer has for the lab's two subnets beside the machines: packet filter, guard routes, bridges.
+
+    A bridge is called BRIDGE, because docker gives a network that is made again a bridge of another name.
+    """
     found: dict[str, object] = {}
     for subnet in "ab":
         name = f"cni-lab-{lab.stack}-{subnet}"
         rules = subprocess.run(["nft", "list", "table", "inet", name], capture_output=True, text=True)
         bridge = run_engine("network", "inspect", "--format", BRIDGE, name)
         address = subprocess.run(["ip", "-4", "-o", "address", "show", bridge], capture_output=True, text=True)
-        found[subnet] = (rules.stdout, sorted(guard_routes(name)), address.stdout.split()[1:4])
+        shown = [text.replace(bridge, "BRIDGE") for text in (rules.stdout, address.stdout)]
+        found[subnet] = (shown[0], sorted(guard_routes(name)), shown[1].split()[1:4])
     return found
 
 
@@ -45,6 +49,14 @@ def way_to(address: str) -> str:
     done = subprocess.run(["ip", "-4", "route", "get", address], capture_output=True, text=True)
     words = (done.stdout or done.stderr).split()
     return words[words.index("dev") + 1] if "dev" in words else " ".join(words)
+
+
+def stays_here(address: str) -> bool:
+    """Whether no packet to an address of a stopped lab leaves this computer. docker keeps the bridges of its networks
+    while no container runs."""
+    way = way_to(address)
+    kept = REAL_ENGINE == "docker" and address.startswith("10.78.") and way.startswith("br-")
+    return kept or "unreachable" in way or "No route to host" in way
 
 
 def lose_the_network(lab: Scripts) -> None:
@@ -84,11 +96,12 @@ def test_stopped_machines_start_with_all_that_belongs_to_them(machines: Scripts)
     for node in ("na", "nb"):
         make(lab.machine("stop", node))
         make(lab.machine("stop", node))
-    # No bridge is left, and nothing goes by the default route.
+    # Nothing goes by the default route.
     for address in ("10.78.1.10", "10.78.2.10", "10.96.0.1", "10.244.1.1"):
-        assert "unreachable" in way_to(address) or "No route to host" in way_to(address), way_to(address)
+        assert stays_here(address), way_to(address)
     lose_the_network(lab)
-    assert way_to("10.78.1.10") == "eth0", "without the guard route it would leave: this is what start must prevent"
+    lost = {"podman": "10.78.1.10", "docker": "10.244.1.1"}[REAL_ENGINE]
+    assert way_to(lost) == "eth0", "without the guard route it would leave: this is what start must prevent"
     for subnet in "ab":
         make(lab.network("update", subnet))
         make(lab.machine("start", f"n{subnet}", subnet))
