@@ -128,11 +128,11 @@ def open_details(driver: webdriver.Chrome, inside: str = "body") -> None:
 
 
 def press(driver: webdriver.Chrome, *names: str) -> None:
-    """Press keys, by their names in selenium's Keys."""
+    """Press keys: a character, or the name of a key in selenium's Keys."""
     from selenium.webdriver.common.keys import Keys
 
     for name in names:
-        driver.switch_to.active_element.send_keys(getattr(Keys, name))
+        driver.switch_to.active_element.send_keys(name if len(name) == 1 else getattr(Keys, name))
 
 
 # --- what it does ----------------------------------------------------------------------------------------------------
