@@ -12,12 +12,10 @@ from typer.testing import CliRunner
 
 from cli.main import app
 from components import slowdown
-from components.calico.manifests import node_patch
 from components.calico.probes import quick_probes
-from components.cluster import kubeadm
 from components.node.script import compose, read_script, text_of
 from components.spec.models import Lab
-from tests.cluster.test_kubeadm import HA, find_kubeadm, init, join, make_lab
+from tests.cluster.test_kubeadm import HA, find_kubeadm, init, join, make_lab, write_patches
 from tests.support.graphs import STEP, run_lab_once
 
 
@@ -118,8 +116,7 @@ def rendered_probes(lab: Lab, folder: Path) -> dict[tuple[str, str], dict[str, A
     patches, made = folder / "patches", folder / "made"
     patches.mkdir(parents=True)
     made.mkdir()
-    for file in kubeadm.patch_files(lab):
-        (patches / Path(file.path).name).write_text(text_of(file.path, file.content))
+    write_patches(lab, patches)
     documents = init(lab)
     documents[0]["patches"] = {"directory": str(patches)}
     config = folder / "init.yaml"
@@ -153,21 +150,8 @@ def rendered_probes(lab: Lab, folder: Path) -> dict[tuple[str, str], dict[str, A
     }
 
 
-def test_kubelet_waits_longer_for_calico_s_node_agent(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert not {"livenessProbe", "readinessProbe"} & agent(make_lab()).keys()
-    monkeypatch.setenv(slowdown.VARIABLE, "5")
-    slow = agent(make_lab())
-    assert slow["livenessProbe"] == slow["readinessProbe"] == {"periodSeconds": 50, "timeoutSeconds": 50}
-
-
 def test_calico_s_pods_are_not_probed_more_often_on_a_slow_computer(monkeypatch: pytest.MonkeyPatch) -> None:
     lab = make_lab(calico={"install": "operator"})
     assert quick_probes(lab)
     monkeypatch.setenv(slowdown.VARIABLE, "2")
     assert quick_probes(lab) == {}
-
-
-def agent(lab: Lab) -> dict[str, Any]:
-    (container,) = node_patch(lab)["spec"]["template"]["spec"]["containers"]
-    assert isinstance(container, dict)
-    return container

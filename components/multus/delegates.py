@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from components.spec.addresses import api_service_address, attached_mtu, given_mtu
-from components.spec.links import definition_name
+from components.spec.links import definition_name, gateway
 from components.spec.models import (
     CALICO_NETWORK,
     AddressedNetwork,
@@ -140,8 +140,8 @@ def fixed_config(lab: Lab, network: AttachedNetwork) -> Config | None:
         return None
     ipam: Config = {"type": "static"}
     if network.routes:
-        gateway = network.ipam.gateway or network.subnet[1]
-        ipam["routes"] = [{"dst": str(route.dst), "gw": str(route.gateway or gateway)} for route in network.routes]
+        default = gateway(network)
+        ipam["routes"] = [{"dst": str(route.dst), "gw": str(route.gateway or default)} for route in network.routes]
     return network_config(lab, network) | {
         "name": definition_name(network, asking[0]),
         "capabilities": {"ips": True} | ({"mac": True} if any(a.mac for a in asking) else {}),
@@ -173,16 +173,16 @@ def _ipam(network: AddressedNetwork) -> Config:
         found["routes"] = [
             {"dst": str(route.dst)} | ({"gw": str(route.gateway)} if route.gateway else {}) for route in network.routes
         ]
-    gateway = {"gateway": str(ipam.gateway)} if ipam.gateway else {}
+    named = {"gateway": str(ipam.gateway)} if ipam.gateway else {}
     if isinstance(ipam, StaticAddresses):
-        found["addresses"] = [{"address": str(address)} | gateway for address in ipam.addresses]
+        found["addresses"] = [{"address": str(address)} | named for address in ipam.addresses]
         return found
     limits = {"rangeStart": ipam.range_start, "rangeEnd": ipam.range_end}
     if isinstance(ipam, HostLocal):
         given = {key: str(address) for key, address in limits.items() if address}
-        found["ranges"] = [[{"subnet": str(network.subnet)} | given | gateway]]
+        found["ranges"] = [[{"subnet": str(network.subnet)} | given | named]]
         return found
-    return found | _whereabouts(network, ipam) | gateway
+    return found | _whereabouts(network, ipam) | named
 
 
 def _whereabouts(network: AddressedNetwork, ipam: Whereabouts) -> Config:

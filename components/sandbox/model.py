@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 
+from components.spec.links import gateway
 from components.spec.models import AddressedNetwork, AttachedNetwork, BridgeNetwork, Delegate, HostLocal, Lab
 
 VXLAN_DEVICE, IPIP_DEVICE, WIREGUARD_DEVICE = "vxlan.calico", "tunl0", "wireguard.cali"
@@ -168,6 +169,5 @@ def gateway_of(network: AttachedNetwork | AddressedNetwork) -> IPv4Address | Non
     """The next hop of a network's routes that name none; None where there is none."""
     if not isinstance(network, AddressedNetwork):
         return None
-    if network.ipam.gateway is not None:
-        return network.ipam.gateway
-    return network.subnet[1] if isinstance(network, BridgeNetwork) or isinstance(network.ipam, HostLocal) else None
+    known = network.ipam.gateway or isinstance(network, BridgeNetwork) or isinstance(network.ipam, HostLocal)
+    return gateway(network) if known else None

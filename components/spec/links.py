@@ -1,4 +1,4 @@
-"""Whether an attached network's link ends at the node or is shared with the pods of other nodes.
+"""What an attached network gives its pods: a link that ends at the node or is shared, addresses, a gateway.
 
 On a link that ends at the node, each node may use the same address once. On a shared link an address must be unique in
 the cluster. This decides which IPAM plugin works: host-local has a list on each node and does not know the others.
@@ -45,6 +45,11 @@ def static_addresses(network: AttachedNetwork) -> tuple[IPv4Address, ...]:
 def fixed_addresses(network: AttachedNetwork, attachment: Attachment) -> tuple[IPv4Address, ...]:
     """The addresses that every pod with this attachment gets. Empty if an IPAM plugin chooses them."""
     return tuple(address.ip for address in attachment.ips) or static_addresses(network)
+
+
+def gateway(network: AddressedNetwork) -> IPv4Address:
+    """The gateway. Default: the first address of the subnet."""
+    return network.ipam.gateway or network.subnet[min(1, network.subnet.num_addresses - 1)]
 
 
 def definition_name(network: AttachedNetwork, attachment: Attachment) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 from components.spec.models import Lab
 
@@ -100,3 +100,12 @@ VARIETY: dict[str, Lab] = {
     ),
     "host-local": calico_lab(bgp="Enabled", ipam="HostLocal", pools=[pool("p", "10.244.0.0/16", encapsulation="None")]),
 }
+
+POOL_MODES: Final = [
+    ("IPIP", "Always", "Never"),
+    ("IPIPCrossSubnet", "CrossSubnet", "Never"),
+    ("VXLAN", "Never", "Always"),
+    ("VXLANCrossSubnet", "Never", "CrossSubnet"),
+    ("None", "Never", "Never"),
+]
+"""A pool's encapsulation as the operator's API has it, and the ipipMode and vxlanMode that an IPPool has for it."""

@@ -15,7 +15,7 @@ from components.calico import manifests
 from components.spec.models import Lab
 from components.spec.versions import calico_manifests
 from tests.calico import schemas
-from tests.calico.labs import VARIETY, calico_lab, lab, pool
+from tests.calico.labs import POOL_MODES, VARIETY, calico_lab, lab, pool
 
 
 def custom_objects(lab: Lab) -> list[dict[str, Any]]:
@@ -86,16 +86,7 @@ def test_the_schema_check_refuses_an_unknown_field() -> None:
         schemas.check(wrong)
 
 
-@pytest.mark.parametrize(
-    ("encapsulation", "ipip", "vxlan"),
-    [
-        ("IPIP", "Always", "Never"),
-        ("IPIPCrossSubnet", "CrossSubnet", "Never"),
-        ("VXLAN", "Never", "Always"),
-        ("VXLANCrossSubnet", "Never", "CrossSubnet"),
-        ("None", "Never", "Never"),
-    ],
-)
+@pytest.mark.parametrize(("encapsulation", "ipip", "vxlan"), POOL_MODES)
 def test_the_modes_of_a_pool_by_manifest(encapsulation: str, ipip: str, vxlan: str) -> None:
     spec = calico_lab(install="manifest", pools=[pool("p", "10.244.0.0/16", encapsulation=encapsulation)])
     made = manifests.ip_pools(spec)["p"]
@@ -267,12 +258,15 @@ def node_probes(lab: Lab) -> dict[str, Any]:
     return {key: value for key, value in container.items() if key.endswith("Probe")}
 
 
-def test_only_a_slow_computer_changes_the_probes_by_manifest(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("factor", "seconds"), [("3", 30), ("5", 50)])
+def test_only_a_slow_computer_changes_the_probes_by_manifest(
+    factor: str, seconds: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Upstream's manifest asks every 10 s, with a limit of 10 s, and restarts the agent after 6 failures."""
     spec = calico_lab(install="manifest")
     assert node_probes(spec) == {}
-    monkeypatch.setenv(slowdown.VARIABLE, "3")
-    probe = {"periodSeconds": 30, "timeoutSeconds": 30}
+    monkeypatch.setenv(slowdown.VARIABLE, factor)
+    probe = {"periodSeconds": seconds, "timeoutSeconds": seconds}
     assert node_probes(spec) == {"livenessProbe": probe, "readinessProbe": probe}
 
 

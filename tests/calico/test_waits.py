@@ -95,7 +95,7 @@ def test_blocks_asks_again_when_a_busy_api_does_not_answer_once(kubectl: Path) -
 
 
 def test_blocks_ends_early_when_kubelet_evicts_its_pods(kubectl: Path) -> None:
-    """Five existing hosts had full disks; the wait went on for nine minutes without a word."""
+    """On five hosts with full disks the wait went on for nine minutes and printed nothing."""
     (kubectl / "nodes").write_text(NODE)
     (kubectl / "pods").write_text(POD.format("ContainerCreating") + EVICTED * 2000)
     begin = time.monotonic()

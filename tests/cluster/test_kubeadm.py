@@ -101,10 +101,14 @@ def test_patches_are_files_on_every_node() -> None:
     assert kubeadm.patch_files(make_lab()) == []
 
 
+def write_patches(lab: Lab, folder: Path) -> None:
+    for file in kubeadm.patch_files(lab):
+        (folder / Path(file.path).name).write_text(text_of(file.path, file.content))
+
+
 def test_kubeadm_applies_the_patches(tmp_path: Path) -> None:
     program = find_kubeadm()
-    for file in kubeadm.patch_files(make_lab(kubernetes={"patches": PATCHED})):
-        (tmp_path / Path(file.path).name).write_text(text_of(file.path, file.content))
+    write_patches(make_lab(kubernetes={"patches": PATCHED}), tmp_path)
     made = tmp_path / "made"
     made.mkdir()
     phase = ("init", "phase", "control-plane", "apiserver", "--dry-run", "--patches", str(tmp_path))

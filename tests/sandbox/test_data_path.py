@@ -30,6 +30,8 @@ from components.spec.models import Lab
 from tests.verify import replica_labs as labs
 from tests.verify.replica import Replica, missing, standing
 
+COMPONENTS = Path(nat.__file__).parents[1]
+
 
 @pytest.fixture(scope="module")
 def egress() -> Iterator[Replica]:
@@ -212,6 +214,12 @@ def test_a_node_writes_on_nothing_but_itself(egress: Replica) -> None:
     for path in ("/usr/mark", "/host/tmp/mark", "/host/var/mark"):
         refused = egress.exec("ip-10-0-2-200", ["touch", path])
         assert refused.returncode == 1 and "Read-only file system" in refused.stderr
+
+
+def test_the_quick_way_to_the_journal_knows_what_verify_asks_for() -> None:
+    """Asked in other words the journal answers too, but slowly."""
+    asked = re.search(r"journalctl (--quiet .*) \|", (COMPONENTS / "verify/read/observe.sh").read_text())
+    assert asked and f"'{asked[1]}'" in (COMPONENTS / "sandbox/journalctl.sh").read_text()
 
 
 def test_crio_s_journal_follows_its_directory(egress: Replica) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from components.spec.findings import Finding, shown
 from components.spec.gateways import firewalls_of, forwards
 from components.spec.grammar.labels import is_key
-from components.spec.links import is_shared
+from components.spec.links import gateway, is_shared
 from components.spec.models import (
     AddressedNetwork,
     AttachedNetwork,
@@ -23,7 +23,7 @@ from components.spec.models import (
 )
 from components.spec.placement import POOLS_ANNOTATION, is_on_each, nodes_for, pod_count, pools_for, selected
 from components.spec.rules.core import listed, repeated, rule
-from components.spec.rules.networks import gateway, handed_out, how_to_keep, last_host, may_hand_out
+from components.spec.rules.networks import handed_out, how_to_keep, last_host, may_hand_out
 
 OWN_ANNOTATIONS = {
     "v1.multus-cni.io/default-network": "write defaultNetwork",

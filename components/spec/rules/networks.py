@@ -7,7 +7,7 @@ from ipaddress import IPv4Address, IPv4Network
 
 from components.spec.findings import Finding, shown
 from components.spec.grammar import cni
-from components.spec.links import plugin_of
+from components.spec.links import gateway, plugin_of
 from components.spec.models import (
     AddressedNetwork,
     BridgeNetwork,
@@ -55,11 +55,6 @@ def how_to_keep(network: AddressedNetwork, address: IPv4Address) -> str:
     if address < handed_out(network)[1]:
         return f"let the network's ipam.rangeStart be {address + 1}"
     return "end ipam.rangeEnd before it"
-
-
-def gateway(network: AddressedNetwork) -> IPv4Address:
-    """The gateway. Default: the first address of the subnet."""
-    return network.ipam.gateway or network.subnet[min(1, network.subnet.num_addresses - 1)]
 
 
 def last_host(subnet: IPv4Network) -> IPv4Address:

@@ -8,7 +8,7 @@ from ipaddress import IPv4Address, collapse_addresses
 
 from components.spec.findings import Finding, nearest, shown
 from components.spec.gateways import holders
-from components.spec.links import fixed_addresses, ipam_of, is_shared, plugin_of
+from components.spec.links import fixed_addresses, gateway, ipam_of, is_shared, plugin_of
 from components.spec.models import (
     CALICO_NETWORK,
     AddressedNetwork,
@@ -24,7 +24,7 @@ from components.spec.placement import nodes_for, pod_count
 from components.spec.rules.cluster import label_findings
 from components.spec.rules.core import listed, repeated, rule
 from components.spec.rules.multus import not_a_delegate
-from components.spec.rules.networks import gateway, handed_out, how_to_keep, last_host, may_hand_out
+from components.spec.rules.networks import handed_out, how_to_keep, last_host, may_hand_out
 
 
 @rule("workloads[].name", each="workloads[]")

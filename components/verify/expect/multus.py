@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from components.multus import delegates
 from components.spec import addresses, models
-from components.spec.links import definition_name, fixed_addresses
+from components.spec.links import definition_name, fixed_addresses, gateway
 from components.verify.expect.shared import inside, renew
 from components.verify.model import (
     Expectation,
@@ -259,12 +259,12 @@ def connected(observed: ObservedLab, pod: Pod, workload: models.Workload) -> Ite
 
 
 def _bridge(node: str, network: models.BridgeNetwork) -> Expectation:
-    gateway = network.ipam.gateway or network.subnet[1]
+    address = gateway(network)
     return Expectation(
         topic=Topic.LINK,
         key=network.bridge,
-        expected={"kind": "bridge", "up": "yes", "addresses": f"{gateway}/{network.subnet.prefixlen}"},
-        sentence=f"bridge {network.bridge} of {node} is the gateway {gateway}",
+        expected={"kind": "bridge", "up": "yes", "addresses": f"{address}/{network.subnet.prefixlen}"},
+        sentence=f"bridge {network.bridge} of {node} is the gateway {address}",
         command=f"ip -d addr show {network.bridge}",
         because=f"network {network.name} is a bridge with isGateway",
         cause="the bridge was removed, or lost its address",

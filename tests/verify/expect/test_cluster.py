@@ -13,22 +13,14 @@ from components.spec.models import Lab
 from components.verify.expect.node import interface_up
 from components.verify.expect.services import no_endpoint
 from components.verify.model import Topic
+from tests.calico.labs import POOL_MODES
 from tests.verify.expect import labs
 from tests.verify.expect.labs import BLOCKS, BOTH_BLOCKS, FIRST, SECOND, Expected, again, expected, of, shipped
 
 # --- what the API has -------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("encapsulation", "ipip", "vxlan"),
-    [
-        ("IPIP", "Always", "Never"),
-        ("IPIPCrossSubnet", "CrossSubnet", "Never"),
-        ("VXLAN", "Never", "Always"),
-        ("VXLANCrossSubnet", "Never", "CrossSubnet"),
-        ("None", "Never", "Never"),
-    ],
-)
+@pytest.mark.parametrize(("encapsulation", "ipip", "vxlan"), POOL_MODES)
 def test_a_pool_in_the_words_of_calico(encapsulation: str, ipip: str, vxlan: str) -> None:
     found = of(FIRST | {"encapsulation": encapsulation}, bgp="Enabled")
     wanted = {"cidr": "10.244.0.0/20", "blockSize": "26", "ipipMode": ipip, "vxlanMode": vxlan}
