@@ -275,7 +275,7 @@ def test_multus_and_its_permissions(operator: Cluster) -> None:
         "wait", "--for=condition=Established", "--timeout=60s", "crd/network-attachment-definitions.k8s.cni.cncf.io"
     )
     operator.create(*multus.attachments(spec).values())
-    operator.create(workloads.deployment(spec, spec.workloads[0]))
+    operator.create(workloads.workload_object(spec, spec.workloads[0]))
     read = operator.read("-n", "default", "network-attachment-definitions", "cfosdefaultcni5")
     assert json.loads(read["spec"]["config"])["bridge"] == "cni5"
 
