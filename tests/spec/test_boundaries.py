@@ -15,10 +15,11 @@ import pytest
 from components.multus.delegates import network_config
 from components.spec import addresses, versions
 from components.spec.findings import SpecError
+from components.spec.links import gateway
 from components.spec.load import parse_lab
 from components.spec.models import BridgeNetwork, Delegate, Lab
 from components.spec.rules.machines import placeholders
-from components.spec.rules.networks import gateway, handed_out, last_host
+from components.spec.rules.networks import handed_out, last_host
 from tests.spec.raw_labs import (
     KEPT,
     MACVLAN,
