@@ -14,9 +14,10 @@ from cli.doctor.command import examine_before
 from cli.doctor.model import Once
 from cli.errors import USAGE, CommandError
 from cli.lifecycle import ec2_machines, instance_type, local_machines, repair, screen
+from cli.lifecycle.datapath import wait_for_datapath
 from cli.lifecycle.ec2_machines import Ec2State, Pulumi
 from cli.lifecycle.hints import hints
-from cli.lifecycle.live_changes import refuse_changes
+from cli.lifecycle.live_changes import live_lab, refuse_changes
 from cli.lifecycle.locks import settle_locks
 from cli.lifecycle.pulumi_cli import environment_for_state, find_pulumi, missing_secrets, select
 from cli.project import stack_file
@@ -58,8 +59,9 @@ def run(command: str, stack: str, arguments: Sequence[str], *, repaired: bool = 
     settle_locks(command, stack, environment)
     on_ec2 = runs_program and isinstance(lab.machines, AwsMachines)
     state = ec2_machines.read_state(stack) if on_ec2 else None
+    live = live_lab(command, stack) if runs_program else None
     if runs_program:
-        refuse_changes(command, stack, lab, None if state is None else state.made)
+        refuse_changes(stack, live, lab, None if state is None else state.made)
     gone = False
     if runs_program and isinstance(lab.machines, LocalMachines):
         more, gone = local_machines.prepare_up(command, stack, lab, on_this_computer(), repaired=repaired)
@@ -103,6 +105,9 @@ def run(command: str, stack: str, arguments: Sequence[str], *, repaired: bool = 
                 screen.remember_events(project.HOME, stack, command, lab, log)
         for line in hints(log) if code else []:
             print(f"lab {command}: {line}", file=sys.stderr)
+    whole = not _TARGETS & {argument.split("=")[0] for argument in arguments}
+    if command == "up" and code == 0 and whole and live is not None and live.calico != lab.calico:
+        wait_for_datapath(stack)
     if command == "destroy" and code == 0 and not {"--target", "-t", "--preview-only"} & set(arguments):
         # The state has nothing left to remember.
         forget = [pulumi, "stack", "rm", "--yes", "--preserve-config", "--stack", stack]

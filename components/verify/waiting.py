@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import Callable, Sequence
 
-from components.verify.model import Result
+from components.verify.model import Expectation, Result
 from components.verify.read.reading import LiveLab, Reading, read_lab
 from components.verify.report import verify
 
@@ -15,16 +15,26 @@ _SHOWN = 3
 """How many of the checks that do not pass are named."""
 
 
-def verify_until(live: LiveLab, seconds: float, changed: Callable[[str], None]) -> tuple[Reading, list[Result]]:
+def _all(_: Expectation) -> bool:
+    return True
+
+
+def verify_until(
+    live: LiveLab,
+    seconds: float,
+    changed: Callable[[str], None],
+    wanted: Callable[[Expectation], bool] = _all,
+) -> tuple[Reading, list[Result]]:
     """Read and compare until every check passes, for `seconds` and one reading more at most; the last one counts.
 
-    `changed` gets a line that names what is missing, each time it is another one.
+    `changed` gets a line that names what is missing, each time it is another one. `wanted`: which checks count; the
+    results are theirs alone.
     """
     began = time.monotonic()
     shown = ""
     while True:
         reading = asyncio.run(read_lab(live))
-        results = verify(live, reading)
+        results = [result for result in verify(live, reading) if wanted(result.expectation)]
         missing = missing_of(results)
         waited = time.monotonic() - began
         if (not missing and not reading.no_api) or waited >= seconds:

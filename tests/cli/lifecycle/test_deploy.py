@@ -122,6 +122,28 @@ def test_a_live_lab_that_can_take_it_is_changed(
 
 
 @pytest.mark.parametrize(
+    ("change", "options", "waited"),
+    [
+        ("encapsulation", ["--yes"], True),
+        ("encapsulation", ["--yes", "--target", "x"], False),
+        ("encapsulation", ["--preview-only"], False),
+        ("nothing of Calico", ["--yes"], False),
+    ],
+)
+def test_up_waits_until_the_nodes_follow_a_change_of_calico(
+    home: Path, calls: Path, monkeypatch: pytest.MonkeyPatch, change: str, options: list[str], waited: bool
+) -> None:
+    stored = load_stack_file(ROOT / "stacks" / "Pulumi.local.yaml").lab.model_dump(mode="json", by_alias=True)
+    if change == "encapsulation":
+        stored["calico"]["pools"][0]["encapsulation"] = "None"
+    with_stored_lab(home, calls, stored)
+    asked: list[str] = []
+    monkeypatch.setattr(deploy, "wait_for_datapath", asked.append)
+    assert run("up", "local", options) == 0
+    assert asked == (["local"] if waited else [])
+
+
+@pytest.mark.parametrize(
     ("says", "used"),
     [("v3.148.0", False), ("v3.271.9", False), ("v3.272.0", True), ("v3.300.1-alpha.2", True), ("", True)],
 )

@@ -1,0 +1,111 @@
+"""`./lab up` after a change of Calico's settings: it waits until the nodes follow."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from types import SimpleNamespace
+
+import pytest
+
+from cli.errors import MISSING, CommandError
+from cli.lifecycle import datapath
+from components.verify import waiting
+from components.verify.read.reading import LiveLab, Reading, read_lab
+from tests.verify import replica_labs as labs
+from tests.verify.bed import bed
+from tests.verify.replica import Replica
+
+Bed = tuple[Replica, LiveLab]
+
+
+@pytest.fixture(scope="module")
+def lab() -> Iterator[Bed]:
+    with bed(labs.CROSS_SUBNET) as it:
+        yield it
+
+
+class Clock:
+    """Time that only sleeping takes. `before`: what happens before the reading of that number."""
+
+    def __init__(self) -> None:
+        self.now, self.readings = 0.0, 0
+        self.before: dict[int, Callable[[], object]] = {}
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
+    async def read(self, live: LiveLab) -> Reading:
+        self.readings += 1
+        self.before.get(self.readings, lambda: None)()
+        return await read_lab(live)
+
+
+@pytest.fixture
+def clock(lab: Bed, monkeypatch: pytest.MonkeyPatch) -> Clock:
+    made = Clock()
+    monkeypatch.setattr(waiting, "time", SimpleNamespace(monotonic=lambda: made.now, sleep=made.sleep))
+    monkeypatch.setattr(waiting, "read_lab", made.read)
+    monkeypatch.setattr(datapath, "live", lambda _: lab[1])
+    return made
+
+
+@pytest.fixture
+def route(lab: Bed) -> tuple[str, list[str]]:
+    """A node, and its route to another node's block."""
+    replica, _ = lab
+    first = replica.lab.nodes[0].name
+    lines = replica.exec(first, ["ip", "route", "show", "type", "unicast"]).stdout.splitlines()
+    return first, next(line.split() for line in lines if "vxlan.calico" in line)
+
+
+def test_up_waits_for_a_route_that_comes_late(
+    lab: Bed, clock: Clock, route: tuple[str, list[str]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    replica, _ = lab
+    node, words = route
+    assert replica.exec(node, ["ip", "route", "del", *words]).returncode == 0
+    clock.before = {3: lambda: replica.exec(node, ["ip", "route", "add", *words])}
+    datapath.wait_for_datapath("lab")
+    assert clock.readings == 3 and clock.now == 10
+    head, line = capsys.readouterr().err.splitlines()
+    assert head == "lab up: waiting until every node follows the change of Calico's settings"
+    assert line.startswith("lab up: after 0 s of 90 s: 1 of ") and words[0] in line
+
+
+def test_what_never_comes_is_named_with_the_next_command(
+    lab: Bed, clock: Clock, route: tuple[str, list[str]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    replica, _ = lab
+    node, words = route
+    assert replica.exec(node, ["ip", "route", "del", *words]).returncode == 0
+    try:
+        datapath.wait_for_datapath("lab")
+    finally:
+        replica.exec(node, ["ip", "route", "add", *words])
+    assert clock.now == 90
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last.startswith("lab up: after 90 s: 1 of ") and words[0] in last and last.endswith("Fix: ./lab verify lab")
+
+
+def test_the_mtu_of_a_running_pod_is_not_waited_for(lab: Bed, clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
+    """It is that of the encapsulation in which the pod started."""
+    replica, _ = lab
+    pod = next(pod for pod in replica.plan.pods if not pod.host_network)
+    shown = replica.pod_exec(pod, ["cat", "/sys/class/net/eth0/mtu"]).stdout.strip()
+    assert replica.pod_exec(pod, ["ip", "link", "set", "eth0", "mtu", "1400"]).returncode == 0
+    try:
+        datapath.wait_for_datapath("lab")
+    finally:
+        assert replica.pod_exec(pod, ["ip", "link", "set", "eth0", "mtu", shown]).returncode == 0
+    assert clock.readings == 1 and len(capsys.readouterr().err.splitlines()) == 1
+
+
+def test_a_lab_that_cannot_be_read_is_no_failure(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def down(_: str) -> LiveLab:
+        raise CommandError("its machines are stopped", MISSING)
+
+    monkeypatch.setattr(datapath, "live", down)
+    datapath.wait_for_datapath("lab")
+    assert "was not looked at" in (said := capsys.readouterr().err) and "its machines are stopped" in said
