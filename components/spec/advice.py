@@ -31,6 +31,9 @@ def for_unknown_key(raw: object, path: KeyPath) -> Advice:
     siblings = [key for key in known_keys(raw, parent) if key not in (value_at(raw, parent) or ())]
     fitting = [key for key in siblings if has_shape_of(annotation_at(raw, (*parent, key)), value)]
     same = next((key for key in fitting if pastes.plain(key) == pastes.plain(word)), None)
+    before_colon = word.partition(":")[0]
+    if before_colon in siblings:
+        return Advice(f"write a space after the colon of {before_colon}", (*parent, before_colon))
     if same is None:
         if foreign := _foreign(parent, word, value):
             return foreign

@@ -16,6 +16,7 @@ from pydantic import ValidationError
 from components.spec.document import MAX_DEPTH, read_document
 from components.spec.findings import Finding, SpecError, nearest, shown, shown_key
 from components.spec.keypath import KeyPath, dotted, value_at
+from components.spec.model_paths import known_keys
 from components.spec.models import Lab
 from components.spec.models.base import CONFIG_KEY
 from components.spec.names import stack_name
@@ -90,6 +91,8 @@ def _file_findings(document: Mapping[str, object]) -> Iterator[Finding]:
         if key not in PULUMI_KEYS:
             meant = nearest(key, PULUMI_KEYS)
             fix = f"did you mean {meant}?" if meant else f"put it under config, as {LAB_KEY} or namespace:key"
+            if key in known_keys(None, ()):
+                fix = f"put it under {LAB_KEY}, which is under config"
             yield Finding(shown_key(key), shown(document[key]), "is not a key that Pulumi has in a stack file", fix)
     config = document.get("config")
     if not isinstance(config, dict):

@@ -29,7 +29,7 @@ def stack_file_schema() -> dict[str, Any]:
                     "aws:region": {
                         "description": "AWS region. Needed if machines.provider is aws.",
                         "type": "string",
-                        "pattern": r"^[a-z]{2}(-[a-z]+)+-\d$",
+                        "pattern": r"^[a-z]{2}(-[a-z]+)+-[0-9]$",
                     },
                     "cni-lab:lab": {"$ref": "#/$defs/Lab"},
                 },
@@ -58,11 +58,9 @@ def stack_file_schema() -> dict[str, Any]:
 
 
 # JSON schema has no format for these two.
-_ADDRESS = r"(25[0-5]|2[0-4]\d|1\d\d|[1-9]?\d)(\.(25[0-5]|2[0-4]\d|1\d\d|[1-9]?\d)){3}"
-_PATTERNS = {
-    "ipv4network": rf"^{_ADDRESS}(/(3[0-2]|[12]?\d))?$",
-    "ipv4interface": rf"^{_ADDRESS}(/(3[0-2]|[12]?\d))?$",
-}
+_BYTE = r"(25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])"
+_ADDRESS, _PREFIX = rf"{_BYTE}(\.{_BYTE}){{3}}", r"/(3[0-2]|[12]?[0-9])"
+_PATTERNS = {"ipv4network": f"^{_ADDRESS}{_PREFIX}$", "ipv4interface": f"^{_ADDRESS}({_PREFIX})?$"}
 
 
 def _tidy(schema: Any) -> Any:

@@ -16,32 +16,33 @@ from components.spec.keypath import KeyPath, dotted, pattern_of, value_at
 from components.spec.model_paths import annotation_at, bare, tags_at
 from components.spec.models.base import CONFIG_KEY
 from components.spec.models.lab import NODE_COUNT
+from components.spec.models.pods import ImageName
 from components.spec.pastes import autodetection
 
 # A description of each pattern that a type demands.
 PATTERNS = {
     r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$": "at most 63 lower-case letters, digits and hyphens, with no hyphen "
     "at either end",
-    r"^\d{1,3}\.\d{1,3}\.\d{1,3}$": "three numbers with dots, without a v, e.g. 1.36.3",
+    r"^[0-9]{1,3}\.[0-9]{1,3}\.[0-9]{1,3}$": "three numbers with dots, without a v, e.g. 1.36.3",
     r"^[A-Za-z0-9_.-]{1,15}$": "an interface name: at most 15 letters, digits, dots, hyphens and underscores",
     r"^[a-z0-9-]+\.[a-z0-9-]+$": "an EC2 instance type, e.g. t3.large",
     r"^ami-[0-9a-f]{8,17}$": "an AMI id, e.g. ami-0123456789abcdef0",
     CONFIG_KEY: "a name for the password of at least four letters, digits, - or _, e.g. torPassword",
-    r"^[a-z]{2}(-[a-z]+)+-\d[a-z]$": "an availability zone, e.g. us-west-2b",
+    r"^[a-z]{2}(-[a-z]+)+-[0-9][a-z]$": "an availability zone, e.g. us-west-2b",
     r"^[a-z][a-z0-9-]*$": "the argument's name without the two hyphens, e.g. service-node-port-range",
-    r"^\d+(\.\d+)?([munkMGTPE]|[KMGTPE]i)?$": "an amount as Kubernetes writes it, e.g. 500m, 64Mi or 1",
+    r"^[0-9]+(\.[0-9]+)?([munkMGTPE]|[KMGTPE]i)?$": "an amount as Kubernetes writes it, e.g. 500m, 64Mi or 1",
     r"^[0-9A-Fa-f]{2}(:[0-9A-Fa-f]{2}){5}$": "a MAC address, e.g. 02:00:00:00:00:02",
     r"^[A-Z][A-Z0-9_]{1,40}$": "a capability without CAP_, e.g. NET_ADMIN",
-    r"^\d+(Mi|Gi)$": "a whole number with Mi or Gi, e.g. 4Gi",
-    r"^[A-Za-z0-9.-]+:\d{1,5}$": "host:port, e.g. 10.0.1.10:6443",
-    r"^[a-z0-9.-]+(:\d+)?/[^\s:@]+(:[\w.-]+)?(@sha256:[0-9a-f]{64})?$": "a full image name that starts with its "
-    "registry, e.g. docker.io/library/busybox:1.37",
+    r"^[0-9]+(Mi|Gi)$": "a whole number with Mi or Gi, e.g. 4Gi",
+    r"^[A-Za-z0-9.-]+:[0-9]{1,5}$": "host:port, e.g. 10.0.1.10:6443",
+    get_args(ImageName)[1].pattern: "a full image name that starts with its registry, in lower case up to the tag, "
+    "e.g. docker.io/library/busybox:1.37",
     r"^(https?|file)://[^\s]+[^/\s]$": "an http, https or file URL without a final slash",
     r"^[a-z_][a-z0-9_-]{0,31}$": "a Linux user name, e.g. ubuntu",
     r"^[A-Za-z0-9]([A-Za-z0-9.-]{0,251}[A-Za-z0-9])?$": "a host name or an IPv4 address",
     r"^[^\n]*[^\s][^\n]*$": "one line that is not empty",
     r"^/[^:\n]*$": "an absolute path without a colon, e.g. /var/cache/images",
-    r"^[A-Za-z0-9.-]+(:\d+)?(/[A-Za-z0-9._/-]+)?$": "host[:port][/path], e.g. registry.k8s.io",
+    r"^[A-Za-z0-9.-]+(:[0-9]+)?(/[A-Za-z0-9._/-]+)?$": "host[:port][/path], e.g. registry.k8s.io",
     r"^[0-9A-F]{40}$": "a key fingerprint: 40 upper-case hexadecimal digits without spaces",
     r"^[0-9a-f]{64}$": "a SHA-256 checksum: 64 lower-case hexadecimal digits",
     r"^[\w .:/=+@-]+$": "letters, digits, spaces and . : / = + @ _ -",
@@ -54,8 +55,8 @@ _KINDS = {
     "int_type": ("a whole number", "write digits only, without quotes"),
     "float_type": ("a number", "write digits only, without quotes"),
     "bool_type": ("true or false", "write true or false, without quotes"),
-    "model_type": ("a mapping", "write keys and values under it, or leave the key out"),
-    "dict_type": ("a mapping", "write keys and values under it, or leave the key out"),
+    "model_type": ("a mapping", "write keys and values under it, such as {key: value}"),
+    "dict_type": ("a mapping", "write keys and values under it, such as {key: value}"),
     "tuple_type": ("a list", "write its items as lines that start with '- '"),
 }
 
@@ -214,6 +215,10 @@ def _flaw(error: ErrorDetails, path: KeyPath, value: object, raw: object, *, in_
         case _ if kind in _KINDS:
             what, fix = _KINDS[kind]
             problem = f"must be {what}"
+            if value is None:
+                fix = "write a value; a key that is not required can be left out"
+            elif kind == "string_type" and isinstance(value, (dict, list)):
+                fix = f"write one word or one line in place of the {'mapping' if isinstance(value, dict) else 'list'}"
         case _:
             problem, fix = error["msg"][0].lower() + error["msg"][1:], "see stacks/schema.json"
     return Flaw(Finding(dotted(path), seen, problem, fix), path, unreliable, missing=seen == "missing")
@@ -223,6 +228,10 @@ def _address_problem(value: object, wanted: object) -> tuple[str, str]:
     """Problem and fix for a value that is not the IPv4 address or network that it should be."""
     what, fix = _ADDRESSES.get(wanted, ("valid", "see stacks/schema.json"))
     interface = _interface(value) if isinstance(value, str) else None
+    if interface is not None and wanted is not IPv4Address and not str(value).rpartition("/")[2].isdecimal():
+        if "/" in str(value):
+            return "has a mask in place of a prefix length", f"write {interface}"
+        return "has no prefix length", "add it, e.g. /24 for 256 addresses or /32 for one"
     if wanted is IPv4Network and interface is not None:
         return "is an address inside a network, not a network", f"write {interface.network}"
     return f"is not {what}", fix
@@ -269,7 +278,7 @@ _PLACEHOLDERS: dict[str, object] = {
     "calico.peers[].asNumber": 64512,
     "calico.peers[].password.config": "none",
     "multus.clusterNetwork": "none",
-    "multus.delegates[].rangeStart": 1,
+    "multus.delegates[].rangeStart": 1 << 32,  # in no block, so that it overlaps no range
     "multus.delegates[].rangeEnd": 1,
     "networks[].type": "custom",
     "networks[].subnet": "203.0.113.0/24",

@@ -20,7 +20,7 @@ Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 Manifest = Literal["v1_crd_projectcalico_org.yaml", "tigera-operator.yaml", "calico.yaml", "calico-vxlan.yaml"]
 
 PINS: Final = Path(__file__).parents[2] / "stacks" / "pins.yaml"
-_Version = Annotated[str, StringConstraints(pattern=r"^\d{1,3}\.\d{1,3}\.\d{1,3}$")]
+_Version = Annotated[str, StringConstraints(pattern=r"^[0-9]{1,3}\.[0-9]{1,3}\.[0-9]{1,3}$")]
 
 
 class PinsError(Exception):

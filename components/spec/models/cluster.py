@@ -73,7 +73,7 @@ class Node(Model):
 
 
 # A zone of the region itself. Local and Wavelength Zones have longer names, e.g. us-west-2-lax-1a.
-AvailabilityZone = Annotated[str, StringConstraints(pattern=r"^[a-z]{2}(-[a-z]+)+-\d[a-z]$")]
+AvailabilityZone = Annotated[str, StringConstraints(pattern=r"^[a-z]{2}(-[a-z]+)+-[0-9][a-z]$")]
 
 
 class Network(Model):
@@ -130,7 +130,7 @@ class Kubernetes(Model):
     """Range of the Services' addresses, kubeadm's serviceSubnet."""
     dns_domain: str = "cluster.local"
     """DNS domain of the cluster."""
-    control_plane_endpoint: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9.-]+:\d{1,5}$")] | None = None
+    control_plane_endpoint: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9.-]+:[0-9]{1,5}$")] | None = None
     """host:port of a load balancer in front of all control planes. Default: on EC2, a load balancer that the lab makes
     if it has several control planes; else the first control plane."""
     api_server: ApiServer = ApiServer.model_construct()

@@ -157,7 +157,7 @@ class LocalMachines(MachineProvider):
     """Further arguments for the engine's `run` command, e.g. ["--runtime", "runc"]."""
     cpus: Annotated[float, Field(gt=0)] | None = None
     """CPUs of each machine, e.g. 2 or 1.5. Default: all of this computer's."""
-    memory: Annotated[str, StringConstraints(pattern=r"^\d+(Mi|Gi)$")] | None = None
+    memory: Annotated[str, StringConstraints(pattern=r"^[0-9]+(Mi|Gi)$")] | None = None
     """Memory of each machine, e.g. 4Gi. Default: no limit."""
     user: UserName = "ubuntu"
     """User that SSH connects as."""

@@ -10,7 +10,7 @@ from components.spec import versions
 from components.spec.models.base import Model
 from components.spec.versions import Sha256
 
-Registry = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9.-]+(:\d+)?(/[A-Za-z0-9._/-]+)?$")]
+Registry = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9.-]+(:[0-9]+)?(/[A-Za-z0-9._/-]+)?$")]
 
 
 class ImageMirror(Model):

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-from ipaddress import IPv4Address, IPv4Interface
+from ipaddress import IPv4Address
 from typing import Annotated, Any, Final, Literal
 
 from pydantic import BeforeValidator, Field, StringConstraints
 from pydantic_core import PydanticCustomError
 
 from components.spec import versions
-from components.spec.models.base import Cidr, DnsLabel, InterfaceName, Labels, Model, Mtu, Port, Version
+from components.spec.models.base import Cidr, DnsLabel, Interface, InterfaceName, Labels, Model, Mtu, Port, Version
 
 CALICO_NETWORK: Final = "k8s-pod-network"
 """The name of Calico's own CNI network, which is in 10-calico.conflist on every node."""
@@ -66,7 +66,7 @@ class HostLocal(Model):
 class StaticAddresses(Model):
     type: Literal["static"]
     """Every pod gets the same fixed addresses, so only one pod can run at a time."""
-    addresses: tuple[IPv4Interface, ...] = Field(min_length=1)
+    addresses: tuple[Interface, ...] = Field(min_length=1)
     """The addresses with their prefix length, e.g. 10.1.128.7/24."""
     gateway: IPv4Address | None = None
     """Next hop of the routes that name none."""
@@ -180,7 +180,7 @@ AttachedNetwork = Annotated[
 class Attachment(Model):
     name: DnsLabel
     """Name of the network, one of networks."""
-    ips: tuple[IPv4Interface, ...] = ()
+    ips: tuple[Interface, ...] = ()
     """Fixed addresses of each pod on the network, e.g. [10.1.128.2/24], instead of one that its ipam hands out. On a
     bridge every node may have a pod with the address, on other links one pod in all."""
     mac: Annotated[str, StringConstraints(pattern=r"^[0-9A-Fa-f]{2}(:[0-9A-Fa-f]{2}){5}$")] | None = None
@@ -191,7 +191,7 @@ class Attachment(Model):
     """Gateway of a default route through this network. It replaces the default routes of the pod's other networks."""
 
 
-Quantity = Annotated[str, StringConstraints(pattern=r"^\d+(\.\d+)?([munkMGTPE]|[KMGTPE]i)?$")]
+Quantity = Annotated[str, StringConstraints(pattern=r"^[0-9]+(\.[0-9]+)?([munkMGTPE]|[KMGTPE]i)?$")]
 """An amount as Kubernetes writes it, e.g. 500m, 64Mi or 1."""
 
 
@@ -215,6 +215,16 @@ class Service(Model):
     """Protocol of the port."""
 
 
+# As github.com/distribution/reference has it: a registry, a path in lower case, a tag, a digest.
+ImageName = Annotated[
+    str,
+    StringConstraints(
+        pattern=r"^[a-z0-9.-]+(:[0-9]+)?(/[a-z0-9]+([._-]+[a-z0-9]+)*)+"
+        r"(:[A-Za-z0-9_][A-Za-z0-9_.-]{0,127})?(@sha256:[0-9a-f]{64})?$"
+    ),
+]
+
+
 class Workload(Model):
     """Pods to try the networks with."""
 
@@ -223,7 +233,7 @@ class Workload(Model):
     nothing replaces."""
     name: DnsLabel
     """Name of the workload."""
-    image: Annotated[str, StringConstraints(pattern=r"^[a-z0-9.-]+(:\d+)?/[^\s:@]+(:[\w.-]+)?(@sha256:[0-9a-f]{64})?$")]
+    image: ImageName
     """Full name of the container image with its registry, e.g. docker.io/library/busybox:1.37."""
     namespace: DnsLabel = "default"
     """Namespace of the workload. It is made if it does not exist."""

@@ -123,6 +123,10 @@ def node_names(lab: Lab) -> Iterator[Finding]:
     names = [node.name for node in lab.nodes]
     for index, first in repeated(names):
         yield Finding(f"nodes[{index}].name", names[index], f"is nodes[{first}]'s name already", "give it its own name")
+    for index, name in enumerate(names):
+        if name == "localhost":
+            problem = "is every host's name for itself"
+            yield Finding(f"nodes[{index}].name", name, problem, "give the node a name of its own, e.g. worker1")
 
 
 @rule("nodes[].subnet", "network.subnets", each="nodes[]")

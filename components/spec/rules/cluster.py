@@ -17,7 +17,9 @@ from components.spec.rules.core import listed, repeated, rule
 def kubernetes_version(lab: Lab) -> Iterator[Finding]:
     """Later versions than the known ones are accepted, with a note (components/spec/notes.py)."""
     version = lab.kubernetes.version
-    yield from _well_formed("kubernetes.version", version)
+    if malformed := _malformed("kubernetes.version", version):
+        yield malformed
+        return
     oldest, *_, newest = sorted(versions.KUBERNETES, key=versions.numbers)
     minor = versions.minor_of(version)
     first = f"{oldest}.0"
@@ -35,7 +37,9 @@ def kubernetes_version(lab: Lab) -> Iterator[Finding]:
 def calico_version(lab: Lab) -> Iterator[Finding]:
     calico = lab.calico
     key, version = "calico.version", calico.version
-    yield from _well_formed(key, version)
+    if malformed := _malformed(key, version):
+        yield malformed
+        return
     if versions.numbers(version) < versions.numbers(versions.OLDEST_CALICO):
         yield _too_old(key, version, versions.OLDEST_CALICO, versions.DEFAULT_CALICO)
         return
@@ -55,15 +59,17 @@ def calico_version(lab: Lab) -> Iterator[Finding]:
 def multus_version(lab: Lab) -> Iterator[Finding]:
     if lab.multus is not None:
         key, version = "multus.version", lab.multus.version
-        yield from _well_formed(key, version)
-        if versions.numbers(version) < versions.numbers(versions.OLDEST_MULTUS):
+        if malformed := _malformed(key, version):
+            yield malformed
+        elif versions.numbers(version) < versions.numbers(versions.OLDEST_MULTUS):
             yield _too_old(key, version, versions.OLDEST_MULTUS, versions.DEFAULT_MULTUS)
 
 
-def _well_formed(key: str, version: str) -> Iterator[Finding]:
+def _malformed(key: str, version: str) -> Finding | None:
     plain = ".".join(str(number) for number in versions.numbers(version))
-    if plain != version:
-        yield Finding(key, version, "has a number with a leading zero", f"write {plain}")
+    if plain == version:
+        return None
+    return Finding(key, version, "has a number with a leading zero", f"write {plain}")
 
 
 def _too_old(key: str, version: str, oldest: str, default: str) -> Finding:
@@ -98,7 +104,7 @@ def endpoint(lab: Lab) -> Iterator[Finding]:
 
 
 def _is_host(text: str) -> bool:
-    if re.fullmatch(r"[\d.]+", text):
+    if re.fullmatch(r"[0-9.]+", text):
         try:
             IPv4Address(text)
         except ValueError:

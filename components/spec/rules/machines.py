@@ -23,7 +23,7 @@ DOCUMENTATION = [IPv4Network(cidr) for cidr in ("192.0.2.0/24", "198.51.100.0/24
 KEY_TYPES = ("ssh-ed25519", "ecdsa-sha2-nistp256", "ecdsa-sha2-nistp384", "ecdsa-sha2-nistp521")
 # Length in bytes of an ed25519 public key in its wire format (RFC 8709): the type and 32 bytes, each after its length.
 ED25519_LENGTH = 4 + 11 + 4 + 32
-REGION = re.compile(r"[a-z]{2}(-[a-z]+)+-\d")
+REGION = re.compile(r"[a-z]{2}(-[a-z]+)+-[0-9]")
 
 
 def region(lab: Lab, config: Mapping[str, str]) -> Iterator[Finding]:

@@ -52,7 +52,7 @@ class Process(Protocol):
     async def stderr(self) -> str:
         """Standard error to its end."""
 
-    def close(self) -> None:
+    async def close(self) -> None:
         """End the program if it still runs. May be called twice."""
 
 

@@ -18,6 +18,7 @@ from components.verify.read.connection import TIMED_OUT, Completed, Unreachable,
 
 # How much longer than in the namespaces a program may take here: kill-after and answer.
 _GRACE_SECONDS = 15
+_END_SECONDS = 5
 # A line of tcpdump or JSON may be long.
 _LINE_BYTES = 1 << 20
 _PATH = (
@@ -96,7 +97,7 @@ class NamespaceConnection:
         except TimeoutError:
             raise Unreachable(f"no answer within {timeout_seconds:.0f} s") from None
         finally:
-            _end(process)
+            await _end(process)
         status = process.returncode if process.returncode is not None else -1
         if status == TIMED_OUT:
             raise Unreachable(f"what was started on the node did not end within {timeout_seconds:.0f} s")
@@ -137,12 +138,12 @@ class NamespaceProcess:
         """Standard error to its end."""
         return (await self._stderr.read()).decode(errors="replace")
 
-    def close(self) -> None:
+    async def close(self) -> None:
         """End the program if it still runs."""
-        _end(self._process)
+        await _end(self._process)
 
 
-def _end(process: asyncio.subprocess.Process) -> None:
+async def _end(process: asyncio.subprocess.Process) -> None:
     if process.stdin is not None:
         # bash, which reads from here, ends; nsenter's end alone would not reach into the namespaces.
         process.stdin.close()
@@ -150,3 +151,6 @@ def _end(process: asyncio.subprocess.Process) -> None:
         if process.returncode is None:
             # Not process.terminate(): it would reap the process, which asyncio's own watcher waits for.
             os.kill(process.pid, signal.SIGTERM)
+    # asyncio prints a warning on stderr where its loop closes before it has seen the process end.
+    with contextlib.suppress(TimeoutError):
+        await asyncio.wait_for(process.wait(), scaled(_END_SECONDS))

@@ -193,7 +193,7 @@ class SshProcess:
         """Standard error to its end. Raises Unreachable."""
         return await _unbroken(self._process.stderr.read())
 
-    def close(self) -> None:
+    async def close(self) -> None:
         """End the program if it still runs."""
         self._process.close()
 

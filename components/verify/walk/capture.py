@@ -144,7 +144,7 @@ async def capture(
         raise Unreachable(f"the capture ended early: no answer within {2 * listen:.0f} s") from None
     finally:
         for process in processes.values():
-            process.close()
+            await process.close()
     return sightings(points, outputs)
 
 
