@@ -41,6 +41,9 @@ from components.spec.models import (
 
 BIRD = "12"
 """Protocol `bird` by its number: /etc/iproute2/rt_protos need not name it. Felix's own is 80."""
+BIRD_METRIC = 1024
+"""Of the routes that BIRD learns from other nodes: ipv4NormalRoutePriority of BGPConfiguration, which Calico's import
+filter sets (confd/pkg/backends/calico/bgp_processor.go). The blackhole of a node's own block has none."""
 WIREGUARD_MARK = "0x100000"
 """Felix marks WireGuard's own packets, so that they are not encrypted once more."""
 
@@ -216,12 +219,12 @@ def _route_to(plan: Plan, node: Node, other: Node, pool: Pool, block: str) -> st
     if pool.encapsulation == "VXLANCrossSubnet":
         return f"route add {block} via {other.address} dev {plan.nic} proto 80 onlink"
     if pool.encapsulation.startswith("IPIP") and not (near and pool.encapsulation.endswith("Subnet")):
-        return f"route add {block} via {other.address} dev {IPIP_DEVICE} proto {BIRD} onlink"
+        return f"route add {block} via {other.address} dev {IPIP_DEVICE} proto {BIRD} metric {BIRD_METRIC} onlink"
     if near:
-        return f"route add {block} via {other.address} dev {plan.nic} proto {BIRD}"
+        return f"route add {block} via {other.address} dev {plan.nic} proto {BIRD} metric {BIRD_METRIC}"
     # BIRD resolves a next hop that is not on the link through the route to it: by the subnet's gateway.
     gateway = router_address(plan, plan.lab.network.subnets[node.subnet])
-    return f"route add {block} via {gateway} dev {plan.nic} proto {BIRD}"
+    return f"route add {block} via {gateway} dev {plan.nic} proto {BIRD} metric {BIRD_METRIC}"
 
 
 def _host_side(plan: Plan, pod: Pod) -> list[str]:
