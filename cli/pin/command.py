@@ -15,14 +15,13 @@ from pathlib import Path
 from typing import get_args
 
 import yaml
-from pydantic import ValidationError
 
 from cli.errors import FAILED, USAGE, CommandError
 from cli.pin.fetch import fetch
 from cli.project import stack_file
 from components.spec import versions
 from components.spec.document import read_document
-from components.spec.load import LAB_KEY
+from components.spec.load import LAB_KEY, SpecError, load_stack_file
 from components.spec.models.mirrors import Mirrors
 from components.spec.own_yaml import SafeLoader
 from components.spec.versions import CalicoRelease, Manifest, Pins, PinsError, numbers
@@ -143,18 +142,21 @@ def _calicoctl(version: str, mirrors: Mirrors) -> dict[str, str]:
 
 
 def _mirrors(stack: str | None) -> Mirrors:
-    """The mirrors of a stack file. The rest of the file is not read: its version of Calico is refused until now."""
+    """The mirrors of a stack file. Its version of Calico may be one that is not pinned yet.
+
+    Any other finding is raised: a misspelt mirror would silently be passed over.
+    """
     if stack is None:
         return Mirrors()
     path = stack_file(stack)
-    document, _, _ = read_document(path)
-    config = document.get("config")
-    lab = config.get(LAB_KEY) if isinstance(config, dict) else None
-    given = lab.get("mirrors", {}) if isinstance(lab, dict) else {}
     try:
-        return Mirrors.model_validate(given)
-    except ValidationError:
-        raise CommandError(f"mirrors of {path.name} are not valid: ./lab plan {stack} says why", USAGE) from None
+        return load_stack_file(path).lab.mirrors
+    except SpecError as error:
+        others = [finding for finding in error.findings if finding.key != "calico.version"]
+        if others:
+            raise SpecError(others, path.name) from None
+    document, _, _ = read_document(path)
+    return Mirrors.model_validate(document["config"][LAB_KEY].get("mirrors", {}))
 
 
 def _show(version: str, release: CalicoRelease) -> None:
