@@ -315,7 +315,7 @@ def walk(
         str,
         typer.Argument(
             metavar="SOURCE",
-            help="[NAMESPACE/]POD, the name of a workload, WORKLOAD@NODE, or node/NAME",
+            help="[NAMESPACE/]POD, the name of a workload, WORKLOAD@NODE, node/NAME, or the address of one of these",
             autocompletion=candidates.pods,
         ),
     ],

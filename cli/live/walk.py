@@ -14,6 +14,7 @@ from cli.console import page
 from cli.errors import FAILED, USAGE, CommandError
 from cli.live.picture import picture
 from cli.sandbox.choice import chosen_live
+from components.sandbox.model import OUTSIDE
 from components.verify.model import Status
 from components.verify.read.api import NoApi
 from components.verify.walk.capture import Sighting, digest
@@ -73,6 +74,9 @@ def run(
         print(json.dumps(document | {"notes": list(notes), "sandbox": lab.sandbox}, indent=2, ensure_ascii=False))
     else:
         show(stack, found, seen, notes, page())
+        goes_outside = found.target is None and found.service is None and found.address != OUTSIDE
+        if lab.sandbox and goes_outside and found.ping.status == "failed":
+            print(f"In a sandbox, {OUTSIDE} is the only address outside of the lab that answers.")
         if svg is not None:
             print(f"\nwritten to {svg}")
     return 0 if found.holds else 1

@@ -290,7 +290,7 @@ def test_a_workload_and_a_pod_of_it_are_two_pods(end: str) -> None:
     ("name", "words"),
     [
         ("nobody", "there is no pod nobody; pods with a network of their own: web"),
-        ("web@c", "there is no pod web@c"),
+        ("web@c", "there is no pod web@c; web has pods on: a, b"),
         ("late", "default/late does not run (phase Pending"),
     ],
 )
@@ -298,6 +298,18 @@ def test_pods_that_cannot_be_walked_are_named(name: str, words: str) -> None:
     with pytest.raises(NoWalk) as caught:
         find_pod(PODS, name)
     assert words in str(caught.value)
+
+
+def test_a_walk_begins_at_an_address_too() -> None:
+    nodes = {"a": "10.0.2.1"}
+    assert find_ends(PODS, "10.244.0.9", "web-2", nodes=nodes).source.name == "web-1"
+    assert find_ends(PODS, "10.0.2.1", "web-2", nodes=nodes).source.id == "node/a"
+    for source, target, words in (
+        ("10.0.2.9", "web-2", "no pod and no node of the lab has the address 10.0.2.9"),
+        ("web-1", "10.244.300.1", "10.244.300.1 is not an IPv4 address"),
+    ):
+        with pytest.raises(NoWalk, match=words):
+            find_ends(PODS, source, target, nodes=nodes)
 
 
 def test_the_route_that_the_kernel_chooses() -> None:

@@ -70,16 +70,14 @@ def find_ends(
     if of_address:
         found = _port_of(of_address, f"{address}", str(tcp or ""))
         return Ends(start, None, address, found, found.protocol, found.port)
-    end_pod = next((pod for pod in pods if pod.running and pod.address == address), None)
-    if end_pod is None:
-        end_pod = next((node_end(name, its) for name, its in known.items() if its == address), None)
+    end_pod = _owner(pods, known, address)
     if end_pod is not None and end_pod.id == start.id:
         raise NoWalk(f"{target} is the address of {start.id} itself: name another")
     return Ends(start, end_pod, address, None, protocol, port)
 
 
 def _find(pods: Sequence[Pod], nodes: Mapping[str, str], name: str, *, other_than: Pod | None = None) -> Pod:
-    """A node by node/NAME, or by its name where no pod has that; else a pod."""
+    """A node by node/NAME, or by its name where no pod has that; a pod or node by its address; else a pod."""
     explicit = name.removeprefix("node/")
     if explicit != name:
         if explicit not in nodes:
@@ -88,7 +86,25 @@ def _find(pods: Sequence[Pod], nodes: Mapping[str, str], name: str, *, other_tha
     name = name.removeprefix("pod/")
     if name in nodes and not any(name in (pod.name, pod.id, pod.workload) for pod in pods):
         return node_end(name, nodes[name])
+    if re.fullmatch(r"[0-9.]+", name):
+        return _at_address(pods, nodes, name)
     return find_pod(pods, name, other_than=other_than)
+
+
+def _at_address(pods: Sequence[Pod], nodes: Mapping[str, str], text: str) -> Pod:
+    """The running pod or the node that has this address. Raises NoWalk."""
+    try:
+        address = str(IPv4Address(text))
+    except AddressValueError:
+        raise NoWalk(f"{text} is not an IPv4 address") from None
+    if found := _owner(pods, nodes, address):
+        return found
+    raise NoWalk(f"no pod and no node of the lab has the address {address}, and a walk begins at one of them")
+
+
+def _owner(pods: Sequence[Pod], nodes: Mapping[str, str], address: str) -> Pod | None:
+    pod = next((pod for pod in pods if pod.running and pod.address == address), None)
+    return pod or next((node_end(name, its) for name, its in nodes.items() if its == address), None)
 
 
 def find_pod(pods: Sequence[Pod], name: str, *, other_than: Pod | None = None) -> Pod:
@@ -99,6 +115,9 @@ def find_pod(pods: Sequence[Pod], name: str, *, other_than: Pod | None = None) -
         pod for pod in pods if pod.workload is not None and wanted in (pod.workload, f"{pod.namespace}/{pod.workload}")
     ]
     found = [pod for pod in named if not node or pod.node == node]
+    if named and not found:
+        on = ", ".join(sorted({pod.node for pod in named if pod.node}))
+        raise NoWalk(f"there is no pod {name}; {wanted} has pods on: {on or 'no node'}")
     if not found:
         known = ", ".join(sorted({p.workload for p in pods if p.running and p.workload})) or "none of the lab's"
         raise NoWalk(
@@ -160,7 +179,5 @@ def choose_endpoint(ends: Ends, pods: Sequence[Pod], nodes: Mapping[str, str], u
     chosen = (of_used or others or list(service.endpoints))[0]
     target = next((pod for pod in pods if chosen.pod == pod.id), None)
     if target is None:
-        target = next((pod for pod in pods if pod.running and pod.address == chosen.address), None)
-    if target is None:
-        target = next((node_end(name, its) for name, its in nodes.items() if its == chosen.address), None)
+        target = _owner(pods, nodes, chosen.address)
     return ends._replace(target=target)

@@ -13,6 +13,7 @@ import pytest
 from cli import project
 from cli.sandbox.choice import home
 from components.sandbox import life
+from components.sandbox.model import OUTSIDE
 from components.sandbox.requirements import examine
 from components.verify.read import api
 from tests.support.cli import invoke as lab
@@ -55,6 +56,11 @@ def test_up_read_break_mend_and_down() -> None:
     assert document["sandbox"] is True
     walked = lab("walk", STACK, "multitool@worker1", "multitool@worker2", "--json")
     assert walked.exit_code == 0 and json.loads(walked.stdout)["sandbox"] is True and SAYS_SO in walked.stderr
+    beyond = lab("walk", STACK, "multitool@worker1", "192.0.2.7")
+    assert beyond.exit_code == 1 and beyond.stdout.endswith(
+        f"{OUTSIDE} is the only address outside of the lab that answers.\n"
+    )
+    assert OUTSIDE not in lab("walk", STACK, "multitool@worker1", "multitool@worker2").stdout
     listed = lab("addresses", STACK, "--json")
     assert listed.exit_code == 0 and json.loads(listed.stdout)["sandbox"] is True
 
