@@ -75,6 +75,56 @@ def test_paths_of_the_repository_exist(name: str) -> None:
             assert (ROOT / path).exists(), f"{name}: {path}"
 
 
+# --- docs/proof.md ---------------------------------------------------------------------------------------------------
+
+
+PROOF = ROOT / "docs/proof.md"
+
+
+def proof_tables() -> list[list[list[str]]]:
+    """The tables that end with the column `again`: the cells of each row, the header first."""
+    found = []
+    for table in re.findall(r"(?:^\|.*\n)+", PROOF.read_text(encoding="utf-8"), re.MULTILINE):
+        rows = [[cell.strip() for cell in line.strip("|\n").split("|")] for line in table.splitlines(keepends=False)]
+        if rows[0][-1] == "again":
+            found.append([rows[0], *rows[2:]])
+    return found
+
+
+ROWS = [(table[0], row) for table in proof_tables() for row in table[1:]]
+
+
+@pytest.mark.parametrize(("header", "row"), ROWS, ids=[row[0][:60] for _, row in ROWS])
+def test_a_row_of_the_proof_has_days_and_a_way_to_see_it_again(header: list[str], row: list[str]) -> None:
+    assert len(row) == len(header)
+    days = row[1:-1]
+    assert any(days) and all(re.fullmatch(r"|\d\d-\d\d", day) for day in days), row
+    same = re.match(r"the same\b", row[-1])
+    assert same or re.search(r"`[^`]*(\./lab|tests/)[^`]*`|\]\(", row[-1]), f"nothing to repeat: {row[-1]}"
+
+
+def test_a_row_that_refers_to_the_one_before_has_one() -> None:
+    for table in proof_tables():
+        assert not table[1][-1].startswith("the same"), table[1]
+
+
+def test_the_tests_that_the_proof_names_exist() -> None:
+    named = set(re.findall(r"\btests/[\w/.]*\w|\b(?<!/)test_\w+\.py", PROOF.read_text(encoding="utf-8")))
+    assert len(named) > 30
+    for name in named:
+        path = ROOT / name
+        files = [path] if path.suffix else sorted(path.rglob("test_*.py"))
+        assert files, f"{name} has no tests"
+        for file in files:
+            assert re.search(r"^(async )?def test_", file.read_text(encoding="utf-8"), re.MULTILINE), f"{file}: no test"
+
+
+def test_every_column_of_the_proof_is_explained() -> None:
+    explained = set(re.findall(r"^\| (\S.*?) \|", PROOF.read_text(encoding="utf-8"), re.MULTILINE))
+    for table in proof_tables():
+        assert set(table[0][1:-1]) <= explained, table[0]
+
+
 def test_every_page_is_reachable_from_the_readme() -> None:
     seen, new = set(), [ROOT / "README.md"]
     while new:
