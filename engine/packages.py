@@ -3,8 +3,8 @@
 An SDK of a provider loads a package such as `pulumi_aws.ec2` when the program first uses it, but then all of its
 modules: more than 200, for the dozen types of resources that a lab is made of. That was a quarter of a plan's time.
 
-Here `aws.ec2.Vpc` loads the module `vpc` alone. Where no module is named after a name, as the SDKs' generator does it,
-the whole package is loaded.
+Here `aws.ec2.Vpc` loads the module `vpc` alone. The SDKs' generator names a module after what it defines;
+where there is no module of that name, the whole package is loaded.
 """
 
 from __future__ import annotations

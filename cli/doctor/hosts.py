@@ -114,7 +114,8 @@ async def _read_all(lab: Lab) -> Hosts:
 
 def _text(error: Exception) -> str:
     if isinstance(error, FileNotFoundError):
-        return f"privateKeyFile: {error.filename} does not exist"
+        fix = "make it with ssh-keygen and let the hosts accept it, or write the path of your key"
+        return f"privateKeyFile: {error.filename} does not exist. Fix: {fix}"
     return " ".join(str(error).split())
 
 
@@ -174,13 +175,13 @@ def _answer(hosts: Hosts) -> Answer:
         seen, _, fix = reason.partition(". Fix: ")
         fix = fix or "start it, open its SSH port to this computer, and correct address, user, key file or hostKey"
         answers.append(Answer("stop", f"{', '.join(nodes)}: {seen}", fix))
-    return worst(answers, _all(len(hosts.facts) + len(hosts.refused), "answer"))
+    return worst(answers, _all(len(hosts.facts) + len(hosts.refused), "SSH reaches them"))
 
 
 def _sudo(hosts: Hosts) -> Answer:
     fix = "add a file to /etc/sudoers.d there: USER ALL=(ALL) NOPASSWD: ALL"
     answers = [Answer("stop", f"{node}: {reason}", fix) for node, reason in hosts.refused.items()]
-    return _of(hosts, answers, "allow it") if not answers else worst(answers, "")
+    return _of(hosts, answers, "sudo asks for no password") if not answers else worst(answers, "")
 
 
 def _of(hosts: Hosts, answers: Sequence[Answer], fine: str) -> Answer:
@@ -190,8 +191,8 @@ def _of(hosts: Hosts, answers: Sequence[Answer], fine: str) -> Answer:
     return worst(answers, _all(len(hosts.facts), fine))
 
 
-def _all(count: int, verb: str) -> str:
-    return f"{count} host{'s' if count != 1 else ''} {verb}"
+def _all(count: int, fine: str) -> str:
+    return f"{count} host{'s' if count != 1 else ''}: {fine}"
 
 
 def _one(facts: Facts, key: str) -> str:
@@ -216,7 +217,7 @@ def _system(hosts: Hosts) -> Answer:
         fix = "use Ubuntu 22.04, 24.04 or 26.04, or Debian 12 or 13"
         seen = f"{node} runs {system}" + (", a later release, which was not tried" if later else "")
         answers.append(Answer("warn" if later else "stop", seen, fix))
-    return _of(hosts, answers, "do")
+    return _of(hosts, answers, "known distributions, with systemd")
 
 
 def _is_later(system: str) -> bool:
@@ -234,7 +235,7 @@ def _address(lab: Lab, hosts: Hosts) -> Answer:
         if node.name in hosts.facts and "address" not in hosts.facts[node.name]:
             seen = f"{node.name} has no interface with {node.address}"
             answers.append(Answer("stop", seen, "correct nodes[].address: kubelet announces that address"))
-    return _of(hosts, answers, "do")
+    return _of(hosts, answers, "each has its node's address")
 
 
 def _cluster(stack: str, hosts: Hosts) -> Answer:
@@ -247,7 +248,7 @@ def _cluster(stack: str, hosts: Hosts) -> Answer:
         elif not owner and (traces := facts.get("cluster")):
             fix = "take another host, or reset this one yourself: kubeadm reset"
             answers.append(Answer("stop", f"{node} has {', '.join(traces[:3])}", fix))
-    return _of(hosts, answers, "do not")
+    return _of(hosts, answers, "no other cluster")
 
 
 def _networks(stack: str, hosts: Hosts) -> Answer:
@@ -256,7 +257,7 @@ def _networks(stack: str, hosts: Hosts) -> Answer:
         for node, facts in hosts.facts.items()
         if not _is_ours(facts, stack) and (files := facts.get("network"))
     ]
-    return _of(hosts, answers, "have none")
+    return _of(hosts, answers, "no CNI files of another runtime")
 
 
 def _ports(lab: Lab, stack: str, hosts: Hosts) -> Answer:
@@ -269,7 +270,7 @@ def _ports(lab: Lab, stack: str, hosts: Hosts) -> Answer:
         if used:
             fix = f"end what listens there: ss -tlnp '( sport = :{used[0]} )'"
             answers.append(Answer("stop", f"{node.name}: {', '.join(used)} in use", fix))
-    return _of(hosts, answers, "have them free")
+    return _of(hosts, answers, "Kubernetes' ports are free")
 
 
 def _swap(hosts: Hosts) -> Answer:
@@ -278,7 +279,7 @@ def _swap(hosts: Hosts) -> Answer:
         for node, facts in hosts.facts.items()
         if facts.get("swap") and _one(facts, "virtual") in ("", "none")  # a container sees its host's swap
     ]
-    return _of(hosts, answers, "have none")
+    return _of(hosts, answers, "no swap")
 
 
 def _kernel(hosts: Hosts) -> Answer:
@@ -288,7 +289,7 @@ def _kernel(hosts: Hosts) -> Answer:
             kernel = _one(facts, "kernel")
             fix = f"install linux-modules-extra-{kernel}, take another kernel, or choose another mode"
             answers.append(Answer("stop", f"{node} ({kernel}) lacks {', '.join(lacks)}", fix))
-    return _of(hosts, answers, "do")
+    return _of(hosts, answers, "the kernels have what the lab needs")
 
 
 def _memory(lab: Lab, hosts: Hosts) -> Answer:
@@ -303,7 +304,7 @@ def _memory(lab: Lab, hosts: Hosts) -> Answer:
             answers.append(Answer("stop", seen, "give the host more memory"))
         if processors < 2:
             answers.append(Answer("stop", f"{node.name} has {processors} CPU, and kubeadm wants 2", "give it another"))
-    return _of(hosts, answers, "do, or are workers")
+    return _of(hosts, answers, "enough for a control plane, or workers")
 
 
 def _disk(hosts: Hosts) -> Answer:
@@ -317,4 +318,4 @@ def _disk(hosts: Hosts) -> Answer:
             if used > FULL_PERCENT:
                 fix = "free space there: kubelet removes images, and then evicts pods"
                 answers.append(Answer("warn", f"{node}: {mount} is {used} % full", fix))
-    return _of(hosts, answers, "have room")
+    return _of(hosts, answers, "room on every disk")

@@ -134,7 +134,7 @@ def _tools(here: Computer) -> Answer:
     if missing:
         packages = " ".join(dict.fromkeys(TOOLS[tool] for tool in missing))
         return Answer("stop", f"missing: {', '.join(missing)}", f"apt install {packages}")
-    return Answer("ok", "all")
+    return Answer("ok", ", ".join(TOOLS))
 
 
 # --- the engine ------------------------------------------------------------------------------------------------------
@@ -283,7 +283,7 @@ def _places(lab: Lab) -> Answer:
     user."""
     return worst(
         [*_absent_addresses(lab), *_absent_interfaces(lab), *_absent_mounts(lab)],
-        f"nothing but the machines and their {_INTERFACE}",
+        "everything that the stack file names is here",
     )
 
 

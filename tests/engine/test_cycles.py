@@ -21,12 +21,12 @@ class Stub:
     """What the search sees of a resource: an object that can have attributes."""
 
 
-def sdk_s_answer(start: Any, end: Any) -> bool:
+def answer_of_the_sdk(start: Any, end: Any) -> bool:
     return any(found is end for found in sdk._with_transitive_deps(start, set()))
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_the_answers_are_the_sdk_s(seed: int) -> None:
+def test_the_answers_are_those_of_the_sdk(seed: int) -> None:
     draw = random.Random(seed)
     made: list[Any] = [Stub() for _ in range(12)]
     # Also cycles, which the SDK would have refused to declare.
@@ -34,7 +34,7 @@ def test_the_answers_are_the_sdk_s(seed: int) -> None:
         declare(*draw.sample(made, 2))
     for start in made:
         for end in made:
-            assert cycles.reachable(start, end) == sdk_s_answer(start, end)
+            assert cycles.reachable(start, end) == answer_of_the_sdk(start, end)
 
 
 def test_a_chain_of_ten_thousand() -> None:
@@ -44,7 +44,7 @@ def test_a_chain_of_ten_thousand() -> None:
     assert cycles.reachable(made[0], made[-1])
     assert not cycles.reachable(made[-1], made[0])
     with pytest.raises(RecursionError):
-        sdk_s_answer(made[0], made[-1])
+        answer_of_the_sdk(made[0], made[-1])
 
 
 def test_the_sdk_uses_it() -> None:

@@ -27,7 +27,7 @@ def give(monkeypatch: pytest.MonkeyPatch, *answers: Answer, for_preview: bool = 
 
 
 FINE, ODD = Answer("ok", "fine"), Answer("warn", "odd", "look at it")
-BAD, WORSE = Answer("stop", "bad", "mend it"), Answer("stop", "worse", "leave it")
+BAD, WORSE = Answer("stop", "bad", "repair it"), Answer("stop", "worse", "leave it")
 
 
 def test_the_page_has_every_check_with_question_and_fix(
@@ -37,7 +37,7 @@ def test_the_page_has_every_check_with_question_and_fix(
     assert lab("doctor", "local") == FAILED
     out = capsys.readouterr().out
     assert "local: 4 checks, 1 ok, 1 warning, 1 STOP, 1 unknown" in out
-    assert "STOP    made.2" in out and "Fix: mend it" in out and out.count("Is it?") == 3
+    assert "STOP    made.2" in out and "Fix: repair it" in out and out.count("Is it?") == 3
     give(monkeypatch, FINE, ODD)
     assert lab("doctor", "local") == 0
 
@@ -47,7 +47,7 @@ def test_json_of_one_stack_and_of_all(monkeypatch: pytest.MonkeyPatch, capsys: p
     assert lab("doctor", "local", "--json") == FAILED
     assert json.loads(capsys.readouterr().out) == {
         "stack": "local",
-        "checks": [{"name": "made.0", "question": "Is it?", "verdict": "stop", "seen": "bad", "fix": "mend it"}],
+        "checks": [{"name": "made.0", "question": "Is it?", "verdict": "stop", "seen": "bad", "fix": "repair it"}],
     }
     lab("doctor", "--json")
     assert {each["stack"] for each in json.loads(capsys.readouterr().out)} >= {"local", "cfos-egress", "components"}
@@ -70,7 +70,7 @@ def test_up_stops_with_all_that_surely_fails(
         examine_before("up", load_stack_file(LOCAL))
     assert str(stopped.value).splitlines() == [
         "nothing was made, because this would fail (--skip-doctor tries it anyway):",
-        "  made.1: bad. Fix: mend it",
+        "  made.1: bad. Fix: repair it",
         "  made.3: worse. Fix: leave it",
     ]
     assert capsys.readouterr().err == "lab up: warning: made.2: odd. Fix: look at it\n"
@@ -81,7 +81,7 @@ def test_a_preview_goes_on_where_only_an_up_would_fail(
 ) -> None:
     give(monkeypatch, BAD)
     examine_before("preview", load_stack_file(LOCAL))
-    assert capsys.readouterr().err == "lab preview: up would stop: made.0: bad. Fix: mend it\n"
+    assert capsys.readouterr().err == "lab preview: up would stop: made.0: bad. Fix: repair it\n"
     give(monkeypatch, BAD, for_preview=True)
     with pytest.raises(CommandError, match="bad"):
         examine_before("preview", load_stack_file(LOCAL))

@@ -70,12 +70,12 @@ def test_fine_hosts(monkeypatch: pytest.MonkeyPatch) -> None:
         ("cluster", {"cluster": ["/var/lib/rancher/k3s"]}, "stop", "n2 has /var/lib/rancher/k3s"),
         ("cluster", {"owner": ["cni-lab/mine"], "cluster": ["/etc/kubernetes/kubelet.conf"]}, "ok", "2 hosts"),
         ("networks", {"network": ["/etc/cni/net.d/87-podman.conflist"]}, "warn", "87-podman.conflist"),
-        ("networks", {"owner": ["cni-lab/mine"], "network": ["/etc/cni/net.d/00-multus.conf"]}, "ok", "none"),
+        ("networks", {"owner": ["cni-lab/mine"], "network": ["/etc/cni/net.d/00-multus.conf"]}, "ok", "no CNI files"),
         ("ports", {"port": ["10250", "6443"]}, "stop", "n2: 10250 in use"),
         ("ports", {"port": ["6443"]}, "ok", "2 hosts"),
         ("ports", {"owner": ["cni-lab/mine"], "port": ["10250"]}, "ok", "2 hosts"),
         ("swap", {"swap": ["/dev/sda2"]}, "warn", "n2: /dev/sda2"),
-        ("swap", {"swap": ["/dev/sda2"], "virtual": ["podman"]}, "ok", "none"),
+        ("swap", {"swap": ["/dev/sda2"], "virtual": ["podman"]}, "ok", "no swap"),
         ("kernel", {"lacks": ["vxlan (no module)"]}, "stop", "n2 (6.1) lacks vxlan (no module)"),
         ("disk", {"disk": ["/var/lib  91% 5 /", "/var/log  91% 5 /"]}, "warn", "n2: / is 91 % full"),
         ("disk", {"disk": ["/var/lib  85% 5 /"]}, "ok", "2 hosts"),
@@ -152,7 +152,7 @@ def test_real_hosts_are_read_at_once_and_unchanged(pair: tuple[Host, Host]) -> N
         host.read("find /etc /var/lib/cni-lab -newer /proc/1/cmdline -type f; lsmod || true") for host in pair
     ] == before
     found = answers(spec)
-    assert found["answer"].seen == "2 hosts answer" and found["system"].verdict == "ok"
+    assert found["answer"].seen == "2 hosts: SSH reaches them" and found["system"].verdict == "ok"
 
 
 @pytest.mark.timeout(300)
