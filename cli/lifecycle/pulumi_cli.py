@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import secrets
@@ -18,6 +19,7 @@ import yaml
 from cli import project
 from cli.errors import MISSING, CommandError
 from components.slowdown import scaled
+from components.spec.document import read_document
 
 VERSION = "3.272.0"
 _VERSION_TIMEOUT_SECONDS = 30
@@ -140,12 +142,20 @@ def select(
         raise CommandError(f"the stack cannot be selected: {reason}", MISSING)
     copy = folder / path.name
     kept = (yaml.safe_load(copy.read_text(encoding="utf-8")) or {}) if copy.exists() else {}
-    given = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    given = _as_planned(path)
     merged = kept | given | {"config": _secrets(kept) | given["config"]}
     draft = copy.with_suffix(".tmp")
     draft.write_text(yaml.safe_dump(merged, sort_keys=False), encoding="utf-8")
     draft.replace(copy)
     return copy
+
+
+def _as_planned(path: Path) -> dict[str, Any]:
+    """The stack file with the values that `plan` sees. PyYAML's own loader reads words as YAML 1.1 does: `on` would
+    become true, 010 eight, and 1:30 ninety. The copy has such words in quotes, so that pulumi reads them as text."""
+    document, _, _ = read_document(path)
+    found: dict[str, Any] = json.loads(json.dumps(document))
+    return found
 
 
 def _secrets(document: dict[str, Any]) -> dict[str, Any]:

@@ -24,7 +24,7 @@ from components.spec.load import load_stack_file
 from components.spec.rules.machines import placeholders
 
 _NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,28}[a-z0-9])?")
-_REGION = re.compile(r"[a-z]{2}(-[a-z]+)+-\d")
+_REGION = re.compile(r"[a-z]{2}(-[a-z]+)+-[0-9]")
 _SCHEMA = "# yaml-language-server: $schema=schema.json\n"
 _EXAMPLE_ADDRESS = "203.0.113.7"
 """A documentation address (RFC 5737). `up` refuses it and says what to write."""
@@ -81,7 +81,7 @@ def run(name: str, source: str | None, ask: Ask = input) -> int:
 def _copy(source: str) -> str:
     path = stack_file(source)
     load_stack_file(path)  # an invalid file is not copied
-    text = path.read_text(encoding="utf-8")
+    text = path.read_text(encoding="utf-8-sig")
     head, comment = (_SCHEMA, text.removeprefix(_SCHEMA)) if text.startswith(_SCHEMA) else ("", text)
     return f"{head}# A copy of {source}.\n{comment}"
 
@@ -119,7 +119,7 @@ def _answers(name: str, ask: Ask) -> Answers:
             region = _valid(ask, "AWS region", "us-west-2", lambda text: bool(_REGION.fullmatch(text)))
             question = "Your public address, from which alone the lab can be reached (checkip.amazonaws.com)"
             address = _valid(ask, question, _EXAMPLE_ADDRESS, _is_address)
-        workers = int(_valid(ask, "Workers, 0 to 20", "2", lambda text: text.isdigit() and int(text) <= 20))
+        workers = int(_valid(ask, "Workers, 0 to 20", "2", lambda text: bool(re.fullmatch("[0-9]|1[0-9]|20", text))))
         encapsulation = _choice(ask, "Between nodes: VXLAN, IPIP or None", "VXLAN", "IPIP", "None")
         second = _choice(ask, "A second interface for pods (Multus): yes or no", "no", "yes") == "yes"
     except (EOFError, KeyboardInterrupt):
@@ -138,7 +138,7 @@ def _valid(ask: Ask, question: str, default: str, accepts: Callable[[str], bool]
         text = ask(f"{question} [{default}]: ").strip() or default
         if accepts(text):
             return text
-        print(f"  {text!r} is none of these.")
+        print(f"  {text!r} does not answer the question. The answer in brackets is an example.")
 
 
 def _is_address(text: str) -> bool:

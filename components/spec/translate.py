@@ -278,7 +278,7 @@ _PLACEHOLDERS: dict[str, object] = {
     "calico.peers[].asNumber": 64512,
     "calico.peers[].password.config": "none",
     "multus.clusterNetwork": "none",
-    "multus.delegates[].rangeStart": 1 << 32,  # in no block, so that it overlaps no range
+    "multus.delegates[].rangeStart": 1,
     "multus.delegates[].rangeEnd": 1,
     "networks[].type": "custom",
     "networks[].subnet": "203.0.113.0/24",

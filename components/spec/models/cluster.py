@@ -80,7 +80,8 @@ class Network(Model):
     vpc_cidr: Cidr = IPv4Network("10.0.0.0/16")
     """Range of the VPC. Only EC2 machines have one."""
     subnets: dict[DnsLabel, Cidr] = Field(
-        default_factory=lambda: {"control": IPv4Network("10.0.1.0/24"), "workers": IPv4Network("10.0.2.0/24")}
+        default_factory=lambda: {"control": IPv4Network("10.0.1.0/24"), "workers": IPv4Network("10.0.2.0/24")},
+        min_length=1,
     )
     """Range of each subnet, by the subnet's name. On EC2 each is inside vpcCidr."""
     zones: dict[DnsLabel, AvailabilityZone] = Field(default_factory=dict)

@@ -78,8 +78,6 @@ class Lab(Model):
         if self.machines.hosts_stay:
             problem = "cannot name hosts that exist already, with their addresses and host keys"
             raise count_error(key, given[key], problem, "list them under nodes")
-        if not self.network.subnets:
-            raise count_error(key, given[key], "needs a subnet, and network.subnets is empty", "add a subnet there")
         control_planes = 1 if self.control_plane_count is None else self.control_plane_count
         workers = 2 if self.worker_count is None else self.worker_count
         first_host = self.machines.first_node_host

@@ -233,7 +233,6 @@ def names_of_fixed_networks(lab: Lab) -> Iterator[Finding]:
     "calico.containerIPForwarding",
     "nodes",
     *_NETWORKS,
-    each="workloads[]",
 )
 def firewalls_where_they_are_needed(lab: Lab) -> Iterator[Finding]:
     """A default route through a pod's fixed address needs such a pod on each node, and one that forwards packets."""

@@ -81,7 +81,7 @@ def ranges_in_block(lab: Lab) -> Iterator[Finding]:
             )
 
 
-@rule(*RANGES, *POOLS, each="multus.delegates[]")
+@rule(*RANGES, *POOLS)
 def ranges_apart(lab: Lab) -> Iterator[Finding]:
     """host-local has a list of addresses for each network name: two networks would both hand out a common address."""
     widest: dict[str, tuple[int, int]] = {}

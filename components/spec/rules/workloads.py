@@ -62,7 +62,8 @@ def attached_networks(lab: Lab) -> Iterator[Finding]:
             key, name = f"workloads[{index}].networks[{number}].name", attachment.name
             if name not in spaces:
                 meant = nearest(name, spaces)
-                fix = f"did you mean {meant}?" if meant else f"write {listed(list(spaces))}, or add it to networks"
+                others = f"write {listed(list(spaces))}, or " if spaces else ""
+                fix = f"did you mean {meant}?" if meant else f"{others}add it to networks"
                 yield Finding(key, name, "is not one of networks", fix)
             elif spaces[name] > 1:
                 problem = f"is the name of {spaces[name]} networks in different namespaces"

@@ -24,9 +24,9 @@ from cli.errors import USAGE, CommandError
 from cli.lifecycle import deploy, local_machines
 from cli.lifecycle.backend import Backend
 from cli.lifecycle.deploy import run
-from cli.lifecycle.pulumi_cli import find_pulumi
+from cli.lifecycle.pulumi_cli import find_pulumi, select
 from components.spec.findings import SpecError
-from components.spec.load import load_stack_file
+from components.spec.load import load_stack_file, parse_lab
 from tests.support.cli import lab
 from tests.support.graphs import ROOT
 
@@ -79,6 +79,26 @@ def test_up_uses_its_own_state_and_does_not_change_the_stack_file(home: Path, ca
     assert stat.S_IMODE(home.stat().st_mode) == 0o700
     assert stat.S_IMODE((home / "passphrase").stat().st_mode) == 0o600
     assert len((home / "passphrase").read_text()) >= 32
+
+
+def test_pulumi_gets_the_words_that_plan_sees(
+    home: Path, calls: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In YAML 1.1, which PyYAML's own loader reads, none of these labels is text."""
+    labels = {"a": "on", "b": "010", "c": "1_000", "d": "2026-08-20", "e": "0x1F"}
+    node = {"name": "a", "role": "control-plane", "subnet": "control", "address": "10.0.1.10"}
+    words = ", ".join(f"{key}: {value}" for key, value in (node | {"labels": "{%s}"}).items())
+    words = words % ", ".join(f"{key}: {value}" for key, value in labels.items())
+    (tmp_path / "stacks").mkdir()
+    file = tmp_path / "stacks/Pulumi.local.yaml"
+    file.write_text(
+        f"config:\n  cni-lab:lab:\n    machines: {{provider: local, cpus: 1.50}}\n    nodes: [{{{words}}}]\n"
+    )
+    lab = load_stack_file(file).lab
+    assert dict(lab.nodes[0].labels) == labels
+    select(str(calls.parent / "bin/pulumi"), "local", file, dict(os.environ))
+    copy = home / "config/Pulumi.local.yaml"
+    assert parse_lab(yaml.safe_load(copy.read_text())["config"]["cni-lab:lab"]) == lab
 
 
 def with_stored_lab(home: Path, calls: Path, stored: Any) -> None:
