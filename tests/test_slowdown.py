@@ -12,7 +12,6 @@ from typer.testing import CliRunner
 
 from cli.main import app
 from components import slowdown
-from components.calico.probes import quick_probes
 from components.node.script import compose, read_script, text_of
 from components.spec.models import Lab
 from tests.cluster.test_kubeadm import HA, find_kubeadm, init, join, make_lab, write_patches
@@ -148,10 +147,3 @@ def rendered_probes(lab: Lab, folder: Path) -> dict[tuple[str, str], dict[str, A
         for kind in ("livenessProbe", "readinessProbe", "startupProbe")
         if kind in container
     }
-
-
-def test_calico_s_pods_are_not_probed_more_often_on_a_slow_computer(monkeypatch: pytest.MonkeyPatch) -> None:
-    lab = make_lab(calico={"install": "operator"})
-    assert quick_probes(lab)
-    monkeypatch.setenv(slowdown.VARIABLE, "2")
-    assert quick_probes(lab) == {}

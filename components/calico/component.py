@@ -10,7 +10,7 @@ import pulumi
 
 from components.calico import manifests
 from components.calico.blocks import claimed_pools, parse_blocks
-from components.calico.probes import quick_probes
+from components.calico.probes import probe_policy
 from components.cluster.api import Api, KubeObject
 from components.machines.machine import Machine
 from components.node.script import File
@@ -107,7 +107,7 @@ class Calico(pulumi.ComponentResource):
 
     def _by_operator(self) -> list[KubeObject]:
         # They change pods that are created after them.
-        probes = [self._object(name, manifest, []) for name, manifest in quick_probes(self._lab).items()]
+        probes = [self._object(name, manifest, []) for name, manifest in probe_policy(self._lab).items()]
         return [
             self._object("installation", manifests.installation(self._lab), [self.installed, *probes]),
             self._object("apiserver", manifests.api_server(), [self.installed, *probes]),

@@ -1,4 +1,4 @@
-"""How soon kubelet notices that one of Calico's pods is ready.
+"""How often and how patiently kubelet asks whether one of Calico's pods is ready and alive.
 
 The operator has the readiness of its pods asked for every 30 s, of its API server every 60 s
 (tigera/operator, pkg/controller/utils/component.go, setProbeTimeouts), and no field of its API changes that. A kubelet
@@ -6,12 +6,17 @@ that has run for less than one period also waits for a random part of it first (
 pkg/kubelet/prober/worker.go). A new lab waits for three of these in turn: Felix for Typha, the API server for Felix,
 and `up` for the API server.
 
-So a policy of the cluster changes these periods in the pods, which the operator does not maintain itself: it makes
-Deployments and DaemonSets.
+On a slow computer the same times are too short instead: kubelet restarts a pod that works, and each restart makes the
+computer slower.
+
+So a policy of the cluster changes the probes in the pods, which the operator does not maintain itself: it makes
+Deployments and DaemonSets. Calico by manifest needs no policy: its times are in the manifest, which is patched
+(components/calico/manifests.py).
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Final
 
 from components import slowdown
@@ -29,28 +34,13 @@ _OLDEST_KUBERNETES: Final = (1, 36)
 _REQUEST_SECONDS: Final = 1
 _COMMAND_SECONDS: Final = 5
 
-# As many failures as fill the operator's time are allowed, so a pod that was ready is given up no sooner than without
-# this policy. Kubernetes has filled in the defaults of a probe before a policy sees it.
-_EXPRESSION: Final = f"""\
-Object{{spec: Object.spec{{containers:
-  object.spec.containers.filter(c, has(c.readinessProbe)).map(c,
-    Object.spec.containers{{name: c.name, readinessProbe: Object.spec.containers.readinessProbe{{
-      periodSeconds: has(c.readinessProbe.exec) ? {_COMMAND_SECONDS} : {_REQUEST_SECONDS},
-      failureThreshold: c.readinessProbe.failureThreshold * c.readinessProbe.periodSeconds
-        / (has(c.readinessProbe.exec) ? {_COMMAND_SECONDS} : {_REQUEST_SECONDS})
-    }}}}
-  )
-}}}}
-"""
 
-
-def quick_probes(lab: Lab) -> dict[str, Manifest]:
+def probe_policy(lab: Lab) -> dict[str, Manifest]:
     """The policy and what binds it, by a short name. Empty where the cluster has no such policies, and for Calico by
-    manifest, whose periods are 10 s. Empty too on a slow computer, where each probe is a load."""
-    if slowdown.factor() > 1:
-        return {}
+    manifest."""
     if lab.calico.install != "operator" or versions.numbers(lab.kubernetes.version)[:2] < _OLDEST_KUBERNETES:
         return {}
+    factor = slowdown.factor()
     policy = {
         # Calico comes up without it, only later.
         "failurePolicy": "Ignore",
@@ -61,12 +51,48 @@ def quick_probes(lab: Lab) -> dict[str, Manifest]:
                 {"apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["pods"]}
             ],
         },
-        "mutations": [{"patchType": "ApplyConfiguration", "applyConfiguration": {"expression": _EXPRESSION}}],
+        "mutations": _sooner() if factor == 1 else _more_patient(factor),
     }
     return {
         "probes": _object("MutatingAdmissionPolicy", policy),
         "probes-binding": _object("MutatingAdmissionPolicyBinding", {"policyName": NAME}),
     }
+
+
+def _sooner() -> list[Manifest]:
+    """As many failures as fill the operator's time are allowed, so a pod that was ready is given up no sooner than
+    without the policy."""
+    period = f"(has(c.readinessProbe.exec) ? {_COMMAND_SECONDS} : {_REQUEST_SECONDS})"
+    probe = "c.readinessProbe"
+    failures = f"{probe}.failureThreshold * {probe}.periodSeconds / {period}"
+    return [_mutation("readinessProbe", {"periodSeconds": period, "failureThreshold": failures})]
+
+
+def _more_patient(factor: int) -> list[Manifest]:
+    """Longer answers, and rarer questions whether a pod is alive. Readiness is asked for as often as before, because
+    `up` waits for it."""
+
+    def times(kind: str, field: str) -> dict[str, str]:
+        return {field: f"c.{kind}.{field} * {factor}"}
+
+    alive = times("livenessProbe", "periodSeconds") | times("livenessProbe", "timeoutSeconds")
+    return [_mutation("livenessProbe", alive), _mutation("readinessProbe", times("readinessProbe", "timeoutSeconds"))]
+
+
+def _mutation(kind: str, fields: Mapping[str, str]) -> Manifest:
+    """Changes one kind of probe of every container that has it. `fields`: CEL expressions about the container `c`.
+
+    Kubernetes has filled in the defaults of a probe before a policy sees it.
+    """
+    values = ", ".join(f"{name}: {value}" for name, value in fields.items())
+    expression = f"""\
+Object{{spec: Object.spec{{containers:
+  object.spec.containers.filter(c, has(c.{kind})).map(c,
+    Object.spec.containers{{name: c.name, {kind}: Object.spec.containers.{kind}{{{values}}}}}
+  )
+}}}}
+"""
+    return {"patchType": "ApplyConfiguration", "applyConfiguration": {"expression": expression}}
 
 
 def _object(kind: str, spec: Manifest) -> Manifest:

@@ -41,6 +41,10 @@ class Cluster:
         """Create an object. Unknown and duplicate fields are refused."""
         self.kubectl("create", "--validate=strict", "-f", "-", stdin=yaml.safe_dump_all(manifests))
 
+    def apply(self, *manifests: dict[str, Any]) -> None:
+        """Create objects, or make those that are there like these."""
+        self.kubectl("apply", "--server-side", "--force-conflicts", "-f", "-", stdin=yaml.safe_dump_all(manifests))
+
     def dry_run(self, manifest: dict[str, Any]) -> dict[str, Any]:
         """The object as the API would store it, admission included."""
         done = self.kubectl("create", "--dry-run=server", "-f", "-", "-o", "json", stdin=yaml.safe_dump(manifest))
