@@ -9,7 +9,12 @@ MARK=$CNI_LAB_STATE/initialised
 LOG=$CNI_LAB_LOGS/kubeadm-init.log
 
 kube_admin() { kube --kubeconfig "$ADMIN_CONF" "$@"; }
-api_ready() { kube_admin --server "https://$API_ENDPOINT" get --raw /readyz || { kubelet_state >&2; return 1; }; }
+api_ready() {
+  if kube_admin --server "https://$API_ENDPOINT" get --raw /readyz; then return 0; fi
+  kubelet_state >&2
+  end_back_off
+  return 1
+}
 
 # Protects a cluster whose mark was lost: if it has more nodes than this one, its init was finished.
 has_other_nodes() {

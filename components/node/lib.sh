@@ -35,9 +35,11 @@ uptime_seconds() {
 : "${QUIET_SECONDS:=30}" "${REPEAT_SECONDS:=30}"
 HOPELESS=3
 # How long a cluster's API may be away: kubelet starts a container that crashed repeatedly again after up to 300 s
-# (MaxContainerBackOff), and an API server crashes while an interrupted upgrade leaves it without etcd.
+# (MaxContainerBackOff). See end_back_off.
 # shellcheck disable=SC2034  # for the scripts that come after
 API_TIMEOUT_SECONDS=420
+# How long an API server may have ended before kubelet is restarted.
+BACK_OFF_SECONDS=20
 # A factor for every limit on time (components/slowdown.py).
 : "${SLOWDOWN:=1}"
 
@@ -300,6 +302,23 @@ kubelet_state() {
   error=$(journalctl --unit kubelet --since -60s --quiet --output cat --no-pager --lines 200 2>&1 |
     sed -n 's/^E[0-9].*\] //p' | tail -n 1)
   [[ -z $error ]] || echo "kubelet: $error"
+}
+
+# end_back_off: restart kubelet if this node's API server ended more than BACK_OFF_SECONDS ago and none runs. An API
+# server crashes while an interrupted upgrade leaves it without etcd, and each time kubelet waits longer before it
+# starts it again, up to 300 s. kubelet keeps these times in memory only (pkg/kubelet/kuberuntime, doBackOff), so after
+# its restart it starts the container at once.
+end_back_off() {
+  local container ended
+  [[ -e /etc/kubernetes/manifests/kube-apiserver.yaml && -z $(cri ps --quiet --name '^kube-apiserver$') ]] || return 0
+  container=$(cri ps --all --latest --quiet --name '^kube-apiserver$')
+  [[ -n $container ]] || return 0
+  ended=$(cri inspect --output go-template --template '{{.status.finishedAt}}' "$container") &&
+    ended=$(date -d "$ended" +%s) || return 0
+  if (($(date +%s) - ended > BACK_OFF_SECONDS)); then
+    log "kubelet is restarted, because it waits before it starts the API server again"
+    systemctl restart kubelet
+  fi
 }
 
 # kubeadm_reset SECONDS: undo what kubeadm did on this host.

@@ -172,10 +172,22 @@ Pin-Priority: 1001
 PINS
 }
 
+# Refreshes the lists of these two repositories and keeps all others as they are.
+update_own_lists() {
+  local list
+  for list in /etc/apt/sources.list.d/cni-lab-{kubernetes,cri-o}.list; do
+    apt_get update -o "Dir::Etc::SourceList=$list" -o Dir::Etc::SourceParts=- -o APT::Get::List-Cleanup=false || return
+  done
+}
+
 # install_exactly PACKAGE=VERSION…
 install_exactly() {
+  local -a options=(--allow-downgrades --allow-change-held-packages)
   use_repositories
-  retry 3 update_and_install --allow-downgrades --allow-change-held-packages "$@" ||
+  # On a node of a cluster, what the packages depend on is usually installed. The distribution's lists are large, and in
+  # a closed network apt waits minutes for a name server that does not answer.
+  if joined && update_own_lists && apt_get install --yes "${options[@]}" "$@"; then return; fi
+  retry 3 update_and_install "${options[@]}" "$@" ||
     fail "the packages of Kubernetes $KUBERNETES_VERSION and CRI-O $CRIO_VERSION did not install on $NODE_NAME: see" \
       "above; does the repository have these versions, and can this host reach it?"
 }

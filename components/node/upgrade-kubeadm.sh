@@ -17,6 +17,12 @@ cluster_version() {
     --output 'go-template={{index .data "ClusterConfiguration"}}' | sed -n 's/^kubernetesVersion: v//p'
 }
 
+api_answers() {
+  if kube get --raw /version; then return 0; fi
+  end_back_off
+  return 1
+}
+
 # Fails for a node that an earlier upgrade did not reach, or that somebody upgraded further.
 refuse_other_kubelets() {
   local nodes name version
@@ -35,7 +41,7 @@ if [[ $(version_of kubelet) == "$WANTED" ]]; then exit 0; fi
 refuse_jump
 restore_manifests
 wait_for "$API_TIMEOUT_SECONDS" \
-  "the Kubernetes API (look at crictl ps -a, journalctl -u kubelet on the control plane)" kube get --raw /version
+  "the Kubernetes API (look at crictl ps -a, journalctl -u kubelet on the control plane)" api_answers
 cluster=$(cluster_version)
 case $PART in
   apply)

@@ -324,6 +324,47 @@ def test_manifest_that_an_interrupted_upgrade_moved_away(host: Host, repositorie
     assert "v1.36.3" in host.read("cat /etc/kubernetes/manifests/kube-apiserver.yaml")
 
 
+@pytest.mark.parametrize("ended_seconds_ago", [0, 60])
+def test_an_api_server_that_kubelet_does_not_start_yet(
+    host: Host, repositories: Repositories, ended_seconds_ago: int
+) -> None:
+    """It crashed repeatedly, because interrupted upgrades left it without etcd, and kubelet waits up to 300 s."""
+    node(host, repositories, "1.36.2", "control-plane")
+    host.read(f"date -d '-{ended_seconds_ago} seconds' --iso-8601=ns >{STATE}/api-server-ended")
+    began = time.monotonic()
+    run(host, init(host, repositories, "1.36.3"))
+    assert calls(host)[:2] == ["kubelet 1.36.2 starts", "kubeadm upgrade apply"]
+    if not ended_seconds_ago:
+        assert time.monotonic() - began > 20, "kubelet may be about to start it by itself"
+
+
+def test_an_upgrade_asks_for_its_own_package_lists_alone(host: Host, repositories: Repositories) -> None:
+    """A distribution's lists are large, and a closed network may have no answer for them."""
+    other = repositories.root / "www" / "other"
+    other.mkdir()
+    (other / "Packages").write_text("")
+    node(host, repositories, "1.35.4", cluster="1.36.3")
+    host.read(f"echo 'deb [trusted=yes] {repositories.base}/other ./' >/etc/apt/sources.list.d/other.list")
+    repositories.requests.clear()
+    run(host, upgrade(host, repositories, "1.36.3"))
+    assert "/core/v1.36/deb/InRelease" in repositories.requests
+    assert not [path for path in repositories.requests if path.startswith("/other/")]
+
+    # What the packages need may be missing. Here the first try of apt fails for another reason.
+    node(host, repositories, "1.35.4", cluster="1.36.3")
+    host.read(
+        f"echo 'deb [trusted=yes] {repositories.base}/other ./' >/etc/apt/sources.list.d/other.list;"
+        " rm -f /run/tried; echo 'DPkg::Pre-Invoke {\"test -e /run/tried || { touch /run/tried; false; }\";};'"
+        " >/etc/apt/apt.conf.d/99-fails-once"
+    )
+    repositories.requests.clear()
+    try:
+        run(host, upgrade(host, repositories, "1.36.3"))
+    finally:
+        host.read("rm /etc/apt/apt.conf.d/99-fails-once")
+    assert [path for path in repositories.requests if path.startswith("/other/")]
+
+
 def test_manifest_that_somebody_moved_away(host: Host, repositories: Repositories) -> None:
     """No upgrade is in progress, so it is left to whoever moved it."""
     node(host, repositories, "1.36.3", "control-plane")

@@ -1,6 +1,6 @@
 #!/bin/bash
 # A cluster that is files: Nodes with their kubelets' versions, one annotation, and an API that answers as long as its
-# manifest is there.
+# manifest is there and its container has not ended.
 set -eu
 if [[ $* == "version --client" ]]; then
   echo "Client Version: v@VERSION@"
@@ -8,7 +8,7 @@ if [[ $* == "version --client" ]]; then
 fi
 cd /var/lib/standin
 api() {
-  [[ ! -e /etc/kubernetes/admin.conf || -e /etc/kubernetes/manifests/kube-apiserver.yaml ]] || {
+  [[ ! -e /etc/kubernetes/admin.conf || -e /etc/kubernetes/manifests/kube-apiserver.yaml && ! -e api-server-ended ]] || {
     echo "The connection to the server was refused" >&2
     exit 1
   }
