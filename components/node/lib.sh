@@ -315,7 +315,8 @@ end_back_off() {
   [[ -n $container ]] || return 0
   ended=$(cri inspect --output go-template --template '{{.status.finishedAt}}' "$container") &&
     ended=$(date -d "$ended" +%s) || return 0
-  if (($(date +%s) - ended > BACK_OFF_SECONDS)); then
+  # A container that has not started yet has a time in the year 1.
+  if ((ended > 0 && $(date +%s) - ended > BACK_OFF_SECONDS)); then
     log "kubelet is restarted, because it waits before it starts the API server again"
     systemctl restart kubelet
   fi
