@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -34,6 +35,14 @@ def test_a_command_on_a_running_lab_loads_no_sdk() -> None:
     program = f"import sys, {modules}; print(*sorted({{'pulumi', 'grpc'}} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stdout) == (0, "\n"), done.stderr
+
+
+def test_a_terminal_of_another_encoding_gets_question_marks() -> None:
+    environment = os.environ | {"PYTHONIOENCODING": "ascii"}
+    command = [sys.executable, "-m", "cli", "plan", "local"]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.isascii() and " ?? lab " in done.stdout
 
 
 @pytest.mark.parametrize("words", [["-h"], ["plan", "-h"], ["ssh", "--help"]], ids=" ".join)
