@@ -44,7 +44,9 @@ def find_pulumi() -> str:
     try:
         return PulumiCommand.install(root=str(ours), version=VersionInfo.parse(VERSION)).command
     except Exception as error:  # the installer raises whatever its download raises
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        cause = getattr(error, "reason", error)  # urllib wraps what the network said
+        said = getattr(cause, "strerror", None) or str(cause)
+        reason = said.splitlines()[0] if said else type(error).__name__
         raise CommandError(
             f"no pulumi CLI of version {VERSION} or later is on PATH, and its installer could not be run ({reason}); "
             f"install pulumi {VERSION} from https://www.pulumi.com/docs/install/ and run the same command again",

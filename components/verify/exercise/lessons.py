@@ -325,7 +325,7 @@ def _peer_as(case: Case) -> list[Hint]:
             f"That with {peer.peer_ip} is not. What does BIRD say after an attempt? Repeat it a few times.",
             ssh(case.node, f"{bird} all {session}"),
         ),
-        Hint("It is another AS than BIRD was told. Get a kubeconfig, to see who told it.", _KUBECONFIG),
+        Hint("BIRD was configured with another AS number. Get a kubeconfig, to see where it comes from.", _KUBECONFIG),
         Hint("A BGPPeer did. Compare it with calico.peers in the stack file.", f"{kubectl} get {kind} {columns}"),
         Hint(
             f"{peer.peer_ip} is in AS {peer.as_number}. Say so. A router may wait for minutes until it tries again.",

@@ -7,9 +7,11 @@ import json
 import os
 import re
 import shutil
+import socket
 import stat
 import subprocess
 import sys
+import urllib.error
 from pathlib import Path
 from typing import Any
 
@@ -286,14 +288,15 @@ def test_without_the_cli_one_clear_line(
     from pulumi.automation import PulumiCommand
 
     def unreachable(**_: object) -> None:
-        raise OSError("<urlopen error Name or service not known>")
+        raise urllib.error.URLError(socket.gaierror(socket.EAI_NONAME, "Name or service not known"))
 
     monkeypatch.setattr(PulumiCommand, "install", unreachable)
     monkeypatch.setenv("PATH", "/nowhere")
     assert lab("preview", "cfos-egress") == 3
     lines = capsys.readouterr().err.splitlines()
     assert lines[-1].startswith(
-        "lab preview: no pulumi CLI of version 3.272.0 or later is on PATH, and its installer could"
+        "lab preview: no pulumi CLI of version 3.272.0 or later is on PATH, and its installer could not be run "
+        "(Name or service not known); install pulumi 3.272.0 from "
     )
     assert len(lines) == 2
 
