@@ -112,12 +112,12 @@ def show_symptoms(
     else:
         console.print("Running pods lose no packet, and walk goes through. Pods created from now on show the fault.")
     heals = "nothing, because no Felix runs in a sandbox" if sandbox else fault.heals
-    console.print(f"What repairs it by itself: {heals}.", soft_wrap=True)
+    console.print(f"What repairs it without mend: {heals}.", soft_wrap=True)
     console.print(f"[bold]./lab mend {quoted}[/] undoes it.", soft_wrap=True)
 
 
 def show_list(lab: models.Lab, console: Console) -> None:
-    """Every fault: what it does, where walk stops, what repairs it by itself; then those that this lab cannot have."""
+    """Every fault: what it does, where walk stops, what repairs it without mend. Then those that it cannot have."""
     width = max(map(len, FAULTS))
     absent = []
     for fault in FAULTS.values():
@@ -125,7 +125,7 @@ def show_list(lab: models.Lab, console: Console) -> None:
             absent.append((fault.id, why))
             continue
         where = f"walk stops at {fault.hop}" if fault.hop else "walk goes through"
-        texts = [fault.title, f"{where}; what repairs it by itself: {fault.heals}"]
+        texts = [fault.title, f"{where}; what repairs it without mend: {fault.heals}"]
         if fault.not_in_sandbox:
             texts.append(f"not in a sandbox: {fault.not_in_sandbox}")
         _entry(console, fault.id, texts, width)

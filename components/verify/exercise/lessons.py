@@ -326,9 +326,9 @@ def _peer_as(case: Case) -> list[Hint]:
             ssh(case.node, f"{bird} all {session}"),
         ),
         Hint("BIRD was configured with another AS number. Get a kubeconfig, to see where it comes from.", _KUBECONFIG),
-        Hint("A BGPPeer did. Compare it with calico.peers in the stack file.", f"{kubectl} get {kind} {columns}"),
+        Hint("A BGPPeer has it. Compare it with calico.peers of the stack file.", f"{kubectl} get {kind} {columns}"),
         Hint(
-            f"{peer.peer_ip} is in AS {peer.as_number}. Say so. A router may wait for minutes until it tries again.",
+            f"{peer.peer_ip} is in AS {peer.as_number}: write that. A router may take minutes to try again.",
             f"{kubectl} patch {kind} {name} --type merge -p {quote(patch)}",
         ),
     ]

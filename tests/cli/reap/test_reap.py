@@ -387,7 +387,7 @@ def test_reap_with_the_real_cli(tmp_path: Path) -> None:
             timeout=200,
         )
         if "no resource plugin" in done.stderr + done.stdout:
-            pytest.skip("a provider plugin of the pulumi CLI is not at hand")
+            pytest.skip("a provider plugin of the pulumi CLI is not installed")
         assert done.returncode == 0, done.stderr + done.stdout
         return done.stdout
 
