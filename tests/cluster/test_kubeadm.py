@@ -34,7 +34,7 @@ def find_kubeadm() -> str:
     """The real kubeadm, from PATH or the folder CNILAB_KUBE_BIN. Skips the test if there is none."""
     found = shutil.which("kubeadm", path=os.environ.get("CNILAB_KUBE_BIN") or os.environ["PATH"])
     if found is None:
-        pytest.skip("kubeadm is not at hand (on PATH, or in the folder CNILAB_KUBE_BIN names)")
+        pytest.skip("kubeadm is neither on PATH nor in the folder that CNILAB_KUBE_BIN names")
     return found
 
 

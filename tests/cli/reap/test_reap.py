@@ -360,7 +360,7 @@ def test_reap_with_the_real_cli(tmp_path: Path) -> None:
     """Expired, fresh, unmarked, empty, locked, busy, protected and broken stacks in one folder."""
     pulumi = shutil.which("pulumi")
     if pulumi is None:
-        pytest.skip("the pulumi CLI is not at hand")
+        pytest.skip("the pulumi CLI is not installed")
     state, program = tmp_path / "state", tmp_path / "program"
     state.mkdir()
     program.mkdir()
