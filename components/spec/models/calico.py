@@ -59,8 +59,8 @@ def default_pool(pod_cidr: IPv4Network, nodes: int) -> Pool:
 
 class Password(Model):
     config: Annotated[str, StringConstraints(pattern=CONFIG_KEY)]
-    """Key of the stack's configuration that has the password, encrypted, e.g. torPassword: `pulumi config set --secret
-    cni-lab:torPassword` asks for it."""
+    """Key of the stack's configuration that has the password, encrypted, e.g. torPassword: `./lab secret STACK
+    torPassword` asks for it."""
 
 
 class BgpPeer(Model):
