@@ -50,7 +50,8 @@ Bed = tuple[Replica, LiveLab]
 SNAPSHOT = r"""
 iptables-save | grep '^-A' | sort --stable --key 2,2
 if command -v nft >/dev/null; then nft list ruleset 2>/dev/null | grep -v counter | sort; fi
-bridge fdb show | sort
+# An entry that was not used for some seconds is marked as stale.
+bridge fdb show | sed 's/ *stale *$//; s/ *$//' | sort
 ip neigh show nud permanent | sort
 grep -H . /proc/sys/net/ipv4/conf/*/proxy_arp /proc/sys/net/ipv4/conf/all/rp_filter /proc/sys/net/ipv4/ip_forward
 shopt -s nullglob dotglob
