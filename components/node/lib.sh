@@ -38,7 +38,7 @@ HOPELESS=3
 # (MaxContainerBackOff). See end_back_off.
 # shellcheck disable=SC2034  # for the scripts that come after
 API_TIMEOUT_SECONDS=420
-# How long an API server may have ended before kubelet is restarted.
+# How long an API server may have ended before kubelet is restarted, and how long kubelet then has to start it.
 BACK_OFF_SECONDS=20
 # A factor for every limit on time (components/slowdown.py).
 : "${SLOWDOWN:=1}"
@@ -309,17 +309,23 @@ kubelet_state() {
 # starts it again, up to 300 s. kubelet keeps these times in memory only (pkg/kubelet/kuberuntime, doBackOff), so after
 # its restart it starts the container at once.
 end_back_off() {
-  local container ended
+  local container ended seconds=$((BACK_OFF_SECONDS * SLOWDOWN))
   [[ -e /etc/kubernetes/manifests/kube-apiserver.yaml && -z $(cri ps --quiet --name '^kube-apiserver$') ]] || return 0
   container=$(cri ps --all --latest --quiet --name '^kube-apiserver$')
   [[ -n $container ]] || return 0
   ended=$(cri inspect --output go-template --template '{{.status.finishedAt}}' "$container") &&
     ended=$(date -d "$ended" +%s) || return 0
   # A container that has not started yet has a time in the year 1.
-  if ((ended > 0 && $(date +%s) - ended > BACK_OFF_SECONDS)); then
+  if ((ended > 0 && $(date +%s) - ended > seconds && $(kubelet_age_seconds) > seconds)); then
     log "kubelet is restarted, because it waits before it starts the API server again"
     systemctl restart kubelet
   fi
+}
+
+kubelet_age_seconds() {
+  local started
+  started=$(systemctl show --property ActiveEnterTimestampMonotonic --value kubelet)
+  echo "$(($(uptime_seconds) - started / 1000000))"
 }
 
 # kubeadm_reset SECONDS: undo what kubeadm did on this host.
