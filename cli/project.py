@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import subprocess
 import tomllib
 from dataclasses import replace
@@ -17,6 +18,9 @@ NAME = "cni-lab"
 
 ROOT = Path(__file__).resolve().parent.parent
 PROGRAM = "__main__.py"
+
+_STACK_NAME = re.compile(r"[A-Za-z0-9_.-]{1,100}")
+"""As in pulumi's sdk/go/common/tokens/stack_name.go."""
 
 HOME = ROOT / ".lab"
 """What `./lab` keeps (mode 0700, ignored by git): state, passphrase, logs, and a pulumi CLI that it installed."""
@@ -64,6 +68,12 @@ def stack_file(stack: str) -> Path:
     """
     files = stack_files()
     if stack in files:
+        if not _STACK_NAME.fullmatch(stack):
+            raise CommandError(
+                f"stacks/{files[stack].name}: {stack!r} cannot be the name of a stack: rename the file, with "
+                "at most 100 letters, digits, hyphens, underscores and periods",
+                USAGE,
+            )
         return files[stack]
     if stack.endswith(LOCAL_SUFFIX) and (base := files.get(base_name(stack))):
         return _variant_file(stack, base)

@@ -23,8 +23,10 @@ def load_config(path: Path = CONFIG) -> dict[str, dict[str, Any]]:
         config = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise ConfigError(f"{path}: {error}") from None
+    if not isinstance(config, dict):
+        raise ConfigError(f"{path}: must be a mapping of rules to their settings, e.g. {{}}")
     known = {rule.name: {*rule.defaults, "enforcementLevel"} for rule in RULES}
-    for name, settings in config.items() if isinstance(config, dict) else [("", None)]:
+    for name, settings in config.items():
         if name not in known:
             raise ConfigError(f"{path}: {name!r} is not a rule; the rules are {', '.join(known)}")
         if not isinstance(settings, dict) or not known[name] >= settings.keys():
@@ -34,7 +36,7 @@ def load_config(path: Path = CONFIG) -> dict[str, dict[str, Any]]:
         for key in settings.keys() - {"enforcementLevel"}:
             if not isinstance(settings[key], list) or not all(isinstance(item, str) for item in settings[key]):
                 raise ConfigError(f"{path}: {name}: {key} must be a list of strings")
-    return dict(config)
+    return config
 
 
 def check(resources: Sequence[PlannedResource], config: Mapping[str, Settings] | None = None) -> list[Violation]:

@@ -77,7 +77,8 @@ def _row(stack: str, known: dict[str, Deployment] | None, sandboxes: dict[str, s
     try:
         file = load_stack_file(stack_file(stack))
     except CommandError:
-        return replace(row, problem="no file in stacks/")
+        misnamed = stack in stack_files()
+        return replace(row, problem="not a name of a stack: rename its file" if misnamed else "no file in stacks/")
     except SpecError as error:
         count = len(error.findings)
         problem = f"not valid: {count} finding{'' if count == 1 else 's'}; ./lab plan {stack} shows them"

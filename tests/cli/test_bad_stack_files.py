@@ -61,6 +61,16 @@ def project_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+@pytest.mark.parametrize("name", ["Ünï", "a b", "", "x" * 101])
+def test_a_name_that_pulumi_does_not_allow(name: str, project_of: Path) -> None:
+    shutil.copy(ROOT / "stacks/Pulumi.local.yaml", project_of / f"stacks/Pulumi.{name}.yaml")
+    result = invoke("plan", name)
+    assert (result.exit_code, result.stdout) == (USAGE, "")
+    assert result.stderr.startswith(f"lab plan: stacks/Pulumi.{name}.yaml: {name!r} cannot be the name of a stack")
+    listed = invoke("list", "--json")
+    assert listed.exit_code == 0 and "not a name of a stack: rename its file" in listed.stdout
+
+
 def test_every_command_is_here() -> None:
     with_stack = {
         name

@@ -167,7 +167,7 @@ def test_settings_narrow_loosen_and_switch_off() -> None:
     ("text", "says"),
     [
         ("{", "Expecting property name"),
-        ("[]", "'' is not a rule"),
+        ("[]", "must be a mapping of rules"),
         ('{"no-such": {}}', "'no-such' is not a rule; the rules are no-open-ingress"),
         ('{"instance-kinds": {"alowed": []}}', "instance-kinds: its settings are allowed, enforcementLevel"),
         ('{"instance-kinds": {"allowed": "t3.*"}}', "allowed must be a list of strings"),
