@@ -27,7 +27,7 @@ from components.sandbox.model import (
     mac_of,
     tunnel_mac,
 )
-from components.spec.addresses import attached_mtu, given_mtu
+from components.spec.addresses import attached_mtu, given_mtu, network_of
 from components.spec.gateways import forwards
 from components.spec.models import (
     BridgeNetwork,
@@ -86,7 +86,7 @@ def router_batch(plan: Plan) -> list[str]:
             # Only where packets carry pod addresses: elsewhere it would hide that a tunnel is not used.
             bare = [pool.cidr for pool in plan.lab.calico.pools if pool.encapsulation == "None"]
             for block in plan.blocks[node.name]:
-                if any(IPv4Network(block).subnet_of(cidr) for cidr in bare):
+                if any(network_of(block).subnet_of(cidr) for cidr in bare):
                     lines.append(f"route add {block} via {node.address}")
     return lines
 
@@ -202,7 +202,7 @@ def _pool_routes(plan: Plan, node: Node, pool: Pool) -> list[str]:
     lines = []
     for other in plan.lab.nodes:
         for block in plan.blocks[other.name]:
-            if not IPv4Network(block).subnet_of(pool.cidr):
+            if not network_of(block).subnet_of(pool.cidr):
                 continue
             if other.name == node.name:
                 lines.append(f"route add blackhole {block} proto {'80' if felix else BIRD}")

@@ -10,8 +10,9 @@ import hashlib
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from ipaddress import IPv4Address, IPv4Interface, IPv4Network
+from ipaddress import IPv4Address, IPv4Interface
 
+from components.spec.addresses import network_of
 from components.spec.links import gateway
 from components.spec.models import AddressedNetwork, AttachedNetwork, BridgeNetwork, Delegate, HostLocal, Lab
 
@@ -150,10 +151,10 @@ class Plan:
         if kind == "WireGuard":
             if not self.lab.calico.wireguard or not self.blocks[node]:
                 return None
-            block = IPv4Network(self.blocks[node][0])
+            block = network_of(self.blocks[node][0])
             return block[1 if block[0] in {self.tunnel_address(node, other) for other in ("VXLAN", "IPIP")} else 0]
         for pool in self.lab.calico.pools:
-            for block in map(IPv4Network, self.blocks[node]):
+            for block in map(network_of, self.blocks[node]):
                 # Not every pool selects the node: it may hold a block of a later one alone.
                 if pool.encapsulation.startswith(kind) and block.subnet_of(pool.cidr):
                     return block[0]

@@ -10,7 +10,7 @@ from components.sandbox import services
 from components.sandbox.api import RESOURCES, Object
 from components.sandbox.model import Plan, Pod, digest, uid
 from components.sandbox.services import SERVICES, SLICES
-from components.spec.addresses import reservation
+from components.spec.addresses import network_of, reservation
 from components.spec.models import Node
 from components.spec.placement import node_taints
 
@@ -40,7 +40,7 @@ def make_objects(plan: Plan) -> dict[str, list[Object]]:
         _with_meta(plan, it, key) for key, it in (multus.attachments(lab) if lab.multus else {}).items()
     ]
     found[f"{_CRD}/ippools"] = [_stored(plan, it) for it in calico.ip_pools(lab).values()]
-    blocks = [(node, IPv4Network(block)) for node, cidrs in plan.blocks.items() for block in cidrs]
+    blocks = [(node, network_of(block)) for node, cidrs in plan.blocks.items() for block in cidrs]
     if lab.calico.ipam == "HostLocal":
         blocks = []
     found[f"{_CRD}/blockaffinities"] = [

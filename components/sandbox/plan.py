@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
-from ipaddress import IPv4Address, IPv4Interface, IPv4Network
+from ipaddress import IPv4Address, IPv4Interface
 from itertools import islice
 from typing import Any
 
@@ -21,6 +21,7 @@ from components.sandbox.model import (
     mac_of,
     uid,
 )
+from components.spec.addresses import network_of
 from components.spec.models import (
     AddressedNetwork,
     Attachment,
@@ -97,9 +98,9 @@ class _Addresses:
     def calico(self, node: str, pool: Pool) -> IPv4Address:
         """The next of the node's blocks in the pool. A full node claims one more block, or borrows."""
         plan, number = self._plan, self._next(node, f"pool {pool.name}")
-        blocks = [n for n in map(IPv4Network, plan.blocks[node]) if n.subnet_of(pool.cidr)]
+        blocks = [n for n in map(network_of, plan.blocks[node]) if n.subnet_of(pool.cidr)]
         if plan.lab.calico.ipam == "HostLocal":
-            blocks = [IPv4Network(block) for block in plan.blocks[node]]
+            blocks = [network_of(block) for block in plan.blocks[node]]
         reserved = plan.tunnel_addresses(node) | self._delegates_of(node)
         for block in blocks:
             # host-local keeps the network's own address and takes the next one for a gateway.
@@ -109,7 +110,7 @@ class _Addresses:
             if number < size:
                 return next(islice(free, number, None))
             number -= size
-        taken = {IPv4Network(cidr) for cidrs in plan.blocks.values() for cidr in cidrs}
+        taken = {network_of(cidr) for cidrs in plan.blocks.values() for cidr in cidrs}
         more = next((b for b in pool.cidr.subnets(new_prefix=pool.block_size) if b not in taken), None)
         if more is None or plan.lab.calico.ipam == "HostLocal":
             raise ValueError(f"calico.pools.{pool.name}: {node} has more pods than {pool.cidr} has addresses for it")

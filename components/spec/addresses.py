@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from ipaddress import IPv4Address, IPv4Network, collapse_addresses, summarize_address_range
 from typing import Literal
 
 from components.spec.models import AddressedNetwork, AwsMachines, BridgeNetwork, Delegate, Lab, Pool
 from components.spec.modes import Tunnel
+
+# Cached, because a large lab asks for the same blocks for every pair of nodes.
+network_of = cache(IPv4Network)
+"""A CIDR as a value. Raises ValueError."""
 
 GATEWAY = IPv4Address("169.254.1.1")
 """The next hop of every Calico pod. No interface has it: the host's end of the pod's veth answers by proxy ARP."""
@@ -121,7 +126,7 @@ def block_in_pool(blocks: Sequence[str], pool: Pool) -> IPv4Network | None:
 
     The choice does not change while the node holds that block: pods keep addresses from the delegates' ranges in it.
     """
-    return next((block for block in map(IPv4Network, blocks) if block.subnet_of(pool.cidr)), None)
+    return next((block for block in map(network_of, blocks) if block.subnet_of(pool.cidr)), None)
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from ipaddress import IPv4Address, IPv4Network
 from typing import Any, Literal, NamedTuple
 
 from components.spec import models, modes
+from components.spec.addresses import network_of
 from components.spec.placement import selected
 from components.verify.nat.model import Ruleset
 from components.verify.services import ServicePort
@@ -185,11 +186,6 @@ def tunnel_mac(node: str) -> str:
 # --- the lab that expectations follow from ---------------------------------------------------------------------------
 
 
-# Asked for every pair of nodes.
-network = cache(IPv4Network)
-"""A CIDR as a value. Raises ValueError."""
-
-
 @dataclass(frozen=True)
 class ObservedLab:
     """A lab's stack file, with what is known of it alive: what all expectations follow from.
@@ -229,7 +225,7 @@ class ObservedLab:
         for node in spec.nodes:
             nic = nodes[node.name].interface_with(str(node.address)) if node.name in nodes else None
             nics[node.name] = nic or spec.calico.interface or "eth0"
-        present = {node: sorted(cidrs, key=network) for node, cidrs in affinities.items()}
+        present = {node: sorted(cidrs, key=network_of) for node, cidrs in affinities.items()}
         known = Topic.AFFINITY in cluster.topics
         at = now or datetime.now(UTC)
         return cls(spec, blocks, present if known else blocks, tunnels, pods, nics, at, services)
@@ -257,13 +253,13 @@ class ObservedLab:
         """The pool that holds an address or a block."""
         if cidr not in self._pools:
             pools = self.spec.calico.pools
-            self._pools[cidr] = next((pool for pool in pools if network(cidr).subnet_of(pool.cidr)), None)
+            self._pools[cidr] = next((pool for pool in pools if network_of(cidr).subnet_of(pool.cidr)), None)
         return self._pools[cidr]
 
     def block_of(self, pod: Pod) -> str | None:
         """The block of the pod's node that its address lies in."""
         blocks = self.affinities.get(pod.node, ())
-        return next((cidr for cidr in blocks if IPv4Address(pod.address) in network(cidr)), None)
+        return next((cidr for cidr in blocks if IPv4Address(pod.address) in network_of(cidr)), None)
 
     def tunnel_between(self, source: str, destination: str, cidr: str) -> modes.Tunnel | None:
         """The tunnel that carries a packet for an address or a block of `destination`'s pods from node `source`; None

@@ -5,7 +5,8 @@ from __future__ import annotations
 from ipaddress import IPv4Address
 from typing import NamedTuple
 
-from components.verify.model import Entry, Table, network
+from components.spec.addresses import network_of
+from components.verify.model import Entry, Table
 
 
 class Route(NamedTuple):
@@ -18,7 +19,7 @@ class Route(NamedTuple):
 def prefix_length(destination: str, address: str) -> int | None:
     """How long a destination's prefix is; None where it does not cover the address, or is no destination of IPv4."""
     try:
-        covered = network("0.0.0.0/0" if destination == "default" else destination)
+        covered = network_of("0.0.0.0/0" if destination == "default" else destination)
     except ValueError:
         return None
     return covered.prefixlen if IPv4Address(address) in covered else None

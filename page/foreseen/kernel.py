@@ -11,9 +11,10 @@ import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
-from ipaddress import IPv4Address, IPv4Interface, IPv4Network
-from itertools import pairwise
+from ipaddress import IPv4Interface, IPv4Network
 from typing import Any
+
+from components.spec.addresses import network_of
 
 _PROTOCOLS = {"12": "bird"}
 _IGNORED = {("netns", "attach"), ("ntable", "change"), ("rule", "add")}
@@ -48,8 +49,8 @@ class _Route:
     number: int
     """Of two routes with the same destination and metric, the lower number comes first."""
 
-    def order(self) -> tuple[IPv4Address, int, int, int]:
-        return self.destination.network_address, self.destination.prefixlen, self.metric, self.number
+    def order(self) -> tuple[int, int, int, int]:
+        return int(self.destination.network_address), self.destination.prefixlen, self.metric, self.number
 
 
 @dataclass
@@ -80,16 +81,13 @@ class Namespace:
         destination = words[1] if words[0] == "blackhole" else words[0]
         metric = int(_after(words, "metric") or 0)
         routes = self._routes.setdefault(table, [])
-        network = IPv4Network("0.0.0.0/0" if destination == "default" else destination)
+        network = network_of("0.0.0.0/0" if destination == "default" else destination)
         routes.append(_Route(network, text, metric, -len(routes) if first else len(routes)))
 
     def routes(self, table: str = _MAIN_TABLE) -> list[str]:
         """The lines of `ip route`, in the kernel's order."""
         found = self._routes.get(table, [])
-        order = sorted(
-            found, key=lambda r: (r.destination.network_address, r.destination.prefixlen, r.metric, r.number)
-        )
-        return [route.text for route in order]
+        return [route.text for route in sorted(found, key=_Route.order)]
 
     def links_json(self) -> str:
         """What `ip -j -d addr` prints, without what nobody here reads."""
@@ -104,7 +102,9 @@ class Kernel:
 
     def namespace(self, name: str) -> Namespace:
         """The namespace of a name, which is made where it does not exist."""
-        return self.namespaces.setdefault(name, Namespace(name))
+        if name not in self.namespaces:
+            self.namespaces[name] = Namespace(name)
+        return self.namespaces[name]
 
     def run(self, namespace: str, lines: Iterable[str]) -> None:
         """Run a batch of `ip` or `bridge` inside a namespace. Raises UnknownCommand."""
@@ -196,7 +196,9 @@ def _add_route(here: Namespace, words: Sequence[str]) -> None:
 
 def _after(words: Sequence[str], name: str) -> str:
     """The word behind a name; empty where the name is not there."""
-    return next((following for word, following in pairwise(words) if word == name), "")
+    if name in words[:-1]:
+        return words[words.index(name) + 1]
+    return ""
 
 
 def _split(words: Sequence[str], name: str) -> tuple[Sequence[str], bool, Sequence[str]]:

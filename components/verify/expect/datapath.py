@@ -5,14 +5,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from ipaddress import IPv4Network
 
 from components.spec import models
-from components.spec.addresses import tunnel_mtu
+from components.spec.addresses import network_of, tunnel_mtu
 from components.spec.modes import IPIP, VXLAN, VXLAN_VNI, WIREGUARD, Tunnel
 from components.spec.placement import selected
 from components.verify.expect.shared import restart_felix
-from components.verify.model import Expectation, ObservedLab, OneOf, Topic, Value, network, tunnel_mac
+from components.verify.model import Expectation, ObservedLab, OneOf, Topic, Value, tunnel_mac
 
 # Felix's routes have this protocol (DeviceRouteProtocol); BIRD's are called bird.
 _FELIX = "80"
@@ -103,7 +102,7 @@ def _device(observed: ObservedLab, node: models.Node, tunnel: Tunnel) -> Expecta
 def _routes(observed: ObservedLab, node: models.Node) -> Iterator[Expectation]:
     for cidr in observed.affinities.get(node.name, ()):
         pool = observed.pool_of(cidr)
-        if pool is not None and network(cidr).prefixlen < 32:
+        if pool is not None and network_of(cidr).prefixlen < 32:
             yield Expectation(
                 topic=Topic.ROUTE,
                 key=cidr,
@@ -146,7 +145,7 @@ def _to_block(observed: ObservedLab, node: models.Node, peer: models.Node, cidr:
             fields["via"] = address
         how = f"straight to {address}" if same_subnet else "to the router, without a tunnel"
     elif tunnel == VXLAN:
-        via = observed.tunnel_address(peer.name, VXLAN) or str(IPv4Network(cidr)[0])
+        via = observed.tunnel_address(peer.name, VXLAN) or str(network_of(cidr)[0])
         fields = {"via": via, "dev": tunnel.device, "onlink": "yes"}
         how = f"through {tunnel.device} to {via}"
     else:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from ipaddress import IPv4Address
 
+from components.spec.addresses import network_of
 from components.spec.modes import VXLAN, VXLAN_VNI, WIREGUARD, Tunnel, tunnel_of
 from components.verify.expect.datapath import any_route, underlay
 from components.verify.expect.node import interface_up
-from components.verify.model import Expectation, Pod, Topic, network, tunnel_mac
+from components.verify.model import Expectation, Pod, Topic, tunnel_mac
 from components.verify.routes import best_route
 from components.verify.walk.trace import Trace, texts
 from components.verify.walk.translate import masquerade
@@ -18,7 +19,7 @@ def cross(trace: Trace, target: Pod) -> None:
     here, there = trace.source.node, target.node
     # A pod's, or that of a tunnel's own address.
     blocks = trace.lab.affinities.get(there, ())
-    block = next((cidr for cidr in blocks if IPv4Address(trace.address) in network(cidr)), None)
+    block = next((cidr for cidr in blocks if IPv4Address(trace.address) in network_of(cidr)), None)
     wanted = [e for topic in (Topic.ENCRYPTED, Topic.ROUTE) if block for e in trace.expected(topic, block, here)]
     if trace.address == trace.lab.addresses.get(there):
         wanted = [underlay(trace.lab, here, trace.address)]
