@@ -7,7 +7,8 @@ import random
 from components.spec import models
 from components.verify.exercise.layers import Case
 from components.verify.exercise.lessons import LESSONS
-from components.verify.faults.model import Fault, Refused, Target
+from components.verify.expect import expectations
+from components.verify.faults.model import Fault, Refused, Symptoms, Target
 from components.verify.faults.symptoms import symptoms
 from components.verify.faults.table import FAULTS
 from components.verify.model import ObservedLab, Topic
@@ -30,17 +31,17 @@ def choose(of: ObservedLab, seed: int, level: int | None, *, sandbox: bool) -> t
     chance = random.Random(f"cni-lab exercise {seed}")
     found = candidates(of.spec, level, sandbox=sandbox)
     chance.shuffle(found)
+    expected = expectations(of)
     for fault in found:
         targets = list(fault.targets(of))
         chance.shuffle(targets)
-        # One after the other: what a fault shows follows from all expectations, and takes a while.
-        target = next((target for target in targets if _shows(of, fault, target)), targets[0] if targets else None)
-        if target and LESSONS[fault.id].suits(Case.of(of, target, symptoms(fault, of, target))):
+        shown = (target for target in targets if _shows(symptoms(fault, of, target, expected)))
+        target = next(shown, targets[0] if targets else None)
+        if target and LESSONS[fault.id].suits(Case.of(of, target, symptoms(fault, of, target, expected))):
             return fault, target
     raise Refused("this lab has nothing to break now: its pods do not run, or its nodes have no blocks")
 
 
-def _shows(of: ObservedLab, fault: Fault, target: Target) -> bool:
-    """Whether a ping is lost there, or a walk stops."""
-    wanted = symptoms(fault, of, target)
+def _shows(wanted: Symptoms) -> bool:
+    """Whether a ping is lost, or a walk stops."""
     return wanted.walk is not None or any(e.topic == Topic.PROBE for e in wanted.failed)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import product
 
 from components.verify.expect import expectations
 from components.verify.expect.probes import Ping, pairs
 from components.verify.faults.model import Fault, Refused, Symptoms, Target
 from components.verify.faults.targets import pods
-from components.verify.model import EntryKey, ObservedLab, Pod, Topic
+from components.verify.model import EntryKey, Expectation, ObservedLab, Pod, Topic
 
 OUTSIDE = "8.8.8.8"
 """An address that a pod reaches by its default route only."""
@@ -32,13 +33,14 @@ def _loses_ping(fault: Fault, lab: ObservedLab, target: Target, source: Pod, des
     return fault.cuts(lab, target, source, destination) or fault.cuts(lab, target, destination, source)
 
 
-def symptoms(fault: Fault, lab: ObservedLab, target: Target) -> Symptoms:
-    """What verify and walk must report while the fault is there."""
+def symptoms(fault: Fault, lab: ObservedLab, target: Target, expected: Sequence[Expectation] | None = None) -> Symptoms:
+    """What verify and walk must report while the fault is there. `expected`: all expectations of the lab, from a caller
+    that asks about several places and makes them once."""
     broken = set(target.breaks)
     for source, destination in pairs(lab):
         if _loses_ping(fault, lab, target, source, destination):
             broken.add(EntryKey(Topic.PROBE, Ping(source.interface, destination.address).key, source.node))
-    failed = tuple(e for e in expectations(lab) if e.entry in broken)
+    failed = tuple(e for e in expected or expectations(lab) if e.entry in broken)
     return Symptoms(failed, _example(fault, lab, target), fault.hop, target.node)
 
 
