@@ -23,7 +23,9 @@ def run(arguments: Sequence[str], *, explore: bool) -> None:
     # One worker more than processors, because a third of the tests' time is waiting.
     workers = str((os.cpu_count() or 1) + 1)
     tests = [sys.executable, "-m", "pytest", "-p", "xdist", "-n", workers, "--dist", "loadgroup", *arguments]
-    environment = os.environ | ({"CNILAB_EXPLORE": "1"} if explore else {})
+    # Without it: else each worker and each `./lab` that a test starts would compile the program again.
+    kept = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    environment = kept | ({"CNILAB_EXPLORE": "1"} if explore else {})
     failed = ["pytest"] if subprocess.run(tests, cwd=ROOT, env=environment).returncode else []
     for check, process in checks:
         said, _ = process.communicate()

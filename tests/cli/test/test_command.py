@@ -12,6 +12,7 @@ from tests.support.cli import lab
 REPORTING = """\
 #!/bin/sh
 echo "$* (explore: ${CNILAB_EXPLORE:-no})" >>"$LOG"
+[ "$2" != pytest ] || [ -z "$PYTHONDONTWRITEBYTECODE" ] || exit 9
 echo "it was $2"
 case " $FAILING " in *" $2 "*) exit 1 ;; esac
 """
@@ -27,6 +28,7 @@ def calls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr("os.cpu_count", lambda: 4)
     monkeypatch.setenv("LOG", str(log))
     monkeypatch.setenv("FAILING", "")
+    monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
     monkeypatch.delenv("CNILAB_EXPLORE", raising=False)
     return log
 
