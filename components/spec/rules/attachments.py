@@ -90,7 +90,16 @@ def _capability(key: str, value: str, network: CustomNetwork, name: str) -> Iter
         yield Finding(key, value, problem, f"add capabilities: {{{name}: true}} to its plugin")
 
 
-@rule("workloads[].networks", "workloads[].kind", "workloads[].replicas", *_NETWORKS, each="workloads[]")
+@rule(
+    "workloads[].networks",
+    "workloads[].kind",
+    "workloads[].replicas",
+    "workloads[].nodeSelector",
+    "workloads[].onControlPlane",
+    "nodes",
+    *_NETWORKS,
+    each="workloads[]",
+)
 def fixed_macs_fit(lab: Lab) -> Iterator[Finding]:
     for key, workload, attachment, network in _attachments(lab):
         mac, place = attachment.mac, f"{key}.mac"
