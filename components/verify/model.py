@@ -398,8 +398,8 @@ Status = Literal["passed", "failed", "unknown"]
 
 @dataclass(frozen=True)
 class Result:
-    """`seen`: the line that was read, "(nothing)" where there was none. `difference`: field by field where it failed;
-    the reason where it could not be read."""
+    """`seen`: the line that was read, "(nothing)" or "(no such rule)" where there was none. `difference`: field by
+    field where it failed; the reason where it could not be read."""
 
     expectation: Expectation
     status: Status

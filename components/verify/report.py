@@ -50,7 +50,8 @@ def judge(e: Expectation, entries: Sequence[Entry]) -> Result:
     destination."""
     if e.expected is None:
         if not entries:
-            return Result(e, "passed", "(nothing)")
+            # The command may list other rules.
+            return Result(e, "passed", "(no such rule)" if e.topic is Topic.FILTER else "(nothing)")
         return Result(e, "failed", "; ".join(entry.line for entry in entries), "there must be none")
     if not entries:
         return Result(e, "failed", "(nothing)", "it is not there")

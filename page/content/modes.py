@@ -121,7 +121,7 @@ def _title(device: str) -> str:
 
 def _line(command: str, seen: str) -> str:
     """What is seen, with its command where it is a bare value; nothing where there is nothing to see."""
-    if seen == "(nothing)":
+    if seen in ("(nothing)", "(no such rule)"):
         return ""
     return f"{command.rpartition('/')[2]} = {seen}" if seen.isdigit() else seen
 

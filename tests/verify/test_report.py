@@ -83,6 +83,13 @@ def test_an_expectation_against_the_entries_of_its_key(
     assert (result.status, result.difference) == (status, difference)
 
 
+def test_a_packet_filter_without_the_rule_may_have_others() -> None:
+    """The command beside it lists all rules, so "(nothing)" would be wrong."""
+    absent = expectation(None)
+    assert judge(absent, []).seen == "(nothing)"
+    assert judge(replace(absent, topic=Topic.FILTER), []).seen == "(no such rule)"
+
+
 def test_what_was_not_read_is_unknown_and_says_why() -> None:
     nodes = {
         "read": NodeFacts(topics={Topic.ROUTE: {}, Topic.LINK: {}}),
