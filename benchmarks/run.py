@@ -1,7 +1,7 @@
 """Runs benchmarks and remembers their ratios: `python benchmarks/run.py [NAME ...]`.
 
-NAME is plan, review, verify, page, sandbox or up. Without a name, plan, review and verify run, which need no tool and
-no root. Each ratio is shown beside its value in the latest recorded run. `--record` adds a line for each ratio to
+NAME is plan, review, verify, page, sandbox, up or kind. Without a name, plan, review and verify run, which need no tool
+and no root. Each ratio is shown beside its value in the latest recorded run. `--record` adds a line for each ratio to
 history.csv; it needs a commit without changes.
 
 A new benchmark is a file here that prints its ratios by `ratio.report`, and its name in NAMES.
@@ -28,7 +28,7 @@ from benchmarks.ratio import Ratio, ratios  # noqa: E402
 HISTORY = HERE / "history.csv"
 COLUMNS = ("date", "commit", "benchmark", "name", "value", "bound", "cores", "load")
 """`load`: the number of runnable processes before the benchmark, on average over a minute."""
-NAMES = ("plan", "review", "verify", "page", "sandbox", "up")
+NAMES = ("plan", "review", "verify", "page", "sandbox", "up", "kind")
 DEFAULT = ("plan", "review", "verify")
 EXCEEDED, MISSING = 1, 3
 
