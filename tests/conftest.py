@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import random
 import sys
 from collections.abc import Iterator
@@ -88,6 +89,13 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     # At the end too, where a person looks, and where `-q` shows it.
     if examples.EXPLORING:
         terminalreporter.write_line(how_to_repeat(config))
+
+
+def pytest_unconfigure() -> None:
+    # pytest searches for garbage five times now, to report exceptions of finalizers. One search finds them, and the
+    # others need not look at a million objects again.
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session", autouse=True)
