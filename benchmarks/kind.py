@@ -36,6 +36,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from benchmarks.ratio import report  # noqa: E402
+from cli.lifecycle.screen import recall  # noqa: E402
 from components.spec import versions  # noqa: E402
 from components.spec.load import load_stack_file  # noqa: E402
 from components.spec.models import Lab  # noqa: E402
@@ -108,14 +109,14 @@ class Kind:
         self._rolled_out("kube-system", "daemonset/kube-multus-ds")
         stages.mark("Multus ready")
         self._apply("--filename", "-", given=self._objects["workloads"])
+        for workload in yaml.safe_load_all(self._objects["workloads"]):
+            self._ready(workload)
+        stages.mark("workloads ready")
+        self._rolled_out("kube-system", "deployment/coredns")
         for part in ("calico", "ippools", "apiserver"):
             self._kubectl("wait", "--for=create", "--timeout=300s", f"tigerastatus/{part}")
             self._kubectl("wait", "--for=condition=Available", "--timeout=600s", f"tigerastatus/{part}")
         stages.mark("Calico Available")
-        self._rolled_out("kube-system", "deployment/coredns")
-        for workload in yaml.safe_load_all(self._objects["workloads"]):
-            self._ready(workload)
-        stages.mark("workloads ready")
         return stages
 
     def delete(self) -> None:
@@ -238,8 +239,7 @@ class Up:
         run(sys.executable, "-m", "cli", "up", self._stack, "--yes", "--non-interactive")
         stages.mark("the end of up")
         # Its phases, as `up` keeps them. They begin at the engine's first event, after the doctor.
-        runs = json.loads((ROOT / ".lab" / "times" / f"{self._stack}.json").read_text())
-        phases = runs[-1]["phases"].items()
+        phases = [it.phases for it in recall(ROOT / ".lab", self._stack) if it.command == "up"][-1].items()
         print("  phases:", ", ".join(f"{phase} {begin:.0f}-{end:.0f}" for phase, (begin, end) in phases))
         return stages
 

@@ -53,7 +53,7 @@ def test_kind_gets_what_the_plan_has(side: kind.Kind, record: Path, tmp_path: Pa
     stages = side.create()
     assert [stage for stage, _ in stages.reached] == [
         "Preparing nodes", "Starting control-plane", "Calico applied", "nodes Ready", "Multus ready",
-        "Calico Available", "workloads ready",
+        "workloads ready", "Calico Available",
     ]  # fmt: skip
     said = record.read_text().splitlines()
     assert said[0].startswith("kind create cluster")
