@@ -20,6 +20,7 @@ from components.cluster import kubeadm
 from components.cluster.component import LIBRARY
 from components.cluster.host import host_files, pause_image
 from components.node.script import read_script, text_of
+from components.spec import versions
 from components.spec.addresses import api_endpoint, kernel_modules
 from components.spec.models import Lab, Node
 from tests.support.authority import certificate_authority
@@ -122,6 +123,27 @@ def test_kubeadm_applies_the_patches(tmp_path: Path) -> None:
     pod = yaml.safe_load((made / "kube-apiserver.yaml").read_text())
     assert pod["metadata"]["annotations"]["lab"] == "yes"
     assert pod["spec"]["containers"][0]["resources"]["limits"] == {"cpu": "1"}
+
+
+def test_kubeadm_patches_kube_proxy(tmp_path: Path) -> None:
+    program = find_kubeadm()
+    version = subprocess.run([program, "version", "--output", "short"], capture_output=True, text=True, timeout=60)
+    if versions.numbers(version.stdout.strip().removeprefix("v")) < (1, 37):
+        pytest.skip(f"this kubeadm is {version.stdout.strip()}; kube-proxy is a target from 1.37 on")
+    patch = {"target": "kubeproxydaemonset", "patch": {"metadata": {"annotations": {"lab": "yes"}}}}
+    lab = make_lab(kubernetes={"version": "1.37.2", "patches": [patch]})
+    folder = tmp_path / "patches"
+    folder.mkdir()
+    write_patches(lab, folder)
+    documents = init(lab)
+    documents[0]["patches"] = {"directory": str(folder)}
+    config = tmp_path / "init.yaml"
+    config.write_text(text_of(str(config), documents))
+    phase = ("init", "phase", "addon", "kube-proxy", "--print-manifest", "--config", str(config))
+    done = subprocess.run([program, *phase], capture_output=True, text=True, check=True, timeout=60)
+    lines = [line for line in done.stdout.splitlines() if not line.startswith("[patches] ")]
+    made = [it for it in yaml.safe_load_all("\n".join(lines)) if it and it["kind"] == "DaemonSet"]
+    assert [it["metadata"]["annotations"]["lab"] for it in made] == ["yes"]
 
 
 def test_init_follows_the_stack_file() -> None:

@@ -67,7 +67,16 @@ OLDEST = min(versions.KUBERNETES, key=versions.numbers)
 NEWEST = max(versions.KUBERNETES, key=versions.numbers)
 BEFORE_OLDEST = f"1.{int(OLDEST.split('.')[1]) - 1}.99"
 
+KUBE_PROXY = {"target": "kubeproxydaemonset", "patch": {"metadata": {"annotations": {"lab": "yes"}}}}
+
 LIMITS = [
+    Limit(
+        "the first Kubernetes whose kubeadm patches kube-proxy",
+        raw(kubernetes={"version": "1.37.0", "patches": [KUBE_PROXY]}),
+        raw(kubernetes={"version": "1.36.9", "patches": [KUBE_PROXY]}),
+        "kubernetes.patches[0].target",
+        "does not have. Fix: leave the patch out, or set kubernetes.version to 1.37 or later",
+    ),
     # --- pools and blocks
     Limit(
         "a block as large as its pool",

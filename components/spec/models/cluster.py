@@ -114,8 +114,10 @@ class Patch(Model):
         "etcd",
         "kubeletconfiguration",
         "corednsdeployment",
+        "kubeproxydaemonset",
     ]
-    """What is patched: a static pod of the control planes, every kubelet's configuration, or CoreDNS."""
+    """What is patched: a static pod of the control planes, every kubelet's configuration, CoreDNS, or kube-proxy, which
+    needs Kubernetes 1.37."""
     type: Literal["strategic", "merge", "json"] = "strategic"
     """How it is patched: strategic and merge take a part of the object, json a list of operations (RFC 6902)."""
     patch: Annotated[Any, WithJsonSchema({"type": ["object", "array"]})]

@@ -171,6 +171,22 @@ def label_findings(key: str, labels: Mapping[str, str]) -> Iterator[Finding]:
             yield Finding(f"{key}.{shown_key(name)}", shown(value), "is not a valid label value", fix)
 
 
+_KUBE_PROXY_TARGET_SINCE = (1, 37)
+"""The first minor whose kubeadm patches kube-proxy (cmd/kubeadm/app/util/patches, KubeProxyDaemonSet)."""
+
+
+@rule("kubernetes.patches[].target", "kubernetes.version", each="kubernetes.patches[]")
+def patch_targets(lab: Lab) -> Iterator[Finding]:
+    version = lab.kubernetes.version
+    if versions.numbers(version)[:2] >= _KUBE_PROXY_TARGET_SINCE:
+        return
+    for index, it in enumerate(lab.kubernetes.patches):
+        if it.target == "kubeproxydaemonset":
+            problem = f"is a target that the kubeadm of Kubernetes {version} does not have"
+            fix = "leave the patch out, or set kubernetes.version to 1.37 or later"
+            yield Finding(f"kubernetes.patches[{index}].target", it.target, problem, fix)
+
+
 @rule("kubernetes.patches[].type", "kubernetes.patches[].patch", each="kubernetes.patches[]")
 def patches(lab: Lab) -> Iterator[Finding]:
     for index, it in enumerate(lab.kubernetes.patches):
@@ -206,5 +222,6 @@ RULES = (
     dns_domain,
     labels_and_taints,
     api_server_arguments,
+    patch_targets,
     patches,
 )
