@@ -78,7 +78,8 @@ def run(command: str, stack: str, arguments: Sequence[str], *, repaired: bool = 
     own_pack = any(a.split("=")[0] == "--policy-pack" for a in arguments)
     policy = ["--policy-pack", str(project.ROOT / "policy")] if runs_program and not own_pack else []
     options += policy
-    if state is not None and not _TARGETS & {argument.split("=")[0] for argument in arguments}:
+    whole = not _TARGETS & {argument.split("=")[0] for argument in arguments}
+    if state is not None and whole:
         cli = Pulumi(pulumi, environment, stack, config, tuple(policy))
         arguments = [*arguments, *_prepare_ec2(command, file, stack, state, cli, arguments)]
     if command == "destroy":
@@ -105,10 +106,9 @@ def run(command: str, stack: str, arguments: Sequence[str], *, repaired: bool = 
                 screen.remember_events(project.HOME, stack, command, lab, log)
         for line in hints(log) if code else []:
             print(f"lab {command}: {line}", file=sys.stderr)
-    whole = not _TARGETS & {argument.split("=")[0] for argument in arguments}
     if command == "up" and code == 0 and whole and live is not None and live.calico != lab.calico:
         wait_for_datapath(stack)
-    if command == "destroy" and code == 0 and not {"--target", "-t", "--preview-only"} & set(arguments):
+    if command == "destroy" and code == 0 and whole:
         # The state has nothing left to remember.
         forget = [pulumi, "stack", "rm", "--yes", "--preserve-config", "--stack", stack]
         code = subprocess.run(forget, cwd=project.ROOT, env=environment).returncode
