@@ -21,10 +21,9 @@ from cli.plan.policy import violations
 from cli.plan.program import planned
 from cli.project import stack_file, stack_files
 from components.spec.load import load_stack_file
-from components.spec.rules.machines import placeholders
+from components.spec.rules.machines import REGION, placeholders
 
 _NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,28}[a-z0-9])?")
-_REGION = re.compile(r"[a-z]{2}(-[a-z]+)+-[0-9]")
 _SCHEMA = "# yaml-language-server: $schema=schema.json\n"
 _EXAMPLE_ADDRESS = "203.0.113.7"
 """A documentation address (RFC 5737). `up` refuses it and says what to write."""
@@ -116,7 +115,7 @@ def _answers(name: str, ask: Ask) -> Answers:
         where = _choice(ask, "Machines: local (containers on this computer) or aws", "local", "aws")
         region = address = ""
         if where == "aws":
-            region = _valid(ask, "AWS region", "us-west-2", lambda text: bool(_REGION.fullmatch(text)))
+            region = _valid(ask, "AWS region", "us-west-2", lambda text: bool(REGION.fullmatch(text)))
             question = "Your public address, from which alone the lab can be reached (checkip.amazonaws.com)"
             address = _valid(ask, question, _EXAMPLE_ADDRESS, _is_address)
         workers = int(_valid(ask, "Workers, 0 to 20", "2", lambda text: bool(re.fullmatch("[0-9]|1[0-9]|20", text))))

@@ -21,7 +21,8 @@ from cli.pin.fetch import fetch
 from cli.project import stack_file
 from components.spec import versions
 from components.spec.document import read_document
-from components.spec.load import LAB_KEY, SpecError, load_stack_file
+from components.spec.findings import SpecError
+from components.spec.load import LAB_KEY, load_stack_file
 from components.spec.models.mirrors import Mirrors
 from components.spec.own_yaml import SafeLoader
 from components.spec.versions import CalicoRelease, Manifest, Pins, PinsError, numbers

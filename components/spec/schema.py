@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from components.spec.described import lab_schema
+from components.spec.rules.machines import REGION
 
 SCHEMA_FILE = Path(__file__).parents[2] / "stacks" / "schema.json"
 
@@ -29,7 +30,7 @@ def stack_file_schema() -> dict[str, Any]:
                     "aws:region": {
                         "description": "AWS region. Needed if machines.provider is aws.",
                         "type": "string",
-                        "pattern": r"^[a-z]{2}(-[a-z]+)+-[0-9]$",
+                        "pattern": f"^{REGION.pattern}$",
                     },
                     "cni-lab:lab": {"$ref": "#/$defs/Lab"},
                 },

@@ -20,7 +20,7 @@ Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 Manifest = Literal["v1_crd_projectcalico_org.yaml", "tigera-operator.yaml", "calico.yaml", "calico-vxlan.yaml"]
 
 PINS: Final = Path(__file__).parents[2] / "stacks" / "pins.yaml"
-_Version = Annotated[str, StringConstraints(pattern=r"^[0-9]{1,3}\.[0-9]{1,3}\.[0-9]{1,3}$")]
+Version = Annotated[str, StringConstraints(pattern=r"^[0-9]{1,3}\.[0-9]{1,3}\.[0-9]{1,3}$")]
 
 
 class PinsError(Exception):
@@ -51,7 +51,7 @@ class CalicoRelease(_Data):
     manifest. `calicoctl`: the checksum of calicoctl-linux-ARCHITECTURE, by architecture."""
 
     pinned: date
-    operator: _Version
+    operator: Version
     sha256: dict[Manifest, Sha256] = Field(min_length=1)
     calicoctl: dict[Literal["amd64", "arm64"], Sha256] = {}
 
@@ -59,7 +59,7 @@ class CalicoRelease(_Data):
 class Pins(_Data):
     """The content of stacks/pins.yaml: releases of Calico by version."""
 
-    calico: dict[_Version, CalicoRelease] = {}
+    calico: dict[Version, CalicoRelease] = {}
 
 
 _KNOWN: Final = read_yaml(Path(__file__).with_suffix(".yaml"))

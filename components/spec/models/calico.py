@@ -18,7 +18,6 @@ from components.spec.models.base import (
     Model,
     Mtu,
     Switch,
-    Version,
 )
 from components.spec.modes import MODES, Encapsulation, Mode
 
@@ -77,7 +76,7 @@ class BgpPeer(Model):
 
 
 class Calico(Model):
-    version: Version = versions.DEFAULT_CALICO
+    version: versions.Version = versions.DEFAULT_CALICO
     """Version of Calico: one whose manifests' checksums are known here, in stacks/pins.yaml or in calico.sha256."""
     sha256: dict[versions.Manifest, versions.Sha256] = Field(default_factory=dict)
     """SHA-256 of the release's manifests, by file name, for a version that is pinned nowhere else. `./lab pin calico

@@ -21,7 +21,6 @@ from components.spec.models.base import (
     Mtu,
     Port,
     UserName,
-    Version,
 )
 
 MOST_CONTROL_PLANES: Final = 10
@@ -125,7 +124,7 @@ class Patch(Model):
 
 
 class Kubernetes(Model):
-    version: Version = versions.DEFAULT_KUBERNETES
+    version: versions.Version = versions.DEFAULT_KUBERNETES
     """Version of Kubernetes. CRI-O has the same minor version."""
     pod_cidr: Cidr = DEFAULT_POD_CIDR
     """Range of the pod network, kubeadm's podSubnet. Every pool is inside it."""

@@ -10,7 +10,7 @@ from pydantic import BeforeValidator, Field, StringConstraints
 from pydantic_core import PydanticCustomError
 
 from components.spec import versions
-from components.spec.models.base import Cidr, DnsLabel, Interface, InterfaceName, Labels, Model, Mtu, Port, Version
+from components.spec.models.base import Cidr, DnsLabel, Interface, InterfaceName, Labels, Model, Mtu, Port
 
 CALICO_NETWORK: Final = "k8s-pod-network"
 """The name of Calico's own CNI network, which is in 10-calico.conflist on every node."""
@@ -34,7 +34,7 @@ class Delegate(Model):
 
 
 class Multus(Model):
-    version: Version = versions.DEFAULT_MULTUS
+    version: versions.Version = versions.DEFAULT_MULTUS
     """Version of Multus."""
     cluster_network: DnsLabel
     """Name of the network of eth0 for pods that ask for none: one of delegates, or k8s-pod-network, which is Calico's
