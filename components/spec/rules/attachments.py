@@ -44,6 +44,16 @@ def _attachments(lab: Lab) -> Iterator[tuple[str, Workload, Attachment, Attached
 
 
 _NETWORKS = ("networks[].name", "networks[].type", "networks[].subnet", "networks[].ipam", "networks[].config")
+_PLACES = (
+    "workloads[].networks",
+    "workloads[].kind",
+    "workloads[].replicas",
+    "workloads[].nodeSelector",
+    "workloads[].onControlPlane",
+    "nodes",
+    *_NETWORKS,
+)
+"""What says on which nodes pods run, and on which networks."""
 
 
 @rule("workloads[].networks", *_NETWORKS, each="workloads[]")
@@ -90,16 +100,7 @@ def _capability(key: str, value: str, network: CustomNetwork, name: str) -> Iter
         yield Finding(key, value, problem, f"add capabilities: {{{name}: true}} to its plugin")
 
 
-@rule(
-    "workloads[].networks",
-    "workloads[].kind",
-    "workloads[].replicas",
-    "workloads[].nodeSelector",
-    "workloads[].onControlPlane",
-    "nodes",
-    *_NETWORKS,
-    each="workloads[]",
-)
+@rule(*_PLACES, each="workloads[]")
 def fixed_macs_fit(lab: Lab) -> Iterator[Finding]:
     for key, workload, attachment, network in _attachments(lab):
         mac, place = attachment.mac, f"{key}.mac"
@@ -231,18 +232,7 @@ def names_of_fixed_networks(lab: Lab) -> Iterator[Finding]:
             yield Finding(f"{key}.ips", shown(attachment.ips), problem, "give the network a shorter name")
 
 
-@rule(
-    "workloads[].networks",
-    "workloads[].kind",
-    "workloads[].replicas",
-    "workloads[].nodeSelector",
-    "workloads[].onControlPlane",
-    "workloads[].defaultNetwork",
-    "multus",
-    "calico.containerIPForwarding",
-    "nodes",
-    *_NETWORKS,
-)
+@rule(*_PLACES, "workloads[].defaultNetwork", "multus", "calico.containerIPForwarding")
 def firewalls_where_they_are_needed(lab: Lab) -> Iterator[Finding]:
     """A default route through a pod's fixed address needs such a pod on each node, and one that forwards packets."""
     for index, workload in enumerate(lab.workloads):
