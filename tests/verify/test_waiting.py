@@ -5,18 +5,18 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from copy import deepcopy
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from cli.live import verify as command
 from components.verify import waiting
-from components.verify.read.reading import LiveLab, Reading, read_lab
+from components.verify.read.reading import LiveLab, read_lab
 from tests.verify import replica_labs as labs
 from tests.verify.bed import bed
+from tests.verify.clock import ReadingClock
 from tests.verify.replica import Replica
 from tests.verify.test_workloads import Cluster, waits
 
@@ -30,17 +30,14 @@ def lab() -> Iterator[Bed]:
         yield it
 
 
-class Coming:
-    """CoreDNS' first pod, on a clock of its own, on which each reading of the lab takes READING_SECONDS. `before`: what
-    changes before the reading of that number."""
+class Coming(ReadingClock):
+    """CoreDNS' first pod, on a clock of its own, on which each reading of the lab takes READING_SECONDS."""
 
     def __init__(self, replica: Replica) -> None:
+        super().__init__(READING_SECONDS)
         self.pods: list[dict[str, Any]] = replica.api.objects["/api/v1/pods"]
         self.index = next(i for i, it in enumerate(self.pods) if it["metadata"]["name"].startswith("coredns-"))
         self.whole = deepcopy(self.pods[self.index])
-        self.now = 0.0
-        self.readings = 0
-        self.before: dict[int, Callable[[], None]] = {}
 
     def waits(self, reason: str) -> None:
         waits(self.pods[self.index], reason)
@@ -48,22 +45,11 @@ class Coming:
     def runs(self) -> None:
         self.pods[self.index] = deepcopy(self.whole)
 
-    def sleep(self, seconds: float) -> None:
-        assert seconds >= 0
-        self.now += seconds
-
-    async def read(self, live: LiveLab) -> Reading:
-        self.readings += 1
-        self.before.get(self.readings, lambda: None)()
-        self.now += READING_SECONDS
-        return await read_lab(live)
-
 
 @pytest.fixture
 def coming(lab: Bed, monkeypatch: pytest.MonkeyPatch) -> Iterator[Coming]:
     made = Coming(lab[0])
-    monkeypatch.setattr(waiting, "time", SimpleNamespace(monotonic=lambda: made.now, sleep=made.sleep))
-    monkeypatch.setattr(waiting, "read_lab", made.read)
+    made.install(monkeypatch)
     monkeypatch.setattr(command, "chosen_live", lambda _, sandbox: lab[1])
     yield made
     made.runs()

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from types import SimpleNamespace
 
 import pytest
 
 from cli.errors import MISSING, CommandError
 from cli.lifecycle import datapath
-from components.verify import waiting
-from components.verify.read.reading import LiveLab, Reading, read_lab
+from components.verify.read.reading import LiveLab
 from tests.verify import replica_labs as labs
 from tests.verify.bed import bed
+from tests.verify.clock import ReadingClock
 from tests.verify.replica import Replica
 
 Bed = tuple[Replica, LiveLab]
@@ -27,29 +26,10 @@ def lab() -> Iterator[Bed]:
 READING_SECONDS = 30.0
 
 
-class Clock:
-    """Time of its own, on which each reading takes READING_SECONDS. `before`: what happens before the reading of that
-    number."""
-
-    def __init__(self) -> None:
-        self.now, self.readings = 0.0, 0
-        self.before: dict[int, Callable[[], object]] = {}
-
-    def sleep(self, seconds: float) -> None:
-        self.now += seconds
-
-    async def read(self, live: LiveLab) -> Reading:
-        self.readings += 1
-        self.before.get(self.readings, lambda: None)()
-        self.now += READING_SECONDS
-        return await read_lab(live)
-
-
 @pytest.fixture
-def clock(lab: Bed, monkeypatch: pytest.MonkeyPatch) -> Clock:
-    made = Clock()
-    monkeypatch.setattr(waiting, "time", SimpleNamespace(monotonic=lambda: made.now, sleep=made.sleep))
-    monkeypatch.setattr(waiting, "read_lab", made.read)
+def clock(lab: Bed, monkeypatch: pytest.MonkeyPatch) -> ReadingClock:
+    made = ReadingClock(READING_SECONDS)
+    made.install(monkeypatch)
     monkeypatch.setattr(datapath, "live", lambda _: lab[1])
     return made
 
@@ -70,7 +50,7 @@ def tunnel(lab: Bed) -> Iterator[Callable[[str], None]]:
 
 
 def test_up_waits_for_a_node_that_follows_late(
-    clock: Clock, tunnel: Callable[[str], None], capsys: pytest.CaptureFixture[str]
+    clock: ReadingClock, tunnel: Callable[[str], None], capsys: pytest.CaptureFixture[str]
 ) -> None:
     tunnel("late")
     clock.before = {3: lambda: tunnel("right")}
@@ -82,7 +62,7 @@ def test_up_waits_for_a_node_that_follows_late(
 
 
 def test_what_never_comes_is_named_with_the_next_command(
-    clock: Clock, tunnel: Callable[[str], None], capsys: pytest.CaptureFixture[str]
+    clock: ReadingClock, tunnel: Callable[[str], None], capsys: pytest.CaptureFixture[str]
 ) -> None:
     tunnel("late")
     datapath.wait_for_datapath("lab")
@@ -92,7 +72,9 @@ def test_what_never_comes_is_named_with_the_next_command(
     assert last.endswith("Fix: ./lab verify lab")
 
 
-def test_the_mtu_of_a_running_pod_is_not_waited_for(lab: Bed, clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_mtu_of_a_running_pod_is_not_waited_for(
+    lab: Bed, clock: ReadingClock, capsys: pytest.CaptureFixture[str]
+) -> None:
     """It is that of the encapsulation in which the pod started."""
     replica, _ = lab
     pod = next(pod for pod in replica.plan.pods if not pod.host_network)
