@@ -14,7 +14,7 @@ from cli.main import app
 from components import slowdown
 from components.node.script import compose, read_script, text_of
 from components.spec.models import Lab
-from tests.cluster.test_kubeadm import HA, find_kubeadm, init, join, make_lab, write_patches
+from tests.cluster.test_kubeadm import HA, find_kubeadm, init, join, make_lab, printed_manifests, write_config
 from tests.support.graphs import STEP, run_lab_once
 
 
@@ -112,14 +112,9 @@ def test_a_probe_of_the_stack_file_replaces_the_longer_one(monkeypatch: pytest.M
 
 def rendered_probes(lab: Lab, folder: Path) -> dict[tuple[str, str], dict[str, Any]]:
     """The probes that kubeadm gives the control plane's pods and CoreDNS, by container and kind of probe."""
-    patches, made = folder / "patches", folder / "made"
-    patches.mkdir(parents=True)
+    config = write_config(lab, folder)
+    made = folder / "made"
     made.mkdir()
-    write_patches(lab, patches)
-    documents = init(lab)
-    documents[0]["patches"] = {"directory": str(patches)}
-    config = folder / "init.yaml"
-    config.write_text(text_of(str(config), documents))
 
     def phase(*words: str) -> str:
         done = subprocess.run(
@@ -136,10 +131,8 @@ def rendered_probes(lab: Lab, folder: Path) -> dict[tuple[str, str], dict[str, A
     phase("control-plane", "all", "--dry-run")
     phase("etcd", "local", "--dry-run")
     pods = [yaml.safe_load(file.read_text()) for file in sorted(made.glob("*.yaml"))]
-    lines = phase("addon", "coredns", "--print-manifest").splitlines()
-    # kubeadm says on the same stream which patches it applied.
-    manifests = "\n".join(line for line in lines if not line.startswith("[patches] "))
-    deployments = [it for it in yaml.safe_load_all(manifests) if it and it["kind"] == "Deployment"]
+    addon = printed_manifests(phase("addon", "coredns", "--print-manifest"))
+    deployments = [it for it in addon if it["kind"] == "Deployment"]
     return {
         (container["name"], kind): container[kind]
         for pod in [*pods, *(it["spec"]["template"] for it in deployments)]

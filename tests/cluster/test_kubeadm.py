@@ -107,6 +107,25 @@ def write_patches(lab: Lab, folder: Path) -> None:
         (folder / Path(file.path).name).write_text(text_of(file.path, file.content))
 
 
+def write_config(lab: Lab, folder: Path) -> Path:
+    """kubeadm's configuration for init in a file, with the lab's patches in a folder beside it."""
+    patches = folder / "patches"
+    patches.mkdir(parents=True)
+    write_patches(lab, patches)
+    documents = init(lab)
+    documents[0]["patches"] = {"directory": str(patches)}
+    config = folder / "init.yaml"
+    config.write_text(text_of(str(config), documents))
+    return config
+
+
+def printed_manifests(text: str) -> list[dict[str, Any]]:
+    """The objects that `kubeadm init phase addon … --print-manifest` prints. On the same stream it says which patches
+    it applied."""
+    lines = [line for line in text.splitlines() if not line.startswith("[patches] ")]
+    return [it for it in yaml.safe_load_all("\n".join(lines)) if it]
+
+
 def test_kubeadm_applies_the_patches(tmp_path: Path) -> None:
     program = find_kubeadm()
     write_patches(make_lab(kubernetes={"patches": PATCHED}), tmp_path)
@@ -132,17 +151,10 @@ def test_kubeadm_patches_kube_proxy(tmp_path: Path) -> None:
         pytest.skip(f"this kubeadm is {version.stdout.strip()}; kube-proxy is a target from 1.37 on")
     patch = {"target": "kubeproxydaemonset", "patch": {"metadata": {"annotations": {"lab": "yes"}}}}
     lab = make_lab(kubernetes={"version": "1.37.2", "patches": [patch]})
-    folder = tmp_path / "patches"
-    folder.mkdir()
-    write_patches(lab, folder)
-    documents = init(lab)
-    documents[0]["patches"] = {"directory": str(folder)}
-    config = tmp_path / "init.yaml"
-    config.write_text(text_of(str(config), documents))
+    config = write_config(lab, tmp_path)
     phase = ("init", "phase", "addon", "kube-proxy", "--print-manifest", "--config", str(config))
     done = subprocess.run([program, *phase], capture_output=True, text=True, check=True, timeout=60)
-    lines = [line for line in done.stdout.splitlines() if not line.startswith("[patches] ")]
-    made = [it for it in yaml.safe_load_all("\n".join(lines)) if it and it["kind"] == "DaemonSet"]
+    made = [it for it in printed_manifests(done.stdout) if it["kind"] == "DaemonSet"]
     assert [it["metadata"]["annotations"]["lab"] for it in made] == ["yes"]
 
 
