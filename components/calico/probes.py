@@ -62,8 +62,8 @@ def probe_policy(lab: Lab) -> dict[str, Manifest]:
 def _sooner() -> list[Manifest]:
     """As many failures as fill the operator's time are allowed, so a pod that was ready is given up no sooner than
     without the policy."""
-    period = f"(has(c.readinessProbe.exec) ? {_COMMAND_SECONDS} : {_REQUEST_SECONDS})"
     probe = "c.readinessProbe"
+    period = f"(has({probe}.exec) ? {_COMMAND_SECONDS} : {_REQUEST_SECONDS})"
     failures = f"{probe}.failureThreshold * {probe}.periodSeconds / {period}"
     return [_mutation("readinessProbe", {"periodSeconds": period, "failureThreshold": failures})]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from typing import Any
 
@@ -25,6 +26,20 @@ def test_the_policy_is_for_the_operators_pods_on_a_kubernetes_that_has_such_poli
         spec = lab()
         spec = spec.model_copy(update={"kubernetes": spec.kubernetes.model_copy(update={"version": version})})
         assert bool(probe_policy(spec)) is has_policy, version
+
+
+def test_a_slow_computer_changes_both_probes_by_its_factor(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the API makes of it, the tests below see where there is one."""
+    monkeypatch.setenv(slowdown.VARIABLE, "5")
+    mutations = probe_policy(lab())["probes"]["spec"]["mutations"]
+    expressions = [mutation["applyConfiguration"]["expression"] for mutation in mutations]
+    assert [re.findall(r"(\w+): c\.(\w+)\.(\w+) \* (\d+)", expression) for expression in expressions] == [
+        [
+            ("periodSeconds", "livenessProbe", "periodSeconds", "5"),
+            ("timeoutSeconds", "livenessProbe", "timeoutSeconds", "5"),
+        ],
+        [("timeoutSeconds", "readinessProbe", "timeoutSeconds", "5")],
+    ]
 
 
 def pod(namespace: str, probe: dict[str, Any] | None) -> dict[str, Any]:
