@@ -70,13 +70,6 @@ BEFORE_OLDEST = f"1.{int(OLDEST.split('.')[1]) - 1}.99"
 KUBE_PROXY = {"target": "kubeproxydaemonset", "patch": {"metadata": {"annotations": {"lab": "yes"}}}}
 
 LIMITS = [
-    Limit(
-        "the first Kubernetes whose kubeadm patches kube-proxy",
-        raw(kubernetes={"version": "1.37.0", "patches": [KUBE_PROXY]}),
-        raw(kubernetes={"version": "1.36.9", "patches": [KUBE_PROXY]}),
-        "kubernetes.patches[0].target",
-        "does not have. Fix: leave the patch out, or set kubernetes.version to 1.37 or later",
-    ),
     # --- pools and blocks
     Limit(
         "a block as large as its pool",
@@ -235,6 +228,13 @@ LIMITS = [
         "choose a prefix length of at most /23",
     ),
     # --- versions and names
+    Limit(
+        "the first Kubernetes whose kubeadm patches kube-proxy",
+        raw(kubernetes={"version": "1.37.0", "patches": [KUBE_PROXY]}),
+        raw(kubernetes={"version": "1.36.9", "patches": [KUBE_PROXY]}),
+        "kubernetes.patches[0].target",
+        "does not have. Fix: leave the patch out, or set kubernetes.version to 1.37 or later",
+    ),
     Limit(
         "the oldest version of Kubernetes",
         raw(kubernetes={"version": f"{OLDEST}.0"}),

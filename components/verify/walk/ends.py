@@ -103,6 +103,7 @@ def _at_address(pods: Sequence[Pod], nodes: Mapping[str, str], text: str) -> Pod
 
 
 def _owner(pods: Sequence[Pod], nodes: Mapping[str, str], address: str) -> Pod | None:
+    """The running pod, else the node, that has this address."""
     pod = next((pod for pod in pods if pod.running and pod.address == address), None)
     return pod or next((node_end(name, its) for name, its in nodes.items() if its == address), None)
 
