@@ -11,6 +11,8 @@ MANIFESTS=/etc/kubernetes/manifests
 PATCHES=/etc/kubernetes/cni-lab/patches
 PAUSE_SETTINGS=/etc/crio/crio.conf.d/20-cni-lab-pause.conf
 CRIO_SETTINGS=(/etc/crio/crio.conf.d/20-cni-lab.conf "$PAUSE_SETTINGS" /etc/crio/crio.conf.d/30-cni-lab-cgroup.conf)
+# As `trust` writes them.
+APT_LISTS=(/etc/apt/sources.list.d/cni-lab-{kubernetes,cri-o}.list)
 if [[ $CRIO_VERSION == *.*.* ]]; then CRIO_PATTERN="$CRIO_VERSION-*"; else CRIO_PATTERN="$CRIO_VERSION.*"; fi
 
 # --- Versions ---------------------------------------------------------------------------------------------------------
@@ -175,7 +177,7 @@ PINS
 # Refreshes the lists of these two repositories and keeps all others as they are.
 update_own_lists() {
   local list
-  for list in /etc/apt/sources.list.d/cni-lab-{kubernetes,cri-o}.list; do
+  for list in "${APT_LISTS[@]}"; do
     apt_get update -o "Dir::Etc::SourceList=$list" -o Dir::Etc::SourceParts=- -o APT::Get::List-Cleanup=false || return
   done
 }

@@ -11,7 +11,7 @@ OWNER_FILE=$CNI_LAB_STATE/owner
 # always listed, because they stay when a run has nothing to install and does not write them.
 OWN_FILES=(
   /etc/apt/keyrings/cni-lab-{kubernetes,cri-o}.asc
-  /etc/apt/sources.list.d/cni-lab-{kubernetes,cri-o}.list
+  "${APT_LISTS[@]}"
   /etc/apt/preferences.d/cni-lab
 )
 # own_file PATH MODE <CONTENT: not at the end of a pipeline, where OWN_FILES would be changed in a subshell only.
