@@ -16,6 +16,7 @@ from components.node.script import compose, read_script, text_of
 from components.spec.models import Lab
 from tests.cluster.test_kubeadm import HA, find_kubeadm, init, join, make_lab, printed_manifests, write_config
 from tests.support.graphs import STEP, run_lab_once
+from tests.support.steps import run_program
 
 
 @pytest.mark.parametrize(("text", "wanted"), [("", 1), (" 1 ", 1), ("7", 7), ("100", 100)])
@@ -38,11 +39,7 @@ def test_a_wait_on_a_machine_lasts_as_many_times_as_long(monkeypatch: pytest.Mon
     monkeypatch.setenv(slowdown.VARIABLE, "2")
     wait = "} </dev/null"
     program = compose("test", {}, [], []).replace(wait, f"wait_for 1 'the thing' false\n{wait}")
-    environment = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "CNI_LAB_STATE": f"{tmp_path}/state"}
-    program = program.replace("CNI_LAB_LOCK=/run/lock", f"CNI_LAB_LOCK={tmp_path}", 1)
-    done = subprocess.run(
-        ["bash", "-s"], input=program, env=environment, capture_output=True, text=True, timeout=60, check=False
-    )
+    done = run_program(tmp_path, program, timeout=60)
     assert done.returncode == 1
     assert "the thing: not within 2 s." in done.stderr
 

@@ -24,8 +24,8 @@ from components.workloads import manifests as workloads
 from tests.calico import schemas
 from tests.calico.cluster import Cluster
 from tests.calico.labs import SEED_BLOCKS, VARIETY, calico_lab, lab, pool
-from tests.calico.scripts import run_step
 from tests.calico.test_manifests import custom_objects
+from tests.support.steps import run_step
 
 OPERATOR_SOURCES = ("v1_crd_projectcalico_org.yaml", "tigera-operator.yaml")
 

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from tests.calico.cluster import NODE, Cluster
-from tests.calico.scripts import run_step
 from tests.calico.test_api import meanwhile
+from tests.support.steps import run_step
 
 RANGES = "net-calico 10.244.97.150 10.244.97.250\ndefault-calico 10.244.97.50 10.244.97.100\n"
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.calico.scripts import run_step
+from tests.support.steps import run_step
 
 NODE = (
     "node\x1fcontrol1\x1fDiskPressure\x1f2026-11-25T20:00:00Z\x1fKubeletHasDiskPressure: kubelet has disk pressure\x1e"
@@ -61,6 +61,7 @@ def step(kubectl: Path, phase: str, **variables: str) -> subprocess.CompletedPro
         "PATH": f"{kubectl}:{os.environ['PATH']}",
         "CNI_LAB_KUBECONFIG": str(kubectl / "none"),
         "QUIET_SECONDS": "1",
+        "REPEAT_SECONDS": "1",
         "PAUSE_IMAGE": "registry.k8s.io/pause:3.10",
     }
     return run_step(kubectl.parent, phase, variables, env=env)
@@ -71,7 +72,7 @@ def blocks(kubectl: Path, seconds: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_blocks_says_why_calico_does_not_serve_the_nodes(kubectl: Path) -> None:
-    done = blocks(kubectl, "5")
+    done = blocks(kubectl, "3")
     assert done.returncode == 1 and done.stdout == ""
     said = [line for line in done.stderr.splitlines() if "waiting since" in line]
     reason = "pod calico-node-x on control1: container calico-node: it runs, and is not ready; Unhealthy: BIRD is not"

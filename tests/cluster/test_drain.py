@@ -12,7 +12,7 @@ import pytest
 
 from components.node.script import compose, read_script
 from tests.calico.cluster import NODE, Cluster, running_cluster
-from tests.calico.scripts import run_step
+from tests.support.steps import run_program, run_step
 
 OTHER = "other"
 
@@ -60,12 +60,8 @@ def as_the_node(cluster: Cluster, folder: Path, command: str) -> subprocess.Comp
     program = program.replace(
         "} </dev/null", f"KUBELET_CONF={cluster.node_kubeconfig}\n{functions}\n{command}\n}} </dev/null"
     )
-    environment = os.environ | {
-        "CNI_LAB_STATE": str(folder / "state"),
-        "PATH": f"{Path(cluster.kubectl_path).parent}:{os.environ['PATH']}",
-    }
-    program = program.replace("/run/lock/cni-lab-upgrade", str(folder / "lock"))
-    return subprocess.run(["bash", "-s"], input=program, env=environment, capture_output=True, text=True, timeout=120)
+    environment = {"PATH": f"{Path(cluster.kubectl_path).parent}:{os.environ['PATH']}"}
+    return run_program(folder, program, env=environment)
 
 
 def cordoned(cluster: Cluster) -> tuple[bool, bool]:

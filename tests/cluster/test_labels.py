@@ -11,7 +11,7 @@ import pytest
 from components.cluster.component import _labels
 from components.spec.models import Node
 from tests.calico.cluster import Cluster, running_cluster
-from tests.calico.scripts import run_step
+from tests.support.steps import run_step
 
 
 class Bench:

@@ -9,7 +9,7 @@ import pytest
 from components.multus import delegates
 from components.node.script import File
 from tests.calico.labs import lab
-from tests.calico.scripts import run_step
+from tests.support.steps import run_step
 
 HERE = ("bridge", "calico", "host-local", "multus")
 

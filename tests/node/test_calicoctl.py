@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from components.spec import versions
-from tests.calico.scripts import run_step
 from tests.support.graphs import COMMAND, STEP, Graph, run_lab
+from tests.support.steps import run_step
 
 SUMS = {"amd64": "a" * 64, "arm64": "b" * 64}
 

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from components.node.script import File, compose, read_script
+from tests.support.steps import with_own_lock
 
 OLD, NEW = "old\n", "new α\n\nlast line has spaces  \n"
 
@@ -42,6 +43,7 @@ class Bash:
         """Run a step's write_files. `cut`: kill it before its n-th command."""
         program = compose("test", {}, [File(str(self.etc / name), text) for name, text in files.items()], [])
         trap = f"commands=0; set -T; trap '((++commands != {cut})) || kill -9 $$' DEBUG\n" if cut else ""
+        program = with_own_lock(self.root, program)
         return self.run(program.replace("} </dev/null", f"{trap}write_files\n}} </dev/null"))
 
     def manifest(self) -> set[str]:
@@ -49,8 +51,9 @@ class Bash:
         return {Path(line).name for line in path.read_text().splitlines()} if path.exists() else set()
 
     def left(self) -> frozenset[tuple[str, int, str]]:
-        """Everything under `root`: path, mode and content. Temporary files of one purpose have one name."""
-        files = [path for path in self.root.rglob("*") if path.is_file()]
+        """Everything under `root`: path, mode and content, but for the lock, which names a process. Temporary files of
+        one purpose have one name."""
+        files = [path for path in self.root.rglob("*") if path.is_file() and path != self.root / "lock"]
         return frozenset(
             (re.sub(r"(/\.cni-lab\..*\.)\w+$", r"\1XXXXXX", str(path)), path.stat().st_mode, path.read_text())
             for path in files
@@ -205,9 +208,8 @@ def test_steps_at_once_share_the_list_of_changes(bash: Bash) -> None:
 
 def test_wanted(bash: Bash) -> None:
     files = [File("/nowhere/a", NEW), File("/nowhere/b", "b\n")]
-    program = compose("test", {}, files, []).replace(
-        "} </dev/null", "wanted /nowhere/a; echo -; wanted /nowhere/c\n} </dev/null"
-    )
+    program = with_own_lock(bash.root, compose("test", {}, files, []))
+    program = program.replace("} </dev/null", "wanted /nowhere/a; echo -; wanted /nowhere/c\n} </dev/null")
     assert bash.run(program).stdout == NEW + "-\n"
 
 
