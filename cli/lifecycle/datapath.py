@@ -12,6 +12,8 @@ import sys
 from cli.errors import CommandError
 from cli.live.stack import live
 from components.slowdown import scaled
+from components.spec.addresses import given_mtu
+from components.spec.models import Lab
 from components.verify.model import Expectation, Topic
 from components.verify.waiting import missing_of, verify_until
 
@@ -19,6 +21,14 @@ TIMEOUT_SECONDS = 90.0
 """Felix looks at all routes and forwarding entries again after this time (routeRefreshInterval, default 90 s)."""
 
 _TOPICS = {Topic.LINK, Topic.ROUTE, Topic.ENCRYPTED, Topic.NEIGHBOUR, Topic.FDB, Topic.BGP}
+
+
+def has_to_follow(before: Lab, lab: Lab) -> bool:
+    """Whether Felix or BIRD has to do something on nodes that were there before: other settings of Calico, among them
+    the MTU that follows from the network's, or another AS number of a node."""
+    there = {node.name: node.as_number for node in before.nodes}
+    renumbered = any(there.get(node.name, node.as_number) != node.as_number for node in lab.nodes)
+    return before.calico != lab.calico or given_mtu(before) != given_mtu(lab) or renumbered
 
 
 def wait_for_datapath(stack: str) -> None:

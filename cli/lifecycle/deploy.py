@@ -14,7 +14,7 @@ from cli.doctor.command import examine_before
 from cli.doctor.model import Once
 from cli.errors import USAGE, CommandError
 from cli.lifecycle import ec2_machines, instance_type, local_machines, repair, screen
-from cli.lifecycle.datapath import wait_for_datapath
+from cli.lifecycle.datapath import has_to_follow, wait_for_datapath
 from cli.lifecycle.ec2_machines import Ec2State, Pulumi
 from cli.lifecycle.hints import hints
 from cli.lifecycle.live_changes import live_lab, refuse_changes
@@ -32,8 +32,27 @@ from components.spec.rules.machines import placeholders
 CONFIRMED = {"-y", "--yes", "--preview-only"}
 """Options of `up` and `destroy` after which pulumi asks nothing."""
 
-_TARGETS = {"--target", "-t", "--target-replace", "--preview-only"}
-"""Options with which `up` is about a part of the lab, or changes nothing: then no machine is prepared."""
+_PART = {"--target", "-t", "--target-replace", "--exclude", "-x", "--exclude-protected", "--preview-only"}
+"""Options with which `up` or `destroy` is about a part of the lab, or changes nothing: then no machine is prepared, and
+the stack stays."""
+
+_SHORT_WITH_VALUE = "Ccmpstvx"
+"""The short options of pulumi that take a value, which may follow in the same word."""
+
+
+def options_in(arguments: Sequence[str]) -> set[str]:
+    """The names of the options among a caller's arguments, also of several short ones in one word: -fyt URN."""
+    found = set()
+    for word in arguments:
+        name = word.partition("=")[0]
+        if name.startswith("--"):
+            found.add(name)
+        elif name.startswith("-"):
+            for letter in name[1:]:
+                found.add(f"-{letter}")
+                if letter in _SHORT_WITH_VALUE:
+                    break
+    return found
 
 
 def run(command: str, stack: str, arguments: Sequence[str], *, repaired: bool = False, examined: bool = True) -> int:
@@ -45,7 +64,9 @@ def run(command: str, stack: str, arguments: Sequence[str], *, repaired: bool = 
     path = stack_file(stack)
     file = load_stack_file(path)
     lab = file.lab
-    if command != "preview" and not sys.stdin.isatty() and not CONFIRMED & set(arguments):
+    given = options_in(arguments)
+    whole = not given & _PART
+    if command != "preview" and not sys.stdin.isatty() and not given & CONFIRMED:
         raise CommandError("standard input is not a terminal, so nobody can confirm: add --yes", USAGE)
     # A preview changes nothing, so there it is a warning (components/spec/notes.py).
     if command == "up" and (found := list(placeholders(lab))):
@@ -75,16 +96,18 @@ def run(command: str, stack: str, arguments: Sequence[str], *, repaired: bool = 
         arguments = [*arguments, *(repair.options(stack) if repaired and not gone else repair.moved(stack))]
     options = ["--stack", stack, "--config-file", str(config)]
     # The caller's own policy pack replaces ours; policy/config.json loosens ours.
-    own_pack = any(a.split("=")[0] == "--policy-pack" for a in arguments)
-    policy = ["--policy-pack", str(project.ROOT / "policy")] if runs_program and not own_pack else []
+    policy = []
+    if runs_program and "--policy-pack" not in given:
+        policy = ["--policy-pack", str(project.ROOT / "policy")]
     options += policy
-    whole = not _TARGETS & {argument.split("=")[0] for argument in arguments}
     if state is not None and whole:
         cli = Pulumi(pulumi, environment, stack, config, tuple(policy))
         arguments = [*arguments, *_prepare_ec2(command, file, stack, state, cli, arguments)]
     if command == "destroy":
         # Its state is written once, at the end. A destroy that was killed is run again and finds gone what is gone.
         environment.setdefault("PULUMI_SKIP_CHECKPOINTS", "true")
+        # With it, pulumi would also remove a stack file. The stack itself is removed below.
+        arguments = [argument for argument in arguments if argument.partition("=")[0] != "--remove"]
     with tempfile.TemporaryDirectory(dir=project.HOME) as folder:
         log = Path(folder) / "events"
         if screen.is_wanted(command, arguments):
@@ -106,13 +129,14 @@ def run(command: str, stack: str, arguments: Sequence[str], *, repaired: bool = 
                 screen.remember_events(project.HOME, stack, command, lab, log)
         for line in hints(log) if code else []:
             print(f"lab {command}: {line}", file=sys.stderr)
-    if command == "up" and code == 0 and whole and live is not None and live.calico != lab.calico:
+    if command == "up" and code == 0 and whole and live is not None and has_to_follow(live, lab):
         wait_for_datapath(stack)
     if command == "destroy" and code == 0 and whole:
         # The state has nothing left to remember.
         forget = [pulumi, "stack", "rm", "--yes", "--preserve-config", "--stack", stack]
         code = subprocess.run(forget, cwd=project.ROOT, env=environment).returncode
-        config.unlink(missing_ok=True)
+        if code == 0:
+            config.unlink(missing_ok=True)
     return code
 
 
@@ -133,7 +157,7 @@ def _prepare_ec2(
         if command == "up":
             instance_type.finish(cluster)
         if machines and command == "up":
-            if not CONFIRMED & set(arguments):
+            if not options_in(arguments) & CONFIRMED:
                 instance_type.confirm()
             instance_type.change_in_turn(pulumi, cluster, instance_type.wanted_type(file.lab), machines)
     return ["--refresh"] if gone and command == "preview" and "--refresh" not in arguments else []

@@ -8,13 +8,54 @@ import pytest
 
 from cli.errors import MISSING, CommandError
 from cli.lifecycle import datapath
+from components.spec.load import parse_lab
+from components.verify.model import Topic
 from components.verify.read.reading import LiveLab
+from tests.spec.raw_labs import Raw, nodes, raw
 from tests.verify import replica_labs as labs
 from tests.verify.bed import bed
 from tests.verify.clock import ReadingClock
+from tests.verify.expect.labs import of, shipped
 from tests.verify.replica import Replica
 
 Bed = tuple[Replica, LiveLab]
+
+BEFORE: Raw = {"nodes": nodes(2), "calico": {"bgp": "Enabled"}}
+NUMBERED = [node | {"asNumber": 65001} for node in nodes(2)]
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "wanted"),
+    [
+        ({}, {}, False),
+        ({}, {"calico": {"bgp": "Enabled", "wireguard": True}}, True),
+        # The tunnel's MTU follows from the network's, unless Calico's own is given.
+        ({}, {"network": {"mtu": 1400}}, True),
+        ({"network": {"mtu": 1400}}, {}, True),
+        ({"calico": {"mtu": 1300}}, {"calico": {"mtu": 1300}, "network": {"mtu": 1400}}, False),
+        ({}, {"nodes": [nodes(2)[0], NUMBERED[1]]}, True),
+        ({"nodes": NUMBERED}, {}, True),
+        ({"nodes": NUMBERED}, {"nodes": NUMBERED[:1]}, False),
+        # For a node that joins, `up` waits anyway.
+        ({"nodes": NUMBERED[:1]}, {"nodes": NUMBERED}, False),
+        ({}, {"nodes": [node | {"labels": {"rack": "a"}} for node in nodes(2)]}, False),
+        ({}, {"kubernetes": {"version": "1.36.4"}}, False),
+    ],
+)
+def test_what_nodes_have_to_follow(before: Raw, after: Raw, wanted: bool) -> None:
+    assert datapath.has_to_follow(parse_lab(raw(**BEFORE | before)), parse_lab(raw(**BEFORE | after))) is wanted
+
+
+def test_what_a_node_has_by_itself_is_waited_for_and_nothing_of_a_pod() -> None:
+    all_of_bgp = shipped("cross-node").all
+    waited = [expectation for expectation in all_of_bgp if datapath.is_of_node(expectation)]
+    assert {expectation.topic for expectation in waited} == {Topic.LINK, Topic.ROUTE, Topic.BGP}
+    assert {expectation.node for expectation in waited} == {"control1", "worker1", "worker2"}
+    in_pods = {expectation.topic for expectation in all_of_bgp if expectation.pod is not None}
+    assert in_pods >= {Topic.LINK, Topic.ROUTE} and not any(expectation.pod for expectation in waited)
+    by_vxlan = {e.topic for e in shipped("cfos-egress").all if datapath.is_of_node(e)}
+    assert by_vxlan == {Topic.LINK, Topic.ROUTE, Topic.NEIGHBOUR, Topic.FDB}
+    assert Topic.ENCRYPTED in {e.topic for e in of(wireguard=True).all if datapath.is_of_node(e)}
 
 
 @pytest.fixture(scope="module")

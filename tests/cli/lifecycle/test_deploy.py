@@ -144,25 +144,40 @@ def test_a_live_lab_that_can_take_it_is_changed(
 
 
 @pytest.mark.parametrize(
-    ("change", "options", "waited"),
+    ("is_changed", "options", "waited"),
     [
-        ("encapsulation", ["--yes"], True),
-        ("encapsulation", ["--yes", "--target", "x"], False),
-        ("encapsulation", ["--preview-only"], False),
-        ("nothing of Calico", ["--yes"], False),
+        (True, ["--yes"], True),
+        (False, ["--yes"], False),
+        (True, ["--preview-only"], False),
+        (True, ["--yes", "--target", "x"], False),
     ],
 )
 def test_up_waits_until_the_nodes_follow_a_change_of_calico(
-    home: Path, calls: Path, monkeypatch: pytest.MonkeyPatch, change: str, options: list[str], waited: bool
+    home: Path, calls: Path, monkeypatch: pytest.MonkeyPatch, is_changed: bool, options: list[str], waited: bool
 ) -> None:
     stored = load_stack_file(ROOT / "stacks" / "Pulumi.local.yaml").lab.model_dump(mode="json", by_alias=True)
-    if change == "encapsulation":
+    if is_changed:
         stored["calico"]["pools"][0]["encapsulation"] = "None"
     with_stored_lab(home, calls, stored)
     asked: list[str] = []
     monkeypatch.setattr(deploy, "wait_for_datapath", asked.append)
     assert run("up", "local", options) == 0
     assert asked == (["local"] if waited else [])
+
+
+def test_no_up_waits_for_a_lab_that_was_not_there_or_that_failed(
+    home: Path, calls: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+    monkeypatch.setattr(deploy, "wait_for_datapath", asked.append)
+    assert run("up", "local", ["--yes"]) == 0
+    stored = load_stack_file(ROOT / "stacks" / "Pulumi.local.yaml").lab.model_dump(mode="json", by_alias=True)
+    stored["calico"]["pools"][0]["encapsulation"] = "None"
+    with_stored_lab(home, calls, stored)
+    program = calls.parent / "bin" / "pulumi"
+    program.write_text(program.read_text().replace("*) exit 0", '"up "*) exit 7 ;; *) exit 0'))
+    assert run("up", "local", ["--yes"]) == 7
+    assert asked == []
 
 
 @pytest.mark.parametrize(
@@ -269,9 +284,42 @@ def test_only_a_destroy_skips_checkpoints(home: Path, calls: Path, monkeypatch: 
     assert given == [None, "true"]
 
 
-def test_destroy_of_a_part_keeps_the_stack(home: Path, calls: Path) -> None:
-    assert run("destroy", "cfos-egress", ["--yes", "--target", "urn"]) == 0
-    assert "stack rm" not in calls.read_text()
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--yes", "--target", "urn"],
+        ["--yes", "--target=urn"],
+        ["-y", "-t", "urn"],
+        ["-yturn"],
+        ["--yes", "--exclude", "urn"],
+        ["-yf", "-xurn"],
+        ["--yes", "--exclude-protected"],
+        ["--preview-only"],
+    ],
+)
+def test_destroy_of_a_part_keeps_the_stack(home: Path, calls: Path, options: list[str]) -> None:
+    assert run("destroy", "cfos-egress", options) == 0
+    assert calls.read_text().splitlines()[-1].endswith(" ".join(options))
+    assert (home / "config" / "Pulumi.cfos-egress.yaml").exists()
+
+
+def test_a_message_is_no_option(home: Path, calls: Path) -> None:
+    assert run("destroy", "cfos-egress", ["--yes", "-mtext"]) == 0
+    assert "stack rm" in calls.read_text()
+
+
+def test_a_stack_that_cannot_be_removed_keeps_its_copy_of_the_file(home: Path, calls: Path) -> None:
+    """It may have the salt with which the state is encrypted."""
+    program = calls.parent / "bin" / "pulumi"
+    program.write_text(program.read_text().replace("*) exit 0", '"stack rm"*) exit 7 ;; *) exit 0'))
+    assert run("destroy", "cfos-egress", ["--yes"]) == 7
+    assert (home / "config" / "Pulumi.cfos-egress.yaml").exists()
+
+
+def test_pulumi_itself_removes_no_stack_file(home: Path, calls: Path) -> None:
+    assert run("destroy", "cfos-egress", ["--yes", "--remove"]) == 0
+    assert not re.search(r"--remove\b", calls.read_text())
+    assert "stack rm --yes --preserve-config" in calls.read_text()
 
 
 def test_the_callers_backend_replaces_ours(home: Path, calls: Path, monkeypatch: pytest.MonkeyPatch) -> None:
