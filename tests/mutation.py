@@ -5,7 +5,8 @@ file's room must then fail. A change that no test notices is a survivor, and is 
 that differ from the branch `main`. pyproject.toml has the rooms and their tests ([tool.cni-lab.mutation]).
 
 It works on a copy of the checkout. `--sample N` tries N mutants of each file instead of all, the same ones every time.
-Exit code 1 if fewer than `--least` per cent of the mutants are noticed.
+A change that makes no other program stands in tests/same_program.toml with the reason, and is not tried. Exit code 1 if
+fewer than `--least` per cent of the mutants are noticed, or if that file has a change that no mutant makes.
 """
 
 from __future__ import annotations
@@ -40,6 +41,7 @@ from cosmic_ray.plugins import get_operator, operator_names
 
 ROOT = Path(__file__).resolve().parents[1]
 SETTINGS: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["cni-lab"]["mutation"]
+SAME_PROGRAM: dict[str, dict[str, str]] = tomllib.loads((ROOT / "tests" / "same_program.toml").read_text())
 CONTEXT = multiprocessing.get_context("fork")
 PYTEST = ("-x", "-q", "-p", "no:cacheprovider")
 
@@ -264,11 +266,13 @@ def collector(tests: Sequence[str]) -> Iterator[Callable[[str, str], bool]]:
 
 @dataclass(frozen=True)
 class Score:
-    """The number of mutants of a file that were tried, and the difference of each survivor."""
+    """The number of mutants of a file that were tried, and the difference of each survivor. `unmade`: the lines of
+    tests/same_program.toml that no mutant makes."""
 
     file: str
     tried: int
     survivors: list[str]
+    unmade: list[str]
 
 
 def run(files: Sequence[str], tests: Sequence[str], sample: int | None) -> Iterator[Score]:
@@ -284,18 +288,29 @@ def run(files: Sequence[str], tests: Sequence[str], sample: int | None) -> Itera
             sys.exit(f"tests fail if they are collected once and run by a fork: {' '.join(tests)}")
         for file in files:
             before = Path(file).read_text(encoding="utf-8")
-            mutants = mutants_of(before, sample)
-            survivors = []
-            for mutant in mutants:
+            same = SAME_PROGRAM.get(file, {})
+            tried, survivors, made = 0, [], set()
+            for mutant in mutants_of(before, sample):
                 after = mutant.applied(before)
+                difference = "\n".join(difflib.unified_diff(before.splitlines(), after.splitlines(), lineterm=""))
+                if (line := changed_line(difference)) in same:
+                    made.add(line)
+                    continue
+                tried += 1
                 if notices(file, after):
                     continue
                 Path(file).write_text(after, encoding="utf-8")
                 if run_from_the_start(tests)[0] == 0:
-                    lines = difflib.unified_diff(before.splitlines(), after.splitlines(), lineterm="")
-                    survivors.append("\n".join(lines))
+                    survivors.append(difference)
                 Path(file).write_text(before, encoding="utf-8")
-            yield Score(file, len(mutants), survivors)
+            yield Score(file, tried, survivors, [] if sample else [line for line in same if line not in made])
+
+
+def changed_line(difference: str) -> str:
+    """What a mutant has in place of one line. For a line that it removes, that line after a minus sign."""
+    lines = [line for line in difference.splitlines() if re.match(r"[-+](?![-+]{2} )", line)]
+    added = [line[1:].strip() for line in lines if line[0] == "+"]
+    return "\n".join(added or [f"-{line[1:].strip()}" for line in lines])
 
 
 def shown(difference: str) -> str:
@@ -316,7 +331,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if homeless := [file for file in given.files if not tests_of(file)]:
         parser.error(f"{homeless[0]} is in no room of [tool.cni-lab.mutation] in pyproject.toml")
     files = given.files or changed_files(given.base)
-    tried, survived = 0, 0
+    tried, survived, unmade = 0, 0, False
     with copy_of_checkout():
         for tests, group in groupby(sorted(files, key=tests_of), key=tests_of):
             for score in run(list(group), tests, given.sample):
@@ -325,12 +340,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 print(f"{score.file}: {noticed} of {score.tried} mutants noticed", flush=True)
                 for difference in score.survivors:
                     print(f"  {shown(difference)}", flush=True)
+                for line in score.unmade:
+                    print(f"  tests/same_program.toml has a change that no mutant makes: {line}", flush=True)
+                unmade |= bool(score.unmade)
     if not tried:
         print("no mutants: no changed file is in a room of [tool.cni-lab.mutation]")
         return 0
     score = 100 * (tried - survived) / tried
     print(f"in all {tried - survived} of {tried} mutants noticed: {score:.1f} % (at least {given.least:g} %)")
-    return int(score < given.least)
+    return int(score < given.least or unmade)
 
 
 if __name__ == "__main__":

@@ -100,9 +100,18 @@ def test_the_modes_of_a_pool_by_manifest(encapsulation: str, ipip: str, vxlan: s
         ({}, {"kubernetes": "NodeInternalIP"}, "kubernetes-internal-ip"),
         ({"nodeAddressAutodetection": "FirstFound"}, {"firstFound": True}, "first-found"),
         ({"interface": "eth1"}, {"interface": "eth1"}, "interface=eth1"),
+        ({"canReach": "8.8.8.8"}, {"canReach": "8.8.8.8"}, "can-reach=8.8.8.8"),
+        ({"skipInterface": "docker.*"}, {"skipInterface": "docker.*"}, "skip-interface=docker.*"),
+        (
+            {"cidrs": ["10.0.1.0/24", "10.0.2.0/24"]},
+            {"cidrs": ["10.0.1.0/24", "10.0.2.0/24"]},
+            "cidr=10.0.1.0/24,10.0.2.0/24",
+        ),
     ],
 )
-def test_autodetection(calico: dict[str, Any], by_operator: dict[str, Any], by_manifest: str) -> None:
+def test_how_calico_finds_a_nodes_address(
+    calico: dict[str, Any], by_operator: dict[str, Any], by_manifest: str
+) -> None:
     spec = calico_lab(**calico)
     assert manifests.installation(spec)["spec"]["calicoNetwork"]["nodeAddressAutodetectionV4"] == by_operator
     [container] = manifests.node_patch(spec)["spec"]["template"]["spec"]["containers"]
@@ -230,26 +239,6 @@ def test_the_files_are_valid_yaml() -> None:
     spec = VARIETY["manifest-vxlan"]
     for document in (manifests.kustomization(spec), manifests.node_patch(spec), manifests.config_patch(spec)):
         assert yaml.safe_load(yaml.safe_dump(document, sort_keys=False)) == document
-
-
-@pytest.mark.parametrize(
-    ("given", "operator", "method"),
-    [
-        ({"canReach": "8.8.8.8"}, {"canReach": "8.8.8.8"}, "can-reach=8.8.8.8"),
-        ({"skipInterface": "docker.*"}, {"skipInterface": "docker.*"}, "skip-interface=docker.*"),
-        (
-            {"cidrs": ["10.0.1.0/24", "10.0.2.0/24"]},
-            {"cidrs": ["10.0.1.0/24", "10.0.2.0/24"]},
-            "cidr=10.0.1.0/24,10.0.2.0/24",
-        ),
-    ],
-)
-def test_other_ways_to_find_a_nodes_address(given: dict[str, Any], operator: dict[str, Any], method: str) -> None:
-    spec = calico_lab(**given)
-    network = manifests.installation(spec)["spec"]["calicoNetwork"]
-    assert network["nodeAddressAutodetectionV4"] == operator
-    [container] = manifests.node_patch(spec)["spec"]["template"]["spec"]["containers"]
-    assert {"name": "IP_AUTODETECTION_METHOD", "value": method} in container["env"]
 
 
 def node_probes(lab: Lab) -> dict[str, Any]:

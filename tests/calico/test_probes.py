@@ -28,12 +28,25 @@ def test_the_policy_is_for_the_operators_pods_on_a_kubernetes_that_has_such_poli
         assert bool(probe_policy(spec)) is has_policy, version
 
 
-def test_a_slow_computer_changes_both_probes_by_its_factor(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What the API makes of it, the tests below see where there is one."""
-    monkeypatch.setenv(slowdown.VARIABLE, "5")
+def expressions() -> list[str]:
     mutations = probe_policy(lab())["probes"]["spec"]["mutations"]
-    expressions = [mutation["applyConfiguration"]["expression"] for mutation in mutations]
-    assert [re.findall(r"(\w+): c\.(\w+)\.(\w+) \* (\d+)", expression) for expression in expressions] == [
+    return [mutation["applyConfiguration"]["expression"] for mutation in mutations]
+
+
+def test_readiness_is_asked_for_every_second_or_by_a_command_every_five(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the API makes of it, the tests below see where there is one."""
+    monkeypatch.delenv(slowdown.VARIABLE, raising=False)
+    (expression,) = expressions()
+    period = "(has(c.readinessProbe.exec) ? 5 : 1)"
+    failures = f"c.readinessProbe.failureThreshold * c.readinessProbe.periodSeconds / {period}"
+    probe = f"readinessProbe{{periodSeconds: {period}, failureThreshold: {failures}}}"
+    assert f"readinessProbe: Object.spec.containers.{probe}" in expression
+    assert "object.spec.containers.filter(c, has(c.readinessProbe))" in expression
+
+
+def test_a_slow_computer_changes_both_probes_by_its_factor(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(slowdown.VARIABLE, "5")
+    assert [re.findall(r"(\w+): c\.(\w+)\.(\w+) \* (\d+)", expression) for expression in expressions()] == [
         [
             ("periodSeconds", "livenessProbe", "periodSeconds", "5"),
             ("timeoutSeconds", "livenessProbe", "timeoutSeconds", "5"),

@@ -318,13 +318,14 @@ def test_a_custom_network_has_no_second_configuration() -> None:
     assert delegates.fixed_config(spec, spec.networks[0]) is None
 
 
-def test_calicos_own_network() -> None:
-    ipam = {"type": "calico-ipam", "assign_ipv4": "true", "assign_ipv6": "false"}
+def test_calicos_own_network_differs_from_a_delegate_by_its_ipam_and_host_ports() -> None:
     own = delegates.calico_config(lab())
-    assert own["name"] == "k8s-pod-network" and own["plugins"][0]["ipam"] == ipam
-    assert own["plugins"][0]["container_settings"] == {"allow_ip_forwarding": True}
-    assert own["plugins"][0]["nodename_file_optional"] is False
-    assert own["plugins"][1] == {"type": "portmap", "snat": True, "capabilities": {"portMappings": True}}
+    ipam = {"type": "calico-ipam", "assign_ipv4": "true", "assign_ipv6": "false"}
+    as_delegate = {key: value for key, value in json.loads(NET_CALICO).items() if key not in ("cniVersion", "name")}
+    # Without portmap, hostPort would do nothing.
+    portmap = {"type": "portmap", "snat": True, "capabilities": {"portMappings": True}}
+    plugins = [as_delegate | {"ipam": ipam}, portmap]
+    assert own == {"cniVersion": "0.3.1", "name": "k8s-pod-network", "plugins": plugins}
     podcidr = delegates.calico_config(calico_lab(ipam="HostLocal"))
     assert podcidr["plugins"][0]["ipam"] == {"type": "host-local", "subnet": "usePodCidr"}
 

@@ -727,12 +727,6 @@ def test_the_last_address_of_a_subnet_on_ec2(control_planes: int, workers: int, 
     assert (findings(given) == []) is fits
 
 
-def test_a_range_outside_its_block_overlaps_nothing() -> None:
-    """It has one mistake, so it has one finding."""
-    found = findings(raw(multus=delegates((100, 256), (200, 400), (300, 600))))
-    assert [finding.key for finding in found] == [f"multus.delegates[{n}].rangeEnd" for n in range(3)]
-
-
 def test_a_subnet_without_hosts_has_one_finding() -> None:
     """The rules about addresses in it do not repeat that it is too small."""
     for length in (31, 32):

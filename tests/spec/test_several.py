@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 
 from components.spec import versions
+from components.spec.findings import Finding
 from components.spec.load import parse_lab
-from components.spec.rules.calico import RULES as CALICO_RULES
+from components.spec.rules.core import rule
 from components.spec.rules.machines import host_key_problem
 from tests.spec.raw_labs import (
     MACVLAN,
@@ -82,6 +83,11 @@ TWO_OF_ONE = {"replicas": 2, "networks": [{"name": "net"}]}
             workloads({"annotations": {SELECTOR: "one"}}, {"annotations": {SELECTOR: "two"}}, **raw()),
             [f"workloads[{n}].annotations.{SELECTOR}" for n in (0, 1)],
             id="two workloads whose annotation is no list",
+        ),
+        pytest.param(
+            workloads({}, {"replicas": 0}, NOWHERE, **raw()),
+            ["workloads[2].nodeSelector"],
+            id="two workloads that are right, then one that no node accepts",
         ),
         pytest.param(
             workloads(NOWHERE, NOWHERE, **raw()),
@@ -232,10 +238,17 @@ def test_networks_that_hand_out_a_common_address(
     }
 
 
-def test_a_range_that_ends_behind_its_block_overlaps_nothing() -> None:
-    """A /24 has the numbers 0 to 255."""
-    assert keys(raw(multus=delegates((100, 256), (200, 210)))) == ["multus.delegates[0].rangeEnd"]
-    assert keys(raw(multus=delegates((100, 255), (200, 210)))) == ["multus.delegates[1].rangeStart"]
+@pytest.mark.parametrize(
+    ("ranges", "wanted"),
+    [
+        ([(100, 255), (200, 210)], ["[1].rangeStart"]),
+        ([(100, 256), (200, 210)], ["[0].rangeEnd"]),
+        ([(100, 256), (200, 400), (300, 600)], ["[0].rangeEnd", "[1].rangeEnd", "[2].rangeEnd"]),
+    ],
+)
+def test_a_range_that_ends_behind_its_block_overlaps_nothing(ranges: list[tuple[int, int]], wanted: list[str]) -> None:
+    """A /24 has the numbers 0 to 255. The range has one mistake, so it has one finding."""
+    assert keys(raw(multus=delegates(*ranges))) == [f"multus.delegates{key}" for key in wanted]
 
 
 # --- gateways ---------------------------------------------------------------------------------------------------------
@@ -382,5 +395,6 @@ def test_checksums_that_cannot_be_looked_up(monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_no_rule_judges_a_lab_of_which_nothing_could_be_read() -> None:
     """The empty path is the whole lab."""
+    always = rule("calico.bgp")(lambda _: iter([Finding("calico.bgp", "on", "is no word", "write Enabled")]))
     lab = parse_lab(raw())
-    assert not [f for rule in CALICO_RULES for f in rule.findings(lab, [()])]
+    assert [len(list(always.findings(lab, paths))) for paths in ([], [("nodes",)], [()])] == [1, 1, 0]

@@ -240,7 +240,8 @@ def firewalls_where_they_are_needed(lab: Lab) -> Iterator[Finding]:
         found = firewalls_of(lab, workload)
         if number is None or not found or not pod_count(lab, workload):
             continue
-        key, value = f"workloads[{index}].networks[{number}].defaultRoute", str(found[0].address)
+        key = f"workloads[{index}].networks[{number}].defaultRoute"
+        value = str(workload.networks[number].default_route)
         names = listed([firewall.workload.name for firewall in found])
         nodes = nodes_for(lab, workload)
         bare = [n.name for n in nodes if not any(is_on_each(lab, firewall.workload, [n]) for firewall in found)]
