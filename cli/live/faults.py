@@ -16,7 +16,7 @@ from rich.text import Text
 from cli.console import page
 from cli.errors import FAILED, USAGE, CommandError
 from cli.project import stack_file
-from cli.sandbox.choice import chosen_live
+from cli.sandbox.choice import chosen_live, sandbox_of
 from components.spec import models
 from components.spec.load import load_stack_file
 from components.verify.faults.inject import inject
@@ -39,7 +39,9 @@ def break_(
 ) -> int:
     """Break one thing of a lab. Returns 0. Raises CommandError, SpecError."""
     if listed:
-        show_list(load_stack_file(stack_file(stack)).lab, page())
+        chosen = sandbox_of(stack, sandbox)
+        lab_listed = load_stack_file(stack_file(stack)).lab if chosen is None else chosen.lab
+        show_list(lab_listed, page(), sandbox=chosen is not None)
         return 0
     if name is None:
         raise CommandError(f"name a fault; ./lab break {stack} --list shows them", USAGE)
@@ -95,7 +97,7 @@ def show_symptoms(
     """What verify and walk will find, and how to undo the fault. `no_api`: why no pod is known, else empty."""
     quoted = shlex.quote(stack)
     if expected.failed:
-        console.print(f"\n[bold]./lab verify {quoted}[/] must now find exactly these failed:")
+        console.print(f"\n[bold]./lab verify {quoted}[/] must now report exactly these failures:")
     for e in expected.failed:
         console.print(f"  {escape(e.id)}", soft_wrap=True)
         console.print(f"    [dim]{escape(e.sentence)}[/]", soft_wrap=True)
@@ -111,26 +113,29 @@ def show_symptoms(
         console.print("No two pods of the lab send packets over that path, so none is lost.")
     else:
         console.print("Running pods lose no packet, and walk goes through. Pods created from now on show the fault.")
-    heals = "nothing, because no Felix runs in a sandbox" if sandbox else fault.heals
-    console.print(f"What repairs it without mend: {heals}.", soft_wrap=True)
-    console.print(f"[bold]./lab mend {quoted}[/] undoes it.", soft_wrap=True)
+    console.print(f"[bold]./lab mend {quoted}[/] undoes it. {_without_mend(fault, sandbox=sandbox)}.", soft_wrap=True)
 
 
-def show_list(lab: models.Lab, console: Console) -> None:
-    """Every fault: what it does, where walk stops, what repairs it without mend. Then those that it cannot have."""
+def _without_mend(fault: Fault, *, sandbox: bool) -> str:
+    return f"Without mend {'it stays, because no Felix runs in a sandbox' if sandbox else fault.without_mend}"
+
+
+def show_list(lab: models.Lab, console: Console, *, sandbox: bool) -> None:
+    """Every fault: what it does, where walk stops, what becomes of it without mend. Then those that the lab, or its
+    sandbox, cannot have."""
     width = max(map(len, FAULTS))
     absent = []
     for fault in FAULTS.values():
-        if why := fault.refusal(lab):
+        if why := (fault.not_in_sandbox if sandbox else "") or fault.refusal(lab):
             absent.append((fault.id, why))
             continue
-        where = f"walk stops at {fault.hop}" if fault.hop else "walk goes through"
-        texts = [fault.title, f"{where}; what repairs it without mend: {fault.heals}"]
+        where = f"walk stops at: {fault.hop}" if fault.hop else "walk passes"
+        texts = [fault.title, where if sandbox else f"{where}. {_without_mend(fault, sandbox=False)}"]
         if fault.not_in_sandbox:
             texts.append(f"not in a sandbox: {fault.not_in_sandbox}")
         _entry(console, fault.id, texts, width)
     if absent:
-        console.print("\n[bold]Not in this lab[/]")
+        console.print(f"\n[bold]Not in this {'sandbox' if sandbox else 'lab'}[/]")
         for name, why in absent:
             _entry(console, name, [why], width, style="dim")
 

@@ -83,7 +83,18 @@ class Running:
         """What the stack of a deployed lab gives out."""
         return {
             "access": {
-                node: {"kind": "namespace", "pid": pid, "started": start_time(pid), "user": not is_root()}
+                node: {
+                    "kind": "namespace",
+                    "pid": pid,
+                    "started": start_time(pid),
+                    "user": not is_root(),
+                    "stack": self.plan.stack,
+                    "pods": {
+                        f"{pod.namespace}/{pod.name}": pod.netns
+                        for pod in self.plan.pods
+                        if pod.node == node and not pod.host_network
+                    },
+                }
                 for node, pid in self.pids.items()
             },
             "blocks": {node: list(cidrs) for node, cidrs in self.plan.blocks.items()},

@@ -136,7 +136,8 @@ def addresses_of(link: Entry) -> list[str]:
 class Pod:
     """A pod as the API has it. `networks`: Multus' network-status by interface. `started`: as in RFC 3339. `ports`: the
     ports of its containers that have a name. `controller`: KIND NAMESPACE/NAME of the Deployment or DaemonSet that
-    makes it; else of the pod itself. `problem`: why it is not Ready, as Kubernetes says; empty where it is."""
+    makes it; else of the pod itself. `problem`: why it is not Ready, as Kubernetes says; empty where it is. `netns`: the
+    name of its network namespace on its node, where no container runs in it: in a sandbox; else empty."""
 
     namespace: str
     name: str
@@ -151,6 +152,7 @@ class Pod:
     ports: Mapping[str, int] = field(default_factory=dict)
     controller: str = ""
     problem: str = ""
+    netns: str = ""
 
     @property
     def interface(self) -> str:
@@ -229,6 +231,16 @@ class ObservedLab:
         known = Topic.AFFINITY in cluster.topics
         at = now or datetime.now(UTC)
         return cls(spec, blocks, present if known else blocks, tunnels, pods, nics, at, services)
+
+    @cached_property
+    def sandbox(self) -> bool:
+        """Whether it is a sandbox: its pods have no containers, and nothing repairs itself."""
+        return any(pod.netns for pod in self.pods)
+
+    @property
+    def outside(self) -> str:
+        """An address that a pod reaches by its default route only. A sandbox's router answers for no other one."""
+        return "198.51.100.1" if self.sandbox else "8.8.8.8"
 
     @cached_property
     def nodes(self) -> dict[str, models.Node]:

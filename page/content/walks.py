@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any
 
-from components.sandbox.model import OUTSIDE
 from components.verify.expect.egress import by_name, firewall_of
 from components.verify.model import Pod, Result
 from components.verify.read.api import NoApi
@@ -22,8 +21,6 @@ from page.content.checks import command
 from page.content.source import Source
 
 Json = dict[str, Any]
-
-_INTERNET = "8.8.8.8"
 
 
 @dataclass(frozen=True)
@@ -63,12 +60,10 @@ def _offers(source: Source) -> Iterator[Offer]:
         behind_it = {endpoint.node for endpoint in service.endpoints}
         asking = next((pod for pod in plain if _leaves(source, pod) and pod.node not in behind_it), leaving)
         yield Offer("To a Service", asking.id, f"service/{service.id}")
-    # In a sandbox the router stands for the internet.
-    outside = OUTSIDE if source.live.sandbox else _INTERNET
     if leaving:
-        yield Offer("Out of the lab", leaving.id, outside)
+        yield Offer("Out of the lab", leaving.id, lab.outside)
     if behind := next((pod for pod in own if firewall_of(lab, pod)), None):
-        yield Offer("Out through a firewall pod", behind.id, outside)
+        yield Offer("Out through a firewall pod", behind.id, lab.outside)
 
 
 def _service(source: Source) -> ServicePort | None:

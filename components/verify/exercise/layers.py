@@ -81,7 +81,7 @@ def pod_layer(pod: Pod) -> list[Hint]:
 def ends(case: Case) -> tuple[Pod, str]:
     """The sending pod and the address that it does not reach."""
     assert case.source is not None
-    return case.source, case.destination.address if case.destination else "198.51.100.1"
+    return case.source, case.destination.address if case.destination else case.lab.outside
 
 
 def node_layer(node: str, address: str) -> list[Hint]:

@@ -78,7 +78,7 @@ def probes(observed: ObservedLab) -> Iterator[Expectation]:
         if starting and not any(pod.workload for pod in observed.running(node.name)):
             yield _not_sent(starting[0])
     for pod, gateway in gateways(observed):
-        yield _gateway_answers(pod, gateway)
+        yield _gateway_answers(observed, pod, gateway)
 
 
 def _not_sent(pod: Pod) -> Expectation:
@@ -97,16 +97,16 @@ def _not_sent(pod: Pod) -> Expectation:
     )
 
 
-def _gateway_answers(pod: Pod, gateway: str) -> Expectation:
+def _gateway_answers(observed: ObservedLab, pod: Pod, gateway: str) -> Expectation:
     return Expectation(
         topic=Topic.PROBE,
         key=Ping(pod.interface, gateway).key,
         expected={"received": "yes", "ttl": "64"},
         sentence=f"{pod.id} on {pod.node} reaches its gateway {gateway}, a pod on the same bridge",
-        command=f"kubectl -n {pod.namespace} exec {pod.name} -- ping -c 1 {gateway}",
+        command=f"{in_pod(pod)} ping -c 1 {gateway}",
         because="no node is between the two, so the TTL stays 64",
         cause="the firewall's pod does not run on this node, or its interface is down",
-        advice=f"`./lab walk STACK {pod.id} 8.8.8.8` shows the hop at which a packet ends",
+        advice=f"`./lab walk STACK {pod.id} {observed.outside}` shows the hop at which a packet ends",
         node=pod.node,
         about=pod.id,
     )
@@ -114,7 +114,7 @@ def _gateway_answers(pod: Pod, gateway: str) -> Expectation:
 
 def answered(observed: ObservedLab, source: Pod, destination: Pod | None, address: str) -> Expectation:
     """A pod's ping is answered. `destination`: the pod with the address; None: it is outside of the lab."""
-    ping = f"kubectl -n {source.namespace} exec {source.name} -- ping -c 1 {address}"
+    ping = f"{in_pod(source)} ping -c 1 {address}"
     expected: dict[str, Value] = {"received": "yes"}
     if destination is None:
         return Expectation(
@@ -158,7 +158,9 @@ def tried(
     enter = "" if on_node else f"{in_pod(source)} "
     command = f"{enter}ping -c 1 {address}"
     if port:
-        command = f"timeout 3 bash -c '</dev/tcp/{address}/{port}'" if on_node else f"{enter}nc -zv {address} {port}"
+        # Not every node has nc; the pods' images have it.
+        connect = f"timeout 3 bash -c '</dev/tcp/{address}/{port}'"
+        command = f"{enter}{connect}" if on_node or source.netns else f"{enter}nc -zv {address} {port}"
     option = f" --tcp {port}" if port else ""
     at = f"{address}:{port}" if port else address
     name = f"the Service {service.proxy_name}" if service else (destination.id if destination else "")

@@ -7,13 +7,19 @@ from collections.abc import Mapping
 from components.verify.model import Expectation, ObservedLab, Pod, Topic, Value
 
 
+IN_A_SANDBOX = "`./lab mend STACK` undoes what `./lab break` did; `./lab sandbox STACK --rebuild` builds all of it anew"
+"""How to repair a sandbox, in which there is no `up`, no kubectl exec and no Felix."""
+
+
 def in_pod(pod: Pod) -> str:
-    """Runs what follows in the pod."""
-    return f"kubectl -n {pod.namespace} exec {pod.name} --"
+    """Runs what follows in the pod. In a sandbox it is a command of the pod's node."""
+    return f"ip netns exec {pod.netns}" if pod.netns else f"kubectl -n {pod.namespace} exec {pod.name} --"
 
 
 def renew(pod: Pod) -> str:
     """Replaces the pod by a new one."""
+    if pod.netns:
+        return IN_A_SANDBOX
     return f"kubectl -n {pod.namespace} delete pod {pod.name}: its successor is set up from the start"
 
 

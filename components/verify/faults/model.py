@@ -43,7 +43,7 @@ def cuts_nothing(lab: ObservedLab, target: Target, source: Pod, destination: Pod
 class Fault:
     """One kind of fault.
 
-    `title`: what it does. `heals`: what repairs it without `mend`. `kind`: what fault.sh does; empty: it is not made on
+    `title`: what it does. `without_mend`: whether it stays, or what repairs it. `kind`: what fault.sh does; empty: it is not made on
     a node, but by EC2's API, or by that of Kubernetes where its targets name an object. `hop`: where a walk then stops;
     None where no packet of a running pod is lost. `refusal`: why a lab has nothing to break, or None. `targets`: where
     it can be made, the best place first. `shown`: whether a walk from the first pod to the second stops there although
@@ -52,7 +52,7 @@ class Fault:
 
     id: str
     title: str
-    heals: str
+    without_mend: str
     kind: str
     hop: str | None
     refusal: Callable[[models.Lab], str | None]

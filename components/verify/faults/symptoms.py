@@ -11,9 +11,6 @@ from components.verify.faults.model import Fault, Refused, Symptoms, Target
 from components.verify.faults.targets import pods
 from components.verify.model import EntryKey, Expectation, ObservedLab, Pod, Topic
 
-OUTSIDE = "8.8.8.8"
-"""An address that a pod reaches by its default route only."""
-
 
 def aim(fault: Fault, lab: ObservedLab, node: str | None = None) -> Target:
     """The first place where one of verify's pings shows the fault, else the first place. Raises Refused."""
@@ -56,4 +53,4 @@ def _example(fault: Fault, lab: ObservedLab, target: Target) -> tuple[str, str] 
         end = 1 if fault.hop == "arrival" else 0
         source, destination = next((pair for pair in lost if pair[end].node == target.node), lost[0])
         return source.id, destination.id
-    return (target.pod.id, target.end or OUTSIDE) if target.pod is not None else None
+    return (target.pod.id, target.end or lab.outside) if target.pod is not None else None

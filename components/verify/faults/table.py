@@ -11,8 +11,14 @@ from components.verify.faults import targets
 from components.verify.faults.model import Cuts, Fault, Refused, Target
 from components.verify.model import ObservedLab, Pod
 
-_STAYS = "nothing, it stays until mend"
-_FILTER_STAYS = f"{_STAYS}; Felix manages its own chains only. A restart of the node clears it"
+_STAYS = "it stays"
+_STAYS_WITH_THE_NODE = "it stays until the node restarts"
+_STAYS_WITH_THE_POD = "it stays until the pod is replaced"
+_STAYS_WITH_THE_FIREWALL = "it stays until the firewall's pod is replaced"
+_FILTER_STAYS = f"{_STAYS_WITH_THE_NODE}, because Felix manages its own chains only"
+_FELIX_COMPARES_ENTRIES = (
+    "Felix repairs it when it next compares its entries with the kernel's, within 90 s (routeRefreshInterval)"
+)
 
 
 # --- what is lost ----------------------------------------------------------------------------------------------------
@@ -90,17 +96,18 @@ FAULTS: Mapping[str, Fault] = {
         Fault(
             id="source-dest-check",
             title="EC2's source/destination check is on: a node may send and receive with its own address only",
-            heals="`up --refresh`, which switches it off again",
+            without_mend="`up --refresh` switches it off again",
             kind="",
             hop="arrival",
             refusal=targets.only_on_ec2,
             targets=targets.source_dest,
             cuts=_cuts_plain,
+            not_in_sandbox="its nodes are no EC2 instances",
         ),
         Fault(
             id="vxlan-dropped",
             title=f"a packet filter drops {VXLAN.packet_title}: what arrives at the node by VXLAN",
-            heals=_FILTER_STAYS,
+            without_mend=_FILTER_STAYS,
             kind="filter",
             hop="arrival",
             refusal=targets.only_with(VXLAN),
@@ -110,7 +117,7 @@ FAULTS: Mapping[str, Fault] = {
         Fault(
             id="ipip-dropped",
             title=f"a packet filter drops {IPIP.packet_title}: what arrives at the node by IPIP",
-            heals=_FILTER_STAYS,
+            without_mend=_FILTER_STAYS,
             kind="filter",
             hop="arrival",
             refusal=targets.only_with(IPIP),
@@ -120,7 +127,7 @@ FAULTS: Mapping[str, Fault] = {
         Fault(
             id="fdb-gone",
             title=f"an entry of {VXLAN.device}'s forwarding table is gone: the node has no outer address for a peer",
-            heals="Felix, when it next compares its entries with the kernel's: within 90 s (routeRefreshInterval)",
+            without_mend=_FELIX_COMPARES_ENTRIES,
             kind="fdb",
             hop="tunnel",
             refusal=targets.only_with(VXLAN),
@@ -130,7 +137,7 @@ FAULTS: Mapping[str, Fault] = {
         Fault(
             id="proxy-arp-off",
             title=f"the host side of a pod answers no ARP for {addresses.GATEWAY}: the pod finds no gateway",
-            heals="Felix, but only when the pod or its interface changes, or calico-node restarts",
+            without_mend="Felix repairs it when the pod or its interface changes, or calico-node restarts",
             kind="sysctl",
             hop="gateway arp",
             refusal=targets.only_with_pods,
@@ -140,7 +147,7 @@ FAULTS: Mapping[str, Fault] = {
         Fault(
             id="multus-emptied",
             title="00-multus.conf is empty: CRI-O takes the next file, and new pods get Calico's network only",
-            heals=_STAYS,
+            without_mend=_STAYS,
             kind="emptied",
             hop=None,
             refusal=targets.only_with_multus,
@@ -149,7 +156,7 @@ FAULTS: Mapping[str, Fault] = {
         Fault(
             id="delegate-renamed",
             title="a delegate's file is called .conf.bak, which Multus does not read: new pods for it do not start",
-            heals=_STAYS,
+            without_mend=_STAYS,
             kind="renamed",
             hop=None,
             refusal=targets.only_with_delegates,
@@ -158,7 +165,7 @@ FAULTS: Mapping[str, Fault] = {
         Fault(
             id="wrong-default-route",
             title="a pod's default route leads to the pod's own address on its attached network: packets go nowhere",
-            heals="nothing, but it goes away with the pod: its successor is set up from the start",
+            without_mend=_STAYS_WITH_THE_POD,
             kind="route",
             hop="pod route",
             refusal=targets.only_with_default_route,
@@ -168,7 +175,7 @@ FAULTS: Mapping[str, Fault] = {
         Fault(
             id="firewall-gone",
             title="the firewall's interface on the node's bridge is down, as if its pod were gone: no gateway answers",
-            heals="nothing, but it goes away with the firewall's pod: its successor is set up from the start",
+            without_mend=_STAYS_WITH_THE_FIREWALL,
             kind="unplugged",
             hop="firewall",
             refusal=targets.only_with_firewall,
@@ -177,7 +184,7 @@ FAULTS: Mapping[str, Fault] = {
         Fault(
             id="firewall-drops",
             title="the firewall drops every packet that it would forward; it still answers a ping",
-            heals="nothing, but it goes away with the firewall's pod",
+            without_mend=_STAYS_WITH_THE_FIREWALL,
             kind="forward",
             hop="firewall",
             refusal=targets.only_with_firewall,
@@ -186,7 +193,7 @@ FAULTS: Mapping[str, Fault] = {
         Fault(
             id="mtu-too-large",
             title="a pod's eth0 has the MTU of the link: its large packets vanish at its host side, small ones pass",
-            heals="nothing, but it goes away with the pod",
+            without_mend=_STAYS_WITH_THE_POD,
             kind="mtu",
             hop="host veth",
             refusal=targets.only_with_smaller_mtu,
@@ -196,7 +203,7 @@ FAULTS: Mapping[str, Fault] = {
         Fault(
             id="stale-neighbour",
             title=f"a node has an old MAC address for a peer's {VXLAN.device}: no entry says where that one is",
-            heals="Felix, when it next compares its entries with the kernel's: within 90 s (routeRefreshInterval)",
+            without_mend=_FELIX_COMPARES_ENTRIES,
             kind="neighbour",
             hop="tunnel",
             refusal=targets.only_with(VXLAN),
@@ -206,7 +213,7 @@ FAULTS: Mapping[str, Fault] = {
         Fault(
             id="nat-off",
             title="a node no longer masquerades what pods of a pool send outside: no answer finds its way back",
-            heals="Felix, when it next compares its rules with the kernel's (iptablesRefreshInterval)",
+            without_mend="Felix repairs it when it next compares its rules with the kernel's (iptablesRefreshInterval)",
             kind="nat",
             hop="masquerade",
             refusal=targets.only_with_nat,
@@ -215,7 +222,7 @@ FAULTS: Mapping[str, Fault] = {
         Fault(
             id="ip-forward-off",
             title="a node forwards no packets (net.ipv4.ip_forward is 0): its pods reach nothing and nobody",
-            heals="a restart of the node, or of calico-node",
+            without_mend="a restart of the node or of calico-node repairs it",
             kind="forwarding",
             hop="gateway arp",
             refusal=targets.only_with_pods,
@@ -225,7 +232,7 @@ FAULTS: Mapping[str, Fault] = {
         Fault(
             id="rp-filter-strict",
             title="a node drops what comes in by another device than the answer leaves by (strict rp_filter)",
-            heals=f"{_STAYS}, or a restart of the node",
+            without_mend=_STAYS_WITH_THE_NODE,
             kind="rp_filter",
             hop="arrival",
             refusal=targets.only_with_two_ways,
@@ -235,7 +242,7 @@ FAULTS: Mapping[str, Fault] = {
         Fault(
             id="range-moved",
             title="a delegate's range reaches over calico-ipam's addresses: a new pod may get one that is taken",
-            heals=_STAYS,
+            without_mend=_STAYS,
             kind="edited",
             hop=None,
             refusal=targets.only_with_delegates,
@@ -244,7 +251,7 @@ FAULTS: Mapping[str, Fault] = {
         Fault(
             id="link-slow",
             title="what a node sends to others is delayed by 200 ms, and some of it is lost (netem)",
-            heals="nothing, it stays until mend or a restart of the node",
+            without_mend=_STAYS_WITH_THE_NODE,
             kind="netem",
             hop="underlay",
             refusal=targets.only_with_several_nodes,
@@ -254,7 +261,7 @@ FAULTS: Mapping[str, Fault] = {
         Fault(
             id="service-without-endpoints",
             title="a Service's selector matches no pod: kube-proxy rejects what is sent to it",
-            heals="`up --refresh`, which writes the Service again",
+            without_mend="`up --refresh` writes the Service again",
             kind="",
             hop="service",
             refusal=targets.only_with_services,
@@ -263,7 +270,7 @@ FAULTS: Mapping[str, Fault] = {
         Fault(
             id="wrong-peer-as",
             title="a BGPPeer has another AS number than the peer: BIRD refuses it, and no session comes up",
-            heals="`up --refresh`, which writes the BGPPeer again",
+            without_mend="`up --refresh` writes the BGPPeer again",
             kind="",
             hop="host route",
             refusal=targets.only_with_peers,
@@ -280,9 +287,9 @@ def find(name: str, lab: models.Lab, *, sandbox: bool = False) -> Fault:
     fault = FAULTS.get(name)
     if fault is None:
         raise Refused(f"there is no fault {name!r}; there are: {', '.join(FAULTS)}")
+    if sandbox and fault.not_in_sandbox:
+        raise Refused(f"{name} cannot be made in a sandbox: {fault.not_in_sandbox}. It needs the deployed lab")
     reason = fault.refusal(lab)
     if reason is not None:
         raise Refused(f"{name} cannot be made in this lab: {reason}")
-    if sandbox and fault.not_in_sandbox:
-        raise Refused(f"{name} cannot be made in a sandbox: {fault.not_in_sandbox}. It needs the deployed lab")
     return fault

@@ -248,11 +248,11 @@ def nat(lab: ObservedLab) -> Iterator[Target]:
     """A pool with natOutgoing, on a node with a pod of it that leaves by eth0."""
     for pod in pods(lab):
         pool = lab.pool_of(pod.address)
-        outside = expect_pod.route_for(lab, pod, "8.8.8.8").expected or {}
+        outside = expect_pod.route_for(lab, pod, lab.outside).expected or {}
         if pool is not None and pool.nat_outgoing and str(outside.get("dev", "")) == "eth0":
             yield Target(
                 pod.node,
-                f"let {pod.node} leave the source of what pods of pool {pool.name} send outside as it is",
+                f"let packets that pods of pool {pool.name} send outside keep their source address on {pod.node}",
                 (EntryKey(Topic.NAT, str(pool.cidr), pod.node),),
                 {"CIDR": str(pool.cidr)},
                 pod,

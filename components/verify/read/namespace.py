@@ -9,7 +9,7 @@ import shutil
 import signal
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -39,22 +39,27 @@ def start_time(pid: int) -> int:
 @dataclass(frozen=True)
 class NamespaceAccess:
     """`pid`: process 1 of the node, as this computer numbers it; `started`: its start_time. `user`: whether the node
-    is in a user namespace."""
+    is in a user namespace. `stack`: the sandbox's. `pods`: NAMESPACE/NAME of each pod on a network of its own → the name
+    of its network namespace on the node, as `ip netns` knows it."""
 
     node: str
     pid: int
     started: int
     user: bool
+    stack: str = "STACK"
+    pods: Mapping[str, str] = field(default_factory=dict, hash=False)
 
     @classmethod
     def of(cls, node: str, entry: Mapping[str, Any]) -> NamespaceAccess:
-        """From a node's entry of the output `access`: keys pid, started, user."""
-        return cls(node, int(entry["pid"]), int(entry["started"]), bool(entry["user"]))
+        """From a node's entry of the output `access`: keys pid, started, user, stack, pods."""
+        pods = {str(pod): str(netns) for pod, netns in entry.get("pods", {}).items()}
+        stack = str(entry.get("stack", "STACK"))
+        return cls(node, int(entry["pid"]), int(entry["started"]), bool(entry["user"]), stack, pods)
 
     def command(self, argv: Sequence[str]) -> list[str]:
         """What runs `argv` as root on the node. Raises Unreachable where the node has ended."""
         if start_time(self.pid) != self.started:
-            raise Unreachable("the sandbox has ended: `./lab sandbox STACK` builds it again")
+            raise Unreachable(f"the sandbox has ended: `./lab sandbox {self.stack}` builds it again")
         nsenter = shutil.which("nsenter") or shutil.which("nsenter", path=_PATH) or "nsenter"
         user = ["--user", "--preserve-credentials"] if self.user else []
         enter = [nsenter, f"--target={self.pid}", *user, "--mount", "--net", "--uts", "--pid", "--root", "--wd", "--"]

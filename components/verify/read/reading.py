@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from ipaddress import IPv4Address
 from pathlib import Path
@@ -62,6 +62,11 @@ class LiveLab:
         """Whether its nodes are namespaces of this computer, where nothing repairs itself."""
         return any(isinstance(access, NamespaceAccess) for access in self.access.values())
 
+    def netns(self, pod: Pod) -> str:
+        """The name of a pod's network namespace in a sandbox; empty elsewhere."""
+        access = self.access.get(pod.node)
+        return access.pods.get(pod.id, "") if isinstance(access, NamespaceAccess) else ""
+
     @asynccontextmanager
     async def connect(self, node: str) -> AsyncIterator[Connection]:
         """An open connection to a node. Raises Unreachable, also where the stack does not say how to reach it."""
@@ -104,7 +109,8 @@ async def read_cluster(live: LiveLab) -> Reading:
         return Reading(Scope(unread=dict.fromkeys(facts.CLUSTER_TOPICS, str(error))), [], no_api=str(error))
     host_local = live.spec.calico.ipam == "HostLocal"
     scope = facts.cluster(objects, host_local=host_local)
-    return Reading(scope, facts.pods(objects), services=facts.services(objects))
+    found = [replace(pod, netns=live.netns(pod)) for pod in facts.pods(objects)]
+    return Reading(scope, found, services=facts.services(objects))
 
 
 async def read_lab(live: LiveLab) -> Reading:
