@@ -248,7 +248,7 @@ class Up:
 
 
 def measure(side: Kind | Up) -> float:
-    """The seconds until one side stands. It is deleted again, also when it fails or is interrupted."""
+    """The seconds until one side is up. It is deleted again, also when it fails or is interrupted."""
     try:
         stages = side.create()
     finally:

@@ -3,7 +3,7 @@
 Ratios, each from the best of RUNS runs, which alternate so that other work on the computer meets both: `./lab demo
 --fast` takes at most 4 times as long as `./lab plan` of the same stack, and a sandbox of 12 nodes at most 3 times as
 long as one of 3. A walk in it takes at most 1.5 times as long, because it reads two nodes of either, and at most 3 s.
-Exit code 1 where a bound is broken, 3 where no sandbox can stand.
+Exit code 1 where a bound is broken, 3 where no sandbox can be built.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def command(*words: str) -> float:
 
 
 def build(nodes: int) -> tuple[float, float]:
-    """Seconds until a sandbox with three pods on each node stands; and of a walk between two of its nodes."""
+    """Seconds until a sandbox with three pods on each node is up; and of a walk between two of its nodes."""
     lab = of_size(nodes, 3 * nodes)
     with tempfile.TemporaryDirectory() as folder:
         started = time.perf_counter()

@@ -94,7 +94,7 @@ def airgap(
 
 @app.command("list", rich_help_panel=STACKS)
 def list_(json: Annotated[bool, typer.Option("--json", help="print the table as JSON")] = False) -> None:
-    """List the stacks: where each lab runs, whether it stands and since when, its sandbox, and its cost."""
+    """List the stacks: where each lab runs, whether it is up and since when, its sandbox, and its cost."""
     from cli.list.command import run
 
     raise typer.Exit(run(as_json=json))
@@ -345,7 +345,7 @@ def page(
     stack: Stack,
     out: Annotated[Path | None, typer.Option(metavar="FILE", help="the file to write; by default STACK.html")] = None,
     sandbox: Annotated[bool, SANDBOX] = False,
-    plan_only: Annotated[bool, typer.Option("--plan", help="from the plan alone, even if the lab stands")] = False,
+    plan_only: Annotated[bool, typer.Option("--plan", help="from the plan alone, even if the lab is up")] = False,
 ) -> None:
     """Write one HTML file that shows a lab: its network, a packet's way, addresses, expectations, and its lesson."""
     from cli.page.command import run

@@ -1,4 +1,4 @@
-"""The boxes of a drawing: which resources share one, what stands in it, and which boxes it waits for."""
+"""The boxes of a drawing: which resources share one, what is in it, and which boxes it waits for."""
 
 from __future__ import annotations
 

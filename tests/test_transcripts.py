@@ -124,11 +124,11 @@ def stand(command: Shown) -> None:
         return
     if command.command == "sandbox" and not {"--down", "--rebuild"} & set(command.words):
         life.remove(stack, home())
-    elif command.command in ON_SANDBOX - {"sandbox"} and not life.stands(stack, home()):
+    elif command.command in ON_SANDBOX - {"sandbox"} and not life.is_up(stack, home()):
         life.build(stack, load_stack_file(project.stack_file(stack)).lab, home())
 
 
-@pytest.mark.skipif(bool(examine().problem), reason=f"no sandbox can stand here: {examine().problem}")
+@pytest.mark.skipif(bool(examine().problem), reason=f"no sandbox can be built here: {examine().problem}")
 @pytest.mark.xdist_group("transcripts")
 @pytest.mark.parametrize("page", WITH_OUTPUT, ids=lambda page: str(page.relative_to(ROOT)))
 def test_the_output_on_a_page_is_the_programs(page: Path, tree: Path, capfd: pytest.CaptureFixture[str]) -> None:
@@ -157,7 +157,7 @@ ANSWER = re.compile(r"^\d+\. `([a-z-]+)` on (\S+): ", re.MULTILINE)
 WITH_EXERCISES = [page for page in PAGES if EXERCISE.search(page.read_text(encoding="utf-8"))]
 
 
-@pytest.mark.skipif(bool(examine().problem), reason=f"no sandbox can stand here: {examine().problem}")
+@pytest.mark.skipif(bool(examine().problem), reason=f"no sandbox can be built here: {examine().problem}")
 @pytest.mark.xdist_group("transcripts")
 @pytest.mark.parametrize("page", WITH_EXERCISES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_a_seed_on_a_page_is_the_exercise_of_its_answer(page: Path, tree: Path) -> None:

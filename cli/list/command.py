@@ -1,4 +1,4 @@
-"""`./lab list`: the stacks, where each lab runs, whether it stands, its sandbox, and what it costs by the hour."""
+"""`./lab list`: the stacks, where each lab runs, whether it is up, its sandbox, and what it costs by the hour."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from rich.table import Table
 from cli.console import page
 from cli.errors import CommandError, system_message
 from cli.lifecycle.backend import BackendError
-from cli.lifecycle.standing import Deployment, deployments
+from cli.lifecycle.deployments import Deployment, deployments
 from cli.plan.cost import hourly
 from cli.project import stack_file, stack_files
 from cli.sandbox.choice import home
@@ -28,11 +28,11 @@ PLACES = {"aws": "EC2", "local": "this computer", "existing": "your hosts"}
 
 @dataclass(frozen=True)
 class Row:
-    """A stack. Times are ISO 8601 in UTC. `standing`: None where the state could not be read. `usd_per_hour`: None
+    """A stack. Times are ISO 8601 in UTC. `up`: None where the state could not be read. `usd_per_hour`: None
     where it is not known. `problem`: why there is nothing more to say about it."""
 
     stack: str
-    standing: bool | None
+    up: bool | None
     since: str | None
     updating: bool
     sandbox_since: str | None
@@ -50,10 +50,10 @@ def run(*, as_json: bool) -> int:
     except (BackendError, CommandError, OSError) as error:
         known = None
         reason = system_message(error) if isinstance(error, OSError) else error
-        notes.append(f"the state cannot be read, so whether a lab stands is not known: {reason}")
+        notes.append(f"the state cannot be read, so it is not known which labs are up: {reason}")
     sandboxes = _sandboxes(notes)
     files = stack_files()
-    # A local variant has no file. It is listed if it stands, after its lab; what no file is behind comes last.
+    # A local variant has no file. It is listed if it is up, after its lab; what no file is behind comes last.
     stacks = sorted({*files, *(known or {}), *sandboxes}, key=lambda name: (base_name(name) not in files, name))
     rows = [_row(stack, known, sandboxes) for stack in stacks]
     if as_json:
@@ -69,7 +69,7 @@ def _row(stack: str, known: dict[str, Deployment] | None, sandboxes: dict[str, s
     found = (known or {}).get(stack)
     row = Row(
         stack,
-        standing=None if known is None else found is not None,
+        up=None if known is None else found is not None,
         since=_text(found.since or found.changed) if found else None,
         updating=found.updating if found else False,
         sandbox_since=sandboxes.get(stack),
@@ -96,12 +96,12 @@ def _sandboxes(notes: list[str]) -> dict[str, str]:
         life.sweep(home())
         for name in life.names(home()):
             try:
-                standing = life.find(name, home())
+                live_sandbox = life.find(name, home())
             except SandboxError:
                 found[name] = ""
                 continue
-            if standing is not None:
-                found[name] = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(standing.since))
+            if live_sandbox is not None:
+                found[name] = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(live_sandbox.since))
     except SandboxError as error:
         notes.append(f"the sandboxes cannot be read: {error}")
     return found
@@ -117,7 +117,7 @@ def _document(row: Row) -> dict[str, Any]:
         "stack": values["stack"],
         "where": values["where"],
         "nodes": values["nodes"],
-        "standing": values["standing"],
+        "up": values["up"],
         "since": values["since"],
         "updating": values["updating"],
         "sandboxSince": values["sandbox_since"],
@@ -136,7 +136,7 @@ def _show(rows: list[Row]) -> None:
     for heading in ("stack", "where", "nodes", "up since", "sandbox since", "USD an hour"):
         table.add_column(heading, justify="right" if heading in ("nodes", "USD an hour") else "left")
     for row in rows:
-        since = "not known" if row.standing is None else (local_time(row.since) or "yes") if row.standing else "-"
+        since = "not known" if row.up is None else (local_time(row.since) or "yes") if row.up else "-"
         if row.updating:
             since += ", changing"
         sandbox = "-" if row.sandbox_since is None else local_time(row.sandbox_since) or "being built"

@@ -67,11 +67,11 @@ def run(stack: str, seed: int | None, level: int | None, *, as_json: bool, sandb
 
 def _lab(stack: str, *, sandbox: bool) -> tuple[ObservedLab, bool, str]:
     """The lab as an exercise would find it, whether it is a sandbox, and where that was read."""
-    standing = sandbox_of(stack, sandbox)
-    if standing is None and is_up(stack):
+    live_sandbox = sandbox_of(stack, sandbox)
+    if live_sandbox is None and is_up(stack):
         return _read(live(stack)), False, "in the deployed lab"
-    if standing is not None:
-        return _read(LiveLab.of(standing.lab, standing.outputs, None)), True, "in the sandbox"
+    if live_sandbox is not None:
+        return _read(LiveLab.of(live_sandbox.lab, live_sandbox.outputs, None)), True, "in the sandbox"
     file_lab = load_stack_file(stack_file(stack)).lab
     lab, _ = fit(file_lab, examine(file_lab))
     return observed(*foresee(lab, stack)), True, "in a sandbox of this computer"

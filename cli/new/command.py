@@ -109,7 +109,7 @@ def _answers(name: str, ask: Ask) -> Answers:
             f"--from STACK ({', '.join(stack_files())})",
             USAGE,
         )
-    print(f"A new stack, {name}. Enter takes what stands in brackets.")
+    print(f"A new stack, {name}. Enter accepts the value in brackets.")
     print("For hosts of your own: ./lab new NAME --from components.\n")
     try:
         where = _choice(ask, "Machines: local (containers on this computer) or aws", "local", "aws")

@@ -70,14 +70,14 @@ def _planned(stack: str, lab: Lab) -> Source:
 
 def _chosen(stack: str, lab: Lab, sandbox: bool) -> Source:
     """The sandbox or the deployed lab, as other commands choose; the plan where there is neither."""
-    standing = sandbox_of(stack, sandbox)
-    if standing is not None:
-        return read_source(stack, LiveLab.of(standing.lab, standing.outputs, None))
+    live_sandbox = sandbox_of(stack, sandbox)
+    if live_sandbox is not None:
+        return read_source(stack, LiveLab.of(live_sandbox.lab, live_sandbox.outputs, None))
     return read_source(stack, live(stack)) if is_up(stack) else _planned(stack, lab)
 
 
 def read_source(stack: str, lab: LiveLab) -> Source:
-    """What a page of a lab that stands is made from."""
+    """What a page of a lab that is up is made from."""
     reading = asyncio.run(read_lab(lab))
     at = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
     # Nodes answer in any order.

@@ -2,7 +2,7 @@
 
 It counts the resources that the program would create, so every key of the stack file that changes them changes the sum.
 An AWS resource that has no price and is not known to be free is named. Only a spot lab asks AWS, for the spot price of
-the moment; where it cannot, the on-demand price stands for it.
+the moment; where it cannot, the on-demand price takes its place.
 """
 
 from __future__ import annotations

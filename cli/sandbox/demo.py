@@ -1,4 +1,4 @@
-"""`./lab demo`: a lab built, checked, walked, broken, mended and taken away again, in front of a person."""
+"""`./lab demo`: a lab built, checked, walked, broken, mended and removed, in front of a person."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ class Stage:
 
 
 def run(stack: str, *, fast: bool = False, keep: bool = False) -> int:
-    """Returns 0, also where no sandbox can stand and a recording is shown; 1 where a step failed.
+    """Returns 0, also where no sandbox can be built and a recording is shown; 1 where a step failed.
 
     Raises CommandError, SpecError.
     """
@@ -77,12 +77,12 @@ def run(stack: str, *, fast: bool = False, keep: bool = False) -> int:
     problem = examine(lab).problem
     if problem:
         return _recorded(stack, lab, problem, stage)
-    # A name of its own: it neither uses nor removes a sandbox that stands.
+    # A name of its own: it neither uses nor removes a sandbox of the stack.
     name = stack if keep else f"demo-{stack}-{os.getpid()}"
     try:
         life.sweep(home())
-        if keep and life.stands(name, home()):
-            raise SandboxError(f"a sandbox of {stack} stands already: `./lab sandbox {stack} --down` takes it away")
+        if keep and life.is_up(name, home()):
+            raise SandboxError(f"{stack} has a sandbox already: `./lab sandbox {stack} --down` removes it")
         started = time.monotonic()
         running = life.build(name, lab, home(), stay=keep)
         seconds = time.monotonic() - started
@@ -90,9 +90,9 @@ def run(stack: str, *, fast: bool = False, keep: bool = False) -> int:
         print(f"lab demo: {error}", file=sys.stderr)
         return 1
     try:
-        standing = life.find(name, home())
-        assert standing is not None
-        live = LiveLab.of(standing.lab, standing.outputs, None)
+        live_sandbox = life.find(name, home())
+        assert live_sandbox is not None
+        live = LiveLab.of(live_sandbox.lab, live_sandbox.outputs, None)
         stage.show(
             [
                 Text(
@@ -101,13 +101,13 @@ def run(stack: str, *, fast: bool = False, keep: bool = False) -> int:
                 "",
             ]
         )
-        stage.show(overview(stack, standing.lab, live.blocks, foreseen=False))
+        stage.show(overview(stack, live_sandbox.lab, live.blocks, foreseen=False))
         stage.pause()
         stage.step(1, "Build it")
         real = f"{len(live.access)} machines with a kernel's real links, routes, ARP and tunnels"
         stage.show(story.command(f"sandbox {stack}"))
         stage.show([f"  {real}, in {seconds:.1f} s"])
-        stage.show(line for note in standing.notes for line in story.paragraph(note))
+        stage.show(line for note in live_sandbox.notes for line in story.paragraph(note))
         stage.pause()
         code = asyncio.run(_tell(stack, name, live, stage))
     except (Unreachable, Refused) as error:
@@ -210,7 +210,7 @@ async def _capture(live: LiveLab, of: ObservedLab, found: Walk) -> list[Sighting
 
 
 def _recorded(stack: str, lab: Lab, problem: str, stage: Stage) -> int:
-    """What can be shown where no sandbox can stand: the plan's summary, and a walk recorded elsewhere."""
+    """What can be shown where no sandbox can be built: the plan's summary, and a walk recorded elsewhere."""
     from cli.plan.command import summary  # the engine is not needed otherwise
 
     stage.show([f"No live lab here: {problem}", ""])

@@ -165,7 +165,7 @@ def _headers(line: str) -> list[str]:
 
 
 def _addresses(text: str) -> str:
-    """The part with IP addresses: after the MAC addresses, which stand before two spaces."""
+    """The part with IP addresses: after the MAC addresses, which end with two spaces."""
     return text.split("  ")[-1].strip()
 
 
@@ -185,13 +185,13 @@ def broken(stack: str, fault: Fault, target: Target) -> Iterator[Text]:
 
 def next_steps(stack: str, kept: bool) -> Iterator[Text]:
     rows = [
-        (f"./lab sandbox {stack}", "the same lab, left standing for you"),
+        (f"./lab sandbox {stack}", "the same lab, until you remove it"),
         (f"./lab break {stack} --list", "what else can be broken"),
         ("./lab plan " + stack, "the whole cluster that `up` would make of it"),
         ("docs/labs/", "lessons for each lab"),
     ]
     if kept:
-        rows[0] = (f"./lab sandbox {stack} --down", "takes it away")
+        rows[0] = (f"./lab sandbox {stack} --down", "removes it")
         rows.insert(0, (f"./lab walk {stack} POD POD", "every hop with its commands"))
     width = max(len(command) for command, _ in rows)
     for command, what in rows:

@@ -18,7 +18,7 @@ from rich.text import Text
 from cli.console import page
 from cli.errors import CommandError, system_message
 from cli.lifecycle.backend import BackendError
-from cli.lifecycle.standing import Deployment, deployments
+from cli.lifecycle.deployments import Deployment, deployments
 from cli.live.last_verify import LastVerify, last
 from cli.live.machines import states
 from cli.live.stack import outputs
@@ -27,7 +27,7 @@ from cli.project import stack_file
 from cli.sandbox.choice import changes, home
 from components.calico.blocks import foreseen
 from components.sandbox import life
-from components.sandbox.life import Standing
+from components.sandbox.life import LiveSandbox
 from components.sandbox.running import SandboxError
 from components.slowdown import scaled
 from components.spec.load import StackFile, load_stack_file
@@ -59,7 +59,7 @@ class Status:
     machines: Mapping[str, Answer]
     api: Answer | None
     verified: LastVerify | None
-    sandbox: Standing | None
+    sandbox: LiveSandbox | None
     sandbox_changed: bool
     sandbox_verified: LastVerify | None
 
@@ -88,10 +88,10 @@ def read(stack: str) -> Status:
     kubeconfig = found.get("kubeconfig") or ""
     down = {node: state for node, state in states(stack, file.lab, access).items() if state != "running"}
     machines, api = asyncio.run(_ask(access, kubeconfig, down))
-    standing = None
+    live_sandbox = None
     with suppress(SandboxError):
         life.sweep(home())
-        standing = life.find(stack, home())
+        live_sandbox = life.find(stack, home())
     return Status(
         file=file,
         deployment=deployment,
@@ -100,15 +100,15 @@ def read(stack: str) -> Status:
         machines=machines,
         api=api,
         verified=last(stack, sandbox=False) if deployment else None,
-        sandbox=standing,
-        sandbox_changed=bool(standing and changes(standing)),
-        sandbox_verified=_since(last(stack, sandbox=True), standing),
+        sandbox=live_sandbox,
+        sandbox_changed=bool(live_sandbox and changes(live_sandbox)),
+        sandbox_verified=_since(last(stack, sandbox=True), live_sandbox),
     )
 
 
-def _since(verified: LastVerify | None, standing: Standing | None) -> LastVerify | None:
-    """The last verify, if it was of the sandbox that stands."""
-    if verified is None or standing is None or verified.at.timestamp() < standing.since - 1:
+def _since(verified: LastVerify | None, live_sandbox: LiveSandbox | None) -> LastVerify | None:
+    """The last verify, if it was of the present sandbox."""
+    if verified is None or live_sandbox is None or verified.at.timestamp() < live_sandbox.since - 1:
         return None
     return verified
 
@@ -177,7 +177,7 @@ def _show(status: Status, console: Console) -> None:
     else:
         since = _time(datetime.fromtimestamp(status.sandbox.since, UTC))
         changed = "; the stack file has changed since" if status.sandbox_changed else ""
-        _row(console, "sandbox", f"stands since {since}{changed}", "yellow" if changed else "green")
+        _row(console, "sandbox", f"up since {since}{changed}", "yellow" if changed else "green")
         _row(console, "", *_verified(status.sandbox_verified, f"./lab verify {name} --sandbox"))
     console.print("\n[bold]Next[/]")
     for command in _next(status):
@@ -241,10 +241,10 @@ def _next(status: Status) -> list[str]:
 
 
 def _document(status: Status) -> dict[str, Any]:
-    found, standing = status.deployment, status.sandbox
+    found, live_sandbox = status.deployment, status.sandbox
     return {
         "stack": status.file.name,
-        "standing": None if status.problem else found is not None,
+        "up": None if status.problem else found is not None,
         "problem": status.problem,
         "since": _iso(found.since) if found else None,
         "changed": _iso(found.changed) if found else None,
@@ -255,9 +255,9 @@ def _document(status: Status) -> dict[str, Any]:
         "api": {"at": status.api.where, "answers": status.api.answers} if status.api else None,
         "verified": _verified_document(status.verified),
         "sandbox": None
-        if standing is None
+        if live_sandbox is None
         else {
-            "since": _iso(datetime.fromtimestamp(standing.since, UTC)),
+            "since": _iso(datetime.fromtimestamp(live_sandbox.since, UTC)),
             "changed": status.sandbox_changed,
             "verified": _verified_document(status.sandbox_verified),
         },

@@ -11,7 +11,7 @@ _INSTEAD = {"IPIP": "VXLAN", "IPIPCrossSubnet": "VXLANCrossSubnet"}
 
 
 def fit(lab: Lab, kernel: Kernel) -> tuple[Lab, list[str]]:
-    """The lab as it can stand here, and what is different, each as one line for a person."""
+    """The lab as it can be built here, and what is different, each as one line for a person."""
     notes: list[str] = []
     # The machines are this computer's.
     changes: dict[str, Any] = {"machines": LocalMachines(provider="local"), "verify": False}

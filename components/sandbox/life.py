@@ -32,8 +32,8 @@ _WAIT_SECONDS = 180.0
 
 
 @dataclass(frozen=True)
-class Standing:
-    """A sandbox that stands. `file_lab`: the stack file's lab when it was built; `lab`: what stands here, and `notes`
+class LiveSandbox:
+    """A sandbox that is up. `file_lab`: the stack file's lab when it was built; `lab`: what was built, and `notes`
     how that differs. `outputs`: as a deployed stack's. `pid`: the process that holds it. `since`: seconds since
     1970."""
 
@@ -92,20 +92,20 @@ def build(name: str, lab: Lab, home: Path, *, stay: bool = True) -> Running:
     return running
 
 
-def find(name: str, home: Path) -> Standing | None:
-    """The sandbox of a stack; None where none stands. Raises BeingBuilt."""
+def find(name: str, home: Path) -> LiveSandbox | None:
+    """The sandbox of a stack; None where there is none. Raises BeingBuilt."""
     directory = home / name
     if not _is_locked(directory):
         return None
     try:
         state = json.loads((directory / _STATE).read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise BeingBuilt(f"the sandbox {name} is being built or removed by another command") from None
+        raise BeingBuilt(f"the sandbox {name} is being built or removed by another command at this moment") from None
     except (OSError, ValueError) as error:
         raise SandboxError(f"{directory / _STATE} cannot be read: {error}") from None
     if state.get("format") != _FORMAT:
         raise SandboxError(f"the sandbox {name} is another version's: `./lab sandbox {name} --down` removes it")
-    return Standing(
+    return LiveSandbox(
         name=name,
         pid=state["pid"],
         since=state["since"],
@@ -117,25 +117,27 @@ def find(name: str, home: Path) -> Standing | None:
     )
 
 
-def stands(name: str, home: Path) -> bool:
-    """Whether a sandbox of this name stands, without reading it."""
+def is_up(name: str, home: Path) -> bool:
+    """Whether a sandbox of this name is up, without reading it."""
     return _is_locked(home / name)
 
 
 def names(home: Path) -> list[str]:
-    """The sandboxes that stand, or are being built."""
+    """The sandboxes that are up or being built."""
     return sorted(path.parent.name for path in home.glob("*/lock") if _is_locked(path.parent))
 
 
 def remove(name: str, home: Path) -> bool:
-    """End a sandbox and remove its directory; returns whether one stood. Raises SandboxError."""
+    """End a sandbox and remove its directory; returns whether there was one. Raises SandboxError."""
     directory = home / name
-    stood = _is_locked(directory)
-    if stood:
+    was_up = _is_locked(directory)
+    if was_up:
         try:
             pid = json.loads((directory / _STATE).read_text(encoding="utf-8"))["pid"]
         except FileNotFoundError:
-            raise BeingBuilt(f"the sandbox {name} is being built or removed by another command") from None
+            raise BeingBuilt(
+                f"the sandbox {name} is being built or removed by another command at this moment"
+            ) from None
         except (OSError, ValueError, KeyError) as error:
             raise SandboxError(f"{directory / _STATE} cannot be read: {error}") from None
         try:
@@ -149,7 +151,7 @@ def remove(name: str, home: Path) -> bool:
             raise SandboxError(f"the sandbox {name} did not end within {seconds:.0f} s")
         time.sleep(0.02)
     sweep(home)
-    return stood
+    return was_up
 
 
 def sweep(home: Path) -> list[str]:
@@ -235,7 +237,7 @@ def _locked(name: str, home: Path, *, wait_seconds: float = 1.0) -> Iterator[tup
     except OSError as error:
         raise SandboxError(f"{error.filename or directory}: {error.strerror or error}") from None
     if lock is None:
-        raise BeingBuilt(f"the sandbox {name} stands already, or is being built by another command")
+        raise BeingBuilt(f"the sandbox {name} is up already, or another command is building it")
     try:
         for path in directory.iterdir():
             if path.name != "lock":

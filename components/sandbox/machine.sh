@@ -3,7 +3,7 @@
 # own. All of them end with holder.py, process 1 of their PID namespace. Each machine's root is a tmpfs: the computer's
 # own files are under /host, read-only.
 #
-#   machine.sh router DIRECTORY          in fresh network, mount and UTS namespaces; prints "ready" when all stand
+#   machine.sh router DIRECTORY          in fresh network, mount and UTS namespaces; prints "ready" when all are up
 #   machine.sh node DIRECTORY NODE       started by the router in the node's own namespaces
 #
 # DIRECTORY holds what files.py and links.py made; DIRECTORY/mnt/host is the read-only view of this computer.

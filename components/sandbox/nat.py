@@ -15,7 +15,7 @@ from components.spec.models import BridgeNetwork, Node
 def nat_rules(plan: Plan, node: Node) -> list[str]:
     """`iptables-restore`: what leaves the pools (natOutgoing) and the bridges (ipMasq) gets the node's address.
 
-    Felix names the pools by ipsets, cali40masq-ipam-pools and cali40all-ipam-pools; here their ranges stand in the
+    Felix names the pools by ipsets, cali40masq-ipam-pools and cali40all-ipam-pools; here their ranges are in the
     rules, because not every computer has ipset. VXLAN passes untracked, as Felix sees to it.
     """
     pools = [str(pool.cidr) for pool in plan.lab.calico.pools]

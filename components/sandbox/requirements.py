@@ -1,4 +1,4 @@
-"""Whether a sandbox can stand on this computer: its tools, the namespaces it may make, the kernel's devices."""
+"""Whether a sandbox can be built on this computer: its tools, the namespaces it may make, the kernel's devices."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ _ALWAYS = ("bash", "ip", "bridge", "iptables or nft", "ping", "unshare", "nsente
 
 @dataclass(frozen=True)
 class Kernel:
-    """What this computer can do. `problem`: why no sandbox can stand, and what to do, in one line; empty where one
+    """What this computer can do. `problem`: why no sandbox can be built, and what to do, in one line; empty where one
     can. `lacks`: what was asked for and the kernel has not: kinds of links (ipip, wireguard, macvlan, …), and
     "services", the matches that kube-proxy's rules need."""
 

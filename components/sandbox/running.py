@@ -59,7 +59,7 @@ class Running:
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        """Returns when every machine stands. Raises SandboxError; then nothing is left running."""
+        """Returns when every machine is up. Raises SandboxError; then nothing is left running."""
         try:
             self._write()
             self._launch()
@@ -131,7 +131,7 @@ class Running:
         nodes = [node.name for node in self.plan.lab.nodes]
         found = machine_pids(self.pid, nodes)
         if missing := [node for node in nodes if node not in found]:
-            raise SandboxError(f"the sandbox does not stand: no machine of {', '.join(missing)}")
+            raise SandboxError(f"the sandbox could not be built: no machine of {', '.join(missing)}")
         return {node: found[node] for node in nodes}
 
     def _write(self) -> None:
@@ -233,9 +233,9 @@ class Running:
             elif word == "ready":
                 return
             elif word == "failed":
-                raise SandboxError(f"the sandbox does not stand: {rest}")
+                raise SandboxError(f"the sandbox could not be built: {rest}")
         reported = (self.directory / "log").read_text(errors="replace").strip().splitlines()
-        raise SandboxError(f"the sandbox does not stand: {' '.join(reported[-3:]) or 'it gave no reason in time'}")
+        raise SandboxError(f"the sandbox could not be built: {' '.join(reported[-3:]) or 'it gave no reason in time'}")
 
     def _events(self, deadline: float) -> Iterator[str]:
         """Lines of the holder, until it ends or the time is over."""

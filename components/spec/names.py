@@ -87,7 +87,7 @@ def verification(lab: str) -> str:
 LOCAL_SCRIPTS: Final = "components/machines/local-"
 """How the path of every script of local machines begins, as the state has it. Pulumi starts its plugins in the
 project's folder, and an absolute path would tie the state to one clone. These paths are links to the scripts in
-components/machines/local: states of labs that stand hold them, so that another path would show as a change of every
+components/machines/local: states of labs that are up hold them, so that another path would show as a change of every
 machine, and `destroy` without `up` would not find it."""
 
 # --- stack files ------------------------------------------------------------------------------------------------------

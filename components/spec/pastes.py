@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping
 from typing import Final
 
-# A key of another program without capitals, _ and -, and the key here. [] stands for any item of a list.
+# A key of another program without capitals, _ and -, and the key here. [] means any item of a list.
 _PLACES: Final[Mapping[str, str]] = {
     # kubeadm
     "podsubnet": "kubernetes.podCidr",

@@ -119,7 +119,7 @@ def _default(value: Mapping[str, Any]) -> str:
 
 
 def _kind(value: Mapping[str, Any], definitions: Mapping[str, Any]) -> str:
-    """What may stand there, in words."""
+    """Which values it may have, in words."""
     if "$ref" in value:
         found = definitions[value["$ref"].rpartition("/")[2]]
         return "a mapping, below" if "properties" in found else _kind(found, definitions)

@@ -24,7 +24,7 @@ HOST_SIDE_MAC = "ee:ee:ee:ee:ee:ee"
 
 
 class Topic(StrEnum):
-    """What kind of thing an entry is. The value stands in reports; `heading` names the rows of `./lab verify`."""
+    """What kind of thing an entry is. The value appears in reports; `heading` names the rows of `./lab verify`."""
 
     heading: str
 
@@ -136,8 +136,8 @@ def addresses_of(link: Entry) -> list[str]:
 class Pod:
     """A pod as the API has it. `networks`: Multus' network-status by interface. `started`: as in RFC 3339. `ports`: the
     ports of its containers that have a name. `controller`: KIND NAMESPACE/NAME of the Deployment or DaemonSet that
-    makes it; else of the pod itself. `problem`: why it is not Ready, as Kubernetes says; empty where it is. `netns`: the
-    name of its network namespace on its node, where no container runs in it: in a sandbox; else empty."""
+    makes it; else of the pod itself. `problem`: why it is not Ready, as Kubernetes says; empty where it is. `netns`: in
+    a sandbox, the name of its network namespace on its node; else empty."""
 
     namespace: str
     name: str
@@ -216,7 +216,7 @@ class ObservedLab:
         services: Sequence[ServicePort] = (),
         now: datetime | None = None,
     ) -> ObservedLab:
-        """From what was read. Where the API did not answer, the blocks that `up` read stand for the present ones."""
+        """From what was read. Where the API did not answer, `affinities` are the blocks that `up` read."""
         affinities: dict[str, list[str]] = {}
         for cidr, entries in cluster.topics.get(Topic.AFFINITY, {}).items():
             for entry in entries:

@@ -150,8 +150,8 @@ def test_it_is_listed_where_it_stands(
     names = [row["stack"] for row in rows]
     assert names.index("cross-node-local") == names.index("cross-node") + 1 and names[-1] == "other-local"
     row = rows[names.index("cross-node-local")]
-    assert (row["where"], row["nodes"], row["standing"], row["usdPerHour"]) == ("this computer", 3, True, 0)
-    assert [row["standing"] for row in rows if row["stack"] == "cross-node"] == [False]
+    assert (row["where"], row["nodes"], row["up"], row["usdPerHour"]) == ("this computer", 3, True, 0)
+    assert [row["up"] for row in rows if row["stack"] == "cross-node"] == [False]
     assert rows[-1]["problem"] == "no file in stacks/"
 
 

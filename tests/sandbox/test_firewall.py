@@ -21,7 +21,7 @@ from components.verify.walk.live import walk_live
 from tests.sandbox.test_stacks import ROOT, check, on, sandbox
 
 if examine().problem:
-    pytest.skip(f"no sandbox can stand here: {examine().problem}", allow_module_level=True)
+    pytest.skip(f"no sandbox can be built here: {examine().problem}", allow_module_level=True)
 
 NODE = "ip-10-0-2-200"
 

@@ -24,7 +24,7 @@ ROOT = Path(__file__).parents[2]
 LAB = labs.CROSS_SUBNET
 
 if examine().problem:
-    pytest.skip(f"no sandbox can stand here: {examine().problem}", allow_module_level=True)
+    pytest.skip(f"no sandbox can be built here: {examine().problem}", allow_module_level=True)
 
 
 @pytest.fixture
@@ -84,12 +84,12 @@ def build_elsewhere(home: Path, name: str = "lab") -> None:
     subprocess.run([sys.executable, "-c", script, str(home), name], cwd=ROOT, check=True, timeout=120)
 
 
-def run(standing: life.Standing, node: str, *argv: str) -> subprocess.CompletedProcess[str]:
+def run(standing: life.LiveSandbox, node: str, *argv: str) -> subprocess.CompletedProcess[str]:
     command = NamespaceAccess.of(node, standing.outputs["access"][node]).command(argv)
     return subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
 
 
-def found(name: str, home: Path) -> life.Standing:
+def found(name: str, home: Path) -> life.LiveSandbox:
     standing = life.find(name, home)
     assert standing is not None
     return standing
@@ -109,7 +109,7 @@ def test_it_outlives_its_maker_changes_nothing_and_goes_whole(home: Path) -> Non
     assert not life.remove("lab", home)
 
 
-def part(standing: life.Standing, which: str) -> int:
+def part(standing: life.LiveSandbox, which: str) -> int:
     if which == "unshare":
         return standing.pid
     if which == "machine":
@@ -126,7 +126,7 @@ def test_a_part_that_is_killed_takes_all_with_it(home: Path, which: str) -> None
     build_elsewhere(home)
     standing = found("lab", home)
     os.kill(part(standing, which), signal.SIGKILL)
-    until(lambda: not processes(home) and not life.stands("lab", home))
+    until(lambda: not processes(home) and not life.is_up("lab", home))
     assert life.find("lab", home) is None
     assert life.sweep(home) == ["lab"] and not home.exists()
 

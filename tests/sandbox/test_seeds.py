@@ -37,7 +37,7 @@ from tests.verify.replica import skip_without_kernel
 STACKS = Path(__file__).parents[2] / "stacks"
 
 if examine().problem:
-    pytest.skip(f"no sandbox can stand here: {examine().problem}", allow_module_level=True)
+    pytest.skip(f"no sandbox can be built here: {examine().problem}", allow_module_level=True)
 
 
 class Seed:

@@ -26,7 +26,7 @@ from components.verify.read.reading import LiveLab, read_lab
 from components.verify.report import verify
 
 if examine().problem:
-    pytest.skip(f"no sandbox can stand here: {examine().problem}", allow_module_level=True)
+    pytest.skip(f"no sandbox can be built here: {examine().problem}", allow_module_level=True)
 
 IMAGE = "docker.io/library/busybox:1.37"
 WEB = {

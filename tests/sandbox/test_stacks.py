@@ -27,11 +27,11 @@ ROOT = Path(__file__).parents[2]
 STACKS = sorted(path.name.split(".")[1] for path in (ROOT / "stacks").glob("Pulumi.*.yaml"))
 
 if examine().problem:
-    pytest.skip(f"no sandbox can stand here: {examine().problem}", allow_module_level=True)
+    pytest.skip(f"no sandbox can be built here: {examine().problem}", allow_module_level=True)
 
 
 @contextlib.contextmanager
-def sandbox(lab: Lab, home: Path) -> Iterator[tuple[LiveLab, life.Standing]]:
+def sandbox(lab: Lab, home: Path) -> Iterator[tuple[LiveLab, life.LiveSandbox]]:
     running = life.build("lab", lab, home, stay=False)
     try:
         standing = life.find("lab", home)

@@ -16,7 +16,7 @@ from tests.verify import replica_labs as labs
 from tests.verify.replica import Replica, skip_without_kernel, standing
 
 if examine().problem:
-    pytest.skip(f"no sandbox can stand here: {examine().problem}", allow_module_level=True)
+    pytest.skip(f"no sandbox can be built here: {examine().problem}", allow_module_level=True)
 
 
 @pytest.mark.parametrize(

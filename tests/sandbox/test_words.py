@@ -18,7 +18,7 @@ from tests.sandbox.test_stacks import check, sandbox
 WORDS = sorted((Path(__file__).parents[1] / "data" / "words").glob("*.yaml"))
 
 if examine().problem:
-    pytest.skip(f"no sandbox can stand here: {examine().problem}", allow_module_level=True)
+    pytest.skip(f"no sandbox can be built here: {examine().problem}", allow_module_level=True)
 
 
 @pytest.mark.parametrize("path", WORDS, ids=lambda path: path.stem)

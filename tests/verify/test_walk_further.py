@@ -60,7 +60,7 @@ CROSS = ["tunnel", "underlay", "arrival"]
 @pytest.fixture(scope="module", params=["Iptables", "Nftables"])
 def live(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveLab]:
     if problem := examine().problem:
-        pytest.skip(f"no sandbox can stand here: {problem}")
+        pytest.skip(f"no sandbox can be built here: {problem}")
     if request.param == "Nftables" and find("nft") is None:
         pytest.skip("nft is not installed")
     lab = Lab.model_validate(LAB | {"calico": {"linuxDataplane": request.param, "pools": POOLS}})

@@ -17,7 +17,7 @@ _PROTOCOLS_WITH_PORTS = frozenset({"tcp", "udp", "icmp"})
 
 @dataclass(frozen=True)
 class SecurityGroups:
-    """`ids`: the groups' ids by `nodes` (every node has it) and `control-plane`. `egress`: the rule that must stand
+    """`ids`: the groups' ids by `nodes` (every node has it) and `control-plane`. `egress`: the rule that must exist
     before a machine can reach anything."""
 
     ids: dict[str, pulumi.Output[str]]

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 
 from components.verify.model import Expectation, ObservedLab, Pod, Topic, Value
 
-
 IN_A_SANDBOX = "`./lab mend STACK` undoes what `./lab break` did; `./lab sandbox STACK --rebuild` builds all of it anew"
 """How to repair a sandbox, in which there is no `up`, no kubectl exec and no Felix."""
 

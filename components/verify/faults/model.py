@@ -43,11 +43,11 @@ def cuts_nothing(lab: ObservedLab, target: Target, source: Pod, destination: Pod
 class Fault:
     """One kind of fault.
 
-    `title`: what it does. `without_mend`: whether it stays, or what repairs it. `kind`: what fault.sh does; empty: it is not made on
-    a node, but by EC2's API, or by that of Kubernetes where its targets name an object. `hop`: where a walk then stops;
-    None where no packet of a running pod is lost. `refusal`: why a lab has nothing to break, or None. `targets`: where
-    it can be made, the best place first. `shown`: whether a walk from the first pod to the second stops there although
-    a ping still passes. `not_in_sandbox`: why a sandbox cannot have it; empty where it can.
+    `title`: what it does. `without_mend`: whether it stays, or what repairs it. `kind`: what fault.sh does; empty: it
+    is not made on a node, but by EC2's API, or by that of Kubernetes where its targets name an object. `hop`: where a
+    walk then stops; None where no packet of a running pod is lost. `refusal`: why a lab has nothing to break, or None.
+    `targets`: where it can be made, the best place first. `shown`: whether a walk from the first pod to the second
+    stops there although a ping still passes. `not_in_sandbox`: why a sandbox cannot have it; empty where it can.
     """
 
     id: str

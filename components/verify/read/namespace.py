@@ -39,8 +39,8 @@ def start_time(pid: int) -> int:
 @dataclass(frozen=True)
 class NamespaceAccess:
     """`pid`: process 1 of the node, as this computer numbers it; `started`: its start_time. `user`: whether the node
-    is in a user namespace. `stack`: the sandbox's. `pods`: NAMESPACE/NAME of each pod on a network of its own → the name
-    of its network namespace on the node, as `ip netns` knows it."""
+    is in a user namespace. `stack`: the sandbox's. `pods`: NAMESPACE/NAME of each pod on a network of its own →
+    the name of its network namespace on the node, as `ip netns` knows it."""
 
     node: str
     pid: int

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from components.verify.model import EntryKey, Expectation, ObservedLab, Pod, Result, Scope, Topic
 from components.verify.nat.evaluate import outcomes
@@ -70,6 +70,10 @@ class Trace:
             return self.compared(expectation)[0]
         if found is None:
             return Result(expectation, "failed", "(nothing)", f"no route leads to {self.address}")
+        enter, get, _ = expectation.command.partition("ip route get ")
+        if get:
+            # That prints no line of the table. This one is shown.
+            expectation = replace(expectation, command=f"{enter}ip route show {found.destination}")
         return judge(expectation, [found.entry])
 
     # --- translation ---

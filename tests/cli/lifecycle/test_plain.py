@@ -86,7 +86,7 @@ def project(tmp_path: Path) -> Project:
 def sandbox(project: Project, tmp_path: Path) -> Iterator[None]:
     """The project's program exports the outputs of a sandbox that stands."""
     if problem := examine().problem:
-        pytest.skip(f"no sandbox can stand here: {problem}")
+        pytest.skip(f"no sandbox can be built here: {problem}")
     home = tmp_path / "sandboxes"
     life.build("other", load_stack_file(project.file).lab, home)
     standing = life.find("other", home)
@@ -114,7 +114,7 @@ def test_up_with_a_backend_and_a_passphrase_of_ones_own(project: Project, sandbo
     status = project.succeeds("./lab status mine", **there)
     assert "lab       up since" in status
     listed = json.loads(project.succeeds("./lab list --json", **there))
-    assert [row["stack"] for row in listed if row["standing"]] == ["mine"]
+    assert [row["stack"] for row in listed if row["up"]] == ["mine"]
     # Without them the state is .lab/state, where there is no such lab.
     assert "is not up" in project.run("./lab verify mine").stderr
 

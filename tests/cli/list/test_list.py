@@ -69,14 +69,14 @@ def test_what_stands_and_since_when(
         "stack": "local",
         "where": "this computer",
         "nodes": 3,
-        "standing": True,
+        "up": True,
         "since": "2026-11-19T23:00:00Z",
         "updating": False,
         "sandboxSince": None,
         "usdPerHour": 0.0,
         "problem": "",
     }
-    assert found["cfos-egress"]["standing"] is False and found["cfos-egress"]["where"] == "EC2 us-west-2"
+    assert found["cfos-egress"]["up"] is False and found["cfos-egress"]["where"] == "EC2 us-west-2"
     assert found["elsewhere"]["updating"] and found["elsewhere"]["problem"] == "no file in stacks/"
     assert lab("list") == 0
     lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
@@ -89,7 +89,7 @@ def test_without_a_state_it_needs_no_pulumi(
 ) -> None:
     monkeypatch.setattr(cli.project, "HOME", tmp_path / "nothing")
     monkeypatch.setenv("PATH", "/nowhere")
-    assert [row["standing"] for row in rows(capsys).values()] == [False, False]
+    assert [row["up"] for row in rows(capsys).values()] == [False, False]
 
 
 def test_a_file_that_is_not_valid_is_one_row(

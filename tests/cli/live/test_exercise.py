@@ -162,7 +162,7 @@ def test_every_seed_has_a_report_that_can_be_written(tmp_path: Path) -> None:
 @pytest.fixture(scope="module", params=["cfos-egress", "two-ways"])
 def room(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Class]:
     if problem := examine().problem:
-        pytest.skip(f"no sandbox can stand here: {problem}")
+        pytest.skip(f"no sandbox can be built here: {problem}")
     folder = tmp_path_factory.mktemp("class")
     two_ways = folder / "Pulumi.two-ways.yaml"
     two_ways.write_text(json.dumps(TWO_WAYS))

@@ -20,7 +20,7 @@ from components.sandbox.requirements import examine
 from tests.support.cli import invoke
 
 STACKS = sorted(path.name.split(".")[1] for path in (project.ROOT / "stacks").glob("Pulumi.*.yaml"))
-stands = pytest.mark.skipif(bool(examine().problem), reason=f"no sandbox can stand here: {examine().problem}")
+stands = pytest.mark.skipif(bool(examine().problem), reason=f"no sandbox can be built here: {examine().problem}")
 
 
 @pytest.fixture(autouse=True)
@@ -60,7 +60,9 @@ def test_with_keep_it_stands_under_the_stack_s_name() -> None:
     assert life.names(home()) == ["cross-node"]
     assert invoke("verify", "cross-node").exit_code == 0
     again = invoke("demo", "cross-node", "--keep")
-    assert again.exit_code == 1 and "stands already: `./lab sandbox cross-node --down`" in again.stderr
+    assert (
+        again.exit_code == 1 and "cross-node has a sandbox already: `./lab sandbox cross-node --down`" in again.stderr
+    )
 
 
 def test_where_no_sandbox_can_stand_plan_and_recording_are_shown(monkeypatch: pytest.MonkeyPatch) -> None:

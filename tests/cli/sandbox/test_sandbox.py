@@ -16,12 +16,14 @@ from components.sandbox import life
 from components.sandbox.model import OUTSIDE
 from components.sandbox.requirements import examine
 from components.verify.read import api
+from components.verify.read.connection import Unreachable
+from components.verify.read.namespace import NamespaceAccess
 from tests.support.cli import invoke as lab
 
 STACK = "cross-node"
 
 if examine().problem:
-    pytest.skip(f"no sandbox can stand here: {examine().problem}", allow_module_level=True)
+    pytest.skip(f"no sandbox can be built here: {examine().problem}", allow_module_level=True)
 
 
 @pytest.fixture(autouse=True)
@@ -41,12 +43,12 @@ SAYS_SO = f"sandbox: {STACK} in network namespaces of this computer, without Kub
 
 
 def test_up_read_break_mend_and_down() -> None:
-    assert lab("sandbox", "--list").stdout == "no sandbox stands\n"
+    assert lab("sandbox", "--list").stdout == "there is no sandbox\n"
     built = lab("sandbox", STACK)
-    assert built.exit_code == 0 and f"{STACK} stands as a sandbox: 3 nodes, 3 pods" in built.stdout
+    assert built.exit_code == 0 and f"the sandbox {STACK} is up: 3 nodes, 3 pods" in built.stdout
     assert "BGP's sessions and routes are as BIRD would have them: no BIRD runs" in built.stdout
     again = lab("sandbox", STACK)
-    assert again.exit_code == 0 and f"the sandbox {STACK} stands since" in again.stdout
+    assert again.exit_code == 0 and f"the sandbox {STACK} is up since" in again.stdout
     (row,) = json.loads(lab("sandbox", "--list", "--json").stdout)
     assert (row["sandbox"], row["nodes"]) == (STACK, 3)
 
@@ -65,7 +67,7 @@ def test_up_read_break_mend_and_down() -> None:
     assert listed.exit_code == 0 and json.loads(listed.stdout)["sandbox"] is True
 
     refused = lab("break", STACK, "source-dest-check", "--yes")
-    assert refused.exit_code == 2 and "machines.provider is local" in refused.stderr
+    assert refused.exit_code == 2 and "cannot be made in a sandbox: its nodes are no EC2 instances" in refused.stderr
     assert lab("break", STACK, "proxy-arp-off", "--yes").exit_code == 0
     assert lab("verify", STACK).exit_code == 1
     mended = lab("mend", STACK)
@@ -74,9 +76,48 @@ def test_up_read_break_mend_and_down() -> None:
 
     down = lab("sandbox", STACK, "--down")
     assert down.exit_code == 0 and down.stdout == f"the sandbox {STACK} is gone\n"
-    assert lab("sandbox", STACK, "--down").stdout == f"no sandbox of {STACK} stands\n"
+    assert lab("sandbox", STACK, "--down").stdout == f"{STACK} has no sandbox\n"
     gone = lab("verify", STACK)
     assert gone.exit_code == 2 and f"`./lab sandbox {STACK}` for one without machines" in gone.stderr
+
+
+def test_every_command_of_a_walk_can_be_typed_on_its_node(capfd: pytest.CaptureFixture[str]) -> None:
+    """Also those inside a pod, although a sandbox has no `kubectl exec`. The first word of the line that walk saw, or a
+    shortened line's device, is in what the command prints."""
+    lab("sandbox", STACK)
+    walked = json.loads(lab("walk", STACK, "multitool@worker1", "multitool@worker2", "--json").stdout)
+    checks = [check for hop in walked["hops"] for check in hop["checks"]]
+    inside = [check for check in checks if check["command"].startswith("ip netns exec ")]
+    assert len(inside) == 8 and not [check for check in checks if "kubectl" in check["command"]]
+    for check in checks:
+        capfd.readouterr()
+        assert lab("ssh", STACK, check["node"], "--", check["command"]).exit_code == 0, check["command"]
+        assert check["seen"].split()[0].rstrip(":") in capfd.readouterr().out, check
+    pinged = walked["ping"]
+    assert lab("ssh", STACK, pinged["node"], "--", pinged["command"]).exit_code == 0
+
+
+def test_what_is_broken_in_a_sandbox_has_a_fix_there() -> None:
+    """No fix is a command that only a cluster has, and no fault is offered that only EC2 has."""
+    lab("sandbox", STACK)
+    listed = lab("break", STACK, "--list").stdout
+    offered, _, absent = listed.partition("Not in this sandbox")
+    assert "source-dest-check" in absent and "source-dest-check" not in offered
+    assert "Without mend" not in offered
+    for fault in ("proxy-arp-off", "nat-off", "ip-forward-off"):
+        assert lab("break", STACK, fault, "--yes").exit_code == 0
+    checks = json.loads(lab("verify", STACK, "--json").stdout)["checks"]
+    fixes = [check["fix"] for check in checks if check["status"] != "passed"]
+    assert len(fixes) > 3 and all("./lab mend" in fix or "./lab walk" in fix for fix in fixes)
+    assert not [fix for fix in fixes if "kubectl" in fix or "./lab up" in fix or "calico-node" in fix]
+
+
+def test_a_sandbox_that_has_ended_is_named() -> None:
+    lab("sandbox", STACK)
+    outputs = json.loads((home() / STACK / "state.json").read_text())["outputs"]
+    lab("sandbox", STACK, "--down")
+    with pytest.raises(Unreachable, match=f"`./lab sandbox {STACK}` builds it again"):
+        NamespaceAccess.of("worker1", outputs["access"]["worker1"]).command(["true"])
 
 
 def test_a_node_is_entered_and_the_kubeconfig_leads_to_the_api(capfd: pytest.CaptureFixture[str]) -> None:
@@ -111,10 +152,10 @@ def test_where_the_lab_is_deployed_too_it_is_said_which_one_is_meant(elsewhere: 
     meant = lab("verify", STACK, "--sandbox")
     assert meant.exit_code == 0 and SAYS_SO in meant.stderr
     deployed = lab("verify", STACK)
-    assert deployed.exit_code != 0 and "the deployed lab is meant; say --sandbox for the sandbox" in deployed.stderr
+    assert deployed.exit_code != 0 and "This is the deployed lab; --sandbox means the sandbox" in deployed.stderr
     lab("sandbox", STACK, "--down")
     none = lab("verify", STACK, "--sandbox")
-    assert none.exit_code == 2 and f"no sandbox of {STACK} stands: run `./lab sandbox {STACK}` first" in none.stderr
+    assert none.exit_code == 2 and f"{STACK} has no sandbox: run `./lab sandbox {STACK}` first" in none.stderr
 
 
 def test_a_changed_stack_file_is_said_so_and_rebuilt_when_asked(elsewhere: Path) -> None:
@@ -125,7 +166,7 @@ def test_a_changed_stack_file_is_said_so_and_rebuilt_when_asked(elsewhere: Path)
     changed = lab("sandbox", STACK)
     assert changed.exit_code == 1 and "  calico.pools[0].encapsulation: None → VXLAN" in changed.stdout
     assert f"`./lab sandbox {STACK} --rebuild` builds it anew" in changed.stderr
-    # What stands is what is checked.
+    # What was built is what is checked.
     verified = lab("verify", STACK)
     assert verified.exit_code == 0 and "calico.pools[0].encapsulation: None → VXLAN" in verified.stderr
     assert lab("sandbox", STACK, "--rebuild").exit_code == 0

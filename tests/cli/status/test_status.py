@@ -101,7 +101,7 @@ def test_a_lab_that_stands(
     assert "7 passed, 1 failed, 0 unknown" in out
     assert lab("status", "local", "--json") == 0
     document = json.loads(capsys.readouterr().out)
-    assert document["standing"] is True and document["verified"]["failed"] == 1 and document["sandbox"] is None
+    assert document["up"] is True and document["verified"]["failed"] == 1 and document["sandbox"] is None
     assert [it["answers"] for it in document["machines"].values()] == [True, False, None]
     assert "privateKey" not in json.dumps(document)
 

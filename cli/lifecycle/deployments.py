@@ -1,4 +1,4 @@
-"""Which of the project's stacks the state knows, and since when each lab stands."""
+"""Which of the project's stacks the state knows, and since when each lab is up."""
 
 from __future__ import annotations
 
