@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from cli.errors import FAILED, USAGE, CommandError
 from cli.live.picture import picture
 from cli.sandbox.choice import chosen_live
 from components.sandbox.model import OUTSIDE
-from components.verify.model import Status
+from components.verify.model import Result, Status
 from components.verify.read.api import NoApi
 from components.verify.walk.capture import Sighting, digest
 from components.verify.walk.live import walk_live
@@ -26,10 +27,8 @@ _MARKS: dict[Status, tuple[str, str]] = {
     "failed": ("STOP", "red"),
     "unknown": ("?", "yellow"),
 }
-_PASSES_ALL_THE_SAME = {
-    False: "The packet still passes, because the kernel uses what it learnt before until that expires.",
-    True: "The packet still passes: nothing enforces policies in a sandbox; on a cluster Felix may not have followed.",
-}
+_ONLY_MTU = re.compile(r"mtu is \d+, expected \d+")
+"""The difference of an interface that is as expected but for its MTU."""
 _INDENT = " " * 10
 """Where the kind of a hop begins: behind its number and its mark."""
 
@@ -118,9 +117,10 @@ def show(stack: str, found: Walk, seen: Sequence[Sighting], notes: Sequence[str]
         for name, text in (("expected", e.sentence), ("cause", e.cause), ("fix", e.fix.replace("STACK", stack))):
             console.print(f"  {name:8} {escape(text)}", soft_wrap=True)
         if found.ping.status == "passed":
-            console.print(f"  {_PASSES_ALL_THE_SAME[stopped.kind == 'policy']}", soft_wrap=True)
+            console.print(f"  The packet still passes{_why_it_passes(stopped, bad)}", soft_wrap=True)
     if seen:
-        console.print("\n[bold]The same packet at each place[/] (tcpdump; --json has the whole lines)")
+        how = "tcpdump, by each node's own clock; --json has the whole lines"
+        console.print(f"\n[bold]The same packet at each place[/] ({how})")
         for sighting in seen:
             _show_sighting(sighting, console)
     if found.ping.status == "failed" and found.stopped is None:
@@ -130,6 +130,14 @@ def show(stack: str, found: Walk, seen: Sequence[Sighting], notes: Sequence[str]
         else:
             lost = last_seen(seen)
             console.print(f"\n[red]Every hop is as expected, but the packet is lost[/]: {lost}", soft_wrap=True)
+
+
+def _why_it_passes(stopped: Hop, bad: Result) -> str:
+    if stopped.kind == "policy":
+        return ": nothing enforces policies in a sandbox; on a cluster Felix may not have followed."
+    if _ONLY_MTU.fullmatch(bad.difference):
+        return ", because it is small. A large one may not."
+    return ", because the kernel uses what it learnt before until that expires."
 
 
 def nobody_listens(seen: Sequence[Sighting]) -> bool:
@@ -174,7 +182,7 @@ def _show_hop(number: int, hop: Hop, console: Console) -> None:
 
 
 def _show_sighting(sighting: Sighting, console: Console) -> None:
-    at = f"{f'+{sighting.at * 1000:.3f} ms':>12}" if sighting.at is not None else f"[red]{'not seen':>12}[/]"
+    at = f"{f'{sighting.at * 1000:+.3f} ms':>12}" if sighting.at is not None else f"[red]{'not seen':>12}[/]"
     console.print(f"  {at}  {sighting.point.where}", soft_wrap=True)
     for name, line in (("request", sighting.request), ("reply", sighting.reply)):
         if line:

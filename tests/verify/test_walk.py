@@ -27,7 +27,7 @@ from components.verify.model import Pod, host_interface, tunnel_mac
 from components.verify.read.iproute import routes
 from components.verify.read.reading import LiveLab
 from components.verify.routes import best_route
-from components.verify.walk.capture import digest, packets, sightings
+from components.verify.walk.capture import Point, Sighting, digest, packets, sightings
 from components.verify.walk.ends import find_ends, find_pod
 from components.verify.walk.live import LiveWalk, walk_live
 from components.verify.walk.model import NoWalk, Walk
@@ -250,6 +250,32 @@ def test_the_columns_of_the_page_are_aligned(egress: Bed, marked: str) -> None:
     assert [line[10:22].strip() for line in rows] == [hop.kind for hop in hops]
     below = [line for line in page.getvalue().splitlines() if "kubectl" in line or "ip-10-0-2-200$" in line]
     assert below and all(re.match(r" {10}\S", line) for line in below if not line.startswith("  fix"))
+
+
+@pytest.mark.parametrize(
+    ("difference", "reason"),
+    [
+        ("mtu is 1480, expected 1440", "because it is small. A large one may not."),
+        ("mtu is 1480, expected 1440, up is no, expected yes", "because the kernel uses what it learnt before"),
+        ("it is not there", "because the kernel uses what it learnt before"),
+    ],
+)
+def test_a_page_says_why_a_packet_passes_where_a_hop_fails(egress: Bed, difference: str, reason: str) -> None:
+    walk = walked(egress[1], "normal@ip-10-0-2-200", "egress@ip-10-0-2-201").walk
+    hops = list(walk.hops)
+    (first, *others) = hops[2].checks
+    hops[2] = replace(hops[2], checks=(replace(first, status="failed", difference=difference), *others))
+    page = StringIO()
+    command.show("lab", replace(walk, hops=tuple(hops)), (), (), Console(file=page, width=120))
+    assert f"The packet still passes, {reason}" in page.getvalue()
+
+
+def test_clocks_of_two_nodes_may_differ(egress: Bed) -> None:
+    walk = walked(egress[1], "normal@ip-10-0-2-200", "egress@ip-10-0-2-201").walk
+    point = Point("ip-10-0-2-201", "", "vxlan.calico", "icmp")
+    page = StringIO()
+    command.show("lab", walk, [Sighting(point, -0.002108, "request", "")], (), Console(file=page, width=120))
+    assert " -2.108 ms  vxlan.calico on ip-10-0-2-201" in page.getvalue()
 
 
 # --- without a network ------------------------------------------------------------------------------------------------
