@@ -66,8 +66,6 @@ def _kubernetes(lab: Lab) -> Iterator[Note]:
             "image of pause is asked of kubeadm on each node"
         )
         yield Note(key, version, text, warning=True)
-    elif known.untried:
-        yield Note(key, version, known.untried, warning=False)
     elif versions.numbers(version)[2] > known.patch:
         yield Note(key, version, f"a later patch release than {minor}.{known.patch}; not tried here", warning=False)
 

@@ -34,8 +34,7 @@ class _Data(BaseModel):
 
 class KubernetesMinor(_Data):
     """`patch`: the last known patch release. `released`, `patched`: when its first and that release were made. `pause`:
-    the version of the pause image that its kubeadm names; `etcd`, `coredns`: of those images. `untried`: what was tried
-    of it, if not everything was."""
+    the version of the pause image that its kubeadm names; `etcd`, `coredns`: of those images."""
 
     patch: int
     released: date
@@ -43,7 +42,6 @@ class KubernetesMinor(_Data):
     pause: str
     etcd: str
     coredns: str
-    untried: str | None = None
 
 
 class CalicoRelease(_Data):

@@ -107,6 +107,8 @@ class Copy:
     def write_stack(self) -> None:
         document = yaml.safe_load((ROOT / "stacks" / "Pulumi.local.yaml").read_text())
         lab = document["config"]["cni-lab:lab"]
+        if version := os.environ.get("CNILAB_AIRGAP_KUBERNETES"):
+            lab["kubernetes"]["version"] = version
         unit = self.path / "no-default-route.conf"
         unit.write_text(NO_DEFAULT_ROUTE)
         lab["machines"] = {

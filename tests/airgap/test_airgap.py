@@ -3,8 +3,9 @@ repositories, images through the mirrors, manifests over HTTP, and machines with
 story and run in this order.
 
 Needs root, podman, pulumi with its plugins, docker-registry on PATH, and the folder of CNILAB_AIRGAP
-(tests/airgap/site.py), with the versions of stacks/Pulumi.local.yaml. CNILAB_RUN_ARGS: as for other tests with
-machines. No other local lab may stand meanwhile.
+(tests/airgap/site.py), with the versions of stacks/Pulumi.local.yaml, or of the Kubernetes that
+CNILAB_AIRGAP_KUBERNETES names. CNILAB_RUN_ARGS: as for other tests with machines. No other local lab may stand
+meanwhile.
 """
 
 from __future__ import annotations
