@@ -1,4 +1,4 @@
-"""What the author of a valid stack file is told about EC2 machines."""
+"""Notes about a valid stack file with EC2 machines."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ IMAGE = {"image": "ami-0123456789abcdef0", "user": "admin"}
 
 
 @pytest.mark.parametrize(
-    ("machines", "told"),
+    ("machines", "noted"),
     [
         ({"workerAccess": "InstanceConnect"} | IMAGE, True),
         ({"workerAccess": "InstanceConnect"}, False),
@@ -20,9 +20,9 @@ IMAGE = {"image": "ami-0123456789abcdef0", "user": "admin"}
     ],
     ids=["both", "Ubuntu's AMI", "public workers"],
 )
-def test_an_image_of_their_own_may_keep_people_out(machines: dict[str, str], told: bool) -> None:
+def test_an_image_of_their_own_may_keep_people_out(machines: dict[str, str], noted: bool) -> None:
     """Debian's AMIs have another user than Ubuntu's, and no ec2-instance-connect."""
     found = [note for note in notes(aws_lab(OWN | machines)) if note.key == "machines.workerAccess"]
-    assert bool(found) == told
+    assert bool(found) == noted
     for note in found:
         assert "--os-user admin" in note.text and "package ec2-instance-connect" in note.text and not note.warning

@@ -38,6 +38,10 @@ def lab(nodes: list[dict[str, Any]] = NODES) -> Lab:
     return parse_lab({"machines": {"provider": "local"}, "nodes": nodes})
 
 
+def workload(**keys: Any) -> Workload:
+    return Workload.model_validate({"name": "a", "image": "docker.io/library/busybox", **keys})
+
+
 def names(nodes: Any) -> list[str]:
     return [node.name for node in nodes]
 
@@ -99,12 +103,7 @@ def test_on_the_control_plane_only_its_own_taint_is_tolerated(key: str) -> None:
     ],
 )
 def test_the_nodes_for_a_workload(keys: dict[str, Any], found: list[str]) -> None:
-    workload = Workload.model_validate({"name": "a", "image": "docker.io/library/busybox", **keys})
-    assert names(nodes_for(lab(), workload)) == found
-
-
-def workload(**keys: Any) -> Workload:
-    return Workload.model_validate({"name": "a", "image": "docker.io/library/busybox", **keys})
+    assert names(nodes_for(lab(), workload(**keys))) == found
 
 
 @pytest.mark.parametrize(
