@@ -26,12 +26,14 @@ import subprocess
 import sys
 import tempfile
 import tomllib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import reduce
 from itertools import groupby
 from multiprocessing.connection import Connection
+from operator import or_
 from pathlib import Path
-from types import CodeType, FunctionType
+from types import CodeType, FrameType, FunctionType
 from typing import Any
 
 import pytest
@@ -124,10 +126,11 @@ def mutants_of(text: str, sample: int | None) -> list[Mutant]:
 # --- one mutant -------------------------------------------------------------------------------------------------------
 #
 # Most mutants take tens of milliseconds, because nothing is imported or collected for them. This process imports the
-# packages that the tests need. A fork of it, the collector, collects the tests. For each mutant, a fork of the
-# collector gets the changed code into its functions, and runs the tests. That sees no changed constant, decorator or
-# annotation, and no function that had its effect during the import. So what these tests do not notice is tried again:
-# a fork of this process imports the changed file and runs the same tests from the start.
+# packages that the tests need. A fork of it, the collector, collects the tests, and runs them once to see which lines
+# each of them reaches. For each mutant, a fork of the collector gets the changed code into its functions, and runs the
+# tests, first those that reach most lines of a changed function. That sees no changed constant, decorator or
+# annotation, and no function that had its effect during the import. So what these tests do not notice is tried again: a
+# fork of this process imports the changed file and runs the same tests from the start.
 
 
 def _start_child(folder: Path) -> None:
@@ -170,90 +173,157 @@ def run_from_the_start(tests: Sequence[str], keep_bytecode: bool = False) -> tup
     return child.exitcode or 0, loaded
 
 
-Place = tuple[str, int]
-"""A function: its qualified name and its first line."""
+Place = tuple[str, str, int]
+"""A function: its file, its qualified name and its first line."""
+
+
+def _compiled(file: str, text: str) -> Iterator[tuple[Place, CodeType]]:
+    """Every function of a file, also those inside others."""
+    return _codes(compile(text, file, "exec", dont_inherit=True))
 
 
 def _codes(code: CodeType) -> Iterator[tuple[Place, CodeType]]:
     for constant in code.co_consts:
         if isinstance(constant, CodeType):
-            yield (constant.co_qualname, constant.co_firstlineno), constant
+            yield _place(constant), constant
             yield from _codes(constant)
+
+
+def _place(code: CodeType) -> Place:
+    return code.co_filename, code.co_qualname, code.co_firstlineno
+
+
+Lines = dict[str, int]
+"""Lines by file, as the bits of a number."""
+
+
+def _lines(code: CodeType) -> int:
+    """The lines of a function, and of those inside it."""
+    own = (1 << line for *_, line in code.co_lines() if line)
+    return reduce(or_, [*own, *(_lines(inner) for inner in code.co_consts if isinstance(inner, CodeType))], 0)
 
 
 class Collector:
     """A pytest plugin. In place of a run of the collected tests, it has one run of them for each mutant.
 
-    It receives a file and its changed text, and answers whether a test failed.
+    It sends whether the tests pass. Then it receives a file and its changed text, and answers whether a test failed.
     """
 
-    def __init__(self, connection: Connection) -> None:
-        self.connection = connection
+    def __init__(self, files: Collection[str], connection: Connection) -> None:
+        self.files, self.connection = frozenset(files), connection
 
     def pytest_runtestloop(self, session: pytest.Session) -> bool:
         order = list(session.items)
         gc.collect()
-        functions = [thing for thing in gc.get_objects() if isinstance(thing, FunctionType)]
+        functions = [
+            thing
+            for thing in gc.get_objects()
+            if isinstance(thing, FunctionType) and thing.__code__.co_filename in self.files
+        ]
         gc.freeze()
+        before = {place: code for file in self.files for place, code in _compiled(file, Path(file).read_text("utf-8"))}
+        for place in before.keys() - {_place(function.__code__) for function in functions}:
+            # A function inside another, which differs too then.
+            del before[place]
+        recorded, code = self._fork(self._record, order, session)
+        self.connection.send(recorded is not None and code == 0)
+        reached: dict[str, Lines] = recorded or {}
         while (changed := self.connection.recv()) is not None:
             file, text = changed
-            own = [function for function in functions if function.__code__.co_filename == file]
-            receiver, sender = CONTEXT.Pipe(duplex=False)
-            child = CONTEXT.Process(target=self._try, args=(file, text, own, order, session, sender))
-            child.start()
-            sender.close()
-            failed: int | None = None
-            with contextlib.suppress(EOFError):
-                failed = receiver.recv()
-            child.join()
-            self.connection.send(child.exitcode != 0)
+            codes = dict(_compiled(file, text))
+            there = {place for place in before.keys() & codes.keys() if before[place] != codes[place]}
+            if not there:
+                self.connection.send(False)
+                continue
+            lines = reduce(or_, (_lines(before[place]) for place in there))
+            order.sort(key=lambda item: (reached[item.nodeid].get(file, 0) & lines).bit_count(), reverse=True)
+            failed, code = self._fork(self._try, codes, functions, order, session)
+            self.connection.send(code != 0)
             if failed is not None:
                 # The next mutant is probably noticed by the same test.
                 order.insert(0, order.pop(failed))
         return True
 
+    def _fork(self, work: Callable[..., None], *arguments: Any) -> tuple[Any, int | None]:
+        """What a fork that does the work reports, None if nothing, and its exit code."""
+        receiver, sender = CONTEXT.Pipe(duplex=False)
+        child = CONTEXT.Process(target=work, args=(*arguments, sender))
+        child.start()
+        sender.close()
+        reported = None
+        with contextlib.suppress(EOFError):
+            reported = receiver.recv()
+        child.join()
+        return reported, child.exitcode
+
+    def _record(self, order: Sequence[pytest.Item], session: pytest.Session, report: Connection) -> None:
+        """Report the lines of the files that each test reaches."""
+        reached: dict[str, Lines] = {}
+        seen: Lines = {}
+
+        def enter(frame: FrameType, _: str, __: object) -> Callable[..., Any] | None:
+            return note if frame.f_code.co_filename in self.files else None
+
+        def note(frame: FrameType, _: str, __: object) -> Callable[..., Any]:
+            file = frame.f_code.co_filename
+            seen[file] = seen.get(file, 0) | 1 << frame.f_lineno
+            return note
+
+        for number, item in enumerate(order):
+            seen = {}
+            sys.settrace(enter)
+            item.config.hook.pytest_runtest_protocol(item=item, nextitem=_after(order, number))
+            sys.settrace(None)
+            reached[item.nodeid] = seen
+        report.send(reached)
+        os._exit(bool(session.testsfailed))
+
     def _try(
         self,
-        file: str,
-        text: str,
+        codes: Mapping[Place, CodeType],
         functions: Sequence[FunctionType],
         order: Sequence[pytest.Item],
         session: pytest.Session,
         report: Connection,
     ) -> None:
         _limit_cpu_time()
-        changed = dict(_codes(compile(text, file, "exec")))
         for function in functions:
             code = function.__code__
             with contextlib.suppress(ValueError):  # It uses other variables of the function around it than before.
-                function.__code__ = changed.get((code.co_qualname, code.co_firstlineno), code)
+                function.__code__ = codes.get(_place(code), code)
         for number, item in enumerate(order):
-            following = order[number + 1] if number + 1 < len(order) else None
-            item.config.hook.pytest_runtest_protocol(item=item, nextitem=following)
+            item.config.hook.pytest_runtest_protocol(item=item, nextitem=_after(order, number))
             if session.testsfailed:
                 report.send(number)
                 break
         os._exit(bool(session.testsfailed))
 
 
-def _collect(folder: Path, tests: Sequence[str], connection: Connection) -> None:
+def _after(order: Sequence[pytest.Item], number: int) -> pytest.Item | None:
+    return order[number + 1] if number + 1 < len(order) else None
+
+
+def _collect(folder: Path, files: Collection[str], tests: Sequence[str], connection: Connection) -> None:
     _start_child(folder)
-    os._exit(int(pytest.main([*PYTEST, *tests], plugins=[Collector(connection)])))
+    os._exit(int(pytest.main([*PYTEST, *tests], plugins=[Collector(files, connection)])))
 
 
 @contextlib.contextmanager
-def collector(tests: Sequence[str]) -> Iterator[Callable[[str, str], bool]]:
+def collector(files: Sequence[str], tests: Sequence[str]) -> Iterator[Callable[[str, str], bool]]:
     """A function that says of a file and its changed text whether one of the collected tests fails with it."""
     mine, its = CONTEXT.Pipe()
-    child = CONTEXT.Process(target=_collect, args=(Path.cwd(), tests, its))
+    absolute = {file: str(Path(file).resolve()) for file in files}
+    child = CONTEXT.Process(target=_collect, args=(Path.cwd(), [*absolute.values()], tests, its))
     child.start()
     its.close()
 
     def notices(file: str, text: str) -> bool:
-        mine.send((str(Path(file).resolve()), text))
+        mine.send((absolute[file], text))
         return bool(mine.recv())
 
     try:
+        if not mine.recv():
+            sys.exit(f"tests fail if they are collected once and run by a fork: {' '.join(tests)}")
         yield notices
     finally:
         with contextlib.suppress(OSError):
@@ -283,9 +353,7 @@ def run(files: Sequence[str], tests: Sequence[str], sample: int | None) -> Itera
     for name in modules:
         with contextlib.suppress(Exception):  # Some modules exist only under a name that their package gave them.
             importlib.import_module(name)
-    with collector(tests) as notices:
-        if notices(files[0], Path(files[0]).read_text(encoding="utf-8")):
-            sys.exit(f"tests fail if they are collected once and run by a fork: {' '.join(tests)}")
+    with collector(files, tests) as notices:
         for file in files:
             before = Path(file).read_text(encoding="utf-8")
             same = SAME_PROGRAM.get(file, {})
