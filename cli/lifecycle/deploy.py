@@ -106,7 +106,7 @@ def run(command: str, stack: str, arguments: Sequence[str], *, repaired: bool = 
     if command == "destroy":
         # Its state is written once, at the end. A destroy that was killed is run again and finds gone what is gone.
         environment.setdefault("PULUMI_SKIP_CHECKPOINTS", "true")
-        # With it, pulumi would also remove a stack file. The stack itself is removed below.
+        # With it, pulumi also deletes the stack's file in stacks/. The stack itself is removed below.
         arguments = [argument for argument in arguments if argument.partition("=")[0] != "--remove"]
     with tempfile.TemporaryDirectory(dir=project.HOME) as folder:
         log = Path(folder) / "events"
