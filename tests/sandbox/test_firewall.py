@@ -64,6 +64,25 @@ def test_pods_of_the_cluster_are_reached_beside_the_firewall(live: LiveLab) -> N
     assert found.ping.status == "passed" and "firewall" not in [hop.kind for hop in found.hops]
 
 
+@pytest.mark.parametrize(
+    ("address", "kinds"),
+    [
+        ("10.1.128.1", ["pod route", "bridge", "delivery"]),
+        ("10.1.128.2", ["pod route", "outside"]),
+        ("10.244.97.0", ["pod route", "gateway arp", "host veth", "delivery", "delivery"]),
+        ("10.0.2.200", ["pod route", "gateway arp", "host veth", "delivery", "delivery"]),
+    ],
+)
+def test_what_is_on_the_bridge_or_on_the_node_itself_is_not_sent_out(
+    live: LiveLab, address: str, kinds: list[str]
+) -> None:
+    """The node's address on the bridge, the firewall's own, the node's end of the tunnel, its address in the subnet."""
+    found = walk(live, pod_of(live, "normal-egress"), address).walk
+    assert found.ping.status == "passed" and found.stopped is None
+    assert [hop.kind for hop in found.hops] == kinds
+    assert not [hop for hop in found.hops if "out of the lab" in hop.sentence]
+
+
 def test_on_local_machines_the_bridges_own_route_leads_to_this_computer(tmp_path: Path) -> None:
     """cfos-egress has 10.0.0.2 there, the resolver of a VPC, which answers on EC2 only."""
     lab = load_stack_file(ROOT / "stacks" / "Pulumi.local.yaml").lab

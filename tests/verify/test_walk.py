@@ -28,7 +28,7 @@ from components.verify.read.iproute import routes
 from components.verify.read.reading import LiveLab
 from components.verify.routes import best_route
 from components.verify.walk.capture import Point, Sighting, digest, packets, sightings
-from components.verify.walk.ends import find_ends, find_pod
+from components.verify.walk.ends import ends_on_node, find_ends, find_pod
 from components.verify.walk.live import LiveWalk, walk_live
 from components.verify.walk.model import NoWalk, Walk
 from tests.verify import replica_labs as labs
@@ -303,6 +303,14 @@ def test_pods_are_found_by_name_workload_and_node() -> None:
     assert find_pod(PODS, "proxy").host_network
 
 
+@pytest.mark.parametrize(("name", "found"), [("dns", "dns-x"), ("kube-system/dns", "dns-x"), ("web", "web-1")])
+def test_a_deployment_of_others_is_found_after_the_labs_own_workloads(name: str, found: str) -> None:
+    def other(name: str, of: str) -> Pod:
+        return replace(pod(name, workload=None), namespace="kube-system", controller=f"Deployment kube-system/{of}")
+
+    assert find_pod([other("dns-x", "dns"), other("web-x", "web"), pod("web-1")], name).name == found
+
+
 @pytest.mark.parametrize("end", ["web@a", "web@b", "web-1", "web"])
 def test_a_workload_and_a_pod_of_it_are_two_pods(end: str) -> None:
     """Whichever of the workload's pods comes first."""
@@ -315,7 +323,10 @@ def test_a_workload_and_a_pod_of_it_are_two_pods(end: str) -> None:
 @pytest.mark.parametrize(
     ("name", "words"),
     [
-        ("nobody", "there is no pod nobody; pods with a network of their own: web"),
+        (
+            "nobody",
+            "there is no pod nobody; the lab's workloads are: web. Also: [NAMESPACE/]NAME of any pod, Deployment",
+        ),
         ("web@c", "there is no pod web@c; web has pods on: a, b"),
         ("late", "default/late does not run (phase Pending"),
     ],
@@ -336,6 +347,37 @@ def test_a_walk_begins_at_an_address_too() -> None:
     ):
         with pytest.raises(NoWalk, match=words):
             find_ends(PODS, source, target, nodes=nodes)
+
+
+@pytest.mark.parametrize(
+    ("target", "kind"),
+    [
+        ("127.0.0.1", "loopback"),
+        ("224.0.0.5", "multicast"),
+        ("255.255.255.255", "reserved"),
+        ("240.0.0.1", "reserved"),
+        ("0.0.0.0", "reserved"),
+    ],
+)
+def test_an_address_that_no_router_forwards_is_refused(target: str, kind: str) -> None:
+    with pytest.raises(NoWalk, match=f"{target} is a {kind} address"):
+        find_ends(PODS, "web-1", target)
+
+
+def test_an_address_of_a_nodes_own_interface_is_the_node() -> None:
+    """The end of a tunnel is known from the API; that of a bridge, when the source's node has been read."""
+    nodes, tunnels = {"a": "10.0.2.1", "b": "10.0.2.2"}, {"10.244.97.0": "b"}
+    ends = find_ends(PODS, "web-1", "10.244.97.0", nodes=nodes, tunnels=tunnels)
+    assert ends.target is not None and (ends.target.id, ends.address) == ("node/b", "10.244.97.0")
+    with pytest.raises(NoWalk, match=r"10\.244\.97\.0 is the address of node/b itself"):
+        find_ends(PODS, "node/b", "10.244.97.0", nodes=nodes, tunnels=tunnels)
+    beyond = find_ends(PODS, "web-1", "10.1.128.1", nodes=nodes, tunnels=tunnels)
+    assert beyond.target is None and ends_on_node(beyond, False) == beyond
+    on_node = ends_on_node(beyond, True).target
+    assert on_node is not None and (on_node.id, on_node.address) == ("node/a", "10.1.128.1")
+    with pytest.raises(NoWalk, match=r"10\.1\.128\.1 is the address of node/a itself"):
+        ends_on_node(find_ends(PODS, "node/a", "10.1.128.1", nodes=nodes), True)
+    assert ends_on_node(ends, True) == ends
 
 
 def test_the_route_that_the_kernel_chooses() -> None:

@@ -101,7 +101,7 @@ def test_to_a_service_and_back(live: LiveLab) -> None:
     )
     assert "conntrack" in kinds(found, "back")
     sentence = hop(found, "service")
-    for endpoint in ("one of its 3 endpoints by chance", "8080", "DNAT", found.target.id):
+    for endpoint in ("one of its 3 endpoints at random", "8080", "DNAT", found.target.id):
         assert endpoint in sentence
     if find("conntrack"):
         assert f"this connection went to {found.target.address}:8080" in sentence, "the real one's endpoint"

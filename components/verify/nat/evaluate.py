@@ -1,6 +1,6 @@
 """What a node's rules do to a packet, rule by rule as the kernel goes through them.
 
-Where a rule applies by chance, as kube-proxy's do that choose an endpoint, both ways are followed, so there may be
+Where a rule applies at random, as kube-proxy's do that choose an endpoint, both ways are followed, so there may be
 several outcomes.
 """
 

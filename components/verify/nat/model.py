@@ -22,7 +22,7 @@ class Flow:
 
 
 Condition = Callable[[Flow], bool | None]
-"""Whether a rule applies to a packet; None where that is decided by chance, or the condition is not understood."""
+"""Whether a rule applies to a packet; None where that is decided at random, or the condition is not understood."""
 
 
 class Action(NamedTuple):
@@ -45,7 +45,7 @@ class Rule:
     certain: bool = True
 
     def applies(self, flow: Flow) -> bool | None:
-        """None: by chance."""
+        """None: at random."""
         found: bool | None = True
         for condition in self.conditions:
             match condition(flow):

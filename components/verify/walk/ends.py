@@ -45,11 +45,13 @@ def find_ends(
     target: str,
     *,
     nodes: Mapping[str, str] | None = None,
+    tunnels: Mapping[str, str] | None = None,
     services: Sequence[ServicePort] = (),
     tcp: int | None = None,
 ) -> Ends:
     """Two different pods or nodes, or one and an address or a Service. An address that a pod, a node or a Service has
-    is that. `nodes`: node → address. `tcp`: the port that a TCP connection goes to instead of a ping. Raises NoWalk."""
+    is that. `nodes`: node → address. `tunnels`: address of a node's end of a tunnel → node. `tcp`: the port that a TCP
+    connection goes to instead of a ping. Raises NoWalk."""
     known = dict(nodes or {})
     port, protocol = tcp or 0, "tcp" if tcp else "icmp"
     start = _find(pods, known, source)
@@ -70,10 +72,36 @@ def find_ends(
     if of_address:
         found = _port_of(of_address, f"{address}", str(tcp or ""))
         return Ends(start, None, address, found, found.protocol, found.port)
+    if kind := _not_routed(IPv4Address(address)):
+        raise NoWalk(f"{target} is a {kind} address, and a walk goes to one pod, node or host: name another")
     end_pod = _owner(pods, known, address)
-    if end_pod is not None and end_pod.id == start.id:
-        raise NoWalk(f"{target} is the address of {start.id} itself: name another")
-    return Ends(start, end_pod, address, None, protocol, port)
+    if end_pod is None and (node := (tunnels or {}).get(address)):
+        end_pod = node_end(node, address)
+    return _checked(Ends(start, end_pod, address, None, protocol, port))
+
+
+def ends_on_node(ends: Ends, has_address: bool) -> Ends:
+    """The ends where the address that was taken for one outside of the lab is on an interface of the source's node,
+    such as a bridge. Raises NoWalk where that node is the source."""
+    if ends.target is not None or ends.service is not None or not has_address:
+        return ends
+    return _checked(ends._replace(target=node_end(ends.source.node, ends.address)))
+
+
+def _checked(ends: Ends) -> Ends:
+    """Raises NoWalk where the packet would not leave its source."""
+    if ends.target is not None and ends.target.id == ends.source.id:
+        raise NoWalk(f"{ends.address} is the address of {ends.source.id} itself: name another")
+    return ends
+
+
+def _not_routed(address: IPv4Address) -> str:
+    """What kind of address it is, if no router forwards packets to it alone; else empty."""
+    if address.is_loopback:
+        return "loopback"
+    if address.is_multicast:
+        return "multicast"
+    return "reserved" if address.is_reserved or address.is_unspecified else ""
 
 
 def _find(pods: Sequence[Pod], nodes: Mapping[str, str], name: str, *, other_than: Pod | None = None) -> Pod:
@@ -109,12 +137,13 @@ def _owner(pods: Sequence[Pod], nodes: Mapping[str, str], address: str) -> Pod |
 
 
 def find_pod(pods: Sequence[Pod], name: str, *, other_than: Pod | None = None) -> Pod:
-    """A pod by [NAMESPACE/]NAME, or one of a workload's by the workload's name; @NODE chooses one on a node. Raises
-    NoWalk. `other_than`: another pod is preferred, and one on another node."""
+    """A pod by [NAMESPACE/]NAME, or one of a workload's by [NAMESPACE/]NAME of the workload: the lab's own before a
+    Deployment or DaemonSet of others. @NODE chooses one on a node. Raises NoWalk. `other_than`: another pod is
+    preferred, and one on another node."""
     wanted, _, node = name.partition("@")
-    named = [pod for pod in pods if wanted in (pod.name, pod.id)] or [
-        pod for pod in pods if pod.workload is not None and wanted in (pod.workload, f"{pod.namespace}/{pod.workload}")
-    ]
+    named = [pod for pod in pods if wanted in (pod.name, pod.id)]
+    named = named or [pod for pod in pods if pod.workload and wanted in _names(f"{pod.namespace}/{pod.workload}")]
+    named = named or [pod for pod in pods if wanted in _names(pod.controller.partition(" ")[2])]
     found = [pod for pod in named if not node or pod.node == node]
     if named and not found:
         on = ", ".join(sorted({pod.node for pod in named if pod.node}))
@@ -122,8 +151,8 @@ def find_pod(pods: Sequence[Pod], name: str, *, other_than: Pod | None = None) -
     if not found:
         known = ", ".join(sorted({p.workload for p in pods if p.running and p.workload})) or "none of the lab's"
         raise NoWalk(
-            f"there is no pod {name}; pods with a network of their own: {known}, or NAMESPACE/NAME of any. "
-            "Also: node/NAME, service/NAME[:PORT]"
+            f"there is no pod {name}; the lab's workloads are: {known}. Also: [NAMESPACE/]NAME of any pod, Deployment "
+            "or DaemonSet; node/NAME; service/NAME[:PORT]"
         )
     # A pod with a network of its own before one on its node's.
     candidates = [pod for pod in found if pod.running] or [pod for pod in found if _runs(pod)] or found
@@ -134,6 +163,11 @@ def find_pod(pods: Sequence[Pod], name: str, *, other_than: Pod | None = None) -
     if not _runs(pod):
         raise NoWalk(f"{pod.id} does not run (phase {pod.phase or 'unknown'}, address {pod.address or 'none'})")
     return pod
+
+
+def _names(workload: str) -> tuple[str, str]:
+    """How NAMESPACE/NAME may be written."""
+    return workload, workload.partition("/")[2]
 
 
 def _runs(pod: Pod) -> bool:

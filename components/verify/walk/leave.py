@@ -20,7 +20,7 @@ def leave(trace: Trace) -> bool:
     if device == "eth0":
         _gateway(trace, gateway)
         on = True
-    elif (firewall := firewall_of(trace.lab, trace.source)) and gateway == str(firewall[0].address):
+    elif (firewall := firewall_of(trace.lab, trace.source)) and gateway == str(firewall[0].address) != trace.address:
         on = _firewall(trace, device, *firewall)
     else:
         on = _bridge(trace, device, gateway)

@@ -16,7 +16,7 @@ from components.verify.read.api import NoApi
 from components.verify.read.connection import Connection, Unreachable
 from components.verify.read.reading import LiveLab, Reading, observed, read_cluster, read_ec2, read_node
 from components.verify.walk.capture import Sighting, capture, points
-from components.verify.walk.ends import choose_endpoint, find_ends
+from components.verify.walk.ends import choose_endpoint, ends_on_node, find_ends
 from components.verify.walk.model import Walk
 from components.verify.walk.route import walk
 
@@ -40,7 +40,9 @@ async def walk_live(
     if reading.no_api:
         raise NoApi(reading.no_api)
     nodes = {node.name: str(node.address) for node in live.spec.nodes}
-    ends = find_ends(reading.pods, source, target, nodes=nodes, services=reading.services, tcp=tcp)
+    of_tunnels = observed(live, reading).tunnel_addresses
+    tunnels = {address.partition("/")[0]: node for node, found in of_tunnels.items() for address in found.values()}
+    ends = find_ends(reading.pods, source, target, nodes=nodes, tunnels=tunnels, services=reading.services, tcp=tcp)
     ping = ping_of(ends.source, ends.address, ends.port)
     notes = [f"policies: {all_policies.unread}"] if all_policies.unread else []
     chosen = ""
@@ -58,6 +60,8 @@ async def walk_live(
         # The source first, which pings: the target then shows what it has learnt from the ping.
         here = ends.source.node
         await read(here, *([ping] if ends.protocol != "udp" else []))
+        if here in reading.nodes:
+            ends = ends_on_node(ends, reading.nodes[here].interface_with(ends.address) is not None)
         if ends.service is not None:
             seen = reading.nodes[here].field_of(Topic.PROBE, ping.key, "endpoint") if here in reading.nodes else ""
             ends = choose_endpoint(ends, reading.pods, nodes, seen)

@@ -37,7 +37,7 @@ def to_endpoint(trace: Trace, service: ServicePort, endpoint: str, chosen: str) 
     one = f"its endpoint {endpoint}:{port}"
     if len(targets) > 1:
         how = "conntrack: this connection went to" if chosen == f"{endpoint}:{port}" else "the walk follows"
-        one = f"one of its {len(targets)} endpoints by chance ({', '.join(targets)}); {how} {endpoint}:{port}"
+        one = f"one of its {len(targets)} endpoints at random ({', '.join(targets)}); {how} {endpoint}:{port}"
     sentence = f"{where}: kube-proxy translates {name} to {one}{f', {pod}' if pod else ''} (DNAT)"
     trace.add("service", node, "", sentence, results)
     return True
@@ -123,7 +123,9 @@ def back_from_endpoint(trace: Trace, service: ServicePort) -> None:
     """On the way back conntrack undoes what kube-proxy did."""
     before = f"{trace.sender}:{trace.port}"
     trace.sender, trace.port = service.address, service.port
-    sentence = f"conntrack translates the source {before} back to {service.address}:{service.port}, which was asked"
+    sentence = (
+        f"conntrack translates the source {before} back to {service.address}:{service.port}, the Service's address"
+    )
     trace.add("conntrack", _node_of_answer(trace), "", sentence, [])
 
 
