@@ -11,6 +11,7 @@ CPU seconds count, because other work of the computer slows down wall times. Exi
 from __future__ import annotations
 
 import argparse
+import os
 import resource
 import shutil
 import subprocess
@@ -82,16 +83,18 @@ def seconds_to_paint(text: str) -> float | str:
     options.binary_location = browser
     for argument in ("--headless=new", "--no-sandbox", "--disable-gpu"):
         options.add_argument(argument)
-    chromium = webdriver.Chrome(options=options, service=Service(driver))
-    try:
-        with tempfile.TemporaryDirectory() as folder:
+    # Chromium leaves a folder in TMPDIR.
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        service = Service(driver, env=os.environ | {"TMPDIR": folder})
+        chromium = webdriver.Chrome(options=options, service=service)
+        try:
             path = Path(folder, "page.html")
             path.write_text(text, encoding="utf-8")
             chromium.get(path.as_uri())
             script = "return performance.getEntriesByName('first-contentful-paint')[0].startTime"
             return float(chromium.execute_script(script)) / 1000
-    finally:
-        chromium.quit()
+        finally:
+            chromium.quit()
 
 
 def main() -> int:

@@ -114,6 +114,35 @@ def test_a_secret_is_never_readable_by_others(bash: Bash) -> None:
     assert "hush-hush" not in done.stdout + done.stderr
 
 
+def test_a_file_is_on_the_disk_before_it_has_its_name(bash: Bash) -> None:
+    """And its name, before `replace` ends: after a power cut the file is old or new, and what was reported stays."""
+    said = 'sync() { echo "sync ${2##*/}"; }; mv() { echo "mv ${3##*/} ${4##*/}"; command mv "$@"; }; '
+    done = bash.lib(f"{said}replace {bash.etc}/conf 0644 new; echo done")
+    steps = re.sub(r"\.cni-lab\.conf\.\w{6}", "TEMPORARY", done.stdout).splitlines()
+    assert steps == ["sync TEMPORARY", "mv TEMPORARY conf", "sync etc", "done"]
+
+
+@pytest.mark.parametrize("broken", ["printf", "chmod", "sync", "mv"])
+def test_a_file_that_cannot_be_written_stays_as_it_was(bash: Bash, broken: str) -> None:
+    """Whichever command fails: the old content, no temporary file, and what to do."""
+    bash.etc.mkdir()
+    (bash.etc / "conf").write_text(OLD)
+    # printf also prints the messages of `log` and `fail`.
+    fails = f'{broken}() {{ if [[ $1 != cni-lab* ]]; then return 1; else builtin {broken} "$@"; fi; }}; '
+    done = bash.lib(f"{fails}replace {bash.etc}/conf 0644 new; echo done")
+    assert done.returncode == 1 and done.stdout == ""
+    assert f"cannot write {bash.etc}/conf, which is unchanged: free some space in {bash.etc}" in done.stderr
+    assert bash.there() == {"conf": OLD}
+
+
+def test_a_directory_that_takes_no_file_is_named(bash: Bash) -> None:
+    done = bash.lib(f"mktemp() {{ return 1; }}; replace {bash.etc}/conf 0644 new; echo done")
+    assert done.returncode == 1 and done.stdout == ""
+    assert f"cannot write in {bash.etc}: free some space there" in done.stderr
+    done = bash.lib(f"touch {bash.root}/file; replace {bash.root}/file/conf 0644 new; echo done")
+    assert done.returncode == 1 and f"cannot make {bash.root}/file: see the line above" in done.stderr
+
+
 def test_interrupted_at_every_command(bash: Bash) -> None:
     """Each file is old or new and never in between. The next run finishes, and knows every file that was written."""
     cut, found = 0, set[frozenset[tuple[str, int, str]]]()

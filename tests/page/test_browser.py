@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 import shutil
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -50,12 +52,14 @@ def chromium() -> Iterator[webdriver.Chrome]:
     for argument in ("--headless=new", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--window-size=1280,900"):
         options.add_argument(argument)
     options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    try:
-        driver = webdriver.Chrome(options=options, service=Service(DRIVER))
-    except WebDriverException as error:
-        pytest.skip(f"Chromium does not start here: {str(error.msg).splitlines()[0]}")
-    yield driver
-    driver.quit()
+    # Chromium leaves a folder there.
+    with tempfile.TemporaryDirectory(prefix="cnilab-test-", ignore_cleanup_errors=True) as folder:
+        try:
+            driver = webdriver.Chrome(options=options, service=Service(DRIVER, env=os.environ | {"TMPDIR": folder}))
+        except WebDriverException as error:
+            pytest.skip(f"Chromium does not start here: {str(error.msg).splitlines()[0]}")
+        yield driver
+        driver.quit()
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 import re
 import shutil
 import signal
@@ -333,7 +334,8 @@ def test_the_api_checks_certificates_as_kubernetes_does(egress: Replica) -> None
 # --- its end ----------------------------------------------------------------------------------------------------------
 
 
-def test_nothing_is_left_of_a_killed_test() -> None:
+def test_nothing_is_left_of_a_killed_test(tmp_path: Path) -> None:
+    """No process. Its files stay, so it writes them below `tmp_path`."""
     if reason := missing():
         pytest.skip(reason)
     script = (
@@ -341,7 +343,8 @@ def test_nothing_is_left_of_a_killed_test() -> None:
         "with Replica(replica_labs.VXLAN) as it:\n"
         "    print(it.running.pid, *it.running.pids.values(), flush=True); time.sleep(100)"
     )
-    child = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
+    environment = os.environ | {"TMPDIR": str(tmp_path)}
+    child = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True, env=environment)
     assert child.stdout is not None
     pids = child.stdout.readline().split()
     assert len(pids) == 4 and all(Path(f"/proc/{pid}").exists() for pid in pids)
