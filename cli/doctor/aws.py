@@ -56,22 +56,27 @@ def checks(lab: Lab, stack: str, settings: AwsSettings, labs: int = 1) -> list[C
     account = Once(partial(_account, settings))
     existing = Once(lambda: _existing(_after(account), stack))
     questions: list[tuple[str, str, bool, Callable[[], Answer]]] = [
-        ("credentials", "Who asks, and in which account?", True, partial(_credentials, account, settings)),
-        ("region", "Is the region one of this account's?", True, partial(_region, account, settings)),
+        (
+            "credentials",
+            "Whose credentials are used?",
+            True,
+            partial(_credentials, account, settings),
+        ),
+        ("region", "Is the region enabled for this account?", True, partial(_region, account, settings)),
         ("zone", "Does a zone of the region offer the machines?", True, partial(_zone, account, lab, spec)),
         ("image", "Is there an image for the machines?", True, partial(_image, account, spec)),
         ("launch", "May this account launch such a machine?", False, partial(_launch, account, spec, stack)),
         ("vcpu", "Is the vCPU quota large enough?", False, partial(_vcpu, account, existing, lab, spec, labs)),
-        ("addresses", "Are there public addresses enough?", False, partial(_addresses, account, lab, stack, labs)),
+        ("addresses", "Are there enough public addresses?", False, partial(_addresses, account, lab, stack, labs)),
         ("vpcs", "May one more VPC be made?", False, partial(_vpcs, account, stack, labs)),
-        ("linked-roles", "Are the service-linked roles there?", False, partial(_linked_roles, account, lab, spec)),
+        ("linked-roles", "Do the service-linked roles exist?", False, partial(_linked_roles, account, lab, spec)),
         (
             "permissions",
-            "May you do all that up and destroy do?",
+            "May you do everything that up and destroy do?",
             False,
             partial(_permissions, account, settings.region or "", stack),
         ),
-        ("operators", "Are you in machines.operatorCidrs?", False, partial(_operators, lab, spec)),
+        ("operators", "Is your address in machines.operatorCidrs?", False, partial(_operators, lab, spec)),
     ]
     if has_balancer(lab):
         ask = partial(_balancers, account, labs)

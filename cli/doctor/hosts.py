@@ -52,13 +52,13 @@ def checks(lab: Lab, stack: str) -> list[Check]:
         ("answer", "Does SSH reach every host, with the host key of the stack file?", _answer),
         ("sudo", "May the user become root without a password?", _sudo),
         ("system", "Does every host run a known distribution, with systemd?", _system),
-        ("address", "Has every host its node's address?", partial(_address, lab)),
-        ("cluster", "Does no host carry another cluster?", partial(_cluster, stack)),
-        ("networks", "Has no host CNI files of another runtime?", partial(_networks, stack)),
+        ("address", "Does every host have its node's address?", partial(_address, lab)),
+        ("cluster", "Is every host free of another cluster?", partial(_cluster, stack)),
+        ("networks", "Is every host free of another runtime's CNI files?", partial(_networks, stack)),
         ("ports", "Are Kubernetes' ports free?", partial(_ports, lab, stack)),
         ("swap", "Is swap off?", _swap),
-        ("kernel", "Has every kernel what the lab's mode and networks need?", _kernel),
-        ("memory", "Has every control plane the memory and CPUs that kubeadm wants?", partial(_memory, lab)),
+        ("kernel", "Does every kernel have what the lab's mode and networks need?", _kernel),
+        ("memory", "Does every control plane have the memory and CPUs that kubeadm wants?", partial(_memory, lab)),
         ("disk", f"Is less than {FULL_PERCENT} % of every disk used?", _disk),
     ]
     found = [Check(f"hosts.{name}", question, partial(_ask, hosts, ask)) for name, question, ask in questions]

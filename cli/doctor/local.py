@@ -99,16 +99,16 @@ def checks(
     running = Once(partial(_running_machines, engine, stack, here))
     questions: list[tuple[str, str, Callable[[], Answer]]] = [
         ("system", "Is this Linux?", partial(_system, here)),
-        ("root", "Does root run this?", partial(_root, here, stack)),
-        ("tools", f"Are {', '.join(TOOLS)} here?", partial(_tools, here)),
-        ("engine", "Is a container engine here, and does it answer?", partial(_engine, engine, here)),
-        ("kernel", "Has the kernel what the lab's mode and networks need?", partial(_kernel, lab, here)),
-        ("places", "Is what the stack file names on this computer?", partial(_places, lab)),
+        ("root", "Is this run as root?", partial(_root, here, stack)),
+        ("tools", f"Are {', '.join(TOOLS)} installed?", partial(_tools, here)),
+        ("engine", "Is a container engine installed, and does it answer?", partial(_engine, engine, here)),
+        ("kernel", "Does the kernel have what the lab's mode and networks need?", partial(_kernel, lab, here)),
+        ("places", "Does this computer have what the stack file names?", partial(_places, lab)),
         ("ranges", "Are the lab's subnets free on this computer?", partial(_ranges, lab, stack, engine, here, read)),
         ("inotify", "Are inotify's limits high enough?", partial(_inotify, lab, here)),
-        ("processors", "Are there CPUs enough for kubeadm?", partial(_processors, lab.machines, here)),
-        ("memory", "Is there memory for the machines?", partial(_memory, lab, running, here)),
-        ("disk", "Is there disk space for the machines?", partial(_disk, lab, engine, running, here)),
+        ("processors", "Are there enough CPUs for kubeadm?", partial(_processors, lab.machines, here)),
+        ("memory", "Is there enough memory for the machines?", partial(_memory, lab, running, here)),
+        ("disk", "Is there enough disk space for the machines?", partial(_disk, lab, engine, running, here)),
     ]
     return [Check(f"local.{name}", question, ask) for name, question, ask in questions]
 
@@ -145,8 +145,8 @@ def _find_engine(machines: LocalMachines, here: Computer) -> str | Answer:
     wanted = possible_engines(machines)
     found = next((engine for engine in wanted if here.which(engine)), None)
     if found is None:
-        words = " and ".join(wanted)
-        return Answer("stop", f"no {words} here", f"apt install {wanted[0]}")
+        seen = f"{wanted[0]} is not installed" if len(wanted) == 1 else f"neither {' nor '.join(wanted)} is installed"
+        return Answer("stop", seen, f"apt install {wanted[0]}")
     return found
 
 
@@ -207,11 +207,11 @@ def _kernel(lab: Lab, here: Computer) -> Answer:
     others = [tunnel.module for tunnel in TUNNELS if tunnel.module not in needed]
     lacking = _lacking([*needed, *others], here)
     reasons = {module: lacking[module] for module in needed if module in lacking}
+    if reasons and not here.is_root:
+        # No link can be tried, and modprobe does not know what is built in.
+        return Answer("unknown", f"only root can try whether this kernel has {', '.join(reasons)}", "run this as root")
     if reasons:
         seen = "this kernel lacks " + ", ".join(_lack(module, reason) for module, reason in reasons.items())
-        # Without root no link can be tried, and modprobe does not know what is built in.
-        if not here.is_root:
-            return Answer("unknown", f"{seen}, as far as an ordinary user can tell", "run this as root")
         return Answer("stop", seen, "; ".join(_without(module, lacking) for module in reasons))
     absent = [tunnel.name for tunnel in TUNNELS if tunnel.module in lacking]
     rest = f"; it has no {' and no '.join(absent)}, which another mode would need" if absent and here.is_root else ""
@@ -321,10 +321,21 @@ def _absent_mounts(lab: Lab) -> Iterator[Answer]:
 def _ranges(lab: Lab, stack: str, engine: Once[str | Answer], here: Computer, read: Callable[[], LocalState]) -> Answer:
     if not here.is_root or isinstance(engine(), Answer):
         raise NotAsked("it needs root and the engine")
-    found = [message.partition("; ") for message in ranges_in_use(stack, lab, read())]
-    if found:
-        return Answer("stop", "; ".join(seen for seen, _, _ in found), "; ".join(fix for _, _, fix in found))
+    if found := ranges_in_use(stack, lab, read()):
+        return _taken(found)
     return Answer("ok", ", ".join(str(cidr) for cidr in lab.network.subnets.values()))
+
+
+def _taken(messages: Sequence[str]) -> Answer:
+    """One answer from network.sh's messages: KEY: RANGE is in use …; choose another range, e.g. OTHER."""
+    parts = [message.partition("; ") for message in messages]
+    if len(parts) == 1:
+        return Answer("stop", parts[0][0], parts[0][2])
+    key = "network.subnets: "
+    seen = key + "; ".join(said.removeprefix(key) for said, _, _ in parts)
+    others = [fix.partition("e.g. ")[2] for _, _, fix in parts]
+    proposed = f", e.g. {' and '.join(others)}" if all(others) else ""
+    return Answer("stop", seen, f"choose other ranges{proposed}")
 
 
 # --- room ------------------------------------------------------------------------------------------------------------

@@ -21,8 +21,8 @@ PYTHON = (3, 11)
 def checks(lab: Lab) -> list[Check]:
     return [
         Check("python", f"Is Python {_dotted(PYTHON)} or later running?", python, for_preview=True),
-        Check("pulumi", f"Is a pulumi CLI of {VERSION} or later here?", pulumi, for_preview=True),
-        Check("plugins", "Are pulumi's provider plugins here?", lambda: plugins(lab), for_preview=True),
+        Check("pulumi", f"Is a pulumi CLI of {VERSION} or later installed?", pulumi, for_preview=True),
+        Check("plugins", "Are pulumi's provider plugins installed?", lambda: plugins(lab), for_preview=True),
     ]
 
 

@@ -133,8 +133,10 @@ def local_time(text: str | None) -> str:
 
 def _show(rows: list[Row]) -> None:
     table = Table(box=None, pad_edge=False, header_style="dim")
-    for heading in ("stack", "where", "nodes", "up since", "sandbox since", "USD an hour"):
-        table.add_column(heading, justify="right" if heading in ("nodes", "USD an hour") else "left")
+    # On a narrow terminal texts are wrapped. The name of a stack is typed, so it stays whole.
+    table.add_column("stack", no_wrap=True, min_width=max((len(row.stack) for row in rows), default=0))
+    for heading in ("where", "nodes", "up since", "sandbox since", "USD an hour"):
+        table.add_column(heading, justify="right" if heading in ("nodes", "USD an hour") else "left", overflow="fold")
     for row in rows:
         since = "not known" if row.up is None else (local_time(row.since) or "yes") if row.up else "-"
         if row.updating:

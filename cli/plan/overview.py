@@ -46,7 +46,7 @@ def overview(
     yield from _limited([_pool(pool) for pool in lab.calico.pools], "pool")
     if lab.multus:
         delegates = [
-            f"delegate {d.name}: eth0 with numbers {d.range_start}-{d.range_end} of each block"
+            f"delegate {d.name}: eth0 with addresses {d.range_start}-{d.range_end} of each block"
             + (", the default" if d.name == lab.multus.cluster_network else "")
             for d in lab.multus.delegates
         ]

@@ -49,7 +49,7 @@ def _workloads(lab: Lab) -> list[str]:
 def _networks(lab: Lab) -> list[str]:
     lines = []
     for delegate in lab.multus.delegates if lab.multus else ():
-        numbers = f"numbers {delegate.range_start}-{delegate.range_end} of each block"
+        numbers = f"addresses {delegate.range_start}-{delegate.range_end} of each block"
         default = "<br/>default network" if lab.multus and lab.multus.cluster_network == delegate.name else ""
         lines.append(f"  network_{word(delegate.name)}[{quoted(f'{delegate.name}<br/>{numbers}{default}')}]:::network")
         lines.append(f"  network_{word(delegate.name)} --> pool_{word(lab.pool_of(delegate).name)}")

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -62,3 +64,45 @@ def test_lab_runs_from_any_folder_and_writes_into_the_callers(tmp_path: Path) ->
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert (tmp_path / "graph/graph.svg").is_file()
+
+
+@pytest.mark.parametrize("seconds", [0.02, 0.1, 0.2, 0.4, 0.7, 1.0])
+def test_ctrl_c_shows_no_traceback(seconds: float) -> None:
+    """Whenever it is pressed: while Python starts, while modules are imported, while the command runs. `plan` may have
+    ended, and Python does not see a key that was pressed before its first line."""
+    started = subprocess.Popen(
+        [str(ROOT / "lab"), "plan", "local"],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
+    )  # fmt: skip
+    time.sleep(seconds)
+    os.killpg(started.pid, signal.SIGINT)
+    output, errors = started.communicate(timeout=60)
+    assert "Traceback" not in output + errors and "Error" not in errors
+    assert started.returncode in (0, -signal.SIGINT, 128 + signal.SIGINT)
+
+
+def test_what_fails_because_of_ctrl_c_is_not_shown_as_a_fault(tmp_path: Path) -> None:
+    """Some libraries take an interruption for something else."""
+    (tmp_path / "sitecustomize.py").write_text(
+        "import sys, types\n"
+        "def fails(**_):\n"
+        "    import os, signal\n"
+        "    try:\n"
+        "        os.kill(os.getpid(), signal.SIGINT)\n"
+        "        while True: pass\n"
+        "    except KeyboardInterrupt:\n"
+        "        raise ValueError('it does not match') from None\n"
+        "def loses(**_): raise ValueError('a fault')\n"
+        "main = types.ModuleType('cli.main')\n"
+        "main.app = fails if 'interrupted' in sys.orig_argv else loses\n"
+        "sys.modules['cli.main'] = main\n"
+    )
+    environment = os.environ | {"PYTHONPATH": f"{tmp_path}:{ROOT}"}
+
+    def run(word: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "cli", word]
+        return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
+
+    interrupted = run("interrupted")
+    assert (interrupted.returncode, interrupted.stderr) == (130, "")
+    assert run("other").returncode == 1 and "ValueError: a fault" in run("other").stderr

@@ -61,7 +61,7 @@ in_use() {
   done <<<"$found"
   found=$(routes)
   while read -r range name; do
-    [[ -z $range ]] || printf '%s the route to %s\n' "$range" "$range${name:+ through $name}"
+    [[ -z $range ]] || printf '%s a route%s\n' "$range" "${name:+ through $name}"
   done <<<"$found"
 }
 
@@ -101,11 +101,13 @@ free_subnet() {
 }
 
 check_free() {
-  local used free
+  local used free range user
   used=$(in_use)
   find_overlap "$SUBNET" "$used" || return 0
+  read -r range user <<<"$REPLY"
+  [[ $range == "$SUBNET" ]] || user+=" ($range)"
   free=$(free_subnet "$used")
-  fail "network.subnets: $SUBNET is in use on this computer by ${REPLY#* } (${REPLY%% *});" \
+  fail "network.subnets: $SUBNET is in use on this computer by $user;" \
     "choose another range${free:+, e.g. $free}"
 }
 

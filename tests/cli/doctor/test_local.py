@@ -89,9 +89,13 @@ def test_subnets_in_use_are_named_with_free_ones(proc: Path, engine: Engine, mon
     monkeypatch.setattr(local, "ranges_in_use", lambda stack, spec, state: used)
     assert answers(lab(), made_up(proc, engine))["ranges"] == Answer(
         "stop",
-        "network.subnets: 10.0.1.0/24 is in use; network.subnets: 10.0.2.0/24 is in use",
-        "choose another range, e.g. 10.1.1.0/24; choose another range, e.g. 10.1.2.0/24",
+        "network.subnets: 10.0.1.0/24 is in use; 10.0.2.0/24 is in use",
+        "choose other ranges, e.g. 10.1.1.0/24 and 10.1.2.0/24",
     )
+    used[1:] = []
+    assert answers(lab(), made_up(proc, engine))["ranges"].fix == "choose another range, e.g. 10.1.1.0/24"
+    used[:] = [f"network.subnets: 10.0.{n}.0/24 is in use; choose another range" for n in (1, 2)]
+    assert answers(lab(), made_up(proc, engine))["ranges"].fix == "choose other ranges"
     assert "ranges" not in answers(lab(), made_up(proc, engine, is_root=False)), "only root sees root's networks"
 
 
@@ -110,6 +114,7 @@ def test_everything_that_is_missing_is_said_at_once(
     }  # fmt: skip
     # Without root neither of these is certain.
     assert {name for name, answer in found.items() if answer.verdict == "unknown"} == {"engine", "kernel"}
+    assert found["kernel"].seen == "only root can try whether this kernel has vxlan"
     assert found["root"].fix == "sudo ./lab up mine"
     assert found["tools"] == Answer("stop", "missing: nft", "apt install nftables")
     need = 3 * instances_per_machine()
@@ -200,7 +205,11 @@ def test_a_folder_that_is_not_here_is_named(proc: Path, engine: Engine, tmp_path
 
 @pytest.mark.parametrize(
     ("word", "here", "seen"),
-    [("auto", (), "no podman and docker here"), ("docker", ("podman",), "no docker here"), ("auto", ("docker",), "")],
+    [
+        ("auto", (), "neither podman nor docker is installed"),
+        ("docker", ("podman",), "docker is not installed"),
+        ("auto", ("docker",), ""),
+    ],
 )
 def test_the_engine_that_up_would_take(proc: Path, engine: Engine, word: str, here: tuple[str, ...], seen: str) -> None:
     for name in {"podman", "docker"} - set(here):
@@ -337,6 +346,6 @@ def test_plan_shows_what_this_computer_lacks(
     )
     assert lab_command("plan", "local") == 0
     out = capsys.readouterr().out
-    assert "note: up would stop: local.engine: no podman and docker here. Fix: apt install podman" in out
+    assert "note: up would stop: local.engine: neither podman nor docker is installed. Fix: apt install podman" in out
     assert lab_command("plan", "cfos-egress") == 0
     assert "local." not in capsys.readouterr().out

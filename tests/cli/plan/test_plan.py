@@ -57,8 +57,8 @@ lab: 3 nodes on EC2 in us-west-2, 9 pods of workloads
   ip-10-0-2-200  worker         10.0.2.200  pods foreseen in 10.244.97.0/24
   ip-10-0-2-201  worker         10.0.2.201  pods foreseen in 10.244.93.0/24
   pool default-ipv4-ippool: 10.244.0.0/16 in blocks of /24, VXLAN between nodes
-  delegate net-calico: eth0 with numbers 150-250 of each block, the default
-  delegate default-calico: eth0 with numbers 50-100 of each block
+  delegate net-calico: eth0 with addresses 150-250 of each block, the default
+  delegate default-calico: eth0 with addresses 50-100 of each block
   network cfosdefaultcni5: further interfaces, bridge cni5 10.1.128.0/24
   pods: 3 normal, 2 normal-default-calico, 2 normal-egress, 2 firewall
   cost: nothing; no cloud is used
