@@ -27,8 +27,8 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 LONGEST = (
-    "killed faults",
     "tests/verify/test_faults.py",
+    "tests/verify/test_killed_faults.py",
     "tests/cli/live/test_exercise.py",
     "hosts",
     "tests/cli/sandbox/test_demo.py",
