@@ -1,4 +1,4 @@
-"""YAML files that the project ships, read by PyYAML's parser in C, which is ten times as fast as the one in Python.
+"""YAML that the project ships or writes, read by PyYAML's parser in C, which is ten times as fast as the one in Python.
 
 A stack file is read by document.py instead: errors of the two parsers have different words.
 """

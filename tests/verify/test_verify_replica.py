@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+import base64
 from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
 
 from components.spec.models import Lab
-from components.verify.read.reading import LiveLab
+from components.verify.read.reading import LiveLab, read_cluster, read_nodes
 from tests.verify import replica_labs as labs
 from tests.verify.bed import bad, bed, counted, give_bird, read
 from tests.verify.replica import Replica, standing
@@ -97,6 +99,33 @@ def test_an_expired_server_certificate_is_named(vxlan: tuple[Replica, LiveLab]) 
     finally:
         replica.serve_certificate()
     assert "expired" in reading.no_api and set(reading.nodes) == set(live.access)
+
+
+@pytest.mark.parametrize(
+    ("content", "line"),
+    [
+        (b'{"a": "b\\\\n\\n\\u00e9 \xe2\x80\xa8 \\\\"}', '{"a": "b\\\\n\\n\\u00e9 \\u2028 \\\\"}'),
+        (b'{\r\n"a":\r\n1}\r\n', '{"a": 1}'),
+        (b"\n", "(empty)"),
+        (b"", "(empty)"),
+        (b'{"a": 1}\0{}', "(not JSON)"),
+        (b'{"a": "\x1e\x1f0\n"}', "(not JSON)"),
+        (b'{"a": "' + b"b" * 70000 + b'"}', "(not JSON)"),
+    ],
+    ids=["backslashes", "lines of Windows", "a line", "empty", "a NUL", "what separates sections", "long"],
+)
+def test_whatever_a_cni_file_has_is_read_as_it_is(vxlan: tuple[Replica, LiveLab], content: bytes, line: str) -> None:
+    replica, live = vxlan
+    path = "/etc/cni/net.d/99-odd.conf"
+    words = base64.b64encode(content).decode()
+    assert replica.exec("worker1", ["bash", "-c", f"base64 -d <<<'{words}' >{path}"]).returncode == 0
+    try:
+        reading = asyncio.run(read_cluster(live))
+        asyncio.run(read_nodes(live, reading, ["worker1"], ping=False))
+    finally:
+        assert replica.exec("worker1", ["rm", path]).returncode == 0
+    assert reading.nodes["worker1"].get("file", path)[0].line.startswith(line)
+    assert not reading.nodes["worker1"].unread
 
 
 def test_a_session_that_is_down_is_named() -> None:

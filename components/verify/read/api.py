@@ -16,6 +16,7 @@ import httpx
 import yaml
 
 from components.slowdown import scaled
+from components.spec.own_yaml import SafeLoader
 
 _TIMEOUT_SECONDS = 15.0
 # Every connection costs a handshake on both sides, and through a jump host a channel.
@@ -159,7 +160,7 @@ def server_of(kubeconfig: str) -> Server:
     if not kubeconfig:
         raise NoApi("the stack has no output `kubeconfig`: its `up` ended too early. Run `up` again")
     try:
-        config = yaml.safe_load(kubeconfig)
+        config = yaml.load(kubeconfig, Loader=SafeLoader)
         cluster, user = config["clusters"][0]["cluster"], config["users"][0]["user"]
         authority = base64.b64decode(cluster["certificate-authority-data"]).decode()
         certificate = base64.b64decode(user["client-certificate-data"])

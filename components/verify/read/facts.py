@@ -5,7 +5,6 @@ What could not be read is not an empty topic: it is missing, with the reason in 
 
 from __future__ import annotations
 
-import base64
 import json
 import re
 from collections.abc import Callable, Iterable, Mapping
@@ -366,9 +365,9 @@ def _files(output: str) -> Table:
     """CNI files by path. Fields: the JSON of each top-level key; none where a file is empty or not a JSON object.
     Under "first": the name of the first file in /etc/cni/net.d that has any."""
     found: Table = {}
-    for line in output.splitlines():
-        path, _, encoded = line.partition(" ")
-        text = base64.b64decode(encoded).decode("utf-8", "replace")
+    for line in filter(None, output.split("\n")):
+        path, _, escaped = line.partition(" ")
+        text = re.sub(r"\\(.)", lambda match: "\n" if match[1] == "n" else match[1], escaped)
         try:
             content = json.loads(text)
         except ValueError:

@@ -16,7 +16,12 @@ find_namespaces
 
 # namespaces: prints their names, one a line.
 namespaces() {
-  ((${#namespace_by_interface[@]} == 0)) || printf '%s\n' "${namespace_by_interface[@]}" | sort -u
+  local name
+  local -A printed=()
+  for name in "${namespace_by_interface[@]}"; do
+    [[ -n ${printed[$name]-} ]] || echo "$name"
+    printed[$name]=yes
+  done
 }
 
 # namespace_of INTERFACE: prints the name of the namespace behind a host-side interface.

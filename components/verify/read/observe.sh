@@ -1,7 +1,7 @@
 # shellcheck shell=bash
 # Read a node's data path and print it in sections: RS NAME newline, what the command printed, US STATUS newline.
 # NAME is a topic (components/verify/model.py), "pod NAMESPACE TOPIC", or "probe INTERFACE ADDRESS [PORT]".
-# Changes nothing.
+# Changes nothing. What bash can do is not left to a program: a node has many pods, and may be slow.
 # Comes after netns.sh.
 #
 # PROBES: lines "INTERFACE ADDRESS [PORT]": the pod behind this host-side interface, or the node itself where that is
@@ -21,14 +21,34 @@ section() { # NAME COMMAND…
   printf '\n\037%s\n' "$status"
 }
 
+# A line "PATH CONTENT" for each: \n is a newline in it, and \\ a backslash.
 cni_files() {
-  local file
+  local file text
   shopt -s nullglob
   for file in /etc/cni/net.d/*.conf /etc/cni/net.d/*.conflist /etc/cni/net.d/*.json /etc/cni/multus/net.d/*; do
     [[ -f $file ]] || continue
-    printf '%s ' "$file"
-    head -c 65536 -- "$file" | base64 -w 0
-    echo
+    # Not the file's end but a NUL or too many characters: what is added then makes it no JSON.
+    if IFS= read -r -d '' -n 65536 text <"$file"; then text+=' …'; fi
+    text=${text//\\/\\\\}
+    text=${text//[$'\036\037']/?}
+    printf '%s %s\n' "$file" "${text//$'\n'/\\n}"
+  done
+}
+
+value() { # FILE
+  local text
+  read -r text <"$1" && printf '%s\n' "$text"
+}
+
+# settings FILE…: a line "FILE:VALUE" for each.
+settings() {
+  local file value
+  for file in "$@"; do
+    if read -r value <"$file"; then
+      printf '%s:%s\n' "$file" "$value"
+    elif [[ -e $file ]]; then # else it is gone with its pod
+      return 1
+    fi
   done
 }
 
@@ -48,28 +68,32 @@ bird() {
   crictl exec "$container" birdcl -s /var/run/calico/bird.ctl show protocols
 }
 
+# Two sections have them, and iptables-save runs once.
+iptables_rules() {
+  [[ -n ${saved-} ]] || saved=$(iptables-save) || return
+  printf '%s\n' "$saved"
+}
+
 # iptables-save does not show nft's own tables, such as those of /etc/nftables.conf or firewalld.
 filter() {
-  local program found=no
-  for program in iptables-save 'nft -nn list ruleset'; do
-    command -v "${program%% *}" >/dev/null || continue
-    $program || return
+  local found=no
+  if command -v iptables-save >/dev/null; then
+    iptables_rules || return
     found=yes
-  done
+  fi
+  if command -v nft >/dev/null; then
+    nft -nn list ruleset || return
+    found=yes
+  fi
   [[ $found == yes ]] || { echo "neither iptables nor nft is installed here" >&2 && return 1; }
 }
 
 # The NAT rules by each program that is here. nft shows those of iptables in a form that nobody can read, and iptables
 # does not show nft's. Felix' rules name ipsets.
 nat() {
-  local program
-  for program in 'nat iptables:iptables-save' 'nat nft:nft -j list ruleset' 'nat ipset:ipset save'; do
-    local words=${program#*:}
-    if command -v "${words%% *}" >/dev/null; then
-      # shellcheck disable=SC2086 # words of a command
-      section "${program%%:*}" $words
-    fi
-  done
+  if command -v iptables-save >/dev/null; then section 'nat iptables' iptables_rules; fi
+  if command -v nft >/dev/null; then section 'nat nft' nft -j list ruleset; fi
+  if command -v ipset >/dev/null; then section 'nat ipset' ipset save; fi
 }
 
 # Felix takes the first routing table that is free, and a rule that names it. So all tables are searched.
@@ -96,18 +120,31 @@ probe() { # INTERFACE ADDRESS [PORT]
     conntrack --dump --proto tcp --orig-dst "$2" --orig-port-dst "$3" 2>>"$errors" || true
   fi
 }
+
+# Both sections by one process, for a node may have a hundred pods. The line of lo, which every namespace has, is between
+# them.
+routes_and_neighbours() { # PREFIX OPTION-OF-IP…
+  local status=0 prefix=$1 printed
+  shift
+  printed=$(ip "$@" -4 -o -batch - <<<$'route show\nlink show dev lo\nneigh show' 2>"$errors") || status=$?
+  ((status == 0)) || printed=$(<"$errors")$'\n1: lo: \n'$(<"$errors")
+  printed=$'\n'$printed$'\n'
+  printf '\036%sroute\n%s\n\037%s\n' "$prefix" "${printed%%$'\n1: lo: '*}" "$status"
+  printed=${printed#*$'\n1: lo: '}
+  printf '\036%sneighbour\n%s\n\037%s\n' "$prefix" "${printed#*$'\n'}" "$status"
+}
+
 # Before all else, so that the pods' ARP entries are fresh when they are read.
 while read -r interface address port; do
   [[ -z $interface ]] || section "probe $interface $address${port:+ $port}" probe "$interface" "$address" "$port"
 done <<<"$PROBES"
 
 section link ip -j -d addr show
-section route ip -4 route show
-section neighbour ip -4 neigh show
+routes_and_neighbours ''
 section fdb bridge fdb show
-section proxy_arp grep -H . /proc/sys/net/ipv4/conf/*/proxy_arp
-section rp_filter grep -H . /proc/sys/net/ipv4/conf/all/rp_filter
-section ip_forward cat /proc/sys/net/ipv4/ip_forward
+section proxy_arp settings /proc/sys/net/ipv4/conf/*/proxy_arp
+section rp_filter settings /proc/sys/net/ipv4/conf/all/rp_filter
+section ip_forward value /proc/sys/net/ipv4/ip_forward
 section file cni_files
 section crio crio_default_network
 section host_local host_local
@@ -116,23 +153,13 @@ nat
 if [[ $BGP == yes ]]; then section bgp bird; fi
 if [[ -n $WIREGUARD_DEVICE ]]; then section encrypted encrypted; fi
 
-# Both by one process, for a node may have a hundred pods. The line of lo, which every namespace has, is between them.
-routes_and_neighbours() { # NAMESPACE
-  local status=0 printed
-  printed=$(ip -n "$1" -4 -o -batch - <<<$'route show\nlink show dev lo\nneigh show' 2>"$errors") || status=$?
-  ((status == 0)) || printed=$(<"$errors")$'\n1: lo: \n'$(<"$errors")
-  printed=$'\n'$printed$'\n'
-  printf '\036pod %s route\n%s\n\037%s\n' "$1" "${printed%%$'\n1: lo: '*}" "$status"
-  printed=${printed#*$'\n1: lo: '}
-  printf '\036pod %s neighbour\n%s\n\037%s\n' "$1" "${printed#*$'\n'}" "$status"
-}
 while read -r name; do
   section "pod $name link" ip -n "$name" -j -d addr show
-  routes_and_neighbours "$name"
+  routes_and_neighbours "pod $name " -n "$name"
 done < <(namespaces)
 
 pod_filter() { # NAMESPACE
-  ip netns exec "$1" bash -c "$(declare -f filter); filter"
+  ip netns exec "$1" bash -c "$(declare -f iptables_rules filter); filter"
 }
 read -ra firewalls <<<"$FIREWALLS"
 for interface in "${firewalls[@]}"; do
