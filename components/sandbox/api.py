@@ -11,11 +11,10 @@ import json
 import ssl
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import parse_qs, urlsplit
 
 Object = dict[str, Any]
@@ -24,8 +23,7 @@ _NO_CHECK_TIME = 0x200000
 _IDLE_SECONDS = 30
 
 
-@dataclass(frozen=True)
-class Resource:
+class Resource(NamedTuple):
     """One kind as the API serves it, e.g. /api/v1 pods."""
 
     path: str

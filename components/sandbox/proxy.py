@@ -10,14 +10,12 @@ from __future__ import annotations
 import base64
 import hashlib
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 Object = dict[str, Any]
 
 
-@dataclass(frozen=True)
-class ServicePort:
+class ServicePort(NamedTuple):
     """One port of a Service. `name`: NAMESPACE/NAME[:PORT], as kube-proxy names it; `endpoints`: the ready ones, as
     ADDRESS and port."""
 

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Literal
 
@@ -110,18 +111,10 @@ def examine(lab: Lab | None = None) -> Kernel:
     if problem := missing_tools():
         return Kernel(problem)
     kinds = link_kinds(lab) if lab is not None else ["vxlan"]
-    script = (HERE / "probe.sh").read_text(encoding="utf-8")
     command = unshare("--net", "--mount", "--uts", "--pid", "--fork", "--kill-child", "--mount-proc")
-    environment = {**os.environ, "PATH": f"{os.environ.get('PATH', '')}:{PATH}"}
+    words = [filter_tool(lab) if lab is not None else "", *kinds]
     try:
-        done = subprocess.run(
-            [*command, "bash", "-c", script, "probe", filter_tool(lab) if lab is not None else "", *kinds],
-            capture_output=True,
-            text=True,
-            timeout=scaled(_PROBE_SECONDS),
-            stdin=subprocess.DEVNULL,
-            env=environment,
-        )
+        done = _probe(tuple(command), tuple(words), f"{os.environ.get('PATH', '')}:{PATH}")
     except (OSError, subprocess.TimeoutExpired) as error:
         return Kernel(f"namespaces cannot be made here: {error}")
     if done.returncode:
@@ -132,6 +125,20 @@ def examine(lab: Lab | None = None) -> Kernel:
     if wireguard and "wireguard" not in lacks and (problem := missing_tools(["wg"])):
         return Kernel(problem)
     return Kernel("", lacks)
+
+
+@cache
+def _probe(unshare: Sequence[str], words: Sequence[str], path: str) -> subprocess.CompletedProcess[str]:
+    """Run probe.sh with these words, once in a process: what a kernel can do stays. Raises OSError, TimeoutExpired."""
+    script = (HERE / "probe.sh").read_text(encoding="utf-8")
+    return subprocess.run(
+        [*unshare, "bash", "-c", script, "probe", *words],
+        capture_output=True,
+        text=True,
+        timeout=scaled(_PROBE_SECONDS),
+        stdin=subprocess.DEVNULL,
+        env={**os.environ, "PATH": path},
+    )
 
 
 def link_kinds(lab: Lab) -> list[str]:

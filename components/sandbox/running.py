@@ -79,24 +79,29 @@ class Running:
         return self._process.pid
 
     @property
+    def access(self) -> dict[str, dict[str, Any]]:
+        """Node → how its namespaces are entered."""
+        return {
+            node: {
+                "kind": "namespace",
+                "pid": pid,
+                "started": start_time(pid),
+                "user": not is_root(),
+                "stack": self.plan.stack,
+                "pods": {
+                    f"{pod.namespace}/{pod.name}": pod.netns
+                    for pod in self.plan.pods
+                    if pod.node == node and not pod.host_network
+                },
+            }
+            for node, pid in self.pids.items()
+        }
+
+    @property
     def outputs(self) -> dict[str, Any]:
         """What the stack of a deployed lab gives out."""
         return {
-            "access": {
-                node: {
-                    "kind": "namespace",
-                    "pid": pid,
-                    "started": start_time(pid),
-                    "user": not is_root(),
-                    "stack": self.plan.stack,
-                    "pods": {
-                        f"{pod.namespace}/{pod.name}": pod.netns
-                        for pod in self.plan.pods
-                        if pod.node == node and not pod.host_network
-                    },
-                }
-                for node, pid in self.pids.items()
-            },
+            "access": self.access,
             "blocks": {node: list(cidrs) for node, cidrs in self.plan.blocks.items()},
             "kubeconfig": self._authority.kubeconfig(self._url),
             "nodes": {node.name: digest(node.name) for node in self.plan.lab.nodes},

@@ -66,7 +66,7 @@ _DRAWN = ("index", "peer")
 @pytest.mark.parametrize("name", ["egress", "mixed", "vxlan across subnets", "ipip"])
 def test_a_real_kernel_has_the_same_after_the_same_commands(name: str) -> None:
     lab = LABS[name]
-    with standing(lab) as replica:
+    with standing(lab, ssh=False) as replica:
         read = asyncio.run(read_lab(LiveLab.of(lab, replica.outputs, None)))
         _, planned = foresee(replica.lab, replica.plan.stack)
     assert read.unreachable == {}

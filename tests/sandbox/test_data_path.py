@@ -66,7 +66,7 @@ MODES = {
 def test_pings_cross_between_the_pods_of_each_pair_of_nodes(mode: str) -> None:
     lab, expected = MODES[mode]
     subnet_of = {node.name: node.subnet for node in lab.nodes}
-    with standing(lab, system_pods=False) as replica:
+    with standing(lab, system_pods=False, ssh=False) as replica:
         pods = workload_pods(replica)
         for source, target in permutations(pods, 2):
             ttl = expected or (62 if subnet_of[source.node] == subnet_of[target.node] else 61)
@@ -93,7 +93,7 @@ def test_pings_cross_between_the_pods_of_each_pair_of_nodes(mode: str) -> None:
 
 
 def test_a_router_as_a_vpc_s_drops_pod_addresses() -> None:
-    with standing(labs.NONE_ROUTED, system_pods=False, router_knows_pods=False) as replica:
+    with standing(labs.NONE_ROUTED, system_pods=False, router_knows_pods=False, ssh=False) as replica:
         near, far = replica.pod("multitool", "worker1"), replica.pod("multitool", "control1")
         assert replica.ping(near, far.address).returncode != 0
         assert ttls(replica, near, replica.pod("multitool", "worker2")) == {62}
@@ -140,7 +140,7 @@ def test_the_default_route_through_the_bridge_leads_outside(egress: Replica) -> 
 def test_the_same_nat_stands_by_nft_where_there_is_no_iptables() -> None:
     if shutil.which("nft") is None:
         pytest.skip("there is no nft")
-    with standing(labs.EGRESS) as replica:
+    with standing(labs.EGRESS, ssh=False) as replica:
         pod = replica.pod("normal", "ip-10-0-2-200")
         node = next(node for node in replica.lab.nodes if node.name == pod.node)
         assert replica.exec(pod.node, ["iptables", "-t", "nat", "-F"]).returncode == 0
@@ -241,7 +241,7 @@ def test_crio_s_journal_follows_its_directory(egress: Replica) -> None:
 def test_bird_s_sessions_are_said_where_there_is_bgp(egress: Replica) -> None:
     script = "crictl exec $(crictl ps --quiet --name '^calico-node$') birdcl -s /var/run/calico/bird.ctl show protocols"
     assert egress.exec("ip-10-0-2-200", ["bash", "-c", script]).returncode != 0
-    with standing(labs.NONE, system_pods=False) as replica:
+    with standing(labs.NONE, system_pods=False, ssh=False) as replica:
         done = replica.exec("worker1", ["bash", "-c", script])
     assert re.findall(r"^(\S+) BGP .* Established", done.stdout, re.M) == ["Mesh_10_0_1_20", "Mesh_10_0_1_31"]
 

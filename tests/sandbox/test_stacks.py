@@ -1,4 +1,6 @@
-"""Every shipped stack stands as a sandbox and passes verify whole; so do networks and sizes that none of them has."""
+"""Networks and sizes that no shipped stack has stand as sandboxes, and pass verify whole.
+
+tests/cli/sandbox/test_demo.py has the shipped stacks, tests/verify/test_verify_replica.py every mode."""
 
 from __future__ import annotations
 
@@ -16,7 +18,7 @@ import pytest
 
 from components.sandbox import life
 from components.sandbox.requirements import examine
-from components.spec.load import load_stack_file, parse_lab
+from components.spec.load import parse_lab
 from components.spec.models import Lab
 from components.verify.read.namespace import NamespaceAccess, NamespaceConnection
 from components.verify.read.reading import LiveLab, read_lab
@@ -24,7 +26,6 @@ from components.verify.report import verify
 from tests.verify import replica_labs as labs
 
 ROOT = Path(__file__).parents[2]
-STACKS = sorted(path.name.split(".")[1] for path in (ROOT / "stacks").glob("Pulumi.*.yaml"))
 
 if examine().problem:
     pytest.skip(f"no sandbox can be built here: {examine().problem}", allow_module_level=True)
@@ -52,15 +53,6 @@ def on(live: LiveLab, node: str, *argv: str) -> subprocess.CompletedProcess[str]
     access = live.access[node]
     assert isinstance(access, NamespaceAccess)
     return subprocess.run(access.command(argv), capture_output=True, text=True, timeout=30, check=False)
-
-
-@pytest.mark.parametrize("stack", STACKS)
-def test_a_shipped_stack_stands_and_passes_verify(stack: str, tmp_path: Path) -> None:
-    lab = load_stack_file(ROOT / "stacks" / f"Pulumi.{stack}.yaml").lab
-    with sandbox(lab, tmp_path / "home") as (live, standing):
-        assert check(live) == {}
-        lacking = examine(lab).lacks
-        assert any("IPIP" in note for note in standing.notes) == ("ipip" in lacking)
 
 
 @pytest.fixture
@@ -218,12 +210,6 @@ def test_a_network_of_another_plugin_leads_nowhere_and_is_said_so(tmp_path: Path
     with sandbox(networked([network], [{"name": "own"}]), tmp_path / "home") as (live, standing):
         assert check(live) == {}
         assert "network own is a device that leads nowhere: a sandbox runs no CNI plugin" in standing.notes
-
-
-@pytest.mark.parametrize("lab", [labs.VXLAN, labs.NONE, labs.NONE_ROUTED, labs.CROSS_SUBNET, labs.MIXED, labs.IPIP])
-def test_each_mode_stands(lab: Lab, tmp_path: Path) -> None:
-    with sandbox(lab, tmp_path / "home") as (live, _):
-        assert check(live) == {}
 
 
 def test_host_local_addresses_come_from_the_node_s_pod_cidr(tmp_path: Path) -> None:

@@ -36,7 +36,7 @@ def test_verify_and_walk_pass_in_a_sandbox_with_the_tunnel(lab: Lab, device: str
 
 
 def test_wireguard_s_handshakes_and_what_the_wire_shows() -> None:
-    with standing(labs.WIREGUARD, system_pods=False) as replica:
+    with standing(labs.WIREGUARD, system_pods=False, ssh=False) as replica:
         source, target = replica.pod("multitool", "control1"), replica.pod("multitool", "worker1")
         assert replica.ping(source, target.address).returncode == 0
         keys = {node: wg(replica, node, "public-key")[0] for node in ("control1", "worker1", "worker2")}

@@ -22,7 +22,7 @@ Bed = tuple[Replica, LiveLab]
 
 @pytest.fixture(scope="module")
 def egress() -> Iterator[Bed]:
-    with bed(labs.EGRESS) as made:
+    with bed(labs.EGRESS, ssh=False) as made:
         yield made
 
 

@@ -26,7 +26,7 @@ READING_SECONDS = 10.0
 
 @pytest.fixture(scope="module")
 def lab() -> Iterator[Bed]:
-    with bed(labs.CROSS_SUBNET) as it:
+    with bed(labs.CROSS_SUBNET, ssh=False) as it:
         yield it
 
 

@@ -24,7 +24,7 @@ from components.verify.policy.decide import decide
 from components.verify.policy.model import Party, Traffic
 from components.verify.policy.read import policies
 from components.verify.read.api import Objects
-from components.verify.read.reading import LiveLab, read_lab
+from components.verify.read.reading import LiveLab, Reading, read_lab
 from components.verify.services import Endpoint, ServicePort
 from components.verify.walk.ends import Ends, choose_endpoint, find_ends, find_service
 from components.verify.walk.live import LiveWalk, walk_live
@@ -302,17 +302,17 @@ CASES = [
 
 
 @pytest.fixture(scope="module")
-def policed(live: LiveLab) -> tuple[LiveLab, Ends]:
+def policed(live: LiveLab) -> tuple[LiveLab, Reading, Ends]:
+    """The lab, read once: a policy of these tests is in no lab."""
     reading = asyncio.run(read_lab(live))
-    return live, find_ends(reading.pods, f"web@{HERE}", f"web@{THERE}")
+    return live, reading, find_ends(reading.pods, f"web@{HERE}", f"web@{THERE}")
 
 
 @pytest.mark.parametrize(("kind", "spec", "port", "denied"), CASES)
 def test_what_a_policy_decides(
-    policed: tuple[LiveLab, Ends], kind: str, spec: dict[str, object], port: int, denied: str | None
+    policed: tuple[LiveLab, Reading, Ends], kind: str, spec: dict[str, object], port: int, denied: str | None
 ) -> None:
-    live, ends = policed
-    reading = asyncio.run(read_lab(live))
+    live, reading, ends = policed
     ends = ends._replace(port=port, protocol="tcp" if port else "icmp")
     found = walk(live, reading, ends, policies(policy("rule", spec, kind)))
     hops = [it for it in found.hops if it.kind == "policy"]

@@ -101,8 +101,13 @@ put() {
   mv -fT -- "$temporary" "$1"
 }
 
-# entries: their names, oldest first.
-entries() { find "$journal" -mindepth 1 -maxdepth 1 -name '[0-9]*' -printf '%f\n' | sort; }
+# entries: their names, oldest first, as bash lists them.
+entries() {
+  local path
+  for path in "$journal"/[0-9]*; do
+    [[ ! -e $path ]] || printf '%s\n' "${path##*/}"
+  done
+}
 
 # --- break ------------------------------------------------------------------------------------------------------------
 

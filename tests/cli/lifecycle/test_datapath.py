@@ -60,7 +60,7 @@ def test_what_a_node_has_by_itself_is_waited_for_and_nothing_of_a_pod() -> None:
 
 @pytest.fixture(scope="module")
 def lab() -> Iterator[Bed]:
-    with bed(labs.CROSS_SUBNET) as it:
+    with bed(labs.CROSS_SUBNET, ssh=False) as it:
         yield it
 
 

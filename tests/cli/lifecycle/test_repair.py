@@ -54,7 +54,7 @@ def test_each_step_is_repeated_once() -> None:
 
 @pytest.fixture(scope="module")
 def replica() -> Iterator[Replica]:
-    with bed(labs.EGRESS) as (made, _):
+    with bed(labs.EGRESS, ssh=False) as (made, _):
         yield made
 
 
