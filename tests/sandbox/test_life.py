@@ -18,6 +18,7 @@ from components.sandbox.requirements import examine
 from components.sandbox.running import SandboxError
 from components.spec.models import Lab
 from components.verify.read.namespace import NamespaceAccess
+from tests.sandbox.maker import begin_to_build, build_and_end
 from tests.verify import replica_labs as labs
 
 ROOT = Path(__file__).parents[2]
@@ -74,16 +75,6 @@ def until(condition: Callable[[], bool], seconds: float = 30) -> None:
         time.sleep(0.05)
 
 
-def build_elsewhere(home: Path, name: str = "lab") -> None:
-    """In a process of its own, which ends when the sandbox stands."""
-    script = (
-        "import sys; from pathlib import Path; from components.sandbox import life\n"
-        "from tests.verify import replica_labs\n"
-        "life.build(sys.argv[2], replica_labs.CROSS_SUBNET, Path(sys.argv[1]))"
-    )
-    subprocess.run([sys.executable, "-c", script, str(home), name], cwd=ROOT, check=True, timeout=120)
-
-
 def run(standing: life.LiveSandbox, node: str, *argv: str) -> subprocess.CompletedProcess[str]:
     command = NamespaceAccess.of(node, standing.outputs["access"][node]).command(argv)
     return subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
@@ -97,7 +88,7 @@ def found(name: str, home: Path) -> life.LiveSandbox:
 
 def test_it_outlives_its_maker_changes_nothing_and_goes_whole(home: Path) -> None:
     before = computer()
-    build_elsewhere(home)
+    build_and_end(home, "lab")
     standing = found("lab", home)
     assert run(standing, "worker1", "hostname").stdout == "worker1\n"
     assert life.names(home) == ["lab"] and processes(home)
@@ -123,7 +114,7 @@ def part(standing: life.LiveSandbox, which: str) -> int:
 
 @pytest.mark.parametrize("which", ["unshare", "holder", "router", "machine"])
 def test_a_part_that_is_killed_takes_all_with_it(home: Path, which: str) -> None:
-    build_elsewhere(home)
+    build_and_end(home, "lab")
     standing = found("lab", home)
     os.kill(part(standing, which), signal.SIGKILL)
     until(lambda: not processes(home) and not life.is_up("lab", home))
@@ -134,22 +125,10 @@ def test_a_part_that_is_killed_takes_all_with_it(home: Path, which: str) -> None
 @pytest.mark.parametrize("seconds", [0.0, 0.05, 0.15, 0.3, 0.6, 1.0])
 def test_a_maker_that_is_killed_leaves_nothing(home: Path, seconds: float) -> None:
     before = computer()
-    script = (
-        "import sys; from pathlib import Path; from components.sandbox import life\n"
-        "from tests.verify import replica_labs\n"
-        "print('begin', flush=True); life.build('lab', replica_labs.CROSS_SUBNET, Path(sys.argv[1]), stay=False)\n"
-        "sys.stdin.read()"
-    )
-    maker = subprocess.Popen(
-        [sys.executable, "-c", script, str(home)], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE
-    )
-    assert maker.stdout is not None and maker.stdin is not None
-    maker.stdout.readline()
+    maker = begin_to_build(home)
     time.sleep(seconds)
-    maker.send_signal(signal.SIGKILL)
-    maker.wait()
-    maker.stdout.close()
-    maker.stdin.close()
+    maker.kill()
+    maker.join()
     # A process that ends has no command line any more before its files are closed.
     until(lambda: not processes(home) and not life.names(home))
     assert computer() == before
@@ -178,7 +157,7 @@ def test_two_that_build_one_name_at_once_make_one(home: Path) -> None:
 
 def test_two_stacks_of_the_same_addresses_stand_side_by_side(home: Path) -> None:
     for name in ("one", "two"):
-        build_elsewhere(home, name)
+        build_and_end(home, name)
     one, two = found("one", home), found("two", home)
     assert life.names(home) == ["one", "two"]
     assert run(one, "worker1", "touch", "/root/mark").returncode == 0
