@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import base64
 import re
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
@@ -123,7 +122,7 @@ def _sections(plan: Plan, node: Node, kernel: Kernel, service_rules: Sequence[st
     yield "proxy_arp", _text([f"/proc/sys/net/ipv4/conf/{name}/proxy_arp:{_proxy_arp(name)}" for name in here.links])
     yield "ip_forward", "1"
     yield "rp_filter", "/proc/sys/net/ipv4/conf/all/rp_filter:0"
-    yield "file", _text([f"{path} {_base64(text)}" for path, (text, _) in sorted(files.items()) if _is_cni(path)])
+    yield "file", _text([f"{path} {_escaped(text)}" for path, (text, _) in sorted(files.items()) if _is_cni(path)])
     # Without its time, so that the same lab is foreseen in the same words.
     yield "crio", _TIME.sub("", files["/var/log/sandbox-crio.log"][0].splitlines()[-1])
     yield "host_local", _text([path for path in files if path.startswith("/var/lib/cni/networks/")])
@@ -164,8 +163,8 @@ def _is_cni(path: str) -> bool:
     return path.startswith(_CNI_FOLDERS) and path.endswith(_CNI_ENDINGS)
 
 
-def _base64(text: str) -> str:
-    return base64.b64encode(text.encode()).decode()
+def _escaped(text: str) -> str:
+    return text.replace("\\", "\\\\").replace("\n", "\\n")
 
 
 def _text(lines: Sequence[str]) -> str:

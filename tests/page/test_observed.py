@@ -22,7 +22,7 @@ from tests.verify.replica import Replica, standing
 
 @pytest.fixture(scope="module")
 def replica() -> Iterator[Replica]:
-    with standing(labs.VXLAN, ssh=False) as it:
+    with standing(labs.VXLAN) as it:
         yield it
 
 

@@ -348,7 +348,7 @@ def _add_pods(facts: NodeFacts, found: Mapping[str, Section]) -> None:
 
 
 def _values(line: re.Pattern[str]) -> Parser:
-    """Lines FILE:VALUE, as grep -H prints them. `line`: its groups are the key and the value."""
+    """Lines FILE:VALUE. `line`: its groups are the key and the value."""
 
     def parse(output: str) -> Table:
         matches = filter(None, map(line.fullmatch, map(str.strip, output.splitlines())))
