@@ -1,5 +1,5 @@
-"""The commands that break a lab on purpose, let somebody find the fault, and mend it. Each imports its module only when
-it runs."""
+"""The commands that break a lab on purpose, let somebody find the fault, and repair it. Each imports its module only
+when it runs."""
 
 from __future__ import annotations
 
@@ -47,10 +47,10 @@ def exercise(
     seed: Annotated[int | None, typer.Option(min=0, help="which one; the same for a whole class")] = None,
     level: Annotated[int | None, typer.Option(min=1, max=3, help="how hard; by default, any level")] = None,
     hint: Annotated[bool, typer.Option("--hint", help="show the next hint, with a command to type")] = False,
-    check: Annotated[bool, typer.Option("--check", help="is it solved? exit 1 where it is not")] = False,
-    solution: Annotated[bool, typer.Option("--solution", help="explain it, and mend it")] = False,
+    check: Annotated[bool, typer.Option("--check", help="check whether it is solved; exit 1 if it is not")] = False,
+    solution: Annotated[bool, typer.Option("--solution", help="explain it, and repair it")] = False,
     answers: Annotated[
-        bool, typer.Option("--answers", help="for a teacher: what --seed, or each of the first 20, stands for")
+        bool, typer.Option("--answers", help="for a teacher: the exercise of --seed, or of each of the first 20 seeds")
     ] = False,
     json: Annotated[bool, typer.Option("--json", help="print JSON; alone: the results so far")] = False,
     sandbox: Annotated[bool, SANDBOX] = False,

@@ -144,7 +144,7 @@ def demo(
     fast: Annotated[bool, typer.Option("--fast", help="do not pause between the steps")] = False,
     keep: Annotated[bool, typer.Option("--keep", help="do not remove the sandbox at the end")] = False,
 ) -> None:
-    """Show a live lab on this computer: build it, check it, follow a packet, break it, mend it, remove it."""
+    """Show a live lab on this computer: build it, check it, follow a packet, break it, repair it, remove it."""
     from cli.sandbox.demo import run
 
     raise typer.Exit(run(stack, fast=fast, keep=keep))
@@ -231,7 +231,9 @@ def unlock(stack: Stack) -> None:
 
 
 @app.command(rich_help_panel=LIFE)
-def secret(stack: Stack, key: Annotated[str, typer.Argument(help="a key that the stack file names")]) -> None:
+def secret(
+    stack: Stack, key: Annotated[str, typer.Argument(metavar="KEY", help="a key that the stack file names")]
+) -> None:
     """Encrypt a password that a stack file names, such as a BGP peer's. It is asked for, or read from stdin."""
     from cli.lifecycle.secret import run
 

@@ -193,11 +193,11 @@ def _start(stack: str, records: _Records, seed: int | None, level: int | None, a
     console = page()
     console.print(f"[bold]{escape(stack)}[/], exercise {seed}, level {exercise.level} of 3\n", soft_wrap=True)
     console.print(f"  {escape(exercise.report)}\n", soft_wrap=True)
-    console.print("Find out what is broken, and mend it on the nodes: `./lab ssh`, `walk`, `addresses`, `verify`.")
+    console.print("Find out what is broken, and repair it on the nodes: `./lab ssh`, `walk`, `addresses`, `verify`.")
     for option, what in (
         ("--hint", f"the next of {len(exercise.hints)} hints, from layer to layer"),
         ("--check", "is it solved?"),
-        ("--solution", "what it was; mends it"),
+        ("--solution", "what was broken; repairs it"),
     ):
         console.print(f"  ./lab exercise {escape(quoted)} {option:10}  {what}", soft_wrap=True)
     return 0
@@ -275,7 +275,7 @@ def _solve(records: _Records, exercise: Exercise, lab: LiveLab, as_json: bool) -
     for text, command in exercise.hints:
         console.print(f"  {escape(text)}", soft_wrap=True)
         console.print(f"    {escape(command.replace('STACK', shlex.quote(exercise.stack)))}", soft_wrap=True)
-    console.print("\nIt is mended.")
+    console.print("\nThe lab is repaired.")
     return 0
 
 

@@ -115,10 +115,13 @@ def _answers(name: str, ask: Ask) -> Answers:
         where = _choice(ask, "Machines: local (containers on this computer) or aws", "local", "aws")
         region = address = ""
         if where == "aws":
-            region = _valid(ask, "AWS region", "us-west-2", lambda text: bool(REGION.fullmatch(text)))
+            region = _valid(
+                ask, "AWS region", "us-west-2", lambda text: bool(REGION.fullmatch(text)), "a region of AWS"
+            )
             question = "Your public address, from which alone the lab can be reached (checkip.amazonaws.com)"
-            address = _valid(ask, question, _EXAMPLE_ADDRESS, _is_address)
-        workers = int(_valid(ask, "Workers, 0 to 20", "2", lambda text: bool(re.fullmatch("[0-9]|1[0-9]|20", text))))
+            address = _valid(ask, question, _EXAMPLE_ADDRESS, _is_address, "an IPv4 address")
+        number = re.compile("[0-9]|1[0-9]|20")
+        workers = int(_valid(ask, "Workers, 0 to 20", "2", lambda text: bool(number.fullmatch(text)), "one of 0 to 20"))
         encapsulation = _choice(ask, "Between nodes: VXLAN, IPIP or None", "VXLAN", "IPIP", "None")
         second = _choice(ask, "A second interface for pods (Multus): yes or no", "no", "yes") == "yes"
     except (EOFError, KeyboardInterrupt):
@@ -129,15 +132,17 @@ def _answers(name: str, ask: Ask) -> Answers:
 
 def _choice(ask: Ask, question: str, default: str, *others: str) -> str:
     words = {word.lower(): word for word in (default, *others)}
-    return words[_valid(ask, question, default, lambda text: text.lower() in words).lower()]
+    wanted = f"one of {', '.join(words.values())}"
+    return words[_valid(ask, question, default, lambda text: text.lower() in words, wanted).lower()]
 
 
-def _valid(ask: Ask, question: str, default: str, accepts: Callable[[str], bool]) -> str:
+def _valid(ask: Ask, question: str, default: str, accepts: Callable[[str], bool], wanted: str) -> str:
+    """An answer that is accepted. `wanted`: what it must be, in words."""
     while True:
         text = ask(f"{question} [{default}]: ").strip() or default
         if accepts(text):
             return text
-        print(f"  {text!r} does not answer the question. The answer in brackets is an example.")
+        print(f"  {text!r} is not {wanted}.")
 
 
 def _is_address(text: str) -> bool:

@@ -1,5 +1,5 @@
-"""What the author of a valid stack file should know: versions that were not tried here, an example's address, an image
-that people may not reach.
+"""What the author of a valid stack file should know: versions that were not tried here, an address that no computer
+has, an image that people may not reach.
 
 `./lab plan`, `preview` and `up` print these notes. They refuse nothing.
 """

@@ -127,7 +127,7 @@ def placeholders(lab: Lab) -> Iterator[Finding]:
     given = lab.machines.operator_cidrs if isinstance(lab.machines, AwsMachines) else ()
     for index, cidr in enumerate(given):
         if any(cidr.subnet_of(range_) for range_ in DOCUMENTATION):
-            problem = "is an example's address (RFC 5737), from which nobody reaches the machines"
+            problem = "is an address for documentation (RFC 5737), which no computer has"
             fix = "write your own address with /32: curl https://checkip.amazonaws.com"
             yield Finding(f"machines.operatorCidrs[{index}]", str(cidr), problem, fix)
 

@@ -208,7 +208,7 @@ def test_an_older_cli_on_path_is_not_used(
 def test_up_refuses_an_examples_address(home: Path, calls: Path, command: str) -> None:
     """With it machines would be built and billed, and then nobody could reach them."""
     if command == "up":
-        with pytest.raises(SpecError, match=r"operatorCidrs\[0\]: 203\.0\.113\.7/32 — is an example's address"):
+        with pytest.raises(SpecError, match=r"operatorCidrs\[0\]: 203\.0\.113\.7/32 — is an address for documentation"):
             run(command, "cfos-egress", ["--yes"])
         assert not calls.exists(), "nothing has been made"
     else:
