@@ -37,7 +37,7 @@ def wait_for_cluster(command: str, stack: str, nodes: Sequence[str]) -> bool:
     except CommandError:
         kubeconfig = ""
     if not kubeconfig:
-        print(f"its last `up` did not reach its end: ./lab up {stack}")
+        print(f"its last `up` did not finish: ./lab up {stack}")
         return True
     print(f"lab {command}: waiting until the cluster of {stack} serves", file=sys.stderr)
     if not asyncio.run(_wait(command, stack, kubeconfig, nodes)):

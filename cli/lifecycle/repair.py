@@ -36,10 +36,10 @@ def options(stack: str) -> list[str]:
     if reading.no_api:
         print(f"lab up: {reading.no_api}", file=sys.stderr)
     for result in failed:
-        how = "not by up" if result in left else "again"
+        how = "cannot repair" if result in left else "repairs"
         print(f"lab up: {how}: {result.expectation.sentence}: {result.difference}", file=sys.stderr)
     if left:
-        print("lab up: for what is not by up, `./lab verify` shows the fix", file=sys.stderr)
+        print("lab up: `./lab verify` shows the fix for what up cannot repair", file=sys.stderr)
     if not failed:
         print("lab up: every check passes; there is nothing to repair", file=sys.stderr)
     return found

@@ -60,7 +60,7 @@ def run(
     except NoWalk as error:
         raise CommandError(str(error), USAGE) from None
     except NoApi as error:
-        raise CommandError(f"no pod is known: {error}", FAILED) from None
+        raise CommandError(f"the pods are not known: {error}", FAILED) from None
     found, seen, notes = live_walk.walk, live_walk.sightings, live_walk.notes
     if svg is not None:
         try:

@@ -180,7 +180,7 @@ def _sweep(regions: Sequence[str], now: datetime, known: frozenset[str] | None, 
     rows = []
     for aws in [AwsSettings(region) for region in regions] or _accounts():
         region = " with ".join(filter(None, (aws.region, aws.account_words)))
-        what = f"lost things in {region}"
+        what = f"lost resources in {region}"
         try:
             found = sweep(aws, now, known or frozenset(), dry_run=dry_run or known is None)
         except SweepError as error:
@@ -194,7 +194,7 @@ def _sweep(regions: Sequence[str], now: datetime, known: frozenset[str] | None, 
 
 
 def _swept(found: Sweep, region: str, *, blind: bool) -> Row:
-    what = f"lost things of {found.stack} in {region}"
+    what = f"lost resources of {found.stack} in {region}"
     if blind and found.outcome == "would be destroyed":
         why = f"{found.why}; not deleted, because the backend cannot list its stacks"
         return Row(what, "left behind", why)

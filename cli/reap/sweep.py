@@ -84,7 +84,7 @@ def _sweep_stack(stack: str, things: Sequence[Thing], now: datetime, *, dry_run:
     left = _delete(things)
     if left:
         name, reason = next(iter(left.items()))
-        return Sweep(stack, "left behind", f"{len(left)} of {len(things)} things, such as {name}: {reason}")
+        return Sweep(stack, "left behind", f"{len(left)} of {len(things)} resources, such as {name}: {reason}")
     return Sweep(stack, "destroyed", why)
 
 

@@ -104,7 +104,8 @@ def find(name: str, home: Path) -> LiveSandbox | None:
     except (OSError, ValueError) as error:
         raise SandboxError(f"{directory / _STATE} cannot be read: {error}") from None
     if state.get("format") != _FORMAT:
-        raise SandboxError(f"the sandbox {name} is another version's: `./lab sandbox {name} --down` removes it")
+        fix = f"`./lab sandbox {name} --down` removes it"
+        raise SandboxError(f"another version of this program built the sandbox {name}: {fix}")
     return LiveSandbox(
         name=name,
         pid=state["pid"],

@@ -19,7 +19,7 @@ def candidates(lab: models.Lab, level: int | None, *, sandbox: bool) -> list[Fau
     found = [
         fault for fault in FAULTS.values() if level in (None, LESSONS[fault.id].level) and fault.refusal(lab) is None
     ]
-    # What Felix mends by itself within minutes is no exercise on a cluster.
+    # What Felix repairs by itself within minutes is no exercise on a cluster.
     found = [fault for fault in found if not (fault.not_in_sandbox if sandbox else LESSONS[fault.id].heals_soon)]
     if not found:
         raise Refused(f"this lab has no exercise of level {level}: take another level, or another stack")

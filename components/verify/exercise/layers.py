@@ -109,7 +109,7 @@ def lost_outside(case: Case) -> str:
     source, _ = ends(case)
     return (
         f"Since this morning {source.id} on {source.node} reaches nothing outside the cluster. "
-        "Other pods of the cluster it does reach."
+        "It does reach other pods of the cluster."
     )
 
 

@@ -1,4 +1,4 @@
-"""For each fault: how hard it is, how a user reports it, and the hints from layer to layer, the last of which mends it.
+"""For each fault: how hard it is, how a user reports it, and the hints from layer to layer. The last one repairs it.
 
 The commands run on a node by `./lab ssh`, on a deployed lab and on a sandbox alike.
 """
@@ -101,7 +101,7 @@ def _proxy_arp(case: Case) -> list[Hint]:
     return [
         *pod_layer(pod),
         Hint(
-            f"No interface has {addresses.GATEWAY}: the host side of the veth answers for it. May it?",
+            f"No interface has {addresses.GATEWAY}: the host side of the veth answers for it. Is it allowed to?",
             ssh(case.node, f"cat {path}"),
         ),
         Hint("It must be 1.", ssh(case.node, f"echo 1 >{path}")),
@@ -115,8 +115,8 @@ def _forwarding(case: Case) -> list[Hint]:
     return [
         *first,
         Hint(
-            f"Is it one pod, or all of {case.node}? A node that is no router passes nothing on, and answers no ARP for "
-            "others.",
+            f"Is it one pod, or all of {case.node}? A node that does not route passes nothing on, and answers no ARP "
+            "for others.",
             ssh(case.node, f"cat {path}"),
         ),
         Hint("It must be 1.", ssh(case.node, f"echo 1 >{path}")),
@@ -134,7 +134,7 @@ def _reverse_path(case: Case) -> list[Hint]:
             ssh(case.node, f"ip route get {source.address}"),
         ),
         Hint(
-            "It comes in by one device, and its source's route leads to another. What does the kernel say to that?",
+            "It comes in by one device, and its source's route leads to another. What does the kernel do then?",
             ssh(case.node, f"cat {path}"),
         ),
         Hint("1 is strict: drop. It must be 0, or 2 (loose).", ssh(case.node, f"echo 0 >{path}")),
@@ -158,7 +158,7 @@ def _nat(case: Case) -> list[Hint]:
             "for natOutgoing, in their order.",
             ssh(case.node, look),
         ),
-        Hint(f"A rule lets {cidr} pass over the masquerading. Delete it.", ssh(case.node, undo)),
+        Hint(f"A rule exempts {cidr} from masquerading. Delete it.", ssh(case.node, undo)),
     ]
 
 
@@ -170,7 +170,7 @@ def _mtu(case: Case) -> list[Hint]:
     return [
         Hint("A ping passes. What about a large one?", ssh(case.node, large)),
         Hint(
-            "Small ones pass and large ones vanish: compare MTUs. The pod's end first.", in_pod(pod, "link show eth0")
+            "Small ones pass and large ones are lost: compare MTUs. The pod's end first.", in_pod(pod, "link show eth0")
         ),
         Hint("Now the other end of the same veth.", ssh(case.node, f"ip link show {pod.interface}")),
         Hint(
@@ -217,7 +217,7 @@ def _range(case: Case) -> list[Hint]:
     file, old, new = (case.target.variables[name] for name in ("FILE", "OLD", "NEW"))
     return [
         Hint("Who gives which addresses of the node's block, and are they apart?", "./lab addresses STACK"),
-        Hint("What does host-local think that it may give?", ssh(case.node, f"cat {file}")),
+        Hint("Which addresses may host-local give?", ssh(case.node, f"cat {file}")),
         Hint(
             f"Its range begins at {new}, among calico-ipam's. It began at {old}.",
             ssh(case.node, f"sed -i 's/{new}/{old}/' {file}"),
@@ -274,7 +274,10 @@ def _firewall_drops(case: Case) -> list[Hint]:
             "Its gateway is another pod, which answers a ping. Does it forward, too?",
             ssh(case.node, f"{enter} cat /proc/sys/net/ipv4/ip_forward"),
         ),
-        Hint("It may. What do its rules say to what it forwards?", ssh(case.node, f"{enter} iptables-save -t filter")),
+        Hint(
+            "It is allowed to. What do its rules do with what it forwards?",
+            ssh(case.node, f"{enter} iptables-save -t filter"),
+        ),
         Hint(
             "The first rule drops all that comes from the bridge.",
             ssh(case.node, f"{enter} iptables -D FORWARD -i {device} {_COMMENT} -j DROP"),
@@ -286,7 +289,7 @@ def _source_dest(case: Case) -> list[Hint]:
     return [
         *(way_out(case) if case.source else []),
         Hint(
-            "The packet leaves the node with a pod's address, and without a tunnel. What does EC2 say to that?",
+            "The packet leaves the node with a pod's address, and without a tunnel. What does EC2 do then?",
             "./lab verify STACK",
         ),
         Hint("The instance's source/destination check must be off.", "./lab up STACK --refresh"),
@@ -362,7 +365,7 @@ LESSONS: Mapping[str, Lesson] = {
         3,
         lambda case: (
             f"Downloads of {case.target.pod.id if case.target.pod else 'a pod'} hang since this morning. "
-            "It connects, and small answers come."
+            "Connections open, and small answers arrive."
         ),
         _mtu,
     ),

@@ -38,7 +38,7 @@ def decide(policies: Policies, traffic: Traffic, side: Side) -> Decision | None:
             for rule in policy.rules[side]:
                 matches = rule.matches(traffic)
                 if matches is None:
-                    reason = f"a rule of {policy.title} asks for something that is not evaluated here: {rule.text}"
+                    reason = f"a rule of {policy.title} has a condition that is not evaluated here: {rule.text}"
                     return Decision(side, pod, None, selecting, policy, rule, reason)
                 if not matches or rule.action == "log":
                     continue

@@ -343,4 +343,4 @@ def test_a_lab_without_a_cluster_is_not_waited_for(
 ) -> None:
     monkeypatch.setattr(ready, "outputs", lambda stack: {})
     assert ready.wait_for_cluster("start", "s", ["a"])
-    assert capsys.readouterr().out == "its last `up` did not reach its end: ./lab up s\n"
+    assert capsys.readouterr().out == "its last `up` did not finish: ./lab up s\n"
