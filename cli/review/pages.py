@@ -87,7 +87,7 @@ class Report:
 
 
 WITHOUT_CREDENTIALS = (
-    "Planned without credentials: <known after up> stands for what only the cloud or the cluster knows, changes of "
+    "Planned without credentials: <known after up> is what only the cloud or the cluster knows, changes of "
     "secrets are not visible, and each node's blocks are foreseen by Calico's rule from its name."
 )
 
@@ -167,8 +167,9 @@ def show(report: Report, console: Console) -> None:
     if report.untouched:
         line()
         line(f"Not touched: {report.untouched}")
-    line()
-    line((WITHOUT_CREDENTIALS, "dim"))
+    if report.touched:
+        line()
+        line((WITHOUT_CREDENTIALS, "dim"))
 
 
 def _clean(text: str) -> str:
