@@ -1,6 +1,6 @@
 # shellcheck shell=bash
-# On a node: kill break before each of its commands that may change something, and then mend before each of its own. After
-# each kill, mend must bring the node back to what it was. Comes after look.sh.
+# On a node: kill break before each of its commands that may change something, and then mend before each of its own.
+# After each kill, mend must bring the node back to what it was. Comes after look.sh.
 #
 # BREAK, MEND: the programs. AFTER_BREAK, AFTER_MEND: the line after which each is killed; empty: from its first on.
 #
@@ -30,8 +30,8 @@ before_command() { # COMMAND
     '[['* | '(('* | true) return ;;
     *'>'* | find*' -exec '*) ;;
     case\ * | for\ * | local\ * | return* | read\ * | set\ * | exit* | :\ * | trap\ * | umask\ *) return ;;
-    echo\ * | printf\ * | date\ * | find\ * | sort* | tail\ * | tac\ * | sed\ * | grep\ * | sync\ * | flock\ * | cmp\ *) return ;;
-    ip\ *' show'* | 'bridge fdb show'*) return ;;
+    echo\ * | printf\ * | date\ * | find\ * | sort* | tail\ * | tac\ * | sed\ * | grep\ *) return ;;
+    sync\ * | flock\ * | cmp\ * | ip\ *' show'* | 'bridge fdb show'*) return ;;
     *)
       if declare -F "${text%% *}" >/dev/null; then return; fi
       # An assignment: a command in it is counted by itself. Without =~, whose result the program may still need.

@@ -121,8 +121,8 @@ probe() { # INTERFACE ADDRESS [PORT]
   fi
 }
 
-# Both sections by one process, for a node may have a hundred pods. The line of lo, which every namespace has, is between
-# them.
+# Both sections by one process, for a node may have a hundred pods. Between them is the line of lo, which every
+# namespace has.
 routes_and_neighbours() { # PREFIX OPTION-OF-IP…
   local status=0 prefix=$1 printed
   shift
