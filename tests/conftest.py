@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from _pytest.nodeid import NodeId
 from xdist.scheduler import LoadGroupScheduling
 
 from engine.garbage import collect_rarely
@@ -24,6 +25,20 @@ def pytest_configure(config: pytest.Config) -> None:
     # Before hypothesis reads the option, and before pytest-xdist hands the options to its workers.
     if examples.EXPLORING and config.option.hypothesis_seed is None:
         config.option.hypothesis_seed = str(random.SystemRandom().randrange(2**32))
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Put the group of a test behind its name, where the scheduler looks for it.
+
+    pytest-xdist 3.8 writes it into a field that pytest 9.2 no longer reads: no group would be one.
+    """
+    if not config.getoption("loadgroup", False):
+        return
+    for item in items:
+        mark = item.get_closest_marker("xdist_group")
+        if mark and not item.nodeid.endswith(f"@{mark.args[0]}"):
+            item._id = NodeId.parse(f"{item.nodeid}@{mark.args[0]}")
 
 
 LONGEST = (

@@ -171,3 +171,11 @@ def test_no_file_is_too_long(path: Path) -> None:
 def test_the_files_and_groups_that_begin_a_run_exist(name: str) -> None:
     tests = (path.read_text(encoding="utf-8") for path in (ROOT / "tests").rglob("test_*.py"))
     assert (ROOT / name).is_file() or any(f'xdist_group("{name}")' in text for text in tests)
+
+
+@pytest.mark.xdist_group("a group")
+def test_a_worker_knows_the_group_of_a_test(request: pytest.FixtureRequest) -> None:
+    """Else the tests of a group would run anywhere: those on real machines at the same time."""
+    if not request.config.getoption("loadgroup", False):
+        pytest.skip("only ./lab test spreads tests over workers")
+    assert request.node.nodeid.endswith("@a group")

@@ -169,7 +169,8 @@ def stub(tmp_path: Path) -> Iterator[Stub]:
     tools.mkdir()
     for tool in ("podman", "docker", "nft", "ip", "iptables", "unshare", "modprobe", "ssh-keyscan"):
         script = tools / tool
-        script.write_text(f"#!{sys.executable}\n" + (Path(__file__).parent / "engine_stub.py").read_text())
+        # -IS: it starts hundreds of times, and needs no installed packages.
+        script.write_text(f"#!{sys.executable} -IS\n" + (Path(__file__).parent / "engine_stub.py").read_text())
         script.chmod(0o755)
     stack = f"test-stub-{uuid.uuid4().hex[:8]}"
     made = Stub(stack, {"ENGINE": "podman", "STACK": stack, "OWNER": OWNER}, tmp_path)

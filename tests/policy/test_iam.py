@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
+from functools import cache
 from typing import Any
 
 import boto3
@@ -56,6 +57,7 @@ def without(whole: Mapping[str, Any], sid: str) -> dict[str, Any]:
     return {**whole, "Statement": [statement for statement in whole["Statement"] if statement["Sid"] != sid]}
 
 
+@cache
 def aws_stacks() -> dict[str, Lab]:
     labs = {name: load_stack_file(path).lab for name, path in stack_files().items()}
     return {name: lab for name, lab in labs.items() if lab.machines.provider == "aws"} | {

@@ -17,10 +17,12 @@ from unittest.mock import patch
 
 import boto3
 from botocore.client import ClientCreator
-from botocore.loaders import JSONFileLoader
+from botocore.hooks import EventAliaser
+from botocore.loaders import JSONFileLoader, Loader
 from cryptography.hazmat.primitives import serialization as form
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from moto import mock_aws
+from moto.core.utils import method_names_from_class
 from moto.ec2.models import ec2_backends
 
 from engine.model import Registration
@@ -43,12 +45,16 @@ def cloud() -> Iterator[Cloud]:
 @contextmanager
 def mocked_aws() -> Iterator[None]:
     """Replaces AWS's APIs by moto's, without what takes moto seconds."""
-    # moto would load its own images, but ours is enough. Each session of botocore parses the models of its services
-    # anew, and makes a class of each client anew, with a method for every action.
+    # moto would load its own images, but ours is enough. For each request it looks for the methods of a service again.
+    # Each session of botocore looks for the services that there are, parses their models, and gives events their new
+    # names again, and makes a class of each client again, with a method for every action.
     with (
         patch.dict(os.environ, MOTO_EC2_LOAD_DEFAULT_AMIS="false"),
         patch.object(JSONFileLoader, "load_file", lambda _loader, path: _model(path)),
+        patch.object(Loader, "list_available_services", _services),
+        patch.object(EventAliaser, "_alias_event_name", _event_name),
         patch.object(ClientCreator, "_create_client_class", _client_class),
+        patch("moto.core.responses.method_names_from_class", _method_names),
         mock_aws(),
         filled(),
     ):
@@ -63,6 +69,26 @@ def _model(path: str) -> Any:
 _load_model = JSONFileLoader.load_file
 
 
+def _services(loader: Loader, type_name: str) -> list[str]:
+    if type_name not in _known_services:
+        _known_services[type_name] = _list_available_services(loader, type_name)
+    return _known_services[type_name]
+
+
+_list_available_services = Loader.list_available_services
+_known_services: dict[str, list[str]] = {}
+
+
+def _event_name(aliaser: EventAliaser, event_name: str) -> str:
+    if event_name not in _event_names:
+        _event_names[event_name] = _alias_event_name(aliaser, event_name)
+    return _event_names[event_name]
+
+
+_alias_event_name = EventAliaser._alias_event_name
+_event_names: dict[str, str] = {}
+
+
 def _client_class(creator: ClientCreator, service: str, model: Any) -> type:
     if service not in _client_classes:
         _client_classes[service] = _create_client_class(creator, service, model)
@@ -71,6 +97,7 @@ def _client_class(creator: ClientCreator, service: str, model: Any) -> type:
 
 _create_client_class = ClientCreator._create_client_class
 _client_classes: dict[str, type] = {}
+_method_names = cache(method_names_from_class)
 
 
 @cache
