@@ -38,6 +38,8 @@ TOOLS = {"ip": "iproute2", "nft": "nftables", "unshare": "util-linux", "flock": 
 """As in components/machines/local/engine.sh: tool → its package."""
 ROOTLESS = {"podman": "{{.Host.Security.Rootless}}", "docker": "{{.SecurityOptions}}"}
 """As in components/machines/local/engine.sh: engine → what its `info` shows of who runs it."""
+_STORAGE = {"podman": "{{.Store.GraphRoot}}", "docker": "{{.DockerRootDir}}"}
+"""Engine → what its `info` shows of the folder where its containers are."""
 _PRIVILEGED_DOCKER = 23
 """The first docker whose --privileged gives all capabilities; what an older one withholds, machine.sh explains."""
 _WITHHELD_CAPABILITY = 38
@@ -95,20 +97,21 @@ def checks(
         return []
     here = computer or Computer()
     engine = Once(partial(_find_engine, lab.machines, here))
+    info = Once(partial(_info, engine, here))
     read = state or partial(read_state, stack)
     running = Once(partial(_running_machines, engine, stack, here))
     questions: list[tuple[str, str, Callable[[], Answer]]] = [
         ("system", "Is this Linux?", partial(_system, here)),
         ("root", "Is this run as root?", partial(_root, here, stack)),
         ("tools", f"Are {', '.join(TOOLS)} installed?", partial(_tools, here)),
-        ("engine", "Is a container engine installed, and does it answer?", partial(_engine, engine, here)),
+        ("engine", "Is a container engine installed, and does it answer?", partial(_engine, engine, info, here)),
         ("kernel", "Does the kernel have what the lab's mode and networks need?", partial(_kernel, lab, here)),
         ("places", "Does this computer have what the stack file names?", partial(_places, lab)),
         ("ranges", "Are the lab's subnets free on this computer?", partial(_ranges, lab, stack, engine, here, read)),
         ("inotify", "Are inotify's limits high enough?", partial(_inotify, lab, here)),
         ("processors", "Are there enough CPUs for kubeadm?", partial(_processors, lab.machines, here)),
         ("memory", "Is there enough memory for the machines?", partial(_memory, lab, running, here)),
-        ("disk", "Is there enough disk space for the machines?", partial(_disk, lab, engine, running, here)),
+        ("disk", "Is there enough disk space for the machines?", partial(_disk, lab, engine, info, running)),
     ]
     return [Check(f"local.{name}", question, ask) for name, question, ask in questions]
 
@@ -150,14 +153,33 @@ def _find_engine(machines: LocalMachines, here: Computer) -> str | Answer:
     return found
 
 
-def _engine(engine: Once[str | Answer], here: Computer) -> Answer:
+@dataclass(frozen=True)
+class _Info:
+    """What an engine says of itself: who runs it, as ROOTLESS shows it, and its folder; both empty if it fails."""
+
+    who: str
+    folder: str
+
+
+def _info(engine: Once[str | Answer], here: Computer) -> _Info:
+    """One call, because podman's takes several times as long as its other calls. Raises NotAsked without an engine."""
+    name = engine()
+    if isinstance(name, Answer):
+        raise NotAsked
+    shown = f"{ROOTLESS[name]}\n{_STORAGE[name]}"
+    done = here.run([name, "info", "--format", shown], _ENGINE_TIMEOUT_SECONDS)
+    lines = done.stdout.strip().splitlines() if done.returncode == 0 else []
+    return _Info(lines[0], lines[-1]) if lines else _Info("", "")
+
+
+def _engine(engine: Once[str | Answer], info: Once[_Info], here: Computer) -> Answer:
     name = engine()
     if isinstance(name, Answer):
         return name
     try:
         done = here.run([name, "ps", "--quiet"], _ENGINE_TIMEOUT_SECONDS)
         version = here.run([name, "--version"], _ENGINE_TIMEOUT_SECONDS).stdout.strip()
-        info = here.run([name, "info", "--format", ROOTLESS[name]], _ENGINE_TIMEOUT_SECONDS).stdout.strip()
+        who = info().who
         too_old = _old_docker(here) if name == "docker" else None
     except subprocess.TimeoutExpired:
         return Answer("stop", f"{name} does not answer within {scaled(_ENGINE_TIMEOUT_SECONDS):g} s", f"restart {name}")
@@ -168,7 +190,7 @@ def _engine(engine: Once[str | Answer], here: Computer) -> Answer:
             return Answer("unknown", seen, "run this as root, whose machines they will be")
         return Answer("stop", seen, f"repair it until `{name} ps` succeeds")
     # Without root there is an answer of its own.
-    if here.is_root and (info == "true" or "name=rootless" in info):
+    if here.is_root and (who == "true" or "name=rootless" in who):
         seen = f"{name} is rootless here, and this computer does not reach rootless machines"
         fix = f"use the {name} of the real root: not in podman unshare, and no rootless docker context"
         return Answer("stop", seen, fix)
@@ -364,15 +386,11 @@ def _memory(lab: Lab, running: Once[int], here: Computer) -> Answer:
     return Answer("ok", f"{_gib(available)} of {_gib(total)} are free")
 
 
-def _disk(lab: Lab, engine: Once[str | Answer], running: Once[int], here: Computer) -> Answer:
+def _disk(lab: Lab, engine: Once[str | Answer], info: Once[_Info], running: Once[int]) -> Answer:
     name = engine()
-    if isinstance(name, Answer):
-        raise NotAsked
-    key = "{{.Store.GraphRoot}}" if name == "podman" else "{{.DockerRootDir}}"
-    done = here.run([name, "info", "--format", key], _ENGINE_TIMEOUT_SECONDS)
-    if done.returncode or not done.stdout.strip():
+    if isinstance(name, Answer) or not info().folder:
         raise NotAsked  # the engine's own check says why
-    folder = Path(done.stdout.strip())
+    folder = Path(info().folder)
     while not folder.exists() and folder != folder.parent:
         folder = folder.parent
     free = shutil.disk_usage(folder).free

@@ -7,7 +7,9 @@ root or the image is missing, the tests on real machines skip.
 
 from __future__ import annotations
 
+import contextlib
 import json
+import marshal
 import os
 import shutil
 import signal
@@ -137,20 +139,23 @@ class Stub(Scripts):
 
     def calls(self, *words: str) -> list[list[str]]:
         """The calls that begin with these words."""
-        file = self.folder / "calls"
-        lines = [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
-        return [line for line in lines if tuple(line[: len(words)]) == words]
+        calls: list[list[str]] = []
+        if (path := self.folder / "calls").exists():
+            with path.open("rb") as file, contextlib.suppress(EOFError):
+                while True:
+                    calls.append(marshal.load(file))
+        return [call for call in calls if tuple(call[: len(words)]) == words]
 
     def put(self, kind: str, name: str, labels: Mapping[str, str], **more: str) -> None:
-        file = self.folder / "state.json"
+        file = self.folder / "state"
         empty: dict[str, Any] = {"container": {}, "volume": {}, "network": {}}
-        state = json.loads(file.read_text()) if file.exists() else empty
+        state = marshal.loads(file.read_bytes()) if file.exists() else empty
         state[kind][name] = {"labels": dict(labels), **more}
-        file.write_text(json.dumps(state))
+        file.write_bytes(marshal.dumps(state))
 
     def there(self, kind: str) -> list[str]:
-        file = self.folder / "state.json"
-        return list(json.loads(file.read_text())[kind]) if file.exists() else []
+        file = self.folder / "state"
+        return list(marshal.loads(file.read_bytes())[kind]) if file.exists() else []
 
     def fail(self, *words: str, saying: str = "Error: no") -> None:
         (self.folder / "-".join(["fail", *words])).write_text(saying)
@@ -169,7 +174,7 @@ def stub(tmp_path: Path) -> Iterator[Stub]:
     tools.mkdir()
     for tool in ("podman", "docker", "nft", "ip", "iptables", "unshare", "modprobe", "ssh-keyscan"):
         script = tools / tool
-        # -IS: it starts hundreds of times, and needs no installed packages.
+        # -IS: it needs no installed packages.
         script.write_text(f"#!{sys.executable} -IS\n" + (Path(__file__).parent / "engine_stub.py").read_text())
         script.chmod(0o755)
     stack = f"test-stub-{uuid.uuid4().hex[:8]}"

@@ -84,6 +84,16 @@ def test_a_computer_with_room_is_fine(proc: Path, engine: Engine, monkeypatch: p
     )
 
 
+def test_podman_is_asked_once_for_its_info(
+    proc: Path, engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(local, "_lacking", lambda modules, here: {})
+    engine.add("podman", f'case $1 in info) echo "$3" >>{tmp_path}/asked; echo false; echo {tmp_path}/store ;; esac')
+    found = answers(lab(), made_up(proc, engine))
+    assert (tmp_path / "asked").read_text() == "{{.Host.Security.Rootless}}\n{{.Store.GraphRoot}}\n"
+    assert found["engine"].verdict == "ok" and found["disk"].seen.startswith(f"{tmp_path} has ")
+
+
 def test_subnets_in_use_are_named_with_free_ones(proc: Path, engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     used = [f"network.subnets: 10.0.{n}.0/24 is in use; choose another range, e.g. 10.1.{n}.0/24" for n in (1, 2)]
     monkeypatch.setattr(local, "ranges_in_use", lambda stack, spec, state: used)

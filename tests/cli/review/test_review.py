@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from cli.review import command
 from cli.review.changes import Comparison, compare
 from cli.review.pages import LIMIT, MARKER, Report, document, markdown
 from engine.model import SECRET, UNKNOWN
@@ -92,8 +93,18 @@ def test_what_a_live_lab_cannot_take_closes_the_gate_and_comes_first(project: Sc
     assert head[1].startswith("  ! a live lab cannot take this change: calico.pools[0].blockSize: 24 → 23")
     assert "lab plan: cfos-egress: a live lab cannot take this change: calico.pools[0].blockSize" in done.stderr
     assert "the control plane" not in done.stderr
-    # Without --gate it is shown and no failure.
-    assert project.lab("plan", "cfos-egress", "--against", "main", "--json").returncode == 0
+
+
+@pytest.mark.parametrize(("gate", "code"), [(True, command.GATE), (False, 0)])
+def test_without_gate_what_a_live_lab_cannot_take_is_no_failure(
+    gate: bool, code: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    report = Report("main", "0" * 40, 0, (Comparison("s", refused=("blockSize: 24 → 23",)),))
+    monkeypatch.setattr(command, "_report", lambda stack, against: report)
+    assert command.review("s", "main", as_json=False, as_markdown=False, out=None, gate=gate) == code
+    out, err = capsys.readouterr()
+    assert "a live lab cannot take this change: blockSize: 24 → 23" in out
+    assert ("a live lab cannot take this change: blockSize: 24 → 23" in err) == gate
 
 
 def test_what_the_policy_refuses_closes_the_gate(project: Scratch) -> None:
@@ -101,8 +112,6 @@ def test_what_the_policy_refuses_closes_the_gate(project: Scratch) -> None:
     # policy/config.json does not allow this kind of instance.
     project.edit("stacks/Pulumi.cfos-egress.yaml", "instanceType: t3.large", "instanceType: m7i.large")
     project.commit()
-    alone = project.lab("plan", "cfos-egress")
-    assert alone.returncode == 1 and "error: policy" in alone.stdout
     done = project.lab("plan", "cfos-egress", "--against", "main", "--gate")
     assert done.returncode == 4, done.stderr
     assert "lab plan: cfos-egress: the policy refuses this: " in done.stderr
