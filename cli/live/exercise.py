@@ -20,6 +20,7 @@ from rich.markup import escape
 from cli import project
 from cli.console import page
 from cli.errors import FAILED, USAGE, CommandError
+from cli.live import last_verify
 from cli.sandbox.choice import chosen_live
 from components.verify.exercise.choose import choose
 from components.verify.exercise.layers import Case
@@ -33,6 +34,7 @@ from components.verify.faults.table import FAULTS
 from components.verify.model import Result
 from components.verify.read.connection import Unreachable
 from components.verify.read.reading import LiveLab, observed, read_lab
+from components.verify.report import count
 from components.verify.report import verify as check_all
 
 _SEEDS = 10_000
@@ -181,6 +183,7 @@ def _start(stack: str, records: _Records, seed: int | None, level: int | None, a
         )
         # The record first: a fault without one would be found by verify alone.
         records.keep(exercise)
+        last_verify.forget(stack, sandbox=lab.sandbox)
         asyncio.run(inject(lab, stack, fault, target, RECORDED_AS))
     except Refused as error:
         records.drop()
@@ -227,6 +230,7 @@ def _hint(records: _Records, exercise: Exercise, as_json: bool) -> int:
 def _check(records: _Records, exercise: Exercise, lab: LiveLab, as_json: bool) -> int:
     """verify's verdict. What it finds is counted, not named: that would be the answer."""
     results, _ = _look(lab)
+    last_verify.remember(exercise.stack, count(results), sandbox=lab.sandbox)
     failed = sum(result.status != "passed" for result in results)
     exercise = replace(exercise, checks=exercise.checks + 1)
     if failed:
@@ -260,6 +264,7 @@ def _undone(mended: Mended, exercise: Exercise) -> bool:
 
 
 def _solve(records: _Records, exercise: Exercise, lab: LiveLab, as_json: bool) -> int:
+    last_verify.forget(exercise.stack, sandbox=lab.sandbox)
     mended = asyncio.run(undo(lab, exercise.stack))
     if mended.failed:
         node, why = next(iter(mended.failed.items()))

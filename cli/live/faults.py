@@ -15,6 +15,7 @@ from rich.text import Text
 
 from cli.console import page
 from cli.errors import FAILED, USAGE, CommandError
+from cli.live import last_verify
 from cli.project import stack_file
 from cli.sandbox.choice import chosen_live, sandbox_of
 from components.spec import models
@@ -58,6 +59,7 @@ def break_(
     console.print(f"{fault.id}: {escape(target.sentence)}", soft_wrap=True)
     if not yes:
         _ask(stack)
+    last_verify.forget(stack, sandbox=lab.sandbox)
     try:
         asyncio.run(inject(lab, stack, fault, target))
     except Refused as error:
@@ -153,7 +155,9 @@ def _entry(console: Console, name: str, texts: Sequence[str], width: int, style:
 
 def mend(stack: str, *, sandbox: bool = False) -> int:
     """Undo every fault of `break`. Returns 0, or 1 where a node does not answer. Raises CommandError, SpecError."""
-    mended = asyncio.run(undo(chosen_live(stack, sandbox=sandbox), stack))
+    lab = chosen_live(stack, sandbox=sandbox)
+    last_verify.forget(stack, sandbox=lab.sandbox)
+    mended = asyncio.run(undo(lab, stack))
     for entry in mended.undone:
         print(f"{entry.node}: {entry.fault}: {entry.result}")
     for node, why in mended.failed.items():

@@ -33,6 +33,12 @@ def remember(stack: str, numbers: Mapping[Status, int], *, sandbox: bool) -> Non
         draft.replace(path)
 
 
+def forget(stack: str, *, sandbox: bool) -> None:
+    """After `break`, `mend` or an exercise: what was found before is no longer so."""
+    with contextlib.suppress(OSError):
+        _path(stack, sandbox=sandbox).unlink(missing_ok=True)
+
+
 def last(stack: str, *, sandbox: bool) -> LastVerify | None:
     """The last one; None if there was none, or its file cannot be read."""
     try:

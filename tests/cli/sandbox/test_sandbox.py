@@ -104,12 +104,17 @@ def test_what_is_broken_in_a_sandbox_has_a_fix_there() -> None:
     offered, _, absent = listed.partition("Not in this sandbox")
     assert "source-dest-check" in absent and "source-dest-check" not in offered
     assert "Without mend" not in offered
+    lab("verify", STACK)
+    assert " 0 failed" in lab("status", STACK).stdout
     for fault in ("proxy-arp-off", "nat-off", "ip-forward-off"):
         assert lab("break", STACK, fault, "--yes").exit_code == 0
+    assert "not verified yet" in lab("status", STACK).stdout, "what was found before is no longer so"
     checks = json.loads(lab("verify", STACK, "--json").stdout)["checks"]
     fixes = [check["fix"] for check in checks if check["status"] != "passed"]
     assert len(fixes) > 3 and all("./lab mend" in fix or "./lab walk" in fix for fix in fixes)
     assert not [fix for fix in fixes if "kubectl" in fix or "./lab up" in fix or "calico-node" in fix]
+    lab("mend", STACK)
+    assert "not verified yet" in lab("status", STACK).stdout
 
 
 def test_a_sandbox_that_has_ended_is_named() -> None:
