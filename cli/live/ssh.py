@@ -8,9 +8,9 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from cli.errors import MISSING, USAGE, CommandError
 from cli.live.machines import MachinesDown
@@ -56,13 +56,25 @@ def access_of(stack: str, node: str, sandbox: bool) -> SshAccess | NamespaceAcce
     if not known:
         raise not_up(stack, "access")
     if node not in known:
-        raise CommandError(f"{stack} has no node {node!r}; it has: {', '.join(known)}", USAGE)
+        nodes = f"{stack} has no node {node!r}; it has: {', '.join(known)}"
+        raise CommandError(nodes + _into_pod(stack, node, known), USAGE)
     if known[node].get("kind") == "namespace":
         return NamespaceAccess.of(node, known[node])
     # It loads asyncssh, which takes longer than a sandbox to answer.
     from components.verify.read.ssh import SshAccess
 
     return SshAccess.of(node, known[node])
+
+
+def _into_pod(stack: str, name: str, known: Mapping[str, Mapping[str, Any]]) -> str:
+    """How to enter the pod of a sandbox that was named in place of a node, or the first one of a workload; empty where
+    there is none."""
+    for node, entry in known.items():
+        for pod, netns in entry.get("pods", {}).items():
+            own = pod.partition("/")[2]
+            if name in (pod, own) or own.startswith(f"{name}-"):
+                return f". {pod} is a pod: `./lab ssh {stack} {node} -- ip netns exec {netns} bash` enters it"
+    return ""
 
 
 def enter(access: NamespaceAccess, command: Sequence[str]) -> int:

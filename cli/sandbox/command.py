@@ -133,7 +133,7 @@ def describe(live_sandbox: LiveSandbox) -> list[tuple[str, str]]:
     """What of a sandbox is real and what is not: a word and a sentence for each."""
     rows = [
         ("real", "the kernel's links, routes, ARP, tunnels, NAT and every packet"),
-        ("stand-ins", "the Kubernetes API (read-only) and CRI-O's log"),
+        ("stand-ins", "the Kubernetes API, in which only Services can be changed, and CRI-O's log"),
         ("absent", "Kubernetes, containers, and a Felix that repairs what breaks"),
     ]
     return rows + [("different", note) for note in live_sandbox.notes]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -129,6 +130,12 @@ def test_a_node_is_entered_and_the_kubeconfig_leads_to_the_api(capfd: pytest.Cap
     lab("sandbox", STACK)
     assert lab("ssh", STACK, "worker1", "--", "hostname; exit 7").exit_code == 7
     assert capfd.readouterr().out == "worker1\n"
+    of_pod = lab("ssh", STACK, "multitool").stderr
+    assert (
+        found := re.search(r"is a pod: `\./lab ssh cross-node (\S+) -- (ip netns exec \S+) bash` enters it", of_pod)
+    )
+    assert lab("ssh", STACK, found[1], "--", f"{found[2]} ip -o -4 addr show eth0").exit_code == 0
+    assert "10.48." in capfd.readouterr().out
     missing = lab("ssh", STACK, "worker9")
     assert missing.exit_code == 2 and "it has: control1, worker1, worker2" in missing.stderr
     config = lab("kubeconfig", STACK)
