@@ -17,8 +17,9 @@ cluster_version() {
     --output 'go-template={{index .data "ClusterConfiguration"}}' | sed -n 's/^kubernetesVersion: v//p'
 }
 
+# The API server answers a request for its version also without etcd, and then nothing else.
 api_answers() {
-  if kube get --raw /version; then return 0; fi
+  if kube get --raw /readyz; then return 0; fi
   end_back_off
   return 1
 }
@@ -26,7 +27,7 @@ api_answers() {
 # Fails for a node that an earlier upgrade did not reach, or that somebody upgraded further.
 refuse_other_kubelets() {
   local nodes name version
-  nodes=$(kube get nodes --output \
+  nodes=$(retry 3 kube get nodes --output \
     'jsonpath={range .items[*]}{.metadata.name} {.status.nodeInfo.kubeletVersion}{"\n"}{end}')
   while read -r name version; do
     refuse_jump_from "${version#v}" "$name runs kubelet"
@@ -42,7 +43,7 @@ refuse_jump
 restore_manifests
 wait_for "$API_TIMEOUT_SECONDS" \
   "the Kubernetes API (look at crictl ps -a, journalctl -u kubelet on the control plane)" api_answers
-cluster=$(cluster_version)
+cluster=$(retry 3 cluster_version)
 case $PART in
   apply)
     refuse_jump_from "$cluster" "the control plane is at"

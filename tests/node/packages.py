@@ -21,6 +21,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from components.spec.versions import numbers
+
 UNIT = "[Service]\nExecStart=/usr/bin/{0} --run\nExecReload=/bin/true\n[Install]\nWantedBy=multi-user.target\n"
 # By minor, the versions of the stand-ins.
 VERSIONS = {"1.34": ["1.34.4"], "1.35": ["1.35.4"], "1.36": ["1.36.2", "1.36.3"]}
@@ -96,6 +98,11 @@ class Repositories:
 
     def folder(self, name: str, minor: str = "1.36") -> Path:
         return self.root / "www" / name / f"v{minor}" / "deb"
+
+    def crio_version(self, minor: str) -> str:
+        """The last version of CRI-O that the repository of a minor has."""
+        found = [deb.name.split("_")[1].partition("-")[0] for deb in self.folder("crio", minor).glob("cri-o_*.deb")]
+        return max(found, key=numbers)
 
     def _serve(self, real: Path, minor: str) -> None:
         versioned = ["kubelet", "kubeadm", "kubectl"]

@@ -338,6 +338,19 @@ def test_an_api_server_that_kubelet_does_not_start_yet(
         assert time.monotonic() - began > 20, "kubelet may be about to start it by itself"
 
 
+def test_an_api_server_without_etcd(host: Host, repositories: Repositories) -> None:
+    """Another node's etcd is being replaced, and two members are no majority without it."""
+    node(host, repositories, "1.35.4", cluster="1.36.3")
+    run(host, prepare(host, repositories, "1.36.3"))
+    host.read(f"touch {STATE}/etcd-away")
+    started = host.start(upgrade(host, repositories, "1.36.3"))
+    time.sleep(15)
+    assert started.poll() is None
+    host.read(f"rm {STATE}/etcd-away")
+    _, log = started.communicate(timeout=300)
+    assert started.returncode == 0, log
+
+
 def test_an_upgrade_asks_for_its_own_package_lists_alone(host: Host, repositories: Repositories) -> None:
     """A distribution's lists are large, and a closed network may have no answer for them."""
     other = repositories.root / "www" / "other"

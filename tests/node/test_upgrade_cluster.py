@@ -20,6 +20,7 @@ import pytest
 
 from components.cluster.component import UPGRADE
 from components.node.script import compose
+from components.spec.versions import minor_of
 from tests.node.conftest import BAKED_IMAGE, BAKED_MOUNTS, KILL_STEPS, Host, Hosts
 from tests.node.packages import Repositories
 from tests.node.test_cluster import Ca, Cluster, run
@@ -52,7 +53,8 @@ class Upgraded(Cluster):
     def prepare_variables(self, host: Host) -> dict[str, str]:
         return super().prepare_variables(host) | {
             "KUBERNETES_VERSION": self.version,
-            "KUBERNETES_MINOR": self.version.rpartition(".")[0],
+            "KUBERNETES_MINOR": minor_of(self.version),
+            "CRIO_VERSION": self.repositories.crio_version(minor_of(self.version)),
             "KUBERNETES_PACKAGES": self.repositories.kubernetes,
             "KUBERNETES_KEY": self.repositories.key.fingerprint,
             "CRIO_PACKAGES": self.repositories.crio,
@@ -134,11 +136,8 @@ def cut(host: Host, program: str, pattern: str, after: float) -> None:
 
 def test_a_cluster_of_the_old_version(cluster: Upgraded) -> None:
     hosts = (cluster.first, cluster.second, cluster.worker)
-    for number, host in enumerate(hosts):
-        host.read(
-            "rm -rf /etc/apt/sources.list /etc/apt/sources.list.d/*; mkdir -p /etc/cni/net.d;"
-            f" echo '{NETWORK % number}' >/etc/cni/net.d/50-test.conflist"
-        )
+    for host in hosts:
+        host.read("rm -rf /etc/apt/sources.list /etc/apt/sources.list.d/*")
     with ThreadPoolExecutor(3) as pool:
         list(pool.map(lambda host: run(host, cluster.prepare(host)), hosts))
     assert cluster.first.read("kubeadm version -o short") == f"v{OLD}", "a host that has not joined goes back"
@@ -147,8 +146,11 @@ def test_a_cluster_of_the_old_version(cluster: Upgraded) -> None:
         run(cluster.first, cluster.admit(host, role))
         run(host, cluster.join(host, role))
     assert cluster.kubelets() == dict.fromkeys(("cp1", "cp2", "w1"), f"v{OLD}")
+    for number, host in enumerate(hosts):
+        # In Calico's place. Before the host was in the cluster, prepare.sh would have moved it away.
+        host.read(f"echo '{NETWORK % number}' >/etc/cni/net.d/50-test.conflist")
     run(cluster.first, cluster.upgrade(cluster.first))
-    cluster.first.read("kubectl wait --for=condition=Ready node --all --timeout=120s")
+    cluster.first.read("kubectl wait --for=condition=Ready node --all --timeout=100s")
     done = cluster.first.shell("kubectl create -f -", WORKLOADS)
     assert done.returncode == 0, done.stderr
     cluster.wait_for_pods()
