@@ -114,10 +114,20 @@ update_and_install() {
 # Nobody holds apt's locks. On a new machine the first boot's own update does.
 apt_idle() { ! lslocks --noheadings --output COMMAND,PID,PATH | grep -E ' /var/lib/(dpkg/lock|apt/lists/lock)'; }
 
-# An interrupted apt leaves half-configured packages, and does nothing else until they are configured.
+# An interrupted apt leaves packages that are unpacked by half or not configured, and does nothing else until they are.
 repair_dpkg() {
+  local -a half
   wait_for 300 "the end of another apt on $NODE_NAME" apt_idle
-  [[ -z $(dpkg --audit) ]] || dpkg --configure -a --force-confold >&2 ||
+  [[ -n $(dpkg --audit) ]] || return 0
+  mapfile -t half < <(dpkg-query --show --showformat '${db:Status-Eflag} ${Package}\n' | sed -n 's/^reinstreq //p')
+  if ((${#half[@]})); then
+    log "${half[*]}: unpacked by half when apt was interrupted, and unpacked again now"
+    # apt refuses to begin before dpkg has ended what it can. The rest is configured below.
+    dpkg --configure -a --force-confold >&2 || true
+    apt_get install --yes --reinstall --allow-downgrades --allow-change-held-packages "${half[@]}" ||
+      fail "${half[*]} on $NODE_NAME: unpacked by half, and apt cannot install it again: see the lines above"
+  fi
+  dpkg --configure -a --force-confold >&2 ||
     fail "dpkg on $NODE_NAME cannot finish what was interrupted: see the lines above"
 }
 

@@ -351,6 +351,19 @@ def test_an_api_server_without_etcd(host: Host, repositories: Repositories) -> N
     assert started.returncode == 0, log
 
 
+def test_packages_that_were_unpacked_by_half(host: Host, repositories: Repositories) -> None:
+    """dpkg was killed while it unpacked one package, and another one needs that to be configured."""
+    node(host, repositories, "1.35.4", cluster="1.36.3")
+    run(host, prepare(host, repositories, "1.36.3"))
+    host.read(
+        "sed -i -e '/^Package: cri-tools$/,/^$/s/^Status: .*/Status: install reinstreq half-installed/'"
+        " -e '/^Package: kubeadm$/,/^$/s/^Status: .*/Status: install ok unpacked/' /var/lib/dpkg/status;"
+        " rm /var/lib/dpkg/info/cri-tools.list /usr/bin/crictl; [[ -n $(dpkg --audit) ]]"
+    )
+    assert "cri-tools: unpacked by half" in run(host, upgrade(host, repositories, "1.36.3"))
+    assert host.read("dpkg --audit; crictl --version") == "crictl v1.36.0"
+
+
 def test_an_upgrade_asks_for_its_own_package_lists_alone(host: Host, repositories: Repositories) -> None:
     """A distribution's lists are large, and a closed network may have no answer for them."""
     other = repositories.root / "www" / "other"

@@ -128,8 +128,9 @@ def cut(host: Host, program: str, pattern: str, after: float) -> None:
     """Start a step and kill all of it `after` seconds after a process matches `pattern`. It may have ended by then."""
     started = host.start(program)
     # With the brackets the pattern does not match its own process.
-    seen = f"timeout 240 bash -c 'until pgrep -f \"[{pattern[0]}]{pattern[1:]}\"; do sleep 0.02; done'"
-    done = host.shell(f"{seen} && sleep {after} && {{ {KILL_STEPS}; true; }}", timeout=300)
+    # kubeadm waits up to 5 minutes for each component.
+    seen = f"timeout 600 bash -c 'until pgrep -f \"[{pattern[0]}]{pattern[1:]}\"; do sleep 0.1; done'"
+    done = host.shell(f"{seen} && sleep {after} && {{ {KILL_STEPS}; true; }}", timeout=660)
     _, log = started.communicate(timeout=400)
     assert done.returncode == 0, f"no {pattern} on {host.name}: {log}"
 
