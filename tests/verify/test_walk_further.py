@@ -304,6 +304,8 @@ CASES = [
 @pytest.fixture(scope="module")
 def policed(live: LiveLab) -> tuple[LiveLab, Reading, Ends]:
     """The lab, read once: a policy of these tests is in no lab."""
+    # Its ping has the pods ask for their gateway, also where these tests run alone.
+    walked(live, f"web@{HERE}", f"web@{THERE}")
     reading = asyncio.run(read_lab(live))
     return live, reading, find_ends(reading.pods, f"web@{HERE}", f"web@{THERE}")
 
