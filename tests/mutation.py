@@ -4,7 +4,8 @@ cosmic-ray changes one thing in a product file (a comparison, a number, a condit
 file's room must then fail. A change that no test notices is a survivor, and is printed. Without FILE, the files run
 that differ from the branch `main`. pyproject.toml has the rooms and their tests ([tool.cni-lab.mutation]).
 
-It works on a copy of the checkout. `--sample N` tries N mutants of each file instead of all, the same ones every time.
+It works on a copy of the checkout. A run of all mutants takes long. `--sample N` tries N of each file, the same ones
+every time; `--new` those of lines that the branch does not have; `--again LOG` those that an earlier run has left.
 A change that makes no other program stands in tests/same_program.toml with the reason, and is not tried. Exit code 1 if
 fewer than `--least` per cent of the mutants are noticed, or if that file has a change that no mutant makes.
 """
@@ -28,7 +29,7 @@ import tempfile
 import tomllib
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import reduce
+from functools import cache, reduce
 from itertools import groupby
 from multiprocessing.connection import Connection
 from operator import or_
@@ -230,7 +231,11 @@ class Collector:
         reached: dict[str, Lines] = recorded or {}
         while (changed := self.connection.recv()) is not None:
             file, text = changed
-            codes = dict(_compiled(file, text))
+            try:
+                codes = dict(_compiled(file, text))
+            except SyntaxError:
+                self.connection.send(True)
+                continue
             there = {place for place in before.keys() & codes.keys() if before[place] != codes[place]}
             if not there:
                 self.connection.send(False)
@@ -345,7 +350,37 @@ class Score:
     unmade: list[str]
 
 
-def run(files: Sequence[str], tests: Sequence[str], sample: int | None) -> Iterator[Score]:
+Wanted = Callable[[str, str], bool]
+"""Whether the mutant of a file with this difference is to be tried."""
+
+
+def of_new_lines(base: str) -> Wanted:
+    """The mutants of lines that the files do not have at the commit `base`."""
+
+    @cache
+    def known(file: str) -> Collection[str]:
+        command = ["git", "-C", str(ROOT), "show", f"{base}:{file}"]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        return {line.strip() for line in done.stdout.splitlines()}
+
+    return lambda file, difference: any(line not in known(file) for line in lines_of(difference, "-"))
+
+
+def of_survivors(log: Path) -> Wanted:
+    """The mutants that an earlier run printed."""
+    text = log.read_text(encoding="utf-8")
+    left: set[tuple[str, str]] = set()
+    for part in re.split(r"^(?=\S+: \d+ of \d+ mutants noticed)", text, flags=re.MULTILINE):
+        file = part.partition(":")[0]
+        left |= {(file, _changes(one)) for one in re.split(r"^ +about line .*$", part, flags=re.MULTILINE)[1:]}
+    return lambda file, difference: (file, _changes(difference)) in left
+
+
+def _changes(difference: str) -> str:
+    return "\n".join(lines_of(difference, "-") + lines_of(difference, "+"))
+
+
+def run(files: Sequence[str], tests: Sequence[str], sample: int | None, wanted: Wanted) -> Iterator[Score]:
     """The scores of files whose mistakes the same tests must notice."""
     code, modules = run_from_the_start(tests, keep_bytecode=True)
     if code:
@@ -364,6 +399,8 @@ def run(files: Sequence[str], tests: Sequence[str], sample: int | None) -> Itera
                 if (line := changed_line(difference)) in same:
                     made.add(line)
                     continue
+                if not wanted(file, difference):
+                    continue
                 tried += 1
                 if notices(file, after):
                     continue
@@ -374,11 +411,15 @@ def run(files: Sequence[str], tests: Sequence[str], sample: int | None) -> Itera
             yield Score(file, tried, survivors, [] if sample else [line for line in same if line not in made])
 
 
+def lines_of(difference: str, sign: str) -> list[str]:
+    """The lines that a difference adds (+) or removes (-), without their indents."""
+    found = re.finditer(rf"^ *{re.escape(sign)}(?!{re.escape(sign)}{{2}} )(.*)$", difference, re.MULTILINE)
+    return [line[1].strip() for line in found]
+
+
 def changed_line(difference: str) -> str:
     """What a mutant has in place of one line. For a line that it removes, that line after a minus sign."""
-    lines = [line for line in difference.splitlines() if re.match(r"[-+](?![-+]{2} )", line)]
-    added = [line[1:].strip() for line in lines if line[0] == "+"]
-    return "\n".join(added or [f"-{line[1:].strip()}" for line in lines])
+    return "\n".join(lines_of(difference, "+") or [f"-{line}" for line in lines_of(difference, "-")])
 
 
 def shown(difference: str) -> str:
@@ -392,17 +433,22 @@ def shown(difference: str) -> str:
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.mutation", description=(__doc__ or "").split("\n\n")[0])
     parser.add_argument("files", nargs="*", metavar="FILE", help="product files; default: those that differ from BASE")
-    parser.add_argument("--base", default="main", help="the commit that changed files are compared with")
+    parser.add_argument("--base", default="main", help="the commit that files and lines are compared with")
+    parser.add_argument("--new", action="store_true", help="try the mutants of lines that BASE does not have")
+    parser.add_argument("--again", type=Path, metavar="LOG", help="try the mutants that the run with this output left")
     parser.add_argument("--sample", type=int, help="try so many mutants of each file")
     parser.add_argument("--least", type=float, default=95, help="per cent of mutants that must be noticed")
     given = parser.parse_args(arguments)
     if homeless := [file for file in given.files if not tests_of(file)]:
         parser.error(f"{homeless[0]} is in no room of [tool.cni-lab.mutation] in pyproject.toml")
     files = given.files or changed_files(given.base)
+    chosen = [*([of_new_lines(given.base)] if given.new else []), *([of_survivors(given.again)] if given.again else [])]
     tried, survived, unmade = 0, 0, False
     with copy_of_checkout():
         for tests, group in groupby(sorted(files, key=tests_of), key=tests_of):
-            for score in run(list(group), tests, given.sample):
+            for score in run(
+                list(group), tests, given.sample, lambda *mutant: not chosen or any(are(*mutant) for are in chosen)
+            ):
                 tried, survived = tried + score.tried, survived + len(score.survivors)
                 noticed = score.tried - len(score.survivors)
                 print(f"{score.file}: {noticed} of {score.tried} mutants noticed", flush=True)
