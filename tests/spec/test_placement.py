@@ -106,6 +106,11 @@ def test_the_nodes_for_a_workload(keys: dict[str, Any], found: list[str]) -> Non
     assert names(nodes_for(lab(), workload(**keys))) == found
 
 
+def test_a_workload_may_select_every_label_of_a_node() -> None:
+    labels = dict(node_labels(lab().nodes[1]))
+    assert names(nodes_for(lab(), workload(nodeSelector=labels))) == ["w1"]
+
+
 @pytest.mark.parametrize(
     ("keys", "count", "on_w1", "on_both"),
     [
