@@ -208,6 +208,24 @@ def test_only_a_slow_computer_changes_the_leases_of_the_controllers(monkeypatch:
         assert {argument["name"]: argument["value"] for argument in cluster[part]["extraArgs"]} == doubled
 
 
+def test_only_a_slow_computer_changes_the_probes_of_the_control_plane(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beside kubeadm's own probes, tests/test_slowdown.py sees them where there is a kubeadm."""
+    assert kubeadm.patch_files(make_lab()) == []
+    monkeypatch.setenv(slowdown.VARIABLE, "2")
+    alive = {"livenessProbe": {"periodSeconds": 20, "timeoutSeconds": 30}, "startupProbe": {"timeoutSeconds": 30}}
+    ready = alive | {"readinessProbe": {"periodSeconds": 2, "timeoutSeconds": 30}}
+    coredns = {
+        "name": "coredns",
+        "livenessProbe": {"periodSeconds": 20, "timeoutSeconds": 10},
+        "readinessProbe": {"periodSeconds": 20, "timeoutSeconds": 2},
+    }
+    pods = {"etcd": ready, "kube-apiserver": ready, "kube-controller-manager": alive, "kube-scheduler": ready}
+    wanted = {name: {"spec": {"containers": [{"name": name} | probes]}} for name, probes in pods.items()}
+    wanted |= {"corednsdeployment": {"spec": {"template": {"spec": {"containers": [coredns]}}}}}
+    files = {Path(file.path).name: file.content for file in kubeadm.patch_files(make_lab())}
+    assert files == {f"{name}{number:03}+strategic.json": patch for number, (name, patch) in enumerate(wanted.items())}
+
+
 def test_a_machine_has_a_label_of_16_digits() -> None:
     assert kubeadm.machine_label("i-0123456789abcdef0") == hashlib.sha256(b"i-0123456789abcdef0").hexdigest()[:16]
 
