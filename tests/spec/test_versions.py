@@ -126,3 +126,45 @@ def test_a_broken_pins_file_is_named(pinned: Path, text: str, part: str) -> None
     assert finding.key == "calico.version" and part in str(finding)
     # A known release does not need the file.
     assert said() == []
+
+
+@pytest.mark.parametrize("is_folder", [True, False])
+def test_a_pins_file_that_cannot_be_read(pinned: Path, is_folder: bool) -> None:
+    if is_folder:
+        pinned.mkdir()
+    else:
+        pinned.write_bytes(b"\xff")
+    with pytest.raises(versions.PinsError, match=r"stacks/pins\.yaml cannot be read"):
+        versions.pins()
+
+
+def test_a_pinned_release_has_one_manifest_at_least() -> None:
+    assert Path(__file__).parents[2] / "stacks" / "pins.yaml" == versions.PINS
+    text = "calico: {3.33.0: {pinned: 2026-11-25, operator: 1.43.0, sha256: {%s}}}"
+    assert list(versions.parse_pins(text % f"calico.yaml: {SUM}").calico) == ["3.33.0"]
+    with pytest.raises(versions.PinsError, match=r"calico\.3\.33\.0\.sha256: .* at least 1 item"):
+        versions.parse_pins(text % "")
+
+
+def test_a_shipped_release_takes_only_the_calicoctl_of_the_pins(pinned: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    release = versions.CALICO[versions.DEFAULT_CALICO]
+    whole, bare = (release.model_copy(update={"calicoctl": sums}) for sums in ({"amd64": SUM}, {}))
+    monkeypatch.setattr(versions, "CALICO", {"1.0.0": whole, "1.0.1": bare})
+    assert [versions.calico_release(f"1.0.{patch}") for patch in range(3)] == [whole, bare, None]
+    pin(pinned, "1.0.0", "1.0.1", "1.0.2")
+    other = {"amd64": "b" * 64}
+    pinned.write_text(pinned.read_text().replace("    sha256:", f"    calicoctl: {other}\n    sha256:"))
+    third = versions.pins().calico["1.0.2"]
+    assert third.calicoctl == other
+    taken = [whole, bare.model_copy(update={"calicoctl": other}), third]
+    assert [versions.calico_release(f"1.0.{patch}") for patch in range(3)] == taken
+
+
+def test_the_images_of_known_and_unknown_versions(pinned: Path) -> None:
+    images = versions.kubeadm_images(versions.DEFAULT_KUBERNETES)
+    assert images is not None and f"registry.k8s.io/kube-proxy:v{versions.DEFAULT_KUBERNETES}" in images
+    assert versions.kubeadm_images("1.99.0") is None
+    operator = f"quay.io/tigera/operator:v{versions.CALICO[versions.DEFAULT_CALICO].operator}"
+    assert operator in versions.calico_images(versions.DEFAULT_CALICO, "operator")
+    for version, install in ((versions.DEFAULT_CALICO, "manifest"), ("3.99.0", "operator")):
+        assert not [image for image in versions.calico_images(version, install) if "tigera" in image]
