@@ -141,7 +141,8 @@ EGRESS_FAULTS = [
     "wrong-default-route",
     "range-moved",
 ]
-OVER_SSH = {"fdb-gone", "multus-emptied"}
+# A lab that is entered through namespaces counts as a sandbox, whose nodes are no EC2 instances.
+OVER_SSH = {"source-dest-check", "fdb-gone", "multus-emptied"}
 OTHER_FAULTS = ["mtu-too-large", "stale-neighbour", "nat-off", "ip-forward-off"]
 
 
