@@ -9,9 +9,10 @@ import typer
 from typer.core import TyperGroup
 
 from cli import project
-from cli.errors import MISSING, USAGE, CommandError, system_message
+from cli.errors import MISSING, USAGE, CommandError
 from cli.parameters import add_local
 from components.spec.findings import SpecError
+from components.system_errors import system_message
 
 WITHOUT_A_LAB = "Without a lab"
 STACKS = "Stacks"

@@ -11,7 +11,7 @@ from typing import Any
 from rich.table import Table
 
 from cli.console import page
-from cli.errors import CommandError, system_message
+from cli.errors import CommandError
 from cli.lifecycle.backend import BackendError
 from cli.lifecycle.deployments import Deployment, deployments
 from cli.plan.cost import hourly
@@ -22,6 +22,7 @@ from components.sandbox.running import SandboxError
 from components.spec.findings import SpecError
 from components.spec.load import load_stack_file
 from components.spec.names import base_name
+from components.system_errors import system_message
 
 PLACES = {"aws": "EC2", "local": "this computer", "existing": "your hosts"}
 

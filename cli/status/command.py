@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.text import Text
 
 from cli.console import page
-from cli.errors import CommandError, system_message
+from cli.errors import CommandError
 from cli.lifecycle.backend import BackendError
 from cli.lifecycle.deployments import Deployment, deployments
 from cli.live.last_verify import LastVerify, last
@@ -31,6 +31,7 @@ from components.sandbox.life import LiveSandbox
 from components.sandbox.running import SandboxError
 from components.slowdown import scaled
 from components.spec.load import StackFile, load_stack_file
+from components.system_errors import system_message
 
 _WIDTH = 100
 _ANSWER_SECONDS = 3.0

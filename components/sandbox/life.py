@@ -24,6 +24,7 @@ from components.sandbox.requirements import examine, is_root
 from components.sandbox.running import Running, SandboxError, end
 from components.slowdown import scaled
 from components.spec.models import Lab
+from components.system_errors import system_message
 
 _STATE = "state.json"
 _FORMAT = 1
@@ -85,7 +86,7 @@ def build(name: str, lab: Lab, home: Path, *, stay: bool = True) -> Running:
                 running.stay()
         except OSError as error:
             running.stop()
-            raise SandboxError(f"{error.filename or directory}: {error.strerror or error}") from None
+            raise SandboxError(system_message(error, directory)) from None
         except BaseException:
             running.stop()
             raise
@@ -101,7 +102,9 @@ def find(name: str, home: Path) -> LiveSandbox | None:
         state = json.loads((directory / _STATE).read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise BeingBuilt(f"the sandbox {name} is being built or removed by another command at this moment") from None
-    except (OSError, ValueError) as error:
+    except OSError as error:
+        raise SandboxError(system_message(error, directory)) from None
+    except ValueError as error:
         raise SandboxError(f"{directory / _STATE} cannot be read: {error}") from None
     if state.get("format") != _FORMAT:
         fix = f"`./lab sandbox {name} --down` removes it"
@@ -139,7 +142,9 @@ def remove(name: str, home: Path) -> bool:
             raise BeingBuilt(
                 f"the sandbox {name} is being built or removed by another command at this moment"
             ) from None
-        except (OSError, ValueError, KeyError) as error:
+        except OSError as error:
+            raise SandboxError(system_message(error, directory)) from None
+        except (ValueError, KeyError) as error:
             raise SandboxError(f"{directory / _STATE} cannot be read: {error}") from None
         try:
             end(pid)
@@ -164,7 +169,7 @@ def sweep(home: Path) -> list[str]:
     except FileNotFoundError:
         return []
     except OSError as error:
-        raise SandboxError(f"{home}: {error.strerror or error}") from None
+        raise SandboxError(system_message(error, home)) from None
     for directory in directories:
         if directory.is_dir() and not _is_locked(directory):
             with contextlib.suppress(BeingBuilt), _locked(directory.name, home, wait_seconds=0):
@@ -236,7 +241,7 @@ def _locked(name: str, home: Path, *, wait_seconds: float = 1.0) -> Iterator[tup
         home.mkdir(mode=0o700, exist_ok=True)
         lock = _take(directory, time.monotonic() + wait_seconds)
     except OSError as error:
-        raise SandboxError(f"{error.filename or directory}: {error.strerror or error}") from None
+        raise SandboxError(system_message(error, directory)) from None
     if lock is None:
         raise BeingBuilt(f"the sandbox {name} is up already, or another command is building it")
     try:

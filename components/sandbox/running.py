@@ -29,6 +29,7 @@ from components.sandbox.requirements import PATH, filter_tool, find, is_root, un
 from components.sandbox.services import SERVICES, SLICES
 from components.slowdown import scaled
 from components.spec.models import Node
+from components.system_errors import system_message
 from components.verify.read.namespace import start_time
 
 HERE = Path(__file__).resolve().parent
@@ -67,7 +68,7 @@ class Running:
             self.pids = self._find_machines()
         except OSError as error:
             self.stop()
-            raise SandboxError(f"{error.filename or self.directory}: {error.strerror or error}") from None
+            raise SandboxError(system_message(error, self.directory)) from None
         except BaseException:
             self.stop()
             raise

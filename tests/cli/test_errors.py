@@ -11,7 +11,8 @@ import pytest
 from typer.testing import CliRunner
 
 from cli import main, project
-from cli.errors import MISSING, system_message
+from cli.errors import MISSING
+from components.system_errors import system_message
 
 COMMANDS = [
     ["plan", "local", "--out", "FILE/deeper"],

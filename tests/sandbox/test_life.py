@@ -196,7 +196,7 @@ def test_a_full_disk_is_said_so(home: Path, tmp_path: Path) -> None:
     home.mkdir()
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(home)], check=True)
     try:
-        with pytest.raises(SandboxError, match="No space left on device"):
+        with pytest.raises(SandboxError, match=f"{home}.*: No space left on device"):
             life.build("lab", LAB, home)
         assert life.names(home) == [] and not processes(home)
         assert not list(home.iterdir())
@@ -206,11 +206,11 @@ def test_a_full_disk_is_said_so(home: Path, tmp_path: Path) -> None:
 
 def test_another_user_s_sandboxes_are_said_so(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def denied(_: Path) -> Iterator[Path]:
-        raise PermissionError(13, "Permission denied")
+        raise PermissionError(13, "Permission denied", str(home))
 
     with monkeypatch.context() as patched:
         patched.setattr(Path, "iterdir", denied)
-        with pytest.raises(SandboxError, match="Permission denied"):
+        with pytest.raises(SandboxError, match=f"{home}: Permission denied. .* sudo chown -R"):
             life.sweep(home)
 
 
