@@ -134,7 +134,7 @@ def run(command: str, stack: str, arguments: Sequence[str], *, repaired: bool = 
     if command == "destroy" and code == 0 and whole:
         # The state has nothing left to remember.
         forget = [pulumi, "stack", "rm", "--yes", "--preserve-config", "--stack", stack]
-        code = subprocess.run(forget, cwd=project.ROOT, env=environment).returncode
+        code = wait_for(subprocess.Popen(forget, cwd=project.ROOT, env=environment))
         if code == 0:
             config.unlink(missing_ok=True)
     return code

@@ -7,11 +7,15 @@ import json
 import os
 import re
 import shutil
+import signal
 import socket
 import stat
 import subprocess
 import sys
 import urllib.error
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +30,11 @@ from cli.errors import USAGE, CommandError
 from cli.lifecycle import deploy, local_machines
 from cli.lifecycle.backend import Backend
 from cli.lifecycle.deploy import run
+from cli.lifecycle.ec2_machines import Ec2State, Instance
 from cli.lifecycle.pulumi_cli import find_pulumi, select
 from components.spec.findings import SpecError
 from components.spec.load import load_stack_file, parse_lab
+from components.spec.notes import Note
 from tests.support.cli import lab
 from tests.support.graphs import ROOT
 
@@ -40,6 +46,8 @@ printf '%s\\n' "$PWD|$PULUMI_BACKEND_URL|$*" >>"$CALLS"
 case $* in "stack select"*) ;; *) exit 0 ;; esac
 [ -e Pulumi.local.yaml ] || echo 'encryptionsalt: v1:abc' >Pulumi.local.yaml
 """
+# As a shell says it: 128 and the signal.
+KILLED = 128 + signal.SIGKILL
 
 
 @pytest.fixture
@@ -101,6 +109,14 @@ def test_pulumi_gets_the_words_that_plan_sees(
     select(str(calls.parent / "bin/pulumi"), "local", file, dict(os.environ))
     copy = home / "config/Pulumi.local.yaml"
     assert parse_lab(yaml.safe_load(copy.read_text())["config"]["cni-lab:lab"]) == lab
+
+
+def end_with(calls: Path, command: str, code: int) -> None:
+    """From now on `pulumi COMMAND` ends with this code: with KILLED by a signal."""
+    program = calls.parent / "bin" / "pulumi"
+    end = "kill -9 $$" if code == KILLED else f"exit {code}"
+    lines = program.read_text().splitlines(keepends=True)
+    program.write_text("".join([*lines[:-2], f"case $* in '{command} '*) {end} ;; esac\n", *lines[-2:]]))
 
 
 def with_stored_lab(home: Path, calls: Path, stored: Any) -> None:
@@ -165,8 +181,9 @@ def test_up_waits_until_the_nodes_follow_a_change_of_calico(
     assert asked == (["local"] if waited else [])
 
 
+@pytest.mark.parametrize("code", [7, KILLED])
 def test_no_up_waits_for_a_lab_that_was_not_there_or_that_failed(
-    home: Path, calls: Path, monkeypatch: pytest.MonkeyPatch
+    home: Path, calls: Path, monkeypatch: pytest.MonkeyPatch, code: int
 ) -> None:
     asked: list[str] = []
     monkeypatch.setattr(deploy, "wait_for_datapath", asked.append)
@@ -174,9 +191,8 @@ def test_no_up_waits_for_a_lab_that_was_not_there_or_that_failed(
     stored = load_stack_file(ROOT / "stacks" / "Pulumi.local.yaml").lab.model_dump(mode="json", by_alias=True)
     stored["calico"]["pools"][0]["encapsulation"] = "None"
     with_stored_lab(home, calls, stored)
-    program = calls.parent / "bin" / "pulumi"
-    program.write_text(program.read_text().replace("*) exit 0", '"up "*) exit 7 ;; *) exit 0'))
-    assert run("up", "local", ["--yes"]) == 7
+    end_with(calls, "up", code)
+    assert run("up", "local", ["--yes"]) == code
     assert asked == []
 
 
@@ -308,18 +324,197 @@ def test_a_message_is_no_option(home: Path, calls: Path) -> None:
     assert "stack rm" in calls.read_text()
 
 
-def test_a_stack_that_cannot_be_removed_keeps_its_copy_of_the_file(home: Path, calls: Path) -> None:
+@pytest.mark.parametrize("code", [7, KILLED])
+@pytest.mark.parametrize("command", ["destroy", "stack rm"])
+def test_a_stack_that_cannot_be_removed_keeps_its_copy_of_the_file(
+    home: Path, calls: Path, command: str, code: int
+) -> None:
     """It may have the salt with which the state is encrypted."""
-    program = calls.parent / "bin" / "pulumi"
-    program.write_text(program.read_text().replace("*) exit 0", '"stack rm"*) exit 7 ;; *) exit 0'))
-    assert run("destroy", "cfos-egress", ["--yes"]) == 7
+    end_with(calls, command, code)
+    assert run("destroy", "cfos-egress", ["--yes"]) == code
     assert (home / "config" / "Pulumi.cfos-egress.yaml").exists()
+    assert ("stack rm" in calls.read_text()) is (command == "stack rm")
 
 
 def test_pulumi_itself_removes_no_stack_file(home: Path, calls: Path) -> None:
     assert run("destroy", "cfos-egress", ["--yes", "--remove"]) == 0
     assert not re.search(r"--remove\b", calls.read_text())
     assert "stack rm --yes --preserve-config" in calls.read_text()
+
+
+# --- which part is asked when -----------------------------------------------------------------------------------------
+
+GONE, STAYS = (Instance(f"urn:{n}", f"i-{n}", "t3.large", IPv4Address(f"10.0.1.1{n}")) for n in range(2))
+
+
+@dataclass
+class Parts:
+    """The parts of an `up` that look at machines or at the last one. They find what is set here."""
+
+    asked: list[str] = field(default_factory=list)
+    options: list[str] = field(default_factory=list)
+    local_gone: bool = False
+    state: dict[str, Instance] = field(default_factory=dict)
+    gone: list[Instance] = field(default_factory=list)
+    cluster: object = None
+    to_change: dict[str, Instance] = field(default_factory=dict)
+
+    def part(self, name: str, answer: Callable[[], Any] = lambda: None) -> Callable[..., Any]:
+        def called(*_: Any, **__: Any) -> Any:
+            self.asked.append(name)
+            return answer()
+
+        return called
+
+
+@pytest.fixture
+def parts(monkeypatch: pytest.MonkeyPatch) -> Parts:
+    parts = Parts()
+    stand_ins: dict[str, Callable[..., Any]] = {
+        "examine_before": parts.part("doctor"),
+        "ec2_machines.read_state": parts.part("state", lambda: Ec2State(parts.state)),
+        "ec2_machines.find_gone": parts.part("EC2", lambda: parts.gone),
+        "ec2_machines.forget": parts.part("forget"),
+        "instance_type.Cluster.of": lambda stack: parts.cluster,
+        "instance_type.to_change": lambda lab, state: {
+            node: machine for node, machine in parts.to_change.items() if node in state.instances
+        },
+        "instance_type.announce": parts.part("announce"),
+        "instance_type.finish": parts.part("finish"),
+        "instance_type.confirm": parts.part("confirm"),
+        "instance_type.change_in_turn": parts.part("change"),
+        "local_machines.prepare_up": parts.part("local machines", lambda: (parts.options, parts.local_gone)),
+        "repair.options": parts.part("repair", lambda: []),
+        "repair.moved": parts.part("moved", lambda: []),
+        "screen.remember_events": parts.part("durations"),
+        "hints": parts.part("hints", lambda: ["look there"]),
+        "placeholders": lambda lab: (),
+    }
+    for name, stand_in in stand_ins.items():
+        monkeypatch.setattr(f"cli.lifecycle.deploy.{name}", stand_in)
+    return parts
+
+
+@pytest.mark.parametrize(
+    ("command", "stack", "options", "asked"),
+    [
+        ("preview", "local", {}, ["doctor", "local machines"]),
+        ("preview", "local", {"examined": False}, ["local machines"]),
+        ("preview", "cross-node", {}, ["doctor", "state", "EC2"]),
+        ("preview", "components", {}, ["doctor"]),
+        ("up", "local", {}, ["doctor", "local machines", "moved", "durations"]),
+        ("up", "local", {"repaired": True}, ["doctor", "local machines", "repair", "durations"]),
+        ("up", "cross-node", {}, ["doctor", "state", "moved", "EC2", "durations"]),
+        ("up", "components", {"examined": False}, ["moved", "durations"]),
+        ("destroy", "local", {}, ["durations"]),
+        ("destroy", "cross-node", {}, ["durations"]),
+    ],
+)
+def test_which_parts_a_command_asks(
+    home: Path, calls: Path, parts: Parts, command: str, stack: str, options: dict[str, bool], asked: list[str]
+) -> None:
+    assert run(command, stack, ["--yes"], **options) == 0
+    assert parts.asked == asked
+
+
+@pytest.mark.parametrize("code", [7, KILLED])
+@pytest.mark.parametrize(
+    ("command", "asked"),
+    [
+        ("preview", ["doctor", "local machines", "hints"]),
+        ("up", ["doctor", "local machines", "moved", "hints"]),
+        ("destroy", ["hints"]),
+    ],
+)
+def test_what_failed_is_explained_and_not_remembered(
+    home: Path,
+    calls: Path,
+    parts: Parts,
+    command: str,
+    asked: list[str],
+    code: int,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    end_with(calls, command, code)
+    assert run(command, "local", ["--yes"]) == code
+    assert parts.asked == asked
+    assert capsys.readouterr().err.endswith(f"lab {command}: look there\n")
+
+
+def test_a_part_of_a_lab_on_ec2_is_changed_without_a_look_at_its_machines(
+    home: Path, calls: Path, parts: Parts
+) -> None:
+    assert run("up", "cross-node", ["--yes", "--target", "urn"]) == 0
+    assert parts.asked == ["doctor", "state", "moved", "durations"]
+
+
+def test_what_is_gone_is_made_again_and_not_looked_at(home: Path, calls: Path, parts: Parts) -> None:
+    parts.options, parts.local_gone = ["--replace", "urn"], True
+    assert run("up", "local", ["--yes"], repaired=True) == 0
+    assert parts.asked == ["doctor", "local machines", "moved", "durations"]
+    assert calls.read_text().endswith(" --yes --replace urn\n")
+
+
+@pytest.mark.parametrize(
+    ("command", "options", "found", "asked"),
+    [
+        ("preview", [], {}, []),
+        ("preview", [], {"gone": [GONE]}, ["--refresh"]),
+        ("preview", ["--refresh"], {"gone": [GONE]}, ["--refresh"]),
+        ("preview", [], {"to_change": {"control1": STAYS}}, ["announce"]),
+        ("up", ["-y"], {}, ["finish"]),
+        ("up", ["-y"], {"gone": [GONE]}, ["forget", "finish"]),
+        ("up", ["-y"], {"gone": [GONE, STAYS]}, ["forget"]),
+        ("up", ["-y"], {"cluster": None, "to_change": {"control1": STAYS}}, []),
+        ("up", ["-y"], {"to_change": {"control1": STAYS}}, ["announce", "finish", "change"]),
+        ("up", [], {"to_change": {"control1": STAYS}}, ["announce", "finish", "confirm", "change"]),
+        # What is gone is made anew with the type of the file.
+        ("up", ["-y"], {"gone": [GONE], "to_change": {"worker1": GONE}}, ["forget", "finish"]),
+    ],
+)
+def test_what_is_done_for_machines_on_ec2_before_pulumi_runs(
+    home: Path,
+    calls: Path,
+    parts: Parts,
+    monkeypatch: pytest.MonkeyPatch,
+    command: str,
+    options: list[str],
+    found: dict[str, Any],
+    asked: list[str],
+) -> None:
+    monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)
+    parts.state, parts.cluster = {"worker1": GONE, "control1": STAYS}, object()
+    for name, value in found.items():
+        setattr(parts, name, value)
+    assert run(command, "cross-node", options) == 0
+    refreshed = ["--refresh"] * calls.read_text().count("--refresh")
+    around = {"doctor", "state", "moved", "EC2", "durations"}
+    assert [name for name in parts.asked if name not in around] + refreshed == asked
+
+
+@pytest.mark.parametrize(
+    ("command", "said"), [("up", ["warning: a: 1 — costs", "note: b: 2 — is rare"]), ("destroy", [])]
+)
+def test_the_screen_has_no_place_for_notes(
+    home: Path,
+    calls: Path,
+    parts: Parts,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    command: str,
+    said: list[str],
+) -> None:
+    class Screen:
+        def __init__(self, *_: Any) -> None: ...
+
+        def run(self, options: Sequence[str], arguments: Sequence[str], log: Path) -> int:
+            return 0
+
+    monkeypatch.setattr(deploy.screen, "is_wanted", lambda *_: True)
+    monkeypatch.setattr(deploy.screen, "Screen", Screen)
+    monkeypatch.setattr(deploy, "notes", lambda lab: [Note("a", "1", "costs", True), Note("b", "2", "is rare", False)])
+    assert run(command, "local", ["--yes"]) == 0
+    assert capsys.readouterr().err.splitlines() == [f"lab {command}: {line}" for line in said]
 
 
 def test_the_callers_backend_replaces_ours(home: Path, calls: Path, monkeypatch: pytest.MonkeyPatch) -> None:
