@@ -8,7 +8,15 @@ from typing import Any
 import pytest
 from pydantic import TypeAdapter
 
-from components.spec.links import definition_name, fixed_addresses, ipam_of, is_shared, plugin_of, static_addresses
+from components.spec.links import (
+    definition_name,
+    fixed_addresses,
+    gateway,
+    ipam_of,
+    is_shared,
+    plugin_of,
+    static_addresses,
+)
 from components.spec.models import AttachedNetwork, Attachment
 
 NETWORK: TypeAdapter[AttachedNetwork] = TypeAdapter(AttachedNetwork)
@@ -77,3 +85,16 @@ def test_only_fixed_addresses_of_a_network_of_the_lab_need_a_second_definition()
     assert definition_name(bridge(), own) == "net-fixed"
     assert definition_name(custom({"type": "ptp"}), plain) == "net"
     assert definition_name(custom({"type": "ptp"}), own) == "net"
+
+
+@pytest.mark.parametrize(
+    ("subnet", "ipam", "expected"),
+    [
+        ("10.1.128.0/24", {}, "10.1.128.1"),
+        ("10.1.128.0/24", {"gateway": "10.1.128.254"}, "10.1.128.254"),
+        ("10.1.128.0/31", {}, "10.1.128.1"),
+        ("10.1.128.0/32", {}, "10.1.128.0"),
+    ],
+)
+def test_the_gateway_of_a_network(subnet: str, ipam: dict[str, Any], expected: str) -> None:
+    assert str(gateway(bridge(subnet=subnet, ipam={"type": "host-local"} | ipam))) == expected

@@ -12,6 +12,7 @@ import pytest
 from components.spec.models import Lab
 from components.verify.expect.node import interface_up
 from components.verify.expect.services import no_endpoint
+from components.verify.expect.shared import IN_A_SANDBOX, renew
 from components.verify.model import Topic
 from tests.calico.labs import POOL_MODES
 from tests.verify.expect import labs
@@ -329,3 +330,22 @@ def test_only_ec2_has_a_source_destination_check(stack: str, checked: bool) -> N
 
 def test_an_interface_that_a_walk_comes_by_is_up() -> None:
     assert interface_up("worker1", "eth0").expected == {"up": "yes"}
+
+
+# --- in a sandbox -----------------------------------------------------------------------------------------------------
+
+
+def test_a_sandbox_is_repaired_by_its_own_commands() -> None:
+    """It has no step to repeat, and kubectl cannot enter or renew its pods. A ping's advice, a walk, is possible."""
+    cluster = shipped("cfos-egress")
+    sandbox = again(cluster, pods=[replace(pod, netns=f"pod-{pod.name}") for pod in cluster.observed.pods])
+    outside = (str(cluster.observed.outside), str(sandbox.observed.outside))
+    for there, here in zip(cluster.all, sandbox.all, strict=True):
+        if there.topic is Topic.PROBE:
+            assert (here.repair, here.advice) == (there.repair, there.advice.replace(*outside))
+        else:
+            assert (here.repair, here.advice) == (None, IN_A_SANDBOX)
+        assert "exec" not in here.command or here.command.startswith("ip netns exec pod-"), here.command
+    pods = sandbox.observed.pods
+    assert {renew(pod) for pod in pods} == {IN_A_SANDBOX}
+    assert all(f"delete pod {pod.name}" in renew(replace(pod, netns="")) for pod in pods)
