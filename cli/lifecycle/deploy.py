@@ -89,8 +89,9 @@ def run(command: str, stack: str, arguments: Sequence[str], *, repaired: bool = 
         arguments = [*arguments, *more]
     config = select(pulumi, stack, path, environment)
     if runs_program and (missing := missing_secrets(config, file.secret_keys)):
-        key = missing[0].removeprefix("cni-lab:")
-        raise CommandError(f"calico.peers: {key} — has no password yet: run ./lab secret {stack} {key}", USAGE)
+        keys = [key.removeprefix("cni-lab:") for key in missing]
+        fix = ", then ".join(f"./lab secret {stack} {key}" for key in keys)
+        raise CommandError(f"calico.peers: {', '.join(keys)} — no password yet: run {fix}", USAGE)
     if command == "up":
         # What is gone cannot be looked at.
         arguments = [*arguments, *(repair.options(stack) if repaired and not gone else repair.moved(stack))]

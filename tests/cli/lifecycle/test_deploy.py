@@ -406,6 +406,7 @@ def parts(monkeypatch: pytest.MonkeyPatch) -> Parts:
         ("up", "local", {"repaired": True}, ["doctor", "local machines", "repair", "durations"]),
         ("up", "cross-node", {}, ["doctor", "state", "moved", "EC2", "durations"]),
         ("up", "components", {"examined": False}, ["moved", "durations"]),
+        ("up", "components", {"repaired": True}, ["doctor", "repair", "durations"]),
         ("destroy", "local", {}, ["durations"]),
         ("destroy", "cross-node", {}, ["durations"]),
     ],

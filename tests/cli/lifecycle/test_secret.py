@@ -48,6 +48,20 @@ def give(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
     monkeypatch.setattr("sys.stdin", io.StringIO(text))
 
 
+def test_every_password_that_lacks_is_named(stack: Path) -> None:
+    peers = "".join(
+        f"        - {{name: {name}, peerIP: 10.0.1.{n}, asNumber: 65001, password: {{config: {name}Password}}}}\n"
+        for n, name in enumerate(("tor", "spare"), 1)
+    )
+    stack.write_text(LAB.partition("peers:")[0] + "peers:\n" + peers)
+    with pytest.raises(CommandError) as caught:
+        run("up", "mine", ["--yes"])
+    assert str(caught.value) == (
+        "calico.peers: torPassword, sparePassword — no password yet: "
+        "run ./lab secret mine torPassword, then ./lab secret mine sparePassword"
+    )
+
+
 def test_a_password_goes_from_stdin_into_the_copy(
     stack: Path,
     home: Path,
@@ -55,9 +69,7 @@ def test_a_password_goes_from_stdin_into_the_copy(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    with pytest.raises(
-        CommandError, match=r"torPassword — has no password yet: run \./lab secret mine torPassword"
-    ) as no:
+    with pytest.raises(CommandError, match=r"torPassword — no password yet: run \./lab secret mine torPassword") as no:
         run("up", "mine", ["--yes"])
     assert no.value.code == USAGE
     give(monkeypatch, "open sesame\n")
