@@ -98,14 +98,7 @@ def find(name: str, home: Path) -> LiveSandbox | None:
     directory = home / name
     if not _is_locked(directory):
         return None
-    try:
-        state = json.loads((directory / _STATE).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise BeingBuilt(f"the sandbox {name} is being built or removed by another command at this moment") from None
-    except OSError as error:
-        raise SandboxError(system_message(error, directory)) from None
-    except ValueError as error:
-        raise SandboxError(f"{directory / _STATE} cannot be read: {error}") from None
+    state = _read_state(directory)
     if state.get("format") != _FORMAT:
         fix = f"`./lab sandbox {name} --down` removes it"
         raise SandboxError(f"another version of this program built the sandbox {name}: {fix}")
@@ -119,6 +112,21 @@ def find(name: str, home: Path) -> LiveSandbox | None:
         notes=state["notes"],
         outputs=state["outputs"],
     )
+
+
+def _read_state(directory: Path) -> dict[str, Any]:
+    """What the sandbox in a directory wrote when it was up. Raises BeingBuilt, SandboxError."""
+    path = directory / _STATE
+    try:
+        state: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        now = "is being built or removed by another command at this moment"
+        raise BeingBuilt(f"the sandbox {directory.name} {now}") from None
+    except OSError as error:
+        raise SandboxError(system_message(error, directory)) from None
+    except ValueError as error:
+        raise SandboxError(f"{path} cannot be read: {error}") from None
+    return state
 
 
 def is_up(name: str, home: Path) -> bool:
@@ -137,17 +145,9 @@ def remove(name: str, home: Path) -> bool:
     was_up = _is_locked(directory)
     if was_up:
         try:
-            pid = json.loads((directory / _STATE).read_text(encoding="utf-8"))["pid"]
-        except FileNotFoundError:
-            raise BeingBuilt(
-                f"the sandbox {name} is being built or removed by another command at this moment"
-            ) from None
-        except OSError as error:
-            raise SandboxError(system_message(error, directory)) from None
-        except (ValueError, KeyError) as error:
+            end(_read_state(directory)["pid"])
+        except KeyError as error:
             raise SandboxError(f"{directory / _STATE} cannot be read: {error}") from None
-        try:
-            end(pid)
         except PermissionError:
             raise SandboxError(f"the sandbox {name} is another user's") from None
     seconds = scaled(_WAIT_SECONDS)
