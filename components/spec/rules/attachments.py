@@ -22,7 +22,7 @@ from components.spec.models import (
     Workload,
 )
 from components.spec.placement import POOLS_ANNOTATION, is_on_each, nodes_for, pod_count, pools_for, selected
-from components.spec.rules.core import listed, repeated, rule
+from components.spec.rules.core import POD_PLACES, listed, repeated, rule
 from components.spec.rules.networks import handed_out, how_to_keep, last_host, may_hand_out
 
 OWN_ANNOTATIONS = {
@@ -45,11 +45,7 @@ def _attachments(lab: Lab) -> Iterator[tuple[str, Workload, Attachment, Attached
 
 _NETWORKS = ("networks[].name", "networks[].type", "networks[].subnet", "networks[].ipam", "networks[].config")
 _PLACES = (
-    "workloads[].networks",
-    "workloads[].kind",
-    "workloads[].replicas",
-    "workloads[].nodeSelector",
-    "workloads[].onControlPlane",
+    *POD_PLACES,
     "nodes",
     *_NETWORKS,
 )

@@ -40,6 +40,16 @@ class Rule:
                 yield finding
 
 
+POD_PLACES = (
+    "workloads[].networks",
+    "workloads[].kind",
+    "workloads[].replicas",
+    "workloads[].nodeSelector",
+    "workloads[].onControlPlane",
+)
+"""What a workload says of where its pods run, how many, and on which networks: for a rule's `reads`."""
+
+
 def rule(*reads: str, each: str | None = None) -> Callable[[Check], Rule]:
     """Make a Rule of a function."""
     return lambda check: Rule(check, reads, each)

@@ -22,7 +22,7 @@ from components.spec.models import (
 )
 from components.spec.placement import nodes_for, pod_count
 from components.spec.rules.cluster import label_findings
-from components.spec.rules.core import listed, repeated, rule
+from components.spec.rules.core import POD_PLACES, listed, repeated, rule
 from components.spec.rules.multus import not_a_delegate
 from components.spec.rules.networks import handed_out, how_to_keep, last_host, may_hand_out
 
@@ -172,11 +172,7 @@ def _leads_back(lab: Lab, network: AttachedNetwork, route: IPv4Address) -> bool:
 
 
 _PLACES = (
-    "workloads[].networks",
-    "workloads[].kind",
-    "workloads[].replicas",
-    "workloads[].nodeSelector",
-    "workloads[].onControlPlane",
+    *POD_PLACES,
     "nodes[].name",
     "nodes[].role",
     "nodes[].labels",
