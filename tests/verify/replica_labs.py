@@ -111,3 +111,15 @@ def of_size(nodes: int, pods: int, subnet: str = "10.0.0.0/22") -> Lab:
     workloads = [{"name": "load", "image": IMAGE, "replicas": pods, "onControlPlane": True}]
     network = {"subnets": {"nodes": subnet}}
     return Lab.model_validate(SEED | {"network": network, "nodes": machines, "networks": [], "workloads": workloads})
+
+
+NODE_FAULTS = (
+    "vxlan-dropped",
+    "fdb-gone",
+    "proxy-arp-off",
+    "multus-emptied",
+    "delegate-renamed",
+    "wrong-default-route",
+    "range-moved",
+)
+"""The faults of a node that tests make in EGRESS."""

@@ -131,16 +131,7 @@ def stops_at(live: LiveLab, ends: tuple[str, str]) -> tuple[str, str] | None:
 
 # --- each fault -------------------------------------------------------------------------------------------------------
 
-EGRESS_FAULTS = [
-    "source-dest-check",
-    "vxlan-dropped",
-    "fdb-gone",
-    "proxy-arp-off",
-    "multus-emptied",
-    "delegate-renamed",
-    "wrong-default-route",
-    "range-moved",
-]
+EGRESS_FAULTS = ["source-dest-check", *labs.NODE_FAULTS]
 # A lab that is entered through namespaces counts as a sandbox, whose nodes are no EC2 instances.
 OVER_SSH = {"source-dest-check", "fdb-gone", "multus-emptied"}
 OTHER_FAULTS = ["mtu-too-large", "stale-neighbour", "nat-off", "ip-forward-off"]

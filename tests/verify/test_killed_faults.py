@@ -21,15 +21,6 @@ HERE = Path(__file__).parent
 STACK = "replica"
 AT_FIRST = "# Entries that a run that was cut had not finished writing, or had already undone."
 """A line of fault.sh. Up to it both programs only make functions and take their lock."""
-NAMES = [
-    "vxlan-dropped",
-    "fdb-gone",
-    "proxy-arp-off",
-    "multus-emptied",
-    "delegate-renamed",
-    "wrong-default-route",
-    "range-moved",
-]
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +36,7 @@ def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveLab]:
         life.sweep(home)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", labs.NODE_FAULTS)
 def test_killed_before_any_command_everything_can_be_undone(live: LiveLab, name: str) -> None:
     """How the programs begin is always the same: only the break of one fault is killed there too."""
     seen = observed(live, asyncio.run(read_cluster(live)))
@@ -54,7 +45,7 @@ def test_killed_before_any_command_everything_can_be_undone(live: LiveLab, name:
     variables = {
         "BREAK": break_program(STACK, fault, target),
         "MEND": mend_program(STACK),
-        "AFTER_BREAK": "" if name == NAMES[0] else AT_FIRST,
+        "AFTER_BREAK": "" if name == labs.NODE_FAULTS[0] else AT_FIRST,
         "AFTER_MEND": AT_FIRST,
     }
 
