@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Interface
 
+from components.spec import names
 from components.spec.addresses import network_of
 from components.spec.links import gateway
 from components.spec.models import AddressedNetwork, AttachedNetwork, BridgeNetwork, Delegate, HostLocal, Lab
@@ -20,8 +21,8 @@ VXLAN_DEVICE, IPIP_DEVICE, WIREGUARD_DEVICE = "vxlan.calico", "tunl0", "wireguar
 VXLAN_OVERHEAD, IPIP_OVERHEAD, WIREGUARD_OVERHEAD = 50, 20, 60
 """Bytes of outer headers."""
 VXLAN_ID, VXLAN_PORT, WIREGUARD_PORT = 4096, 4789, 51820
-OUTSIDE = "198.51.100.1"
-"""An address of the router, in no subnet of any lab: "the internet" (RFC 5737)."""
+OUTSIDE = names.SANDBOX_OUTSIDE
+"""An address of the router: "the internet"."""
 
 
 def digest(*words: str) -> str:

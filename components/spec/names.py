@@ -105,3 +105,9 @@ LOCAL_SUFFIX: Final = "-local"
 def base_name(stack: str) -> str:
     """The stack whose local variant this is: cross-node for cross-node-local. Any other name stays."""
     return stack.removesuffix(LOCAL_SUFFIX) or stack
+
+
+# --- addresses --------------------------------------------------------------------------------------------------------
+
+SANDBOX_OUTSIDE: Final = "198.51.100.1"
+"""The only address outside of a lab that answers in a sandbox: its router's, in no subnet of any lab (RFC 5737)."""

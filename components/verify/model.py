@@ -13,7 +13,7 @@ from hashlib import sha1
 from ipaddress import IPv4Address, IPv4Network
 from typing import Any, Literal, NamedTuple
 
-from components.spec import models, modes
+from components.spec import models, modes, names
 from components.spec.addresses import network_of
 from components.spec.placement import selected
 from components.verify.nat.model import Ruleset
@@ -240,7 +240,7 @@ class ObservedLab:
     @property
     def outside(self) -> str:
         """An address that a pod reaches by its default route only. A sandbox's router answers for no other one."""
-        return "198.51.100.1" if self.sandbox else "8.8.8.8"
+        return names.SANDBOX_OUTSIDE if self.sandbox else "8.8.8.8"
 
     @cached_property
     def nodes(self) -> dict[str, models.Node]:

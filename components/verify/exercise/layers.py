@@ -114,5 +114,5 @@ def lost_outside(case: Case) -> str:
 
 
 def default_route_of(pod: Pod, case: Case) -> str:
-    route = expect_pod.route_for(case.lab, pod, "198.51.100.1").expected or {}
+    route = expect_pod.route_for(case.lab, pod, case.lab.outside).expected or {}
     return f"default via {route.get('via')} dev {route.get('dev')}"
