@@ -14,6 +14,7 @@ import pytest
 from typer.testing import CliRunner
 
 from cli import main, project
+from tests.support.cli import needs_venv
 from tests.support.graphs import ROOT
 
 
@@ -53,7 +54,7 @@ def test_both_options_show_help(words: list[str]) -> None:
     assert result.exit_code == 0 and result.stdout.startswith("Usage:")
 
 
-@pytest.mark.skipif(not (ROOT / ".venv/.installed-requirements").exists(), reason="./lab has made no .venv here yet")
+@needs_venv
 def test_lab_runs_from_any_folder_and_writes_into_the_callers(tmp_path: Path) -> None:
     """Through a symlink, and beside folders that have the names of the project's packages."""
     (tmp_path / "cli").mkdir()
@@ -66,6 +67,7 @@ def test_lab_runs_from_any_folder_and_writes_into_the_callers(tmp_path: Path) ->
     assert (tmp_path / "graph/graph.svg").is_file()
 
 
+@needs_venv
 @pytest.mark.parametrize("seconds", [0.02, 0.1, 0.2, 0.4, 0.7, 1.0])
 def test_ctrl_c_shows_no_traceback(seconds: float) -> None:
     """Whenever it is pressed: while Python starts, while modules are imported, while the command runs. `plan` may have

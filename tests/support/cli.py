@@ -1,4 +1,4 @@
-"""`./lab` in this process, as the shell would run it."""
+"""`./lab`, as the shell would run it: in this process, or its script where it need not install anything first."""
 
 from __future__ import annotations
 
@@ -13,6 +13,11 @@ import typer.main
 from typer.testing import CliRunner
 
 from cli.main import app
+from tests.support.graphs import ROOT
+
+needs_venv = pytest.mark.skipif(
+    not (ROOT / ".venv/.installed-requirements").exists(), reason="./lab has made no .venv here yet"
+)
 
 
 def lab(*words: object) -> int:

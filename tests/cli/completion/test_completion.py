@@ -10,11 +10,9 @@ from pathlib import Path
 import pytest
 
 from cli.completion.command import Shell, script
+from tests.support.cli import needs_venv
 from tests.support.graphs import ROOT, STACKS
 
-needs_venv = pytest.mark.skipif(
-    not (ROOT / ".venv/.installed-requirements").exists(), reason="./lab has made no .venv here yet"
-)
 NODES = ["ip-10-0-2-200", "ip-10-0-2-201", "ip1001100"]
 
 

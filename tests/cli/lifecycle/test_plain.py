@@ -14,13 +14,12 @@ import pytest
 from components.sandbox import life
 from components.sandbox.requirements import examine
 from components.spec.load import load_stack_file
+from tests.support.cli import needs_venv
 from tests.support.graphs import ROOT
 
 pytestmark = [
     pytest.mark.skipif(shutil.which("pulumi") is None, reason="pulumi is not on the PATH"),
-    pytest.mark.skipif(
-        not (ROOT / ".venv/.installed-requirements").exists(), reason="./lab has made no .venv here yet"
-    ),
+    needs_venv,
 ]
 
 # The outputs of a lab, which here are a sandbox's: no machine is needed to read them back and to use them.
