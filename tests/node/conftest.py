@@ -172,7 +172,8 @@ class Hosts:
         """Remove all hosts and their network."""
         for container in self.made:
             subprocess.run(["podman", "rm", "--force", "--time", "2", "--volumes", container], capture_output=True)
-        subprocess.run(["podman", "network", "rm", self.network], capture_output=True)
+        if self._subnet:
+            subprocess.run(["podman", "network", "rm", self.network], capture_output=True)
 
 
 @pytest.fixture(scope="module")
