@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from io import StringIO
 from pathlib import Path
@@ -47,6 +47,14 @@ LAB = {
             "onControlPlane": True,
             "annotations": {"cni.projectcalico.org/ipv4pools": '["first"]'},
             "service": {"port": 80, "targetPort": 8080},
+        },
+        # These pods send nothing of their own.
+        {
+            "name": "quiet",
+            "image": IMAGE,
+            "replicas": 3,
+            "onControlPlane": True,
+            "service": {"port": 82, "targetPort": 8080},
         },
         {"name": "other", "image": IMAGE, "annotations": OTHER},
         {"name": "none", "image": IMAGE, "replicas": 0, "service": {"port": 81}},
@@ -103,7 +111,7 @@ def test_to_a_service_and_back(live: LiveLab) -> None:
     sentence = hop(found, "service")
     for endpoint in ("one of its 3 endpoints at random", "8080", "DNAT", found.target.id):
         assert endpoint in sentence
-    if find("conntrack"):
+    if find("conntrack") or Path("/proc/net/nf_conntrack").exists():
         assert f"this connection went to {found.target.address}:8080" in sentence, "the real one's endpoint"
 
 
@@ -120,6 +128,23 @@ def test_the_cluster_ip_is_the_service(live: LiveLab) -> None:
     holds(found)
     assert found.service is not None and found.service.proxy_name == "kube-system/kube-dns:dns-tcp"
     assert found.to_json()["target"]["service"] == "kube-system/kube-dns"
+
+
+def test_a_pod_that_has_sent_nothing_need_not_know_its_gateway(live: LiveLab, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither where nothing is sent, nor where conntrack cannot tell which endpoint has answered."""
+    nothing_sent = walked(live, "quiet", "service/kube-system/kube-dns:dns").walk
+    assert nothing_sent.protocol == "udp" and nothing_sent.stopped is None, nothing_sent.stopped
+
+    def another(ends: Ends, pods: Sequence[Pod], nodes: Mapping[str, str], used: str) -> Ends:
+        """As without conntrack, and never the one that has answered."""
+        assert ends.service is not None
+        others = tuple(it for it in ends.service.endpoints if it.text != used)
+        return choose_endpoint(ends._replace(service=replace(ends.service, endpoints=others)), pods, nodes)
+
+    monkeypatch.setattr("components.verify.walk.live.choose_endpoint", another)
+    found = walked(live, "other", "service/quiet").walk
+    assert "the walk follows" in hop(found, "service")
+    assert found.holds, found.stopped
 
 
 def test_the_api_is_reached_with_the_node_s_address(live: LiveLab) -> None:

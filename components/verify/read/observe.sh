@@ -118,6 +118,9 @@ probe() { # INTERFACE ADDRESS [PORT]
   # The node's conntrack knows to which endpoint of a Service the connection went.
   if command -v conntrack >/dev/null; then
     conntrack --dump --proto tcp --orig-dst "$2" --orig-port-dst "$3" 2>>"$errors" || true
+  elif [[ -r /proc/net/nf_conntrack ]]; then
+    # Not every kernel has this file.
+    grep -F " dst=$2 " /proc/net/nf_conntrack | grep -F " dport=$3 " || true
   fi
 }
 

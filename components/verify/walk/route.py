@@ -31,20 +31,22 @@ def walk(live: LiveLab, reading: Reading, ends: Ends, policies: Policies | None 
     endpoint that the real connection to a Service went to."""
     lab = observed(live, reading)
     known = by_entry(expectations(lab))
+    [ping] = compare([tried(lab, ends.source, ends.target, ends.address, ends.service, ends.port)], reading)
+    if ends.protocol == "udp":
+        ping = Result(ping.expectation, "unknown", "", "not tried: UDP gives no answer of its own")
     all_policies = policies or Policies()
     out = Trace(lab, reading, known, all_policies, "out", ends.source, ends.address)
-    out.protocol, out.port = ends.protocol, ends.port
+    out.protocol, out.port, out.sent = ends.protocol, ends.port, ping.status != "unknown"
     arrived = _out(out, ends, chosen)
     hops = out.hops
     # What left by a bridge has another source address, so its answer does not go to the pod's own.
     if arrived and ends.target is not None and all(hop.kind not in ("bridge", "firewall") for hop in hops):
         back = Trace(lab, reading, known, all_policies, "back", ends.target, out.sender)
         back.protocol, back.port, back.sender = ends.protocol, out.port, out.address
+        # Without conntrack nobody knows which endpoint of a Service has answered.
+        back.sent = ping.status == "passed" and (ends.service is None or chosen == f"{out.address}:{out.port}")
         _back(back, ends)
         hops += back.hops
-    [ping] = compare([tried(lab, ends.source, ends.target, ends.address, ends.service, ends.port)], reading)
-    if ends.protocol == "udp":
-        ping = Result(ping.expectation, "unknown", "", "not tried: UDP gives no answer of its own")
     if ping.status != "passed":
         lost = next((number for number, hop in enumerate(hops) if hop.status == "failed"), None)
         if lost is not None:

@@ -20,7 +20,8 @@ INITIAL_TTL = 64
 @dataclass
 class Trace:
     """`source`: the pod or node that sends; a firewall takes its place. `address`: where the packet goes now, and
-    `sender`: whom it comes from; both change where a node translates them. `ttl`, `port`, `mark`: the packet's."""
+    `sender`: whom it comes from; both change where a node translates them. `sent`: whether the source is known to have
+    sent it. `ttl`, `port`, `mark`: the packet's."""
 
     lab: ObservedLab
     reading: Reading
@@ -30,6 +31,7 @@ class Trace:
     source: Pod
     address: str
     sender: str = ""
+    sent: bool = False
     protocol: str = "icmp"
     port: int = 0
     ttl: int = INITIAL_TTL
