@@ -18,7 +18,7 @@ from components.sandbox.requirements import examine
 from components.sandbox.running import SandboxError
 from components.spec.models import Lab
 from components.verify.read.namespace import NamespaceAccess
-from tests.sandbox.maker import begin_to_build, build_and_end
+from tests.sandbox.maker import begin_to_build, build_and_end, quiet_computer
 from tests.verify import replica_labs as labs
 
 ROOT = Path(__file__).parents[2]
@@ -36,8 +36,15 @@ def home(tmp_path: Path) -> Iterator[Path]:
         life.remove(name, home)
 
 
-def computer() -> dict[str, str]:
-    """What a sandbox must not change on this computer."""
+@pytest.fixture(scope="module")
+def computer() -> Iterator[int]:
+    with quiet_computer() as pid:
+        yield pid
+
+
+def state(computer: int) -> dict[str, str]:
+    """What a sandbox must not change on a computer."""
+    enter = ["nsenter", f"--target={computer}", "--net", "--mount", "--"] if os.geteuid() == 0 else []
     commands = {
         "addresses": ["ip", "-o", "addr"],
         "routes": ["ip", "route", "show", "table", "all"],
@@ -49,7 +56,7 @@ def computer() -> dict[str, str]:
     }
     found = {}
     for name, command in commands.items():
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        done = subprocess.run([*enter, *command], capture_output=True, text=True, check=False)
         lines = (line for line in done.stdout.splitlines() if not line.startswith("#"))
         found[name] = "\n".join(line.split(" valid_lft")[0].split("[")[0] for line in lines)
     return found
@@ -86,17 +93,17 @@ def found(name: str, home: Path) -> life.LiveSandbox:
     return standing
 
 
-def test_it_outlives_its_maker_changes_nothing_and_goes_whole(home: Path) -> None:
-    before = computer()
-    build_and_end(home, "lab")
+def test_it_outlives_its_maker_changes_nothing_and_goes_whole(home: Path, computer: int) -> None:
+    before = state(computer)
+    build_and_end(home, "lab", computer)
     standing = found("lab", home)
     assert run(standing, "worker1", "hostname").stdout == "worker1\n"
     assert life.names(home) == ["lab"] and processes(home)
-    assert computer() == before
+    assert state(computer) == before
     assert (home / "lab").stat().st_mode & 0o77 == 0
     assert life.remove("lab", home)
     assert not processes(home) and not home.exists()
-    assert computer() == before
+    assert state(computer) == before
     assert not life.remove("lab", home)
 
 
@@ -113,8 +120,8 @@ def part(standing: life.LiveSandbox, which: str) -> int:
 
 
 @pytest.mark.parametrize("which", ["unshare", "holder", "router", "machine"])
-def test_a_part_that_is_killed_takes_all_with_it(home: Path, which: str) -> None:
-    build_and_end(home, "lab")
+def test_a_part_that_is_killed_takes_all_with_it(home: Path, computer: int, which: str) -> None:
+    build_and_end(home, "lab", computer)
     standing = found("lab", home)
     os.kill(part(standing, which), signal.SIGKILL)
     until(lambda: not processes(home) and not life.is_up("lab", home))
@@ -123,15 +130,15 @@ def test_a_part_that_is_killed_takes_all_with_it(home: Path, which: str) -> None
 
 
 @pytest.mark.parametrize("seconds", [0.0, 0.05, 0.15, 0.3, 0.6, 1.0])
-def test_a_maker_that_is_killed_leaves_nothing(home: Path, seconds: float) -> None:
-    before = computer()
-    maker = begin_to_build(home)
+def test_a_maker_that_is_killed_leaves_nothing(home: Path, computer: int, seconds: float) -> None:
+    before = state(computer)
+    maker = begin_to_build(home, computer)
     time.sleep(seconds)
     maker.kill()
     maker.join()
     # A process that ends has no command line any more before its files are closed.
     until(lambda: not processes(home) and not life.names(home))
-    assert computer() == before
+    assert state(computer) == before
     life.sweep(home)
     assert not home.exists()
 
@@ -155,9 +162,9 @@ def test_two_that_build_one_name_at_once_make_one(home: Path) -> None:
     assert run(found("lab", home), "worker2", "true").returncode == 0
 
 
-def test_two_stacks_of_the_same_addresses_stand_side_by_side(home: Path) -> None:
+def test_two_stacks_of_the_same_addresses_stand_side_by_side(home: Path, computer: int) -> None:
     for name in ("one", "two"):
-        build_and_end(home, name)
+        build_and_end(home, name, computer)
     one, two = found("one", home), found("two", home)
     assert life.names(home) == ["one", "two"]
     assert run(one, "worker1", "touch", "/root/mark").returncode == 0
