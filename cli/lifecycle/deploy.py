@@ -20,6 +20,7 @@ from cli.lifecycle.hints import hints
 from cli.lifecycle.live_changes import live_lab, refuse_changes
 from cli.lifecycle.locks import settle_locks
 from cli.lifecycle.pulumi_cli import environment_for_state, find_pulumi, missing_secrets, select
+from cli.live.stack import is_known_absent
 from cli.project import stack_file
 from cli.signals import wait_for
 from components.aws_client import AwsSettings
@@ -66,6 +67,9 @@ def run(command: str, stack: str, arguments: Sequence[str], *, repaired: bool = 
     lab = file.lab
     given = options_in(arguments)
     whole = not given & _PART
+    if command == "destroy" and is_known_absent(stack):
+        print(f"{stack} is not up: there is nothing to destroy")
+        return 0
     if command != "preview" and not sys.stdin.isatty() and not given & CONFIRMED:
         raise CommandError("standard input is not a terminal, so nobody can confirm: add --yes", USAGE)
     # A preview changes nothing, so there it is a warning (components/spec/notes.py).

@@ -15,12 +15,16 @@ from urllib.parse import unquote, urlparse
 from cli import project
 from cli.errors import USAGE, CommandError
 from cli.lifecycle.pulumi_cli import environment_for_state, find_pulumi
-from cli.project import stack_file
+from cli.live.stack import is_known_absent
+from cli.project import not_up, stack_file
 
 
 def unlock(stack: str) -> int:
-    """Remove every lock of a stack, whoever holds it (`pulumi cancel`); returns pulumi's exit code."""
+    """Remove every lock of a stack, whoever holds it (`pulumi cancel`); returns pulumi's exit code. Raises CommandError
+    where there is no such stack."""
     stack_file(stack)
+    if is_known_absent(stack):
+        raise not_up(stack)
     cancel = [find_pulumi(), "cancel", "--yes", "--stack", stack]
     return subprocess.run(cancel, cwd=project.ROOT, env=environment_for_state(), stdin=subprocess.DEVNULL).returncode
 

@@ -17,7 +17,8 @@ from cli.lifecycle import local_machines
 from cli.lifecycle.backend import Backend, BackendError
 from cli.lifecycle.ready import wait_for_cluster
 from cli.live.machines import states
-from cli.project import stack_file
+from cli.live.stack import is_known_absent
+from cli.project import not_up, stack_file
 from components.aws_client import AwsSettings, clients
 from components.spec.load import load_stack_file
 from components.spec.models import AwsMachines, Lab
@@ -53,6 +54,8 @@ def run(verb: Verb, stack: str) -> int:
 
 def _switch_instances(verb: Verb, stack: str, aws: AwsSettings) -> tuple[list[str], list[str]]:
     """The lab's nodes, and those whose instance changed its state."""
+    if is_known_absent(stack):
+        raise not_up(stack)
     try:
         with tempfile.TemporaryDirectory(prefix="cni-lab-power.") as folder:
             nodes = Backend(Path(folder)).outputs(stack).get("nodes")

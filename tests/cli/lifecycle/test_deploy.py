@@ -32,6 +32,7 @@ from cli.lifecycle.backend import Backend
 from cli.lifecycle.deploy import run
 from cli.lifecycle.ec2_machines import Ec2State, Instance
 from cli.lifecycle.pulumi_cli import find_pulumi, select
+from cli.live.stack import is_known_absent
 from components.spec.findings import SpecError
 from components.spec.load import load_stack_file, parse_lab
 from components.spec.notes import Note
@@ -57,6 +58,12 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name in ("PULUMI_BACKEND_URL", "PULUMI_CONFIG_PASSPHRASE", "PULUMI_CONFIG_PASSPHRASE_FILE"):
         monkeypatch.delenv(name, raising=False)
     return tmp_path / ".lab"
+
+
+@pytest.fixture(autouse=True)
+def known(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The state may have every stack: what is certainly not there is never destroyed."""
+    monkeypatch.setattr(deploy, "is_known_absent", lambda stack: False)
 
 
 @pytest.fixture
@@ -274,6 +281,20 @@ def test_up_reads_the_state_of_local_machines_once(home: Path, calls: Path, monk
     monkeypatch.setattr(Backend, "resources", counted)
     assert run("up", "local", ["--yes", "--diff"]) == 0
     assert asked == ["local"]
+
+
+@pytest.mark.parametrize("arguments", [[], ["--yes"]])
+def test_what_was_never_up_is_not_destroyed(
+    home: Path, calls: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], arguments: list[str]
+) -> None:
+    """It needs no pulumi, which would first have to be installed, and nobody's agreement."""
+    monkeypatch.setattr(deploy, "is_known_absent", is_known_absent)
+    assert run("destroy", "cfos-egress", arguments) == 0
+    assert capsys.readouterr().out == "cfos-egress is not up: there is nothing to destroy\n"
+    assert not calls.exists()
+    monkeypatch.setenv("PULUMI_BACKEND_URL", "s3://team")
+    assert run("destroy", "cfos-egress", ["--yes"]) == 0
+    assert "destroy" in calls.read_text(), "a team's state may have it"
 
 
 def test_destroy_removes_the_stack(home: Path, calls: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -131,6 +132,7 @@ def test_a_lab_that_cannot_be_stopped_is_refused_with_the_reason(
 def a_stack(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """Replaces the backend by one with the outputs, or the error, that the test sets."""
     monkeypatch.setattr(Backend, "__init__", lambda self, folder: None)
+    monkeypatch.setattr("cli.lifecycle.power.is_known_absent", lambda stack: False)
 
     def answer(outputs: dict[str, Any] | BackendError) -> None:
         def read(self: Backend, stack: str) -> dict[str, Any]:
@@ -160,6 +162,20 @@ def test_a_stack_that_is_not_up_and_a_failing_backend(a_stack: Any, capsys: pyte
     a_stack(BackendError("no such bucket"))
     assert lab("start", "cfos-egress") == 1
     assert capsys.readouterr().err == "lab start: no such bucket\n"
+
+
+@pytest.mark.parametrize("command", ["stop", "start", "unlock"])
+@pytest.mark.parametrize("stack", ["cfos-egress", "local"])
+def test_a_stack_that_was_never_up_needs_no_pulumi(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], command: str, stack: str
+) -> None:
+    monkeypatch.setattr(project, "HOME", tmp_path)
+    monkeypatch.delenv("PULUMI_BACKEND_URL", raising=False)
+    for module in ("backend", "locks"):
+        monkeypatch.setattr(f"cli.lifecycle.{module}.find_pulumi", lambda: pytest.fail("it looks for pulumi"))
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    assert lab(command, stack) == 2
+    assert f"./lab up {stack}" in capsys.readouterr().err
 
 
 def test_a_bad_stack_file_is_shown_as_plan_shows_it(

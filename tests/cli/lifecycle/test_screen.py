@@ -76,6 +76,10 @@ class Terminal:
         tool.parent.mkdir(exist_ok=True)
         tool.write_text(PULUMI)
         tool.chmod(0o755)
+        if self.words[0] == "destroy":
+            state = self.folder / "lab/state/.pulumi/stacks/cni-lab"
+            state.mkdir(parents=True)
+            (state / "local.json").write_text("{}")
         environment = {
             key: value for key, value in os.environ.items() if not key.startswith("PULUMI_")
         } | {
