@@ -166,7 +166,7 @@ class Stub(Scripts):
 
 
 @pytest.fixture
-def stub(tmp_path: Path) -> Iterator[Stub]:
+def stub(tmp_path: Path) -> Stub:
     for tool in ("ssh-keygen", "flock"):
         if shutil.which(tool) is None:
             pytest.skip(f"{tool} is not installed")
@@ -181,11 +181,11 @@ def stub(tmp_path: Path) -> Iterator[Stub]:
     made = Stub(stack, {"ENGINE": "podman", "STACK": stack, "OWNER": OWNER}, tmp_path)
     made.environment |= {
         "STUB": str(tmp_path),
+        "LOCKS": str(tmp_path / "locks"),
         "STUB_HOST_KEY": made.public("host-n1"),
         "PATH": f"{tools}:{os.environ['PATH']}",
     }
-    yield made
-    shutil.rmtree(f"/run/lock/cni-lab/stacks/{stack}", ignore_errors=True)
+    return made
 
 
 def run_engine(*arguments: str) -> str:

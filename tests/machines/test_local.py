@@ -454,7 +454,7 @@ def test_a_machine_that_boots_slowly_and_answers_late(stub: Stub) -> None:
 def test_another_run_is_waited_for_by_name(stub: Stub) -> None:
     stub.environment["QUIET_SECONDS"] = "1"
     stub.put("container", stub.container(), stub.mine, running="false")
-    lock = Path("/run/lock/cni-lab/stacks") / stub.stack / "machine-n1"
+    lock = stub.folder / "locks/stacks" / stub.stack / "machine-n1"
     lock.parent.mkdir(parents=True)
     with lock.open("w") as held:
         fcntl.flock(held, fcntl.LOCK_EX)
@@ -483,7 +483,7 @@ def test_a_long_stop_is_told_and_the_reminder_ends_with_it(stub: Stub) -> None:
 
 def test_a_check_of_a_network_leaves_nothing(stub: Stub) -> None:
     assert stub.network("check").status == 0
-    assert not (Path("/run/lock/cni-lab/stacks") / stub.stack).exists()
+    assert not (stub.folder / "locks").exists()
 
 
 @pytest.mark.parametrize("engine", ["podman", "docker"])

@@ -58,6 +58,8 @@ def on(live: LiveLab, node: str, *argv: str) -> subprocess.CompletedProcess[str]
 @pytest.fixture
 def nobodys() -> Iterator[Path]:
     """A directory of `nobody`'s, where no other test run changes permissions."""
+    if os.geteuid() != 0:
+        pytest.skip("the other tests run as an ordinary user already")
     with tempfile.TemporaryDirectory(prefix="cnilab-test-") as folder:
         os.chown(folder, 65534, 65534)
         yield Path(folder)
@@ -65,8 +67,6 @@ def nobodys() -> Iterator[Path]:
 
 def test_an_ordinary_user_has_the_same_sandbox(nobodys: Path) -> None:
     """As `nobody`, where this test runs as root, with a Python that `nobody` may run."""
-    if os.geteuid() != 0:
-        pytest.skip("the other tests run as an ordinary user already")
     python = f"/usr/bin/python{sys.version_info.major}.{sys.version_info.minor}"
     if not Path(python).exists():
         pytest.skip(f"there is no {python}, and nobody may not run {sys.executable}")

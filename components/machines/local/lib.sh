@@ -26,7 +26,7 @@ error_line() {
 }
 
 # How long a wait is silent, and how long between two of its lines. Tests set it.
-: "${QUIET_SECONDS:=30}"
+: "${QUIET_SECONDS:=30}" "${LOCKS:=/run/lock/cni-lab}"
 
 # wait_until SECONDS WHAT COMMAND…: repeat COMMAND until it succeeds. Its output says what is missing, and is shown
 # every QUIET_SECONDS. After SECONDS times CNILAB_SLOWDOWN (components/slowdown.py) return 1.
@@ -68,8 +68,6 @@ parent_lives() {
   read -r _ _ _ parent _ <"/proc/$BASHPID/stat"
   ((parent == $$))
 }
-
-LOCKS=/run/lock/cni-lab
 
 # lock NAME SECONDS: allow one run at a time for NAME, even when Pulumi was killed and its scripts still run. A process
 # that outlives this script, such as a container's monitor, must be started with 9>&-, or it would keep the lock.
