@@ -80,7 +80,7 @@ def run(command: str, stack: str, arguments: Sequence[str], *, repaired: bool = 
     on_this_computer = Once(partial(local_machines.read_state, stack))
     if examined and runs_program:
         examine_before(command, file, on_this_computer)
-    pulumi, environment = find_pulumi(), environment_for_state()
+    environment, pulumi = environment_for_state(), find_pulumi()
     settle_locks(command, stack, environment)
     on_ec2 = runs_program and isinstance(lab.machines, AwsMachines)
     state = ec2_machines.read_state(stack) if on_ec2 else None

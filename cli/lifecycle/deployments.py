@@ -10,8 +10,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from cli import project
 from cli.lifecycle.backend import Backend, BackendError, Summary
+from cli.live.stack import state_files
 
 _STACK_TYPE = "pulumi:pulumi:Stack"
 
@@ -32,7 +32,7 @@ def deployments(stacks: Sequence[str] = ()) -> dict[str, Deployment]:
 
     Without a state of the lab's own, and without PULUMI_BACKEND_URL, it needs no pulumi CLI.
     """
-    if "PULUMI_BACKEND_URL" not in os.environ and not _own_stacks():
+    if "PULUMI_BACKEND_URL" not in os.environ and not state_files():
         return {}
     found = {}
     with tempfile.TemporaryDirectory(prefix="cni-lab-list.") as folder:
@@ -60,11 +60,3 @@ def _time(resource: Mapping[str, Any]) -> datetime | None:
         return datetime.fromisoformat(resource["created"]).astimezone(UTC)
     except (KeyError, TypeError, ValueError):
         return None
-
-
-def _own_stacks() -> list[str]:
-    """The files of the stacks in the lab's own state. Another user's state raises PermissionError: it is not empty."""
-    try:
-        return [path.name for path in (project.HOME / "state/.pulumi/stacks" / project.NAME).iterdir()]
-    except (FileNotFoundError, NotADirectoryError):
-        return []

@@ -33,7 +33,7 @@ def run(stack: str, secrets_provider: str | None) -> int:
     """
     path = stack_file(stack)
     load_stack_file(path)
-    pulumi, environment = find_pulumi(), environment_for_state()
+    environment, pulumi = environment_for_state(), find_pulumi()
     copy = select(pulumi, stack, path, environment, secrets_provider=secrets_provider)
     for key in _PRINTED:
         if key in environment:

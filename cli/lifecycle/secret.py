@@ -26,7 +26,7 @@ def run(stack: str, key: str) -> int:
     value = getpass.getpass(f"{key}: ") if sys.stdin.isatty() else sys.stdin.read().rstrip("\n")
     if problem := _problem(value):
         raise CommandError(f"the password {problem}", USAGE)
-    pulumi, environment = find_pulumi(), environment_for_state()
+    environment, pulumi = environment_for_state(), find_pulumi()
     config = select(pulumi, stack, path, environment)
     # On stdin, so that the password is in no process list.
     done = subprocess.run(

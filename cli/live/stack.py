@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import glob
 import json
 import os
 import subprocess
@@ -68,21 +67,32 @@ def live(stack: str) -> LiveLab:
 
 
 def is_known_absent(stack: str) -> bool:
-    """Whether there is certainly no such stack. This answer needs no pulumi CLI; another backend may have one."""
+    """Whether there is certainly no such stack. This answer needs no pulumi CLI; another backend may have one. Another
+    user's state raises PermissionError."""
     return "PULUMI_BACKEND_URL" not in os.environ and not _has_state_file(stack)
 
 
 def is_up(stack: str) -> bool:
     """Whether the state has a stack of this name. A backend that cannot be read may have one."""
-    if "PULUMI_BACKEND_URL" not in os.environ:
-        return _has_state_file(stack)
     try:
+        if "PULUMI_BACKEND_URL" not in os.environ:
+            return _has_state_file(stack)
         outputs(stack)
     except CommandError as error:
         return error.code != USAGE
+    except PermissionError:
+        pass
     return True
 
 
+def state_files() -> list[str]:
+    """The names of the stacks' files in the lab's own state. Another user's state raises PermissionError: it is not
+    empty."""
+    try:
+        return [path.name for path in (project.HOME / "state/.pulumi/stacks" / project.NAME).iterdir()]
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+
+
 def _has_state_file(stack: str) -> bool:
-    folder = project.HOME / "state" / ".pulumi" / "stacks" / project.NAME
-    return any(folder.glob(f"{glob.escape(stack)}.json*"))
+    return any(name.startswith(f"{stack}.json") for name in state_files())
