@@ -270,8 +270,8 @@ def pod_object(plan: Plan, pod: Pod) -> Object:
 
 
 def _controllers(plan: Plan, kind: str) -> list[Object]:
-    """The Deployments or DaemonSets of the pods, with the status that the pods give them."""
-    pods: dict[tuple[str, str], list[Pod]] = {}
+    """The Deployments or DaemonSets of the pods, with the status that the pods give them. A workload may have none."""
+    pods: dict[tuple[str, str], list[Pod]] = {(w.namespace, w.name): [] for w in plan.lab.workloads if w.kind == kind}
     for pod in plan.pods:
         if pod.owner == {"Deployment": "ReplicaSet", "DaemonSet": "DaemonSet"}[kind]:
             # A Deployment's pod is named NAME-TEMPLATE-UNIQUE, a DaemonSet's NAME-UNIQUE.

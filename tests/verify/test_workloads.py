@@ -259,6 +259,29 @@ def test_a_number_that_somebody_changed() -> None:
     assert why == "failed: 2 of 3 Ready; FailedCreate: exceeded quota: pods"
 
 
+def test_a_deployment_of_no_pods() -> None:
+    """It is there, and it is as it must be until it asks for a pod or is gone."""
+    normal, *others = labs.EGRESS.workloads
+    cluster = Cluster(
+        labs.EGRESS.model_copy(update={"workloads": (normal.model_copy(update={"replicas": 0}), *others)})
+    )
+    assert cluster.failed() == {}
+    deployments = cluster.objects["/apis/apps/v1/deployments"]
+    deployment = next(it for it in deployments if it["metadata"]["name"] == "normal")
+    deployment["spec"]["replicas"] = 1
+    assert cluster.failed() == {"Deployment default/normal": "failed: 0 of 1 Ready"}
+    deployments.remove(deployment)
+    assert cluster.failed() == {"Deployment default/normal": "failed: it is not there"}
+
+
+def test_a_deployment_that_somebody_emptied() -> None:
+    cluster = Cluster()
+    cluster.objects["/api/v1/pods"] = [p for p in cluster.pods if not p["metadata"]["name"].startswith("coredns-")]
+    deployments = cluster.objects["/apis/apps/v1/deployments"]
+    next(it for it in deployments if it["metadata"]["name"] == "coredns")["spec"]["replicas"] = 0
+    assert cluster.failed() == {"Deployment kube-system/coredns": "failed: 0 of 0 Ready"}
+
+
 def test_without_the_lists_nothing_is_claimed() -> None:
     cluster = Cluster()
     cluster.missing = {"daemonsets": "/apis/apps/v1/daemonsets: HTTP 403"}

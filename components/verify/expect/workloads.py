@@ -73,7 +73,8 @@ def _ready(workload: _Workload) -> Expectation:
     return Expectation(
         topic=Topic.WORKLOAD,
         key=what,
-        expected={"complete": "yes"} | ({} if replicas is None else {"ready": str(replicas)}),
+        expected={"complete": "empty" if replicas == 0 else "yes"}
+        | ({} if replicas is None else {"ready": str(replicas)}),
         sentence=f"{what} is Ready" if kind == "Pod" else f"{what} has {pods} Ready",
         command=f"kubectl -n {namespace} get {kind.lower()} {name}",
         because=because,

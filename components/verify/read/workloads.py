@@ -18,7 +18,8 @@ Warnings = Mapping[tuple[str, str], Sequence[Item]]
 
 def workloads(objects: Objects) -> Table:
     """By "KIND NAMESPACE/NAME" of each Deployment, DaemonSet, and pod that no such object makes: how many pods are
-    `ready`, and whether that is `complete`: all that the object asks for, at least one, and no other waits."""
+    `ready`, and whether that is `complete`: yes where all that the object asks for are, and no other waits; empty where
+    it asks for none and has none; else no."""
     found = warnings(objects)
     pods: dict[str, list[Item]] = {}
     for pod in objects.of("pods"):
@@ -52,13 +53,19 @@ def _entry(desired: int, pods: Iterable[Item], found: Warnings, refused: str = "
     living = [pod for pod in present if _status(pod).get("phase") != "Failed" or controller(pod).startswith("Pod ")]
     problems = [f"{_id(pod)}{_on(pod)}: {why}" for pod in living if (why := problem(pod, found))]
     ready = len(living) - len(problems)
-    complete = ready >= desired > 0 and not problems
+    complete = _complete(desired, ready, len(living))
     line = f"{ready} of {desired} Ready"
     if len(problems) > _SHOWN:
         problems[_SHOWN:] = [f"and {len(problems) - _SHOWN} more pods"]
     failed = _failed([pod for pod in present if pod not in living])
-    reason = "" if complete else "; ".join([line, *problems, *([refused] if refused else []), *failed])
-    return Entry({"ready": str(ready), "complete": "yes" if complete else "no"}, line, reason)
+    reason = "" if complete == "yes" else "; ".join([line, *problems, *([refused] if refused else []), *failed])
+    return Entry({"ready": str(ready), "complete": complete}, line, reason)
+
+
+def _complete(desired: int, ready: int, living: int) -> str:
+    if desired == 0:
+        return "no" if living else "empty"
+    return "yes" if desired <= ready == living else "no"
 
 
 def _failed(pods: Sequence[Item]) -> Iterator[str]:
