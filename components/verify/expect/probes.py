@@ -7,6 +7,7 @@ from itertools import pairwise
 from typing import NamedTuple
 
 from components.verify.expect.egress import by_name, firewall_of, users
+from components.verify.expect.pod import route_for
 from components.verify.expect.shared import in_pod
 from components.verify.model import Expectation, ObservedLab, OneOf, Pod, Topic, Value
 from components.verify.services import ServicePort
@@ -40,14 +41,26 @@ class Pair(NamedTuple):
 
 def pairs(observed: ObservedLab) -> list[Pair]:
     """A ring over the nodes that have pods: the number of pings grows with the nodes, and each node is a source and a
-    destination."""
+    destination. Two pods that the stack file gives no routes to each other do not ping."""
     chosen = []
     for node in observed.spec.nodes:
         # Only the lab's own pods: others may be behind a network policy.
         own = [pod for pod in observed.running(node.name) if pod.workload is not None]
         if own:
-            chosen.append(by_name(observed, own)[0])
-    return [Pair(*pair) for pair in (*pairwise(chosen), (chosen[-1], chosen[0]))] if len(chosen) > 1 else []
+            named = by_name(observed, own)
+            chosen.append(next((pod for pod in named if _reaches_pools(observed, pod)), named[0]))
+    ring = [Pair(*pair) for pair in (*pairwise(chosen), (chosen[-1], chosen[0]))] if len(chosen) > 1 else []
+    return [pair for pair in ring if _has_route(observed, *pair) and _has_route(observed, *reversed(pair))]
+
+
+def _reaches_pools(observed: ObservedLab, pod: Pod) -> bool:
+    """Whether the pod must have a route to the beginning of every pool: its delegate may name others only."""
+    pools = observed.spec.calico.pools
+    return all(route_for(observed, pod, str(pool.cidr[0])).expected for pool in pools)
+
+
+def _has_route(observed: ObservedLab, source: Pod, destination: Pod) -> bool:
+    return bool(route_for(observed, source, destination.address).expected)
 
 
 def pings(observed: ObservedLab) -> Mapping[str, Sequence[Ping]]:

@@ -56,6 +56,22 @@ def test_a_pod_that_is_not_the_labs_own_pings_nobody() -> None:
     assert len(found.observed.running("worker1")) > 0 and not found.of(Topic.PROBE, "worker1")
 
 
+def test_pods_without_a_route_to_each_other_do_not_ping() -> None:
+    """A delegate's routes are the only ones of its pods."""
+    delegates = [{"name": "narrow", "rangeStart": 30, "rangeEnd": 40, "routes": ["10.96.0.0/12"]}]
+    workloads = [
+        {"name": name, "image": labs.IMAGE, "replicas": 3, "onControlPlane": True, "defaultNetwork": network}
+        for name, network in (("app", "narrow"), ("wide", "k8s-pod-network"))
+    ]
+    multus = {"clusterNetwork": "narrow", "delegates": delegates}
+    found = of(multus=multus, workloads=workloads)
+    assert [pair.source.workload for pair in pairs(found.observed)] == ["wide"] * 3
+    app, *wide = ("app", "control1"), ("wide", "worker1"), ("wide", "worker2")
+    found = running(found, app, *wide)
+    assert [(pair.source.node, pair.destination.node) for pair in pairs(found.observed)] == [("worker1", "worker2")]
+    assert pairs(running(found, app, wide[0]).observed) == []
+
+
 # --- gateways ---------------------------------------------------------------------------------------------------------
 
 
