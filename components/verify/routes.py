@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from ipaddress import IPv4Address
 from typing import NamedTuple
 
@@ -25,14 +26,21 @@ def prefix_length(destination: str, address: str) -> int | None:
     return covered.prefixlen if IPv4Address(address) in covered else None
 
 
+def first_taken(entries: Sequence[Entry]) -> Entry:
+    """Of routes to one destination the one that the kernel takes; of equal ones the first."""
+    return min(entries, key=_metric)
+
+
+def _metric(entry: Entry) -> int:
+    text = entry.fields.get("metric", "0")
+    return int(text) if text.isdigit() else 0
+
+
 def best_route(table: Table, address: str) -> Route | None:
     """The route that the kernel takes for an address; of equal ones the first in the table."""
     found: list[tuple[int, int, Route]] = []
     for destination, entries in table.items():
         length = prefix_length(destination, address)
         if length is not None:
-            for entry in entries:
-                metric = entry.fields.get("metric", "0")
-                if metric.isdigit():
-                    found.append((-length, int(metric), Route(destination, entry)))
+            found += [(-length, _metric(entry), Route(destination, entry)) for entry in entries]
     return min(found, key=lambda candidate: candidate[:2])[2] if found else None
