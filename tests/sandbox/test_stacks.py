@@ -17,11 +17,14 @@ from typing import Any
 import pytest
 
 from components.sandbox import life
-from components.sandbox.requirements import examine
+from components.sandbox.requirements import examine, find
 from components.spec.load import parse_lab
 from components.spec.models import Lab
+from components.verify.faults.inject import inject, mend
+from components.verify.faults.symptoms import aim, symptoms
+from components.verify.faults.table import FAULTS
 from components.verify.read.namespace import NamespaceAccess, NamespaceConnection
-from components.verify.read.reading import LiveLab, read_lab
+from components.verify.read.reading import LiveLab, observed, read_cluster, read_lab
 from components.verify.report import verify
 from tests.verify import replica_labs as labs
 
@@ -210,6 +213,33 @@ def test_a_network_of_another_plugin_leads_nowhere_and_is_said_so(tmp_path: Path
     with sandbox(networked([network], [{"name": "own"}]), tmp_path / "home") as (live, standing):
         assert check(live) == {}
         assert "network own is a device that leads nowhere: a sandbox runs no CNI plugin" in standing.notes
+
+
+def test_a_single_node_that_forwards_nothing_is_noticed(tmp_path: Path) -> None:
+    """And each fault of `break` is noticed as its symptoms say."""
+    if find("iptables") is None:
+        pytest.skip("iptables is not installed")
+    node = {"name": "one", "role": "control-plane", "subnet": "control", "address": "10.0.1.20", "taints": []}
+    workloads = [{"name": "app", "image": labs.IMAGE, "replicas": 2, "service": {"port": 80}}]
+    lab = parse_lab({"machines": {"provider": "local"}, "nodes": [node], "workloads": workloads})
+    with sandbox(lab, tmp_path / "home") as (live, _):
+        assert check(live) == {}
+        on(live, "one", "iptables", "-I", "FORWARD", "-j", "DROP")
+        assert list(check(live).values()) == ["failed: no answer came"]
+        on(live, "one", "iptables", "-D", "FORWARD", "-j", "DROP")
+        made = []
+        for fault in FAULTS.values():
+            if fault.refusal(lab) is not None or fault.not_in_sandbox:
+                continue
+            made.append(fault.id)
+            of = observed(live, asyncio.run(read_cluster(live)))
+            target = aim(fault, of)
+            wanted = {expectation.id for expectation in symptoms(fault, of, target).failed}
+            asyncio.run(inject(live, "lab", fault, target))
+            assert set(check(live)) == wanted, fault.id
+            assert not asyncio.run(mend(live, "lab")).failed
+        assert check(live) == {}
+        assert {"proxy-arp-off", "ip-forward-off", "nat-off", "service-without-endpoints"} <= set(made)
 
 
 def test_host_local_addresses_come_from_the_node_s_pod_cidr(tmp_path: Path) -> None:

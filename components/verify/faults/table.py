@@ -26,14 +26,14 @@ _FELIX_COMPARES_ENTRIES = (
 
 def _cuts_plain(lab: ObservedLab, target: Target, source: Pod, destination: Pod) -> bool:
     """EC2 drops what a node sends or receives without a tunnel."""
-    here = target.node in (source.node, destination.node)
+    here = target.node in (source.node, destination.node) and source.node != destination.node
     return here and lab.tunnel_between(source.node, destination.node, destination.address) is None
 
 
 def _cuts_arriving(tunnel: Tunnel) -> Cuts:
     def cuts(lab: ObservedLab, target: Target, source: Pod, destination: Pod) -> bool:
         """The node drops what arrives in the tunnel."""
-        here = target.node == destination.node
+        here = target.node == destination.node != source.node
         return here and lab.tunnel_between(source.node, destination.node, destination.address) == tunnel
 
     return cuts
@@ -68,7 +68,7 @@ def _cuts_turned(lab: ObservedLab, target: Target, source: Pod, destination: Pod
     """The node drops what arrives otherwise than the answer leaves."""
     out = lab.tunnel_between(source.node, destination.node, destination.address)
     back = lab.tunnel_between(destination.node, source.node, source.address)
-    return target.node == destination.node and out != back
+    return target.node == destination.node != source.node and out != back
 
 
 def _of_pod(lab: ObservedLab, target: Target, source: Pod, destination: Pod) -> bool:
@@ -85,7 +85,8 @@ def _cuts_routes_from(lab: ObservedLab, target: Target, source: Pod, destination
     """BIRD on the source's node learns no route to the destination's block: one of the two has lost its only peer."""
     pool = lab.pool_of(destination.address)
     alone = targets.only_peer_of(lab.spec, target.object)
-    return pool is not None and pool.mode.routes_by == "BIRD" and bool(alone & {source.node, destination.node})
+    learnt = pool is not None and pool.mode.routes_by == "BIRD" and source.node != destination.node
+    return learnt and bool(alone & {source.node, destination.node})
 
 
 # --- the table -------------------------------------------------------------------------------------------------------

@@ -42,6 +42,17 @@ def test_two_nodes_ping_each_other_and_one_pings_nobody() -> None:
     assert pairs(running(of()).observed) == []
 
 
+def test_where_one_node_has_pods_two_of_them_ping() -> None:
+    found = of(workloads=[{"name": "app", "image": labs.IMAGE, "replicas": 9, "onControlPlane": True}])
+    found = running(found, ("app", "worker1"))
+    first, second, _ = sorted((p for p in found.observed.pods if p.workload), key=lambda pod: pod.name)
+    assert pairs(found.observed) == [(first, second)]
+    # The node lowers the TTL once.
+    assert found.table(Topic.PROBE, "worker1") == {
+        f"{first.interface} {second.address}": {"received": "yes", "ttl": "63"}
+    }
+
+
 def test_the_first_pod_by_name_pings_and_a_firewall_only_if_there_is_no_other() -> None:
     found = shipped("cfos-egress")
     node, other = "ip-10-0-2-200", "ip-10-0-2-201"
