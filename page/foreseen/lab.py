@@ -121,7 +121,7 @@ def _sections(plan: Plan, node: Node, kernel: Kernel, service_rules: Sequence[st
     yield "fdb", _text(here.fdb)
     yield "proxy_arp", _text([f"/proc/sys/net/ipv4/conf/{name}/proxy_arp:{_proxy_arp(name)}" for name in here.links])
     yield "ip_forward", "1"
-    yield "rp_filter", "/proc/sys/net/ipv4/conf/all/rp_filter:0"
+    yield "rp_filter", _text([f"/proc/sys/net/ipv4/conf/{name}/rp_filter:0" for name in ("all", *here.links)])
     yield "file", _text([f"{path} {_escaped(text)}" for path, (text, _) in sorted(files.items()) if _is_cni(path)])
     # Without its time, so that the same lab is foreseen in the same words.
     yield "crio", _TIME.sub("", files["/var/log/sandbox-crio.log"][0].splitlines()[-1])

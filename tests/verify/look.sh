@@ -23,7 +23,7 @@ look_fdb() { bridge fdb show | sed 's/ *stale *$//; s/ *$//' | sort; }
 look_neighbours() { ip neigh show nud permanent | sort; }
 
 look_settings() {
-  grep -H . /proc/sys/net/ipv4/conf/*/proxy_arp /proc/sys/net/ipv4/conf/all/rp_filter /proc/sys/net/ipv4/ip_forward
+  grep -H . /proc/sys/net/ipv4/conf/*/proxy_arp /proc/sys/net/ipv4/conf/*/rp_filter /proc/sys/net/ipv4/ip_forward
 }
 
 # Of the lab's own directory only the names, without those of the journal itself: the first break makes them, and they

@@ -146,4 +146,5 @@ def test_an_expectation_is_found_by_its_entry() -> None:
         "kind": "veth",
         "address": HOST_SIDE_MAC,
         "up": "yes",
+        "mtu": "8951",
     }

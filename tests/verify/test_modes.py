@@ -141,7 +141,7 @@ def node_facts(name: str, *, encrypted: bool) -> NodeFacts:
         link(5, host, "veth", mac="ee:ee:ee:ee:ee:ee"),
     ]
     routes = (
-        f"10.0.1.0/24 dev eth0 scope link\n10.244.0.{at} dev {host} scope link\n"
+        f"default via 10.0.1.1 dev eth0\n10.0.1.0/24 dev eth0 scope link\n10.244.0.{at} dev {host} scope link\n"
         f"{BLOCKS[peer][0]} via 10.244.0.1 dev vxlan.calico proto 80 onlink\n"
     )
     pod = [link(2, "eth0", "veth", f"10.244.0.{at}/32", link_index=5)]

@@ -124,7 +124,9 @@ def _forwarding(case: Case) -> list[Hint]:
 
 
 def _reverse_path(case: Case) -> list[Hint]:
-    path = "/proc/sys/net/ipv4/conf/all/rp_filter"
+    files = " ".join(
+        f"/proc/sys/net/ipv4/conf/{name}/rp_filter" for name in ("all", *case.target.variables["DEVICES"].split())
+    )
     source, _ = ends(case)
     return [
         *way_out(case),
@@ -135,9 +137,12 @@ def _reverse_path(case: Case) -> list[Hint]:
         ),
         Hint(
             "It comes in by one device, and its source's route leads to another. What does the kernel do then?",
-            ssh(case.node, f"cat {path}"),
+            ssh(case.node, f"cat {files}"),
         ),
-        Hint("1 is strict: drop. It must be 0, or 2 (loose).", ssh(case.node, f"echo 0 >{path}")),
+        Hint(
+            "1 is strict: drop. It must be 0, or 2 (loose). Of `all` and the device the larger value counts.",
+            ssh(case.node, f"echo 0 | tee {files}"),
+        ),
     ]
 
 

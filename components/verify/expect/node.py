@@ -49,7 +49,8 @@ def node(observed: ObservedLab, node: models.Node) -> Iterator[Expectation]:
         node=name,
     )
     if mixed(observed.spec):
-        yield _loose(name)
+        for device in inbound_devices(observed, name):
+            yield _loose(name, device)
     if name in observed.nics:
         yield _not_slowed(name, observed.nics[name])
     for tunnel in observed.spec.tunnels:
@@ -61,16 +62,25 @@ def mixed(lab: models.Lab) -> bool:
     return not lab.calico.wireguard and len(lab.encapsulations) > 1
 
 
-def _loose(node: str) -> Expectation:
+def inbound_devices(observed: ObservedLab, node: str) -> list[str]:
+    """By which devices packets of other nodes' pods come in."""
+    tunnels = [tunnel.device for tunnel in observed.spec.tunnels if observed.has_device(node, tunnel)]
+    return [observed.nics[node], *tunnels] if node in observed.nics else tunnels
+
+
+def _loose(node: str, device: str) -> Expectation:
+    directory = "/proc/sys/net/ipv4/conf"
     return Expectation(
         topic=Topic.RP_FILTER,
-        key="all",
+        key=device,
         expected={"value": OneOf(("0", "2"))},
-        sentence=f"{node} takes packets that come in by another device than the answer leaves by",
-        command="sysctl net.ipv4.conf.all.rp_filter",
-        because="the pools have two ways between the nodes, and the destination's pool decides about each direction",
+        sentence=f"{node} takes packets that come in by {device} although the answer leaves by another device",
+        command=f"cat {directory}/all/rp_filter {directory}/{device}/rp_filter",
+        because="the pools have two ways between the nodes, and the destination's pool decides about each direction. "
+        "The larger of the two values counts",
         cause="rp_filter is strict (1): the kernel drops what comes in by another device than its source's route",
-        advice="sysctl -w net.ipv4.conf.all.rp_filter=0; find the file in /etc/sysctl.d that sets it",
+        advice=f"write 0 into {directory}/all/rp_filter and {directory}/{device}/rp_filter; find the file in "
+        "/etc/sysctl.d that sets them; if `./lab break` did it: `./lab mend STACK`",
         node=node,
     )
 

@@ -20,8 +20,8 @@ def pod(observed: ObservedLab, pod: Pod) -> Iterator[Expectation]:
     follows from the address, of those that have one."""
     if pod.address:
         yield _host_route(pod)
-    yield from _host_side(pod)
     workload = observed.workload_of(pod)
+    yield from _host_side(observed, pod, own=workload is not None)
     if workload is not None:
         if pod.address:
             yield from _address(observed, pod, workload)
@@ -50,8 +50,10 @@ def _host_route(pod: Pod) -> Expectation:
     )
 
 
-def _host_side(pod: Pod) -> Iterator[Expectation]:
+def _host_side(observed: ObservedLab, pod: Pod, *, own: bool) -> Iterator[Expectation]:
+    """`own`: whether it is the lab's. Others may be older than the last change of the encapsulation."""
     host = pod.interface
+    mtu = str(addresses.pod_mtu(observed.spec))
     yield Expectation(
         topic=Topic.PROXY_ARP,
         key=host,
@@ -67,10 +69,11 @@ def _host_side(pod: Pod) -> Iterator[Expectation]:
     yield Expectation(
         topic=Topic.LINK,
         key=host,
-        expected={"kind": "veth", "address": HOST_SIDE_MAC, "up": "yes"},
-        sentence=f"{host}, the host side of {pod.id}, has the MAC {HOST_SIDE_MAC}",
+        expected={"kind": "veth", "address": HOST_SIDE_MAC, "up": "yes"} | ({"mtu": mtu} if own else {}),
+        sentence=f"{host}, the host side of {pod.id}, has the MAC {HOST_SIDE_MAC}{f' and MTU {mtu}' if own else ''}",
         command=f"ip link show {host}",
-        because="Calico gives every host side the same MAC, so that a pod that is moved can keep its ARP entry",
+        because="Calico gives every host side the same MAC, so that a pod that is moved can keep its ARP entry, and "
+        "the MTU of the pod's end: a packet that is larger than one end's MTU vanishes there",
         cause="the pod's sandbox is gone, or the interface was changed by hand",
         advice=renew(pod),
         node=pod.node,
@@ -209,6 +212,38 @@ def gateway_known(pod: Pod) -> Expectation:
         advice=f"sysctl -w net/ipv4/conf/{pod.interface}/proxy_arp=1",
         node=pod.node,
         pod=pod.interface,
+        about=pod.id,
+    )
+
+
+def neighbour(pod: Pod, mac: str) -> Expectation:
+    """The node's ARP entry for the pod; it is there only after the node has sent the pod a packet."""
+    return Expectation(
+        topic=Topic.NEIGHBOUR,
+        key=f"{pod.interface} {pod.address}",
+        expected={"lladdr": mac},
+        sentence=f"{pod.node} has learnt that {pod.address} is at {mac}, the MAC of {pod.id}'s eth0",
+        command=f"ip neigh show {pod.address} dev {pod.interface}",
+        because="the pod answers the node's ARP; it drops what is sent to another MAC",
+        cause="the MAC of the pod's eth0 was changed, or the entry was written by hand",
+        advice=f"ip neigh del {pod.address} dev {pod.interface}",
+        node=pod.node,
+        about=pod.id,
+    )
+
+
+def way_to_gateway(pod: Pod, gateway: str) -> Expectation:
+    """The node's own route to the next hop that a pod asks for: to any, by its default route."""
+    return Expectation(
+        topic=Topic.ROUTE,
+        key=gateway,
+        expected={},
+        sentence=f"{pod.node} has a route that covers {gateway}",
+        command=f"ip route get {gateway}",
+        because="by proxy ARP the kernel answers only for what it would forward by another interface",
+        cause="the node has lost its default route",
+        advice=f"on {pod.node}: ip route; add the default route again",
+        node=pod.node,
         about=pod.id,
     )
 

@@ -17,13 +17,13 @@
 #   neighbour ADDRESS, DEVICE, MAC: the wrong MAC address that the neighbour gets
 #   nat      CIDR: the pool whose packets Felix' chain passes over
 #   forwarding  the node forwards nothing
-#   rp_filter   the node drops what comes in by another device than the answer would leave by
+#   rp_filter   DEVICES: what comes in by them is dropped if the answer would leave by another one
 #   edited   FILE, OLD, NEW: one text in it becomes another
 #   netem    DEVICE, VALUE: delay and loss, in tc's words
 # Prints a line "NUMBER-FAULT TAB WHAT" for each thing done.
 : "${DO:?}" "${OWNER:?}" "${VXLAN_DEVICE:?}" "${STATE:=/var/lib/cni-lab}"
 : "${FAULT=}" "${KIND=}" "${RULE=}" "${MAC=}" "${INTERFACE=}" "${FILE=}" "${GATEWAY=}" "${DEVICE=}"
-: "${VALUE=}" "${ADDRESS=}" "${CIDR=}" "${OLD=}" "${NEW=}"
+: "${VALUE=}" "${ADDRESS=}" "${CIDR=}" "${OLD=}" "${NEW=}" "${DEVICES=}"
 umask 077
 journal=$STATE/faults
 errors=$(mktemp)
@@ -80,7 +80,7 @@ has_nat_rule() { # CIDR
 }
 
 ip_forward=/proc/sys/net/ipv4/ip_forward
-rp_filter=/proc/sys/net/ipv4/conf/all/rp_filter
+rp_filter_of() { printf '/proc/sys/net/ipv4/conf/%s/rp_filter' "$1"; }
 mtu_of() { ip -n "$1" -o link show eth0 | sed -n 's/.* mtu \([0-9]*\) .*/\1/p'; }
 mac_of() { ip -4 neigh show "$1" dev "$2" | sed -n 's/.*lladdr \([0-9a-f:]*\) PERMANENT.*/\1/p'; }
 has_netem() { [[ $(tc qdisc show dev "$1" root) == *netem* ]]; }
@@ -116,7 +116,7 @@ note() { printf '%s\n' "$2" >"$entry/$1"; }
 
 # Check that the thing is intact, and record how it is.
 record() {
-  local line
+  local line name value
   local -a words
   case $KIND in
     filter)
@@ -186,8 +186,15 @@ record() {
       ;;
     forwarding) [[ $(<"$ip_forward") == 1 ]] || fail "the node forwards nothing already" ;;
     rp_filter)
-      note value "$(<"$rp_filter")"
-      [[ $(<"$entry/value") != 1 ]] || fail "rp_filter is strict already"
+      # Of `all` and an interface the larger value counts, so both must be 1. Lines "NAME VALUE".
+      read -ra words <<<"all $DEVICES"
+      line=''
+      for name in "${words[@]}"; do
+        value=$(<"$(rp_filter_of "$name")")
+        [[ $value != 1 ]] || fail "rp_filter of $name is strict already"
+        line+="$name $value"$'\n'
+      done
+      note values "${line%$'\n'}"
       ;;
     edited)
       [[ -s $FILE && -f $FILE && ! -L $FILE ]] || fail "$FILE is not there, is empty or is not a regular file"
@@ -211,6 +218,7 @@ record() {
 
 # act ENTRY
 act() {
+  local name
   local -a words
   case $KIND in
     filter)
@@ -251,7 +259,10 @@ act() {
       fi
       ;;
     forwarding) echo 0 >"$ip_forward" ;;
-    rp_filter) echo 1 >"$rp_filter" ;;
+    rp_filter)
+      read -ra words <<<"all $DEVICES"
+      for name in "${words[@]}"; do echo 1 >"$(rp_filter_of "$name")"; done
+      ;;
     edited) put "$FILE" "$1/edited" ;;
     netem)
       read -ra words <<<"$VALUE"
@@ -283,7 +294,7 @@ break_() {
 
 # undo ENTRY: undo what it records, and print the result. What somebody else has repaired since is left alone.
 undo() {
-  local file interface namespace mac line wrong
+  local file interface namespace mac line wrong name value changed
   local -a words
   case $(<"$1/kind") in
     filter)
@@ -373,8 +384,14 @@ undo() {
       echo 1 >"$ip_forward"
       ;;
     rp_filter)
-      [[ $(<"$rp_filter") == 1 ]] || { echo "rp_filter has been changed since, or was not changed yet" && return; }
-      cat -- "$1/value" >"$rp_filter"
+      changed=''
+      while read -r name value; do
+        # What has been changed since, or was not changed yet, is left.
+        [[ -e $(rp_filter_of "$name") && $(<"$(rp_filter_of "$name")") == 1 ]] || continue
+        echo "$value" >"$(rp_filter_of "$name")"
+        changed=yes
+      done <"$1/values"
+      [[ -n $changed ]] || { echo "rp_filter has been changed since, or was not changed yet" && return; }
       ;;
     edited)
       file=$(<"$1/file")

@@ -12,7 +12,7 @@ from components.spec.placement import pod_count, selected
 from components.verify.expect import pod as expect_pod
 from components.verify.expect.egress import by_name, firewall_of, users
 from components.verify.expect.multus import MULTUS_FILE, default_interface, delegate_file, destination
-from components.verify.expect.node import mixed
+from components.verify.expect.node import inbound_devices, mixed
 from components.verify.expect.probes import Ping
 from components.verify.faults.model import Target
 from components.verify.model import EntryKey, ObservedLab, Pod, Topic, tunnel_mac
@@ -267,7 +267,9 @@ def forwarding(lab: ObservedLab) -> Iterator[Target]:
 def reverse_path(lab: ObservedLab) -> Iterator[Target]:
     for node in _nodes(lab):
         sentence = f"let {node} drop packets that come in by another device than the answer would leave by"
-        yield Target(node, sentence, (EntryKey(Topic.RP_FILTER, "all", node),))
+        devices = inbound_devices(lab, node)
+        breaks = tuple(EntryKey(Topic.RP_FILTER, device, node) for device in devices)
+        yield Target(node, sentence, breaks, {"DEVICES": " ".join(devices)})
 
 
 def moved_range(lab: ObservedLab) -> Iterator[Target]:

@@ -357,6 +357,19 @@ def _values(line: re.Pattern[str]) -> Parser:
     return parse
 
 
+def _rp_filter(output: str) -> Table:
+    """By interface: the larger of its own value and that of `all`, which is the one that counts (ip-sysctl)."""
+    values = {key: found.line for key, (found,) in _values(_RP_FILTER)(output).items()}
+    common = values.pop("all", "0")
+    return {
+        name: (Entry({"value": max(common, value, key=int)}, f"all {common}, {name} {value}"),)
+        for name, value in values.items()
+    }
+
+
+_RP_FILTER = re.compile(r"/proc/sys/net/ipv4/conf/([^/]+)/rp_filter:(\d+)")
+
+
 def _one(key: str) -> Parser:
     return lambda output: {key: (Entry({"value": output.strip()}, output.strip()),)}
 
@@ -409,7 +422,7 @@ _PARSERS: Mapping[Topic, Parser] = {
     **iproute.PARSERS,
     **filters.PARSERS,
     Topic.PROXY_ARP: _values(re.compile(r"/proc/sys/net/ipv4/conf/([^/]+)/proxy_arp:(\S+)")),
-    Topic.RP_FILTER: _values(re.compile(r"/proc/sys/net/ipv4/conf/([^/]+)/rp_filter:(\S+)")),
+    Topic.RP_FILTER: _rp_filter,
     Topic.IP_FORWARD: _one("all"),
     Topic.FILE: _files,
     Topic.CRIO: _crio,

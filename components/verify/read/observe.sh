@@ -146,7 +146,7 @@ section link ip -j -d addr show
 routes_and_neighbours ''
 section fdb bridge fdb show
 section proxy_arp settings /proc/sys/net/ipv4/conf/*/proxy_arp
-section rp_filter settings /proc/sys/net/ipv4/conf/all/rp_filter
+section rp_filter settings /proc/sys/net/ipv4/conf/*/rp_filter
 section ip_forward value /proc/sys/net/ipv4/ip_forward
 section file cni_files
 section crio crio_default_network

@@ -22,13 +22,17 @@ def deliver(trace: Trace, pod: Pod) -> None:
     found = best_route(scope.topics.get(Topic.ROUTE, {}), pod.address)
     checks = [trace.compared_route(wanted, scope, found) for wanted in trace.expected(Topic.ROUTE, pod.address, node)]
     checks += trace.compared(*trace.expected(Topic.LINK, host, node), expect_pod.holds_address(pod))
+    mac = trace.mac(node, "eth0", host)
+    learnt = expect_pod.neighbour(pod, mac)
+    if mac and scope.field_of(Topic.NEIGHBOUR, learnt.key, "lladdr"):
+        checks += trace.compared(learnt)
     trace.add(
         "delivery",
         node,
         host,
         f"{node} has {pod.address} behind {host}; {pod.id} receives it with TTL {trace.ttl}",
         checks,
-        packet={"source_mac": HOST_SIDE_MAC, "destination_mac": trace.mac(node, "eth0", host)},
+        packet={"source_mac": HOST_SIDE_MAC, "destination_mac": mac},
     )
 
 

@@ -105,6 +105,7 @@ def _underlay(trace: Trace, nic: str, peer: str, outer: dict[str, str]) -> None:
 
 def _arrive(trace: Trace, node: str, tunnel: Tunnel | None, outer: dict[str, str]) -> None:
     nic = trace.lab.nics.get(node, "")
+    device = tunnel.device if tunnel else nic
     if tunnel is None:
         unwrapped = "nothing to unwrap"
         # EC2 asks whose address it is: a node's own passes.
@@ -117,8 +118,8 @@ def _arrive(trace: Trace, node: str, tunnel: Tunnel | None, outer: dict[str, str
     trace.add(
         "arrival",
         node,
-        tunnel.device if tunnel else nic,
+        device,
         f"{nic} of {node} receives it, no packet filter drops it; {unwrapped}",
-        trace.compared(*(checks or [interface_up(node, nic)]), *trace.expected(Topic.RP_FILTER, "all", node)),
+        trace.compared(*(checks or [interface_up(node, nic)]), *trace.expected(Topic.RP_FILTER, device, node)),
         packet=outer,
     )

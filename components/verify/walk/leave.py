@@ -62,17 +62,21 @@ def _gateway(trace: Trace, gateway: str) -> None:
     # A pod that has sent nothing has learnt nothing.
     has_entry = learnt.key in trace.scope(node, host).topics.get(Topic.NEIGHBOUR, {})
     macs = {"source_mac": trace.mac(node, "eth0", host), "destination_mac": HOST_SIDE_MAC}
+    scope = trace.scope(node)
+    covering = best_route(scope.topics.get(Topic.ROUTE, {}), gateway)
     trace.add(
         "gateway arp",
         node,
         "eth0",
         f"ARP: who has {gateway}? {host} answers for it: {HOST_SIDE_MAC}",
         # The kernel answers for others only where it forwards.
-        trace.compared(
-            *trace.expected(Topic.IP_FORWARD, "all", node),
-            *trace.expected(Topic.PROXY_ARP, host, node),
-            *([learnt] if trace.sent or has_entry else []),
-        ),
+        [
+            *trace.compared(
+                *trace.expected(Topic.IP_FORWARD, "all", node), *trace.expected(Topic.PROXY_ARP, host, node)
+            ),
+            trace.compared_route(expect_pod.way_to_gateway(source, gateway), scope, covering, gateway),
+            *trace.compared(*([learnt] if trace.sent or has_entry else [])),
+        ],
         inside=True,
         packet=macs,
     )

@@ -66,12 +66,13 @@ class Trace:
     def compared(self, *found: Expectation) -> list[Result]:
         return compare(found, self.reading)
 
-    def compared_route(self, expectation: Expectation, scope: Scope, found: Route | None) -> Result:
-        """The route that was chosen, whatever its destination, against the one that must be."""
+    def compared_route(self, expectation: Expectation, scope: Scope, found: Route | None, address: str = "") -> Result:
+        """The route that was chosen, whatever its destination, against the one that must be. `address`: which it is to
+        lead to, where that is not the packet's."""
         if expectation.topic not in scope.topics:
             return self.compared(expectation)[0]
         if found is None:
-            return Result(expectation, "failed", "(nothing)", f"no route leads to {self.address}")
+            return Result(expectation, "failed", "(nothing)", f"no route leads to {address or self.address}")
         enter, get, _ = expectation.command.partition("ip route get ")
         if get:
             # That prints no line of the table. This one is shown.

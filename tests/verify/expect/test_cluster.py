@@ -303,20 +303,21 @@ def test_no_packet_filter_drops_the_packets_of_a_tunnel(calico: dict[str, Any], 
 @pytest.mark.parametrize(
     ("pools", "wireguard", "loose"),
     [
-        (["VXLAN"], False, False),
-        (["VXLAN", "VXLAN"], False, False),
-        (["VXLAN", "None"], False, True),
-        (["VXLAN", "VXLANCrossSubnet"], False, True),
+        (["VXLAN"], False, []),
+        (["VXLAN", "VXLAN"], False, []),
+        (["VXLAN", "None"], False, ["eth0", "vxlan.calico"]),
+        (["VXLAN", "VXLANCrossSubnet"], False, ["eth0", "vxlan.calico"]),
+        (["IPIP", "None"], False, ["eth0", "tunl0"]),
         # Both directions go through WireGuard, whatever the pools say.
-        (["VXLAN", "None"], True, False),
+        (["VXLAN", "None"], True, []),
     ],
 )
 def test_rp_filter_must_be_loose_where_an_answer_comes_another_way(
-    pools: list[str], wireguard: bool, loose: bool
+    pools: list[str], wireguard: bool, loose: list[str]
 ) -> None:
     both = [base | {"encapsulation": word} for base, word in zip((FIRST, SECOND), pools, strict=False)]
     found = of(*both, blocks=BOTH_BLOCKS if len(both) == 2 else BLOCKS, bgp="Enabled", wireguard=wireguard)
-    assert found.table(Topic.RP_FILTER, "worker1") == ({"all": {"value": "0 or 2"}} if loose else {})
+    assert found.table(Topic.RP_FILTER, "worker1") == {device: {"value": "0 or 2"} for device in loose}
 
 
 @pytest.mark.parametrize(
