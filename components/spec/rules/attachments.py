@@ -18,12 +18,14 @@ from components.spec.models import (
     HostDeviceNetwork,
     IpvlanNetwork,
     Lab,
+    MacvlanNetwork,
     StaticAddresses,
     Workload,
 )
+from components.spec.modes import IPIP
 from components.spec.placement import POOLS_ANNOTATION, is_on_each, nodes_for, pod_count, pools_for, selected
 from components.spec.rules.core import POD_PLACES, listed, repeated, rule
-from components.spec.rules.networks import handed_out, how_to_keep, last_host, may_hand_out
+from components.spec.rules.networks import REFUSED_INTERFACES, handed_out, how_to_keep, last_host, may_hand_out
 
 OWN_ANNOTATIONS = {
     "v1.multus-cni.io/default-network": "write defaultNetwork",
@@ -105,6 +107,8 @@ def fixed_macs_fit(lab: Lab) -> Iterator[Finding]:
         count, nodes = pod_count(lab, workload), nodes_for(lab, workload)
         if int(mac[:2], 16) & 1:
             yield Finding(place, mac, "is a multicast address", "let its first byte be even, e.g. 02")
+        elif not int(mac.replace(":", ""), 16):
+            yield Finding(place, mac, "is no address: the kernel refuses it", "let its first byte be 02")
         elif isinstance(network, CustomNetwork):
             yield from _capability(place, mac, network, "mac")
         elif isinstance(network, IpvlanNetwork | HostDeviceNetwork):
@@ -116,6 +120,26 @@ def fixed_macs_fit(lab: Lab) -> Iterator[Finding]:
             yield Finding(place, mac, problem, "lower replicas, or remove it")
 
 
+@rule(*_PLACES, each="workloads[]")
+def masters_have_one_type(lab: Lab) -> Iterator[Finding]:
+    """On a node the kernel lets an interface have macvlan interfaces or ipvlan interfaces. EC2 carries neither."""
+    if lab.machines.provider == "aws":
+        return
+    used: dict[tuple[str, str], set[str]] = {}
+    named: set[str] = set()
+    for key, workload, _, network in _attachments(lab):
+        if not isinstance(network, MacvlanNetwork | IpvlanNetwork) or not pod_count(lab, workload):
+            continue
+        nodes = {node.name for node in nodes_for(lab, workload)}
+        used.setdefault((network.master, network.type), set()).update(nodes)
+        other = "macvlan" if network.type == "ipvlan" else "ipvlan"
+        both = sorted(nodes & used.get((network.master, other), set()))
+        if both and network.master not in named:
+            named.add(network.master)
+            problem = f"is {network.type} on {network.master}, where other pods on {both[0]} have {other}"
+            yield Finding(f"{key}.name", network.name, problem, f"use {other}, or another master: the kernel takes one")
+
+
 @rule("workloads[].networks", each="workloads[]")
 def interface_names(lab: Lab) -> Iterator[Finding]:
     for index, workload in enumerate(lab.workloads):
@@ -123,8 +147,11 @@ def interface_names(lab: Lab) -> Iterator[Finding]:
         taken = dict(repeated(names))
         for number, name in enumerate(names):
             key = f"workloads[{index}].networks[{number}].interface"
-            if name in ("eth0", "lo", ".", ".."):
+            if name in ("eth0", "lo", IPIP.device):
+                # The kernel makes tunl0 in every network namespace, once its module is loaded.
                 yield Finding(key, name, "is a name that every pod uses already", "choose another, e.g. net1")
+            elif name in REFUSED_INTERFACES:
+                yield Finding(key, name, "is a name that the kernel gives to no interface", "choose another, e.g. net1")
             elif number in taken:
                 problem = f"is the interface of networks[{taken[number]}] already"
                 yield Finding(key, name, problem, "give each its own name")
@@ -254,6 +281,7 @@ def firewalls_where_they_are_needed(lab: Lab) -> Iterator[Finding]:
 RULES = (
     fixed_addresses_fit,
     fixed_macs_fit,
+    masters_have_one_type,
     interface_names,
     replicas_of_deployments,
     annotation_keys,

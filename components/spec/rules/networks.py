@@ -24,7 +24,9 @@ from components.spec.modes import TUNNELS
 from components.spec.rules.core import overlaps, repeated, rule
 
 DELEGATES_NAMESPACE = "kube-system"
-TAKEN_INTERFACES = (*(tunnel.device for tunnel in TUNNELS), "lo", "eth0", "docker0", "podman0", "cni0", ".", "..")
+REFUSED_INTERFACES = (".", "..", "all", "default")
+"""Names that the kernel gives to no interface: its settings are in a directory, beside those of `all` and `default`."""
+TAKEN_INTERFACES = (*(tunnel.device for tunnel in TUNNELS), "lo", "eth0", "docker0", "podman0", "cni0")
 """Names of interfaces that exist already or that Calico makes. The bridge plugin would use such an interface."""
 
 
@@ -91,11 +93,25 @@ def names_of_delegates(lab: Lab) -> Iterator[Finding]:
 @rule("networks[].bridge", "networks[].type", each="networks[]")
 def bridge_names(lab: Lab) -> Iterator[Finding]:
     for index, network in enumerate(lab.networks):
-        if isinstance(network, BridgeNetwork) and (
-            network.bridge in TAKEN_INTERFACES or network.bridge.startswith("cali")
-        ):
+        if not isinstance(network, BridgeNetwork):
+            continue
+        problem = ""
+        if network.bridge in TAKEN_INTERFACES or network.bridge.startswith("cali"):
             problem = "is the name of an interface that exists already or that Calico makes"
+        elif network.bridge in REFUSED_INTERFACES:
+            problem = "is a name that the kernel gives to no interface"
+        if problem:
             yield Finding(f"networks[{index}].bridge", network.bridge, problem, "choose another name, e.g. cni5")
+
+
+@rule("networks[].device", "networks[].type", "calico.interface", "machines.provider", each="networks[]")
+def devices_are_not_the_nodes_own(lab: Lab) -> Iterator[Finding]:
+    """host-device moves the interface into the pod, and nothing reaches the node any more."""
+    own = lab.calico.interface or ("eth0" if lab.machines.provider == "local" else "")
+    for index, network in enumerate(lab.networks):
+        if isinstance(network, HostDeviceNetwork) and network.device == own:
+            problem = "has the node's own address, and would leave the node with its pod"
+            yield Finding(f"networks[{index}].device", network.device, problem, "name another interface, e.g. eth1")
 
 
 @rule("networks[].bridge", "networks[].subnet", "networks[].type", each="networks[]")
@@ -288,6 +304,7 @@ RULES = (
     network_names,
     names_of_delegates,
     bridge_names,
+    devices_are_not_the_nodes_own,
     bridges_have_one_subnet,
     subnets_apart,
     addresses_handed_out_once,

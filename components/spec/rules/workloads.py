@@ -20,7 +20,7 @@ from components.spec.models import (
     Node,
     StaticAddresses,
 )
-from components.spec.placement import nodes_for, pod_count
+from components.spec.placement import nodes_for, pod_count, pools_for
 from components.spec.rules.cluster import label_findings
 from components.spec.rules.core import POD_PLACES, listed, repeated, rule
 from components.spec.rules.multus import not_a_delegate
@@ -298,6 +298,45 @@ def service_names(lab: Lab) -> Iterator[Finding]:
             yield Finding(key, name, "is the name of a Service of Kubernetes itself", "give it another name")
 
 
+_OF_THE_CLUSTER = {
+    "kube-system": {"coredns", "kube-proxy", "calico-node", "calico-kube-controllers", "kube-multus-ds", "whereabouts"},
+    "tigera-operator": {"tigera-operator"},
+    "calico-system": {"calico-node", "calico-kube-controllers", "calico-typha", "calico-apiserver", "csi-node-driver"},
+}
+"""By namespace the workloads of Kubernetes, Calico and Multus. One of the lab's would overwrite its object."""
+
+
+@rule("workloads[].name", "workloads[].namespace", each="workloads[]")
+def names_of_the_cluster(lab: Lab) -> Iterator[Finding]:
+    for index, workload in enumerate(lab.workloads):
+        if workload.name in _OF_THE_CLUSTER.get(workload.namespace, ()):
+            problem = f"is the name of a workload that the cluster itself has in {workload.namespace}"
+            yield Finding(f"workloads[{index}].name", workload.name, problem, "give it another name or namespace")
+
+
+@rule(
+    "workloads[].replicas",
+    "workloads[].defaultNetwork",
+    "workloads[].annotations",
+    "multus.clusterNetwork",
+    "multus.delegates",
+    "calico.ipam",
+    "calico.pools",
+    each="workloads[]",
+)
+def pools_enough(lab: Lab) -> Iterator[Finding]:
+    """calico-ipam gives addresses of the pools, and of no others."""
+    if lab.calico.ipam != "Calico":
+        return
+    for index, workload in enumerate(lab.workloads):
+        pools = pools_for(lab, workload)
+        count, room = pod_count(lab, workload), sum(pool.cidr.num_addresses for pool in pools)
+        if pools and lab.delegate_of(workload) is None and count > room:
+            names = ", ".join(pool.name for pool in pools)
+            problem = f"{count} pods need addresses of {names}, with {room} in all"
+            yield Finding(f"workloads[{index}].replicas", shown(count), problem, "lower it, or widen the pool")
+
+
 RULES = (
     workload_names,
     node_selectors,
@@ -309,4 +348,6 @@ RULES = (
     static_addresses_once,
     addresses_enough,
     service_names,
+    names_of_the_cluster,
+    pools_enough,
 )
