@@ -6,6 +6,7 @@ import asyncio
 import json
 import subprocess
 from collections.abc import Iterator
+from ipaddress import ip_network
 
 import pytest
 
@@ -158,3 +159,15 @@ def test_one_interface_that_drops_what_comes_another_way(live: LiveLab) -> None:
         assert failed(live)["vxlan.calico"] == "value is 1, expected 0 or 2"
     finally:
         changed(live, HERE, "echo 0 >/proc/sys/net/ipv4/conf/vxlan.calico/rp_filter")
+
+
+def test_an_address_of_a_block_that_no_pod_has(live: LiveLab) -> None:
+    """As that of a pod which is gone. Its node drops what is sent there; another node sends it on."""
+    [(here, address), (_, of_other)] = [(n, str(ip_network(live.blocks[n][0])[-2])) for n in (HERE, THERE)]
+    found = walked(live, f"web@{here}", address)
+    assert found.stopped is not None and (found.stopped.kind, found.stopped.node) == ("host route", here)
+    [check] = found.stopped.checks
+    assert check.difference == "this route drops the packet (blackhole)"
+    assert check.seen.startswith(f"blackhole {live.blocks[here][0]}")
+    further = walked(live, f"web@{here}", of_other)
+    assert further.hops[-1].sentence == f"vxlan.calico takes it, and no pod of the lab has {of_other}"

@@ -293,8 +293,9 @@ def any_route(node: str, address: str) -> Expectation:
         expected={},
         sentence=f"{node} has a route to {address}",
         command=f"ip route get {address}",
-        because="the address is in no block that a node of the lab holds",
-        cause="the node has no default route, or no node holds the address's block",
+        because="no pod and no node of the lab has the address",
+        cause="no pod has this address of the node's own block, no node holds the address's block, or the node has no "
+        "default route",
         advice="./lab addresses STACK shows who holds which block",
         node=node,
     )

@@ -56,10 +56,13 @@ def outside(trace: Trace) -> None:
     node = trace.source.node
     device = host_route(trace, node, any_route(node, trace.address)).get("dev", "")
     masquerade(trace, node, device, leaves=True)
+    what = f"{device or 'nothing'} takes it out of the lab, from {trace.sender}"
+    if trace.lab.pool_of(trace.address):
+        what = f"{device or 'nothing'} takes it, and no pod of the lab has {trace.address}"
     trace.add(
         "outside",
         node,
         device,
-        f"{device or 'nothing'} takes it out of the lab, from {trace.sender}",
+        what,
         trace.compared(interface_up(node, device)) if device else [],
     )

@@ -15,6 +15,8 @@ from components.verify.routes import Route
 from components.verify.walk.model import Direction, Hop, Kind, Packet
 
 INITIAL_TTL = 64
+_DROPPING = ("blackhole", "unreachable", "prohibit")
+"""Types of routes that lead nowhere."""
 
 
 @dataclass
@@ -73,6 +75,9 @@ class Trace:
             return self.compared(expectation)[0]
         if found is None:
             return Result(expectation, "failed", "(nothing)", f"no route leads to {address or self.address}")
+        kind = found.entry.fields.get("type", "")
+        if kind in _DROPPING and "type" not in (expectation.expected or {}):
+            return Result(expectation, "failed", found.entry.line, f"this route drops the packet ({kind})")
         enter, get, _ = expectation.command.partition("ip route get ")
         if get:
             # That prints no line of the table. This one is shown.
