@@ -107,7 +107,7 @@ def checks(
         ("engine", "Is a container engine installed, and does it answer?", partial(_engine, engine, info, here)),
         ("kernel", "Does the kernel have what the lab's mode and networks need?", partial(_kernel, lab, here)),
         ("places", "Does this computer have what the stack file names?", partial(_places, lab)),
-        ("ranges", "Are the lab's subnets free on this computer?", partial(_ranges, lab, stack, engine, here, read)),
+        ("ranges", "Are the lab's subnets free on this computer?", partial(_ranges, lab, stack, info, here, read)),
         ("inotify", "Are inotify's limits high enough?", partial(_inotify, lab, here)),
         ("processors", "Are there enough CPUs for kubeadm?", partial(_processors, lab.machines, here)),
         ("memory", "Is there enough memory for the machines?", partial(_memory, lab, running, here)),
@@ -340,9 +340,9 @@ def _absent_mounts(lab: Lab) -> Iterator[Answer]:
             yield Answer("stop", seen, "make it, or correct the path")
 
 
-def _ranges(lab: Lab, stack: str, engine: Once[str | Answer], here: Computer, read: Callable[[], LocalState]) -> Answer:
-    if not here.is_root or isinstance(engine(), Answer):
-        raise NotAsked("it needs root and the engine")
+def _ranges(lab: Lab, stack: str, info: Once[_Info], here: Computer, read: Callable[[], LocalState]) -> Answer:
+    if not here.is_root or not info().folder:
+        raise NotAsked  # the checks of root and of the engine say why
     if found := ranges_in_use(stack, lab, read()):
         return _taken(found)
     return Answer("ok", ", ".join(str(cidr) for cidr in lab.network.subnets.values()))

@@ -45,7 +45,7 @@ def require_running(stack: str, lab: Lab, nodes: Collection[str]) -> None:
 
 def states(stack: str, lab: Lab, nodes: Collection[str]) -> dict[str, State]:
     """The state of these nodes' machines in a local lab; empty for other labs, and where nothing is known."""
-    if not isinstance(lab.machines, LocalMachines):
+    if not nodes or not isinstance(lab.machines, LocalMachines):
         return {}
     engine = installed_engine(lab.machines)
     # To another user podman shows that user's own containers.

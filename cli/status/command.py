@@ -51,11 +51,13 @@ class Answer:
 
 @dataclass(frozen=True)
 class Status:
-    """`machines`: by node. `api`: None if there is no kubeconfig. `problem`: why the state could not be read."""
+    """`machines`: by node. `api`: None if there is no kubeconfig. `problem`: why the state could not be read.
+    `engine_problem`: why it is not known which machines run; none of them is asked then."""
 
     file: StackFile
     deployment: Deployment | None
     problem: str
+    engine_problem: str
     blocks: Mapping[str, Sequence[str]] | None
     machines: Mapping[str, Answer]
     api: Answer | None
@@ -87,8 +89,14 @@ def read(stack: str) -> Status:
         problem = system_message(error) if isinstance(error, OSError) else str(error)
     access = found.get("access") or {}
     kubeconfig = found.get("kubeconfig") or ""
-    down = {node: state for node, state in states(stack, file.lab, access).items() if state != "running"}
-    machines, api = asyncio.run(_ask(access, kubeconfig, down))
+    machines: dict[str, Answer] = {}
+    api: Answer | None = None
+    engine_problem = ""
+    try:
+        down = {node: state for node, state in states(stack, file.lab, access).items() if state != "running"}
+        machines, api = asyncio.run(_ask(access, kubeconfig, down))
+    except CommandError as error:
+        engine_problem = str(error)
     live_sandbox = None
     with suppress(SandboxError):
         life.sweep(home())
@@ -97,6 +105,7 @@ def read(stack: str) -> Status:
         file=file,
         deployment=deployment,
         problem=problem,
+        engine_problem=engine_problem,
         blocks=found.get("blocks"),
         machines=machines,
         api=api,
@@ -167,6 +176,8 @@ def _show(status: Status, console: Console) -> None:
         console.print(line, soft_wrap=True)
     console.print()
     _row(console, "lab", *_lab(status))
+    if status.engine_problem:
+        _row(console, "machines", f"not known: {status.engine_problem}", "yellow")
     for number, (node, answer) in enumerate(status.machines.items()):
         _row(console, "" if number else "machines", f"{node}: {_answer(answer)}", _style(answer.answers))
     if status.api is not None:
@@ -200,7 +211,7 @@ def _lab(status: Status) -> tuple[str, str]:
     text = f"up{since}{changed}, {found.resources} resources"
     if found.updating:
         return f"{text}; an update runs now, or was killed", "yellow"
-    if not status.machines:
+    if not status.machines and not status.engine_problem:
         return f"half up: its last `up` did not get as far as the machines ({found.resources} resources)", "yellow"
     return text, "green"
 
@@ -246,7 +257,7 @@ def _document(status: Status) -> dict[str, Any]:
     return {
         "stack": status.file.name,
         "up": None if status.problem else found is not None,
-        "problem": status.problem,
+        "problem": status.problem or status.engine_problem,
         "since": _iso(found.since) if found else None,
         "changed": _iso(found.changed) if found else None,
         "resources": found.resources if found else 0,

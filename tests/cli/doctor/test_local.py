@@ -107,6 +107,10 @@ def test_subnets_in_use_are_named_with_free_ones(proc: Path, engine: Engine, mon
     used[:] = [f"network.subnets: 10.0.{n}.0/24 is in use; choose another range" for n in (1, 2)]
     assert answers(lab(), made_up(proc, engine))["ranges"].fix == "choose other ranges"
     assert "ranges" not in answers(lab(), made_up(proc, engine, is_root=False)), "only root sees root's networks"
+    used[:] = ["network.subnets: podman does not list its networks; run again"]
+    engine.add("podman", "echo 'Error: cannot connect' >&2; exit 125")
+    found = answers(lab(), made_up(proc, engine))
+    assert found["engine"].verdict == "stop" and "ranges" not in found, "other ranges are no fix for that"
 
 
 def test_everything_that_is_missing_is_said_at_once(

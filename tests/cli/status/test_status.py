@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -83,6 +84,42 @@ def test_machines_that_do_not_run_are_not_asked(
     assert lab("status", "local") == 0
     out = capsys.readouterr().out
     assert out.count(f"is {state}") == 3 and f"the API at 127.0.0.1:{port} was not asked" in out
+
+
+def stop_engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """To root: a docker that is installed and does not run. Comes after fake_pulumi, which sets PATH."""
+    docker = tmp_path / "engine" / "docker"
+    docker.parent.mkdir()
+    docker.write_text("#!/bin/sh\necho 'Cannot connect to the Docker daemon' >&2\nexit 1\n")
+    docker.chmod(0o755)
+    monkeypatch.setenv("PATH", str(docker.parent), prepend=os.pathsep)
+    monkeypatch.setattr("cli.live.machines.possible_engines", lambda settings: ("docker",))
+    monkeypatch.setattr("cli.live.machines.os.geteuid", lambda: 0)
+
+
+def test_a_lab_that_is_not_up_needs_no_engine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fake_pulumi.install(tmp_path, monkeypatch)
+    stop_engine(tmp_path, monkeypatch)
+    assert lab("status", "local") == 0
+    out = capsys.readouterr().out
+    assert "lab       not up" in out and "sandbox   none" in out and "Docker" not in out
+
+
+def test_an_engine_that_does_not_run_is_named_and_no_machine_is_asked(
+    port: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    known = {"resources": {"local": MADE}, "outputs": {"local": outputs(port)}}
+    fake_pulumi.install(tmp_path, monkeypatch, list=[entry("local")], **known)
+    stop_engine(tmp_path, monkeypatch)
+    assert lab("status", "local") == 0
+    out = capsys.readouterr().out
+    said = "docker does not list its containers (Cannot connect to the Docker daemon): repair it first"
+    assert f"machines  not known: {said}" in out and "lab       up since" in out and "sandbox   none" in out
+    assert "half up" not in out and str(port) not in out
+    assert lab("status", "local", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["problem"] == said
 
 
 def test_a_lab_that_stands(
