@@ -151,6 +151,25 @@ def test_the_output_on_a_page_is_the_programs(page: Path, tree: Path, capfd: pyt
             )
 
 
+WALK = re.compile(r"^\./lab walk .*$", re.MULTILINE)
+WALKS = [
+    (page, line)
+    for page in PAGES
+    for kind, body in FENCE.findall(page.read_text(encoding="utf-8"))
+    for line in (WALK.findall(body) if not kind else ())
+]
+
+
+@pytest.mark.skipif(bool(examine().problem), reason=f"no sandbox can be built here: {examine().problem}")
+@pytest.mark.xdist_group("transcripts")
+@pytest.mark.parametrize(("page", "line"), WALKS, ids=lambda part: part if isinstance(part, str) else part.stem)
+def test_a_walk_that_a_page_proposes_arrives_in_a_sandbox(page: Path, line: str, tree: Path) -> None:
+    command = Shown(tuple(shlex.split(line)), "")
+    stand(command)
+    result = invoke(*command.words[1:])
+    assert result.exit_code == 0, result.stdout + result.stderr
+
+
 EXERCISE = re.compile(r"`\./lab exercise (\S+) --seed (\d+)` \(level (\d)\)")
 ANSWER = re.compile(r"^\d+\. `([a-z-]+)` on (\S+): ", re.MULTILINE)
 WITH_EXERCISES = [page for page in PAGES if EXERCISE.search(page.read_text(encoding="utf-8"))]
