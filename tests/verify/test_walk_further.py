@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from io import StringIO
@@ -18,13 +19,16 @@ from cli.live.picture import picture
 from components.sandbox import life
 from components.sandbox.model import OUTSIDE
 from components.sandbox.requirements import examine, find
+from components.slowdown import scaled
 from components.spec.models import Lab
 from components.verify.model import Pod, Topic
 from components.verify.policy.decide import decide
 from components.verify.policy.model import Party, Traffic
 from components.verify.policy.read import policies
 from components.verify.read.api import Objects
+from components.verify.read.namespace import NamespaceAccess
 from components.verify.read.reading import LiveLab, Reading, read_lab
+from components.verify.report import verify
 from components.verify.services import Endpoint, ServicePort
 from components.verify.walk.ends import Ends, choose_endpoint, find_ends, find_service
 from components.verify.walk.live import LiveWalk, walk_live
@@ -145,6 +149,33 @@ def test_a_pod_that_has_sent_nothing_need_not_know_its_gateway(live: LiveLab, mo
     found = walked(live, "other", "service/quiet").walk
     assert "the walk follows" in hop(found, "service")
     assert found.holds, found.stopped
+
+
+def on(live: LiveLab, node: str, *argv: str) -> None:
+    access = live.access[node]
+    assert isinstance(access, NamespaceAccess)
+    subprocess.run(access.command(argv), check=True, timeout=scaled(60))
+
+
+def test_a_node_without_ping_does_not_count_as_unreachable(live: LiveLab) -> None:
+    """Its pods reach everybody. Only nobody can send the packet that shows it."""
+    ping = str(Path(find("ping") or "").resolve())
+    missing = f"ping is not installed on {HERE}: apt-get install iputils-ping"
+    on(live, HERE, "mount", "--bind", "/dev/null", ping)
+    try:
+        sent = [r for r in verify(live, asyncio.run(read_lab(live))) if r.expectation.topic is Topic.PROBE]
+        from_pod, from_node = walked(live, f"web@{HERE}", f"web@{THERE}"), walked(live, HERE, THERE, capture=True)
+        over_tcp = walked(live, f"web@{HERE}", f"web@{THERE}", tcp=8080).walk
+    finally:
+        on(live, HERE, "umount", ping)
+    assert {(r.status, r.difference) for r in sent if r.expectation.node == HERE} == {("unknown", missing)}
+    assert {r.status for r in sent if r.expectation.node != HERE} == {"passed"}
+    for found in (from_pod, from_node):
+        assert (found.walk.ping.status, found.walk.ping.difference) == ("unknown", missing)
+        assert found.walk.stopped is None
+    if find("tcpdump"):
+        assert from_node.notes == [f"{HERE} cannot listen: {missing}"], "and nobody waits for a packet"
+    holds(over_tcp)
 
 
 def test_the_api_is_reached_with_the_node_s_address(live: LiveLab) -> None:

@@ -240,6 +240,10 @@ def services(objects: Objects) -> list[ServicePort]:
 # --- a node ----------------------------------------------------------------------------------------------------------
 
 
+_NO_PROGRAM = 127
+"""The status of a probe whose program is not installed on the node."""
+
+
 @dataclass(frozen=True)
 class Section:
     """What one command of a script printed, and its status."""
@@ -268,12 +272,7 @@ def node_facts(text: str) -> NodeFacts:
     for topic, parse in _PARSERS_WHERE_ASKED.items():
         if topic in found:
             _add(facts, topic, found[topic], parse)
-    facts.topics[Topic.PROBE] = {}
-    for name, section in found.items():
-        if name.startswith("probe "):
-            key = name.removeprefix("probe ")
-            tcp = key.split(" ")[1:] if key.count(" ") == 2 else None
-            facts.topics[Topic.PROBE][key] = (connection(section.output, *tcp) if tcp else ping(section.output),)
+    _add_probes(facts, found)
     _add_queues(facts)
     _add_pods(facts, found)
     _add_rules(facts, found)
@@ -284,6 +283,20 @@ def node_facts(text: str) -> NodeFacts:
             with suppress(ValueError):
                 facts.host_local.setdefault(network, []).append(str(IPv4Address(name)))
     return facts
+
+
+def _add_probes(facts: NodeFacts, found: Mapping[str, Section]) -> None:
+    """What the packets of a reading met; or why the node could send none."""
+    probes = {name.removeprefix("probe "): section for name, section in found.items() if name.startswith("probe ")}
+    unsent = next((section.output for section in probes.values() if section.status == _NO_PROGRAM), None)
+    if unsent is not None:
+        facts.unread[Topic.PROBE] = unsent.strip()
+        return
+    table: Table = {}
+    for key, section in probes.items():
+        tcp = key.split(" ")[1:] if key.count(" ") == 2 else None
+        table[key] = (connection(section.output, *tcp) if tcp else ping(section.output),)
+    facts.topics[Topic.PROBE] = table
 
 
 def _add_queues(facts: NodeFacts) -> None:

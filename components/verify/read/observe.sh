@@ -108,6 +108,9 @@ probe() { # INTERFACE ADDRESS [PORT]
     enter=(ip netns exec "$namespace")
   fi
   if [[ -z ${3-} ]]; then
+    # 127, as of every command that is not there: whether the packet would arrive is not known.
+    [[ -x $(command -v ping) ]] ||
+      { echo "ping is not installed on $(uname -n): apt-get install iputils-ping" >&2 && return 127; }
     # A packet every 0.3 s until the first answer, for three seconds at most.
     "${enter[@]}" ping -n -c 1 -i 0.3 -W 1 -w 3 "$2"
     return

@@ -7,7 +7,12 @@
 # ("POD ADDRESS [PORT]", where POD "-" is the node itself) that pod then pings once, or opens a TCP connection; without,
 # the ping has been sent and the listening ends. Needs netns.sh.
 : "${POINTS:?}" "${LISTEN_SECONDS:?}" "${PING=}"
-command -v tcpdump >&2 || { echo "tcpdump is not installed on $(uname -n): apt-get install tcpdump" >&2 && exit 3; }
+need() { # PROGRAM PACKAGE
+  [[ -x $(command -v "$1") ]] || { echo "$1 is not installed on $(uname -n): apt-get install $2" >&2 && exit 3; }
+}
+need tcpdump tcpdump
+# With a port it is bash itself that connects.
+if [[ -n $PING && $PING != *' '*' '* ]]; then need ping iputils-ping; fi
 work=$(mktemp -d)
 pids=()
 stop() {
