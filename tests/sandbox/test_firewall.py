@@ -11,8 +11,10 @@ import pytest
 
 from components.sandbox.model import OUTSIDE
 from components.sandbox.requirements import examine
+from components.sandbox.requirements import find as find_program
 from components.spec.load import load_stack_file
 from components.verify.faults.inject import inject, mend
+from components.verify.faults.model import Refused
 from components.verify.faults.symptoms import aim, symptoms
 from components.verify.faults.table import find
 from components.verify.model import Pod
@@ -127,6 +129,22 @@ for name in /run/netns/*; do
   ip netns exec "${name##*/}" iptables-save | grep '^-A'
 done
 """
+
+
+def test_a_firewall_drops_nothing_on_a_node_without_iptables(live: LiveLab) -> None:
+    of = observed(live, asyncio.run(read_cluster(live)))
+    fault = find("firewall-drops", live.spec)
+    target = aim(fault, of, None)
+    iptables = str(Path(find_program("iptables") or "").resolve())
+    assert on(live, target.node, "mount", "--bind", "/dev/null", iptables).returncode == 0
+    try:
+        with pytest.raises(
+            Refused, match="is made with iptables, which is not installed here: apt-get install iptables"
+        ):
+            asyncio.run(inject(live, "lab", fault, target))
+    finally:
+        assert on(live, target.node, "umount", iptables).returncode == 0
+    assert asyncio.run(mend(live, "lab")).undone == ()
 
 
 def test_the_pods_behind_it_get_no_address_of_a_firewall(live: LiveLab, tmp_path: Path) -> None:

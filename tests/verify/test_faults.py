@@ -252,6 +252,41 @@ def test_ipip_dropped_is_seen_as_protocol_4(vxlan: Bed) -> None:
     assert snapshot(replica, target.node) == before
 
 
+@pytest.mark.parametrize(
+    ("name", "program", "package"),
+    [
+        ("vxlan-dropped", "iptables", "iptables"),
+        ("fdb-gone", "bridge", "iproute2"),
+        ("link-slow", "tc", "iproute2"),
+    ],
+)
+def test_a_program_that_the_node_lacks_is_named_and_nothing_is_broken(
+    entered: Bed,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    name: str,
+    program: str,
+    package: str,
+) -> None:
+    replica, live = entered
+    stand_for(monkeypatch, live)
+    node = aimed(live, name)[1].node
+    before = sound(replica)[node]
+    file = str(Path(requirements.find(program) or "").resolve())
+    assert replica.exec(node, ["mount", "--bind", "/dev/null", file]).returncode == 0
+    try:
+        assert lab("break", STACK, name, "--yes") == 1
+    finally:
+        assert replica.exec(node, ["umount", file]).returncode == 0
+    said = capsys.readouterr().err
+    assert (
+        f"{node}: this fault is made with {program}, which is not installed here: apt-get install {package}\n" in said
+    )
+    assert lab("mend", STACK) == 0
+    assert capsys.readouterr().out == "nothing was broken\n"
+    assert snapshot(replica, node) == before
+
+
 # --- refused ----------------------------------------------------------------------------------------------------------
 
 

@@ -44,6 +44,10 @@ flock -w 20 9 || fail "another break or mend has been running here for 20 s: wai
 # Entries that a run that was cut had not finished writing, or had already undone.
 find "$journal" -mindepth 1 -maxdepth 1 -name '.*' -exec rm -rf -- {} +
 
+need() { # PROGRAM PACKAGE
+  [[ -x $(command -v "$1") ]] || fail "this fault is made with $1, which is not installed here: apt-get install $2"
+}
+
 iptables_raw() { iptables -w 10 -t raw "$@"; }
 drop=(-m comment --comment "cni-lab fault" -j DROP)
 
@@ -56,7 +60,7 @@ has_rule() {
   ((status == 0))
 }
 
-# Before all of the pod's own rules. Without nft or iptables on the node, the fault cannot be made.
+# Before all of the pod's own rules.
 forward_rule() { # NAMESPACE -I|-D|-C DEVICE
   ip netns exec "$1" iptables -w 10 "$2" FORWARD -i "$3" "${drop[@]}"
 }
@@ -120,11 +124,13 @@ record() {
   local -a words
   case $KIND in
     filter)
+      need iptables iptables
       read -ra words <<<"$RULE"
       if has_rule "${words[@]}"; then fail "a rule of an earlier fault drops this already: remove it first"; fi
       note rule "$RULE"
       ;;
     fdb)
+      need bridge iproute2
       line=$(fdb_entry "$MAC")
       [[ $line =~ ^[0-9a-f:]+\ dst\ [0-9.]+\ self\ permanent\ *$ ]] ||
         fail "the entry of $MAC in the forwarding table of $VXLAN_DEVICE is not as Felix writes it:" \
@@ -161,6 +167,7 @@ record() {
         { grep -v ' proto kernel ' || true; } >"$entry/routes"
       ;;
     forward)
+      need iptables iptables
       namespace_of "$INTERFACE" >"$entry/namespace"
       if has_forward_rule "$(<"$entry/namespace")" "$DEVICE"; then fail "the pod drops what it forwards already"; fi
       note device "$DEVICE"
@@ -206,7 +213,7 @@ record() {
       printf '%s\n' "${line/"$OLD"/"$NEW"}" >"$entry/edited"
       ;;
     netem)
-      command -v tc >"$errors" || fail "tc is not installed here"
+      need tc iproute2
       unshare --net tc qdisc add dev lo root netem delay 1ms 2>"$errors" ||
         fail "this kernel has no sch_netem, which delays packets (Ubuntu: linux-modules-extra): $(<"$errors")"
       if has_netem "$DEVICE"; then fail "$DEVICE delays packets already"; fi
