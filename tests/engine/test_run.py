@@ -515,9 +515,7 @@ def test_pulumi_itself_records_the_same(tmp_path: Path) -> None:
 
     def pulumi_cli(*arguments: str) -> str:
         command = ["pulumi", "--non-interactive", *arguments]
-        done = subprocess.run(
-            command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout_seconds=120
-        )
+        done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120)
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
 
