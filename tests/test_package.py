@@ -23,6 +23,7 @@ from components import package
 from components.spec.models import Lab
 from engine.run import run_program
 from tests.support.graphs import ROOT
+from tests.support.plugins import skip_without_plugins
 
 LOCAL: dict[str, Any] = {
     "machines": {"provider": "local"},
@@ -152,8 +153,7 @@ def consumer(folder: Path, props: dict[str, Any]) -> subprocess.CompletedProcess
 
     assert run("stack", "init").returncode == 0
     done = run("preview")
-    if "no resource plugin" in done.stderr + done.stdout:
-        pytest.skip("a provider plugin of pulumi is not on the PATH")
+    skip_without_plugins(done)
     return done
 
 

@@ -38,6 +38,7 @@ from components.spec.load import load_stack_file, parse_lab
 from components.spec.notes import Note
 from tests.support.cli import lab
 from tests.support.graphs import ROOT
+from tests.support.plugins import skip_without_plugins
 
 # A lab that is not up has no outputs.
 RECORDER = """#!/bin/sh
@@ -583,8 +584,7 @@ def test_first_preview_with_the_real_cli(tmp_path: Path) -> None:
     environment = dict(os.environ) | {"PULUMI_BACKEND_URL": folder.as_uri(), "PULUMI_CONFIG_PASSPHRASE": "test"}
     command = [sys.executable, "-m", "cli", "preview", "components", "--skip-doctor", "--json", "--non-interactive"]
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=240)
-    if "no resource plugin" in done.stderr + done.stdout:
-        pytest.skip("a provider plugin of the pulumi CLI is not installed")
+    skip_without_plugins(done)
     assert done.returncode == 0, done.stderr + done.stdout[-3000:]
     steps = json.loads(done.stdout[done.stdout.index("{") :])["steps"]
     kinds = {step["newState"]["type"] for step in steps if step["op"] == "create"}

@@ -36,6 +36,7 @@ from components.aws_client import AwsSettings
 from components.spec import names
 from tests.support.cli import lab
 from tests.support.graphs import ROOT, run_lab
+from tests.support.plugins import skip_without_plugins
 
 NOW = datetime(2026, 11, 21, 12, tzinfo=UTC)
 OLD, FRESH = NOW - timedelta(hours=9), NOW - timedelta(hours=1)
@@ -386,8 +387,7 @@ def test_reap_with_the_real_cli(tmp_path: Path) -> None:
             text=True,
             timeout=200,
         )
-        if "no resource plugin" in done.stderr + done.stdout:
-            pytest.skip("a provider plugin of the pulumi CLI is not installed")
+        skip_without_plugins(done)
         assert done.returncode == 0, done.stderr + done.stdout
         return done.stdout
 

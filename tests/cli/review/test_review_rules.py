@@ -18,6 +18,7 @@ from engine.run import run_program
 from tests.support import aws_schema
 from tests.support.aws_engine import HA, lab
 from tests.support.graphs import run_lab
+from tests.support.plugins import skip_without_plugins
 
 PROGRAM = """\
 import pulumi
@@ -97,8 +98,7 @@ def test_the_engine_replaces_what_the_comparison_says(tmp_path: Path) -> None:
     def call(*arguments: str) -> str:
         command = [pulumi, "--non-interactive", *arguments]
         done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=250)
-        if "plugin" in done.stderr and done.returncode:
-            pytest.skip(f"a provider's plugin is missing: {done.stderr.strip().splitlines()[-1]}")
+        skip_without_plugins(done)
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
 
