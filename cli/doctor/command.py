@@ -157,5 +157,7 @@ def _note(row: Row) -> str:
 
 
 def _line(row: Row) -> str:
-    fix = f". Fix: {row.answer.fix}" if row.answer.fix else ""
-    return f"{row.check.name}: {row.answer.seen}{fix}"
+    seen, fix = row.answer.seen, row.answer.fix
+    # What a program said may end in a mark of its own.
+    end = "" if seen.endswith((".", "?", "!")) else "."
+    return f"{row.check.name}: {seen}{f'{end} Fix: {fix}' if fix else ''}"

@@ -27,7 +27,7 @@ def give(monkeypatch: pytest.MonkeyPatch, *answers: Answer, for_preview: bool = 
 
 
 FINE, ODD = Answer("ok", "fine"), Answer("warn", "odd", "look at it")
-BAD, WORSE = Answer("stop", "bad", "repair it"), Answer("stop", "worse", "leave it")
+BAD, WORSE = Answer("stop", "bad", "repair it"), Answer("stop", "worse?", "leave it")
 
 
 def test_the_page_has_every_check_with_question_and_fix(
@@ -71,7 +71,7 @@ def test_up_stops_with_all_that_surely_fails(
     assert str(stopped.value).splitlines() == [
         "nothing was made, because this would fail (--skip-doctor tries it anyway):",
         "  made.1: bad. Fix: repair it",
-        "  made.3: worse. Fix: leave it",
+        "  made.3: worse? Fix: leave it",
     ]
     assert capsys.readouterr().err == "lab up: warning: made.2: odd. Fix: look at it\n"
 
