@@ -26,6 +26,7 @@ from components.verify.faults.table import FAULTS
 from components.verify.read.namespace import NamespaceAccess, NamespaceConnection
 from components.verify.read.reading import LiveLab, observed, read_cluster, read_lab
 from components.verify.report import verify
+from components.verify.walk.live import walk_live
 from tests.verify import replica_labs as labs
 
 ROOT = Path(__file__).parents[2]
@@ -234,9 +235,13 @@ def test_a_single_node_that_forwards_nothing_is_noticed(tmp_path: Path) -> None:
             made.append(fault.id)
             of = observed(live, asyncio.run(read_cluster(live)))
             target = aim(fault, of)
-            wanted = {expectation.id for expectation in symptoms(fault, of, target).failed}
+            seen = symptoms(fault, of, target)
             asyncio.run(inject(live, "lab", fault, target))
-            assert set(check(live)) == wanted, fault.id
+            assert set(check(live)) == {expectation.id for expectation in seen.failed}, fault.id
+            if fault.hop is not None:
+                assert seen.walk is not None, fault.id
+                stopped = asyncio.run(walk_live(live, *seen.walk)).walk.stopped
+                assert stopped is not None and (stopped.kind, stopped.node) == (fault.hop, "one"), fault.id
             assert not asyncio.run(mend(live, "lab")).failed
         assert check(live) == {}
         assert {"proxy-arp-off", "ip-forward-off", "nat-off", "service-without-endpoints"} <= set(made)

@@ -46,7 +46,9 @@ def _example(fault: Fault, lab: ObservedLab, target: Target) -> tuple[str, str] 
     if fault.hop is None:
         return None
     own = list(pods(lab))
-    lost = [(a, b) for a, b in product(own, own) if a.node != b.node and fault.cuts(lab, target, a, b)]
+    cut = [(a, b) for a, b in product(own, own) if a.id != b.id and fault.cuts(lab, target, a, b)]
+    # Where only one node has pods, two of these.
+    lost = [(a, b) for a, b in cut if a.node != b.node] or cut
     lost = lost or [(a, b) for a, b in product(own, own) if a.node != b.node and fault.shown(lab, target, a, b)]
     if lost:
         # The hop is on the node of the one or of the other.
