@@ -205,7 +205,9 @@ def _pool_routes(plan: Plan, node: Node, pool: Pool) -> list[str]:
             if not network_of(block).subnet_of(pool.cidr):
                 continue
             if other.name == node.name:
-                lines.append(f"route add blackhole {block} proto {'80' if felix else BIRD}")
+                # A block of one address has no address that no pod has.
+                if network_of(block).prefixlen < 32:
+                    lines.append(f"route add blackhole {block} proto {'80' if felix else BIRD}")
             else:
                 lines.append(_route_to(plan, node, other, pool, block))
     return lines

@@ -28,6 +28,7 @@ from components.verify.read.reading import LiveLab, observed, read_cluster, read
 from components.verify.report import verify
 from components.verify.walk.live import walk_live
 from tests.verify import replica_labs as labs
+from tests.verify.expect.labs import expected
 
 ROOT = Path(__file__).parents[2]
 
@@ -245,6 +246,35 @@ def test_a_single_node_that_forwards_nothing_is_noticed(tmp_path: Path) -> None:
             assert not asyncio.run(mend(live, "lab")).failed
         assert check(live) == {}
         assert {"proxy-arp-off", "ip-forward-off", "nat-off", "service-without-endpoints"} <= set(made)
+
+
+def test_blocks_of_single_addresses_pass_verify(tmp_path: Path) -> None:
+    """`ip route` prints a route to one without its prefix length."""
+    pool = {"name": "single", "cidr": "10.244.0.0/24", "blockSize": 32}
+    workloads = [{"name": "app", "image": labs.IMAGE, "replicas": 4}]
+    lab = parse_lab({"machines": {"provider": "local"}, "calico": {"pools": [pool]}, "workloads": workloads})
+    with sandbox(lab, tmp_path / "home") as (live, _):
+        assert check(live) == {}
+        found = asyncio.run(walk_live(live, "app@ip-10-0-2-200", "app@ip-10-0-2-201")).walk
+        assert found.holds and "tunnel" in [hop.kind for hop in found.hops]
+        [route] = [hop for hop in found.hops if (hop.kind, hop.direction) == ("host route", "out")]
+        assert route.checks[0].expectation.expected, "the block's route, and not just any"
+
+
+def test_a_pod_without_a_way_out_shows_no_fault_by_a_walk_outside() -> None:
+    node = {"name": "one", "role": "control-plane", "subnet": "control", "address": "10.0.1.20", "taints": []}
+    delegate = {"name": "narrow", "rangeStart": 30, "rangeEnd": 40, "routes": ["10.244.0.0/16"]}
+    lab = parse_lab(
+        {
+            "machines": {"provider": "local"},
+            "nodes": [node],
+            "multus": {"clusterNetwork": "narrow", "delegates": [delegate]},
+            "workloads": [{"name": "app", "image": labs.IMAGE}],
+        }
+    )
+    of = expected(lab).observed
+    fault = FAULTS["mtu-too-large"]
+    assert symptoms(fault, of, aim(fault, of)).walk is None
 
 
 def test_host_local_addresses_come_from_the_node_s_pod_cidr(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from itertools import product
 
 from components.verify.expect import expectations
+from components.verify.expect.pod import route_for
 from components.verify.expect.probes import Ping, pairs
 from components.verify.faults.model import Fault, Refused, Symptoms, Target
 from components.verify.faults.targets import pods
@@ -55,4 +56,6 @@ def _example(fault: Fault, lab: ObservedLab, target: Target) -> tuple[str, str] 
         end = 1 if fault.hop == "arrival" else 0
         source, destination = next((pair for pair in lost if pair[end].node == target.node), lost[0])
         return source.id, destination.id
-    return (target.pod.id, target.end or lab.outside) if target.pod is not None else None
+    if target.pod is None or not (target.end or route_for(lab, target.pod, lab.outside).expected):
+        return None
+    return target.pod.id, target.end or lab.outside

@@ -7,6 +7,7 @@ from ipaddress import IPv4Address
 from components.spec.addresses import network_of
 from components.spec.modes import VXLAN, VXLAN_VNI, WIREGUARD, Tunnel, tunnel_of
 from components.verify.expect.datapath import any_route, underlay
+from components.verify.expect.multus import destination
 from components.verify.expect.node import interface_up
 from components.verify.model import Expectation, Pod, Topic, tunnel_mac
 from components.verify.routes import best_route
@@ -20,7 +21,8 @@ def cross(trace: Trace, target: Pod) -> None:
     # A pod's, or that of a tunnel's own address.
     blocks = trace.lab.affinities.get(there, ())
     block = next((cidr for cidr in blocks if IPv4Address(trace.address) in network_of(cidr)), None)
-    wanted = [e for topic in (Topic.ENCRYPTED, Topic.ROUTE) if block for e in trace.expected(topic, block, here)]
+    key = destination(network_of(block)) if block else ""
+    wanted = [e for topic in (Topic.ENCRYPTED, Topic.ROUTE) if block for e in trace.expected(topic, key, here)]
     if trace.address == trace.lab.addresses.get(there):
         wanted = [underlay(trace.lab, here, trace.address)]
     route = host_route(trace, here, wanted[0] if wanted else any_route(here, trace.address))
