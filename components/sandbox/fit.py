@@ -30,6 +30,13 @@ def fit(lab: Lab, kernel: Kernel) -> tuple[Lab, list[str]]:
                 notes.append(f"pool {pool.name} has {instead} instead of {pool.encapsulation}: this kernel has no IPIP")
             pools.append(pool.model_copy(update={"encapsulation": instead}) if instead else pool)
         calico["pools"] = tuple(pools)
+    match filter_tool(lab), lab.calico.linux_dataplane:
+        case "iptables", "Nftables":
+            calico["linux_dataplane"] = "Iptables"
+            notes.append("Felix' and kube-proxy's rules are iptables' instead of nftables': nft is not installed")
+        case "nft", "Iptables":
+            calico["linux_dataplane"] = "Nftables"
+            notes.append("Felix' and kube-proxy's rules are nftables' instead of iptables': iptables is not installed")
     if calico:
         changes["calico"] = lab.calico.model_copy(update=calico)
     networks: list[AttachedNetwork] = []
@@ -45,8 +52,6 @@ def fit(lab: Lab, kernel: Kernel) -> tuple[Lab, list[str]]:
     changes["networks"] = tuple(networks)
     if "services" in kernel.lacks:
         notes.append("Services lead nowhere: this kernel lacks the matches of kube-proxy's rules")
-    if lab.calico.linux_dataplane == "Nftables" and filter_tool(lab) == "iptables":
-        notes.append("Felix' and kube-proxy's rules are iptables' instead of nftables': nft is not installed")
     if lab.calico.bgp == "Enabled":
         notes.append("BGP's sessions and routes are as BIRD would have them: no BIRD runs")
         if not lab.calico.mesh and not lab.calico.route_reflectors:

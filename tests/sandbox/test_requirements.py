@@ -11,7 +11,9 @@ from components.sandbox import requirements
 from components.sandbox.fit import fit
 from components.sandbox.requirements import Kernel, examine, missing_tools
 from components.spec.models import Lab
+from components.verify.model import Topic
 from tests.verify import replica_labs as labs
+from tests.verify.expect.labs import BLOCKS, expected
 
 
 def without(monkeypatch: pytest.MonkeyPatch, *tools: str) -> None:
@@ -121,3 +123,24 @@ def test_without_ipip_or_wireguard_the_lab_stands_otherwise_and_says_so() -> Non
     lab, notes = fit(changed(labs.VXLAN, wireguard=True), Kernel())
     assert lab.calico.wireguard and notes == []
     assert lab.machines.provider == "local" and lab.link_mtu == labs.VXLAN.link_mtu
+
+
+@pytest.mark.parametrize(
+    ("here", "asked", "built", "note"),
+    [
+        ({"iptables", "nft"}, "Iptables", "Iptables", ""),
+        ({"iptables", "nft"}, "Nftables", "Nftables", ""),
+        ({"iptables"}, "Nftables", "Iptables", "iptables' instead of nftables': nft is not installed"),
+        ({"nft"}, "Iptables", "Nftables", "nftables' instead of iptables': iptables is not installed"),
+    ],
+)
+def test_the_dataplane_is_that_of_the_program_that_is_here(
+    monkeypatch: pytest.MonkeyPatch, here: set[str], asked: str, built: str, note: str
+) -> None:
+    """So that the commands that verify and walk print can be typed."""
+    monkeypatch.setattr(requirements, "find", lambda tool: tool if tool in here else None)
+    fitted, notes = fit(changed(labs.VXLAN, linuxDataplane=asked), Kernel())
+    assert fitted.calico.linux_dataplane == built and fit(fitted, Kernel()) == (fitted, [])
+    assert notes == ([f"Felix' and kube-proxy's rules are {note}"] if note else [])
+    commands = [it.command for it in expected(fitted, BLOCKS).all if it.topic in (Topic.FILTER, Topic.NAT)]
+    assert commands and all(("nft " in command) == (built == "Nftables") for command in commands), commands

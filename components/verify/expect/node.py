@@ -54,7 +54,7 @@ def node(observed: ObservedLab, node: models.Node) -> Iterator[Expectation]:
     if name in observed.nics:
         yield _not_slowed(name, observed.nics[name])
     for tunnel in observed.spec.tunnels:
-        yield _not_filtered(name, tunnel)
+        yield _not_filtered(observed, name, tunnel)
 
 
 def mixed(lab: models.Lab) -> bool:
@@ -99,15 +99,18 @@ def _not_slowed(node: str, nic: str) -> Expectation:
     )
 
 
-def _not_filtered(node: str, tunnel: Tunnel) -> Expectation:
+def _not_filtered(observed: ObservedLab, node: str, tunnel: Tunnel) -> Expectation:
     what = tunnel.packet_title
     matching = f"grep -- '--dport {tunnel.ports[0]}'" if tunnel.ports else "grep -E -- '-p (4|ipencap|ipv4) '"
+    command = f"iptables-save | {matching} | grep -E 'DROP|REJECT'"
+    if observed.spec.calico.linux_dataplane == "Nftables":
+        command = "nft list ruleset | grep -E 'drop|reject'"
     return Expectation(
         topic=Topic.FILTER,
         key=tunnel.packet,
         expected=None,
         sentence=f"no packet filter of {node} drops {what}",
-        command=f"iptables-save | {matching} | grep -E 'DROP|REJECT'",
+        command=command,
         because=f"{tunnel.name} packets between nodes travel as {what}",
         cause=f"a firewall rule of the host drops {what}: pods of other nodes cannot be reached",
         advice="remove the rule that is shown (`./lab mend STACK` if `./lab break` made it)",
