@@ -10,6 +10,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -75,10 +76,17 @@ class Daemon:
     host_key: str
 
 
+def answers(port: int) -> bool:
+    """Whether a program of this computer listens there."""
+    with socket.socket() as client:
+        return client.connect_ex(("127.0.0.1", port)) == 0
+
+
 @pytest.fixture
 def daemon(tmp_path: Path) -> Iterator[Daemon]:
     sshd = shutil.which("sshd", path=f"{os.environ['PATH']}:/usr/sbin")
-    for tool in ("pulumi", "pulumi-resource-command", "pulumi-resource-tls", "pulumi-resource-random", "ssh-keygen"):
+    plugins = (f"pulumi-resource-{name}" for name in ("command", "kubernetes", "random", "tls"))
+    for tool in ("pulumi", *plugins, "ssh-keygen"):
         if shutil.which(tool) is None:
             pytest.skip(f"{tool} is not on the PATH")
     if sshd is None:
@@ -92,7 +100,13 @@ def daemon(tmp_path: Path) -> Iterator[Daemon]:
         "PidFile none", "StrictModes no", "PasswordAuthentication no", "AllowTcpForwarding no",
     ]  # fmt: skip
     (tmp_path / "sshd").write_text("\n".join(lines) + "\n")
+    if os.geteuid() == 0:  # Debian's sshd.service makes it, and may never have run here
+        Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)
     process = subprocess.Popen([sshd, "-D", "-f", str(tmp_path / "sshd"), "-E", str(tmp_path / "log")])
+    deadline = time.monotonic() + 30
+    while not answers(port):
+        assert process.poll() is None and time.monotonic() < deadline, (tmp_path / "log").read_text()
+        time.sleep(0.05)
     public = (tmp_path / "host.pub").read_text()
     yield Daemon(tmp_path, port, tmp_path / "key", " ".join(public.split()[:2]))
     process.terminate()
@@ -123,6 +137,8 @@ def test_a_jump_host_that_forwards_nothing_is_named_with_its_fix(
             {"name": "host1", "role": "control-plane", "subnet": "hosts", "address": "192.0.2.10",
              "ssh": {"hostKey": daemon.host_key}},
         ],
+        # As if a VPN led there: without SSH no step comes this far.
+        "kubernetes": {"controlPlaneEndpoint": "192.0.2.10:6443"},
     }  # fmt: skip
     (root / "stacks" / "Pulumi.jump.yaml").write_text(json.dumps({"config": {"cni-lab:lab": lab}}))
     monkeypatch.setattr(project, "ROOT", root)
@@ -130,7 +146,7 @@ def test_a_jump_host_that_forwards_nothing_is_named_with_its_fix(
     monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}:{os.environ['PATH']}")
     for name in ("PULUMI_BACKEND_URL", "PULUMI_STACK"):
         monkeypatch.delenv(name, raising=False)
-    assert lab_command("up", "jump", "--skip-preview", "--non-interactive", "--policy-pack=") != 0
+    assert lab_command("up", "jump", "--yes", "--skip-preview", "--policy-pack=") != 0
     said = re.findall(r"^lab up: .*", capfd.readouterr().err, re.MULTILINE)
     assert said == [
         "lab up: host1: the jump host does not forward connections. Fix: set AllowTcpForwarding yes in its "
