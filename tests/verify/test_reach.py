@@ -61,7 +61,7 @@ class Connection:
     def get_extra_info(self, name: str) -> str:
         return "root"
 
-    async def run(self, *arguments: object, **options: object) -> None:
+    async def create_process(self, *arguments: object, **options: object) -> None:
         if self.error:
             raise self.error
         await asyncio.sleep(60)
@@ -83,6 +83,46 @@ def test_a_command_that_does_not_end_is_not_called_a_broken_connection(
     with pytest.raises(Unreachable) as raised:
         asyncio.run(SshConnection(connection).run("true", timeout_seconds=0))
     assert str(raised.value) == said
+
+
+class Refusal(asyncssh.SSHServerSession[str]):
+    """Of a program that ends as soon as it has begun, as sudo does where it asks for a password."""
+
+    def connection_made(self, chan: asyncssh.SSHServerChannel[str]) -> None:
+        self.channel = chan
+
+    def exec_requested(self, command: str) -> bool:
+        return True
+
+    def session_started(self) -> None:
+        self.channel.write_stderr("sudo: a password is required\n")
+        self.channel.exit(1)
+
+
+class Refusing(asyncssh.SSHServer):
+    """Lets everybody in, and refuses every program."""
+
+    def begin_auth(self, username: str) -> bool:
+        return False
+
+    def session_requested(self) -> Refusal:
+        return Refusal()
+
+
+def test_a_program_that_ended_before_its_input_was_sent_says_why() -> None:
+    async def go() -> None:
+        server = await asyncssh.listen(
+            "127.0.0.1", 0, server_factory=Refusing, server_host_keys=[KEY], encoding="utf-8"
+        )
+        async with server, access(port=server.get_port()).connect() as connection:
+            done = await connection.run("true", timeout_seconds=10)
+            assert (done.status, done.stdout, done.stderr) == (1, "", "sudo: a password is required\n")
+            process = await connection.start("true", timeout_seconds=10)
+            assert await process.stderr() == "sudo: a password is required\n"
+            process.write("more")
+            process.write_eof()
+
+    asyncio.run(go())
 
 
 def test_an_api_that_takes_too_long_is_reported_as_a_timeout() -> None:

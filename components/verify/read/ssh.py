@@ -6,7 +6,7 @@ import asyncio
 import os
 import shlex
 from collections.abc import AsyncIterator, Awaitable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -143,10 +143,7 @@ class SshConnection:
         """Run a bash program as root to its end. Raises Unreachable."""
         command = self._command(timeout_seconds)
         try:
-            done = await asyncio.wait_for(
-                self._connection.run(command, input=program, encoding="utf-8", errors="replace"),
-                timeout_seconds + scaled(_GRACE_SECONDS),
-            )
+            done = await asyncio.wait_for(self._run(command, program), timeout_seconds + scaled(_GRACE_SECONDS))
         except TimeoutError:  # before OSError, of which it is one
             raise Unreachable(f"no answer within {timeout_seconds:.0f} s") from None
         except (asyncssh.Error, OSError) as error:
@@ -155,6 +152,12 @@ class SshConnection:
         if status == TIMED_OUT:
             raise Unreachable(f"what was started on the node did not end within {timeout_seconds:.0f} s")
         return Completed(str(done.stdout or ""), str(done.stderr or ""), status)
+
+    async def _run(self, command: str, program: str) -> asyncssh.SSHCompletedProcess:
+        process = await self._connection.create_process(command, encoding="utf-8", errors="replace")
+        SshProcess(process).write(program)
+        process.stdin.write_eof()
+        return await process.wait()
 
     async def start(self, program: str, *, timeout_seconds: float) -> SshProcess:
         """Start a bash program as root, its standard input still open. Raises Unreachable."""
@@ -174,8 +177,10 @@ class SshProcess:
         self._process = process
 
     def write(self, text: str) -> None:
-        """To the program's standard input."""
-        self._process.stdin.write(text)
+        """To the program's standard input. What has ended reads none of it, such as a sudo that refuses; why it has, it
+        printed."""
+        with suppress(BrokenPipeError):
+            self._process.stdin.write(text)
 
     def write_eof(self) -> None:
         """End of the standard input."""
