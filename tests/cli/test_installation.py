@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.graphs import ROOT
+from tests.support.signals import default_signals
 
 
 class Clone:
@@ -28,7 +29,13 @@ class Clone:
 
     def start(self, word: str) -> subprocess.Popen[bytes]:
         with self.printed.open("wb") as file:
-            return subprocess.Popen([self.folder / "lab", word], stdout=file, stderr=file, start_new_session=True)
+            return subprocess.Popen(
+                [self.folder / "lab", word],
+                stdout=file,
+                stderr=file,
+                start_new_session=True,
+                preexec_fn=default_signals,
+            )
 
     def run(self, word: str) -> str:
         """What a command prints that must succeed."""

@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 from cli import main, project
 from tests.support.cli import needs_venv
 from tests.support.graphs import ROOT
+from tests.support.signals import default_signals
 
 
 def test_version_names_the_release(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -75,6 +76,7 @@ def test_ctrl_c_shows_no_traceback(seconds: float) -> None:
     started = subprocess.Popen(
         [str(ROOT / "lab"), "plan", "local"],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
+        preexec_fn=default_signals,
     )  # fmt: skip
     time.sleep(seconds)
     os.killpg(started.pid, signal.SIGINT)
