@@ -48,10 +48,11 @@ LONGEST = (
     "hosts",
     "tests/node/test_lib.py",
     "tests/cli/review/test_review.py",
+    "tests/sandbox/test_stacks.py",
     "tests/cli/sandbox/test_demo.py",
     "transcripts",
-    "tests/sandbox/test_stacks.py",
     "tests/verify/test_walk_further.py",
+    "tests/verify/test_by_hand.py",
     "tests/verify/test_walk.py",
     "tests/machines/test_first_boot.py",
     "tests/policy/test_iam.py",
@@ -75,6 +76,7 @@ LONGEST = (
     "tests/page/test_document.py",
     "tests/sandbox/test_seeds.py",
     "tests/calico/test_waits.py",
+    "tests/cli/test_installation.py",
 )
 """The files and groups that take longest, the longest first."""
 

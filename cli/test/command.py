@@ -20,8 +20,8 @@ def run(arguments: Sequence[str], *, explore: bool) -> None:
     """
     print("ruff, codespell and mypy run beside the tests", flush=True)
     checks = [(check, _start(check)) for check in _CHECKS]
-    # Two workers more than processors, because a third of the tests' time is waiting.
-    workers = str((os.cpu_count() or 1) + 2)
+    # Four workers more than processors, because a third of the tests' time is waiting.
+    workers = str((os.cpu_count() or 1) + 4)
     tests = [sys.executable, "-m", "pytest", "-p", "xdist", "-n", workers, "--dist", "loadgroup", *arguments]
     # Without it: else each worker and each `./lab` that a test starts would compile the program again.
     kept = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}

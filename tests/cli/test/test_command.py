@@ -38,7 +38,7 @@ def test_everything_runs_and_pytest_gets_the_options(calls: Path) -> None:
     assert sorted(calls.read_text().splitlines()) == [
         "-m codespell_lib (explore: no)",
         "-m mypy (explore: no)",
-        "-m pytest -p xdist -n 6 --dist loadgroup tests/spec -k overlap (explore: 1)",
+        "-m pytest -p xdist -n 8 --dist loadgroup tests/spec -k overlap (explore: 1)",
         "-m ruff check . (explore: no)",
         "-m ruff format --check . (explore: no)",
     ]
