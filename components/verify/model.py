@@ -275,7 +275,10 @@ class ObservedLab:
 
     def tunnel_between(self, source: str, destination: str, cidr: str) -> modes.Tunnel | None:
         """The tunnel that carries a packet for an address or a block of `destination`'s pods from node `source`; None
-        where the packet travels as it is. Where the lab has WireGuard, everything between nodes goes through it."""
+        where the packet travels as it is, or stays on its node. Where the lab has WireGuard, everything between nodes
+        goes through it."""
+        if source == destination:
+            return None
         if self.spec.calico.wireguard:
             return modes.WIREGUARD
         pool = self.pool_of(cidr)

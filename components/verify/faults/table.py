@@ -33,7 +33,7 @@ def _cuts_plain(lab: ObservedLab, target: Target, source: Pod, destination: Pod)
 def _cuts_arriving(tunnel: Tunnel) -> Cuts:
     def cuts(lab: ObservedLab, target: Target, source: Pod, destination: Pod) -> bool:
         """The node drops what arrives in the tunnel."""
-        here = target.node == destination.node != source.node
+        here = target.node == destination.node
         return here and lab.tunnel_between(source.node, destination.node, destination.address) == tunnel
 
     return cuts
@@ -68,7 +68,7 @@ def _cuts_turned(lab: ObservedLab, target: Target, source: Pod, destination: Pod
     """The node drops what arrives otherwise than the answer leaves."""
     out = lab.tunnel_between(source.node, destination.node, destination.address)
     back = lab.tunnel_between(destination.node, source.node, source.address)
-    return target.node == destination.node != source.node and out != back
+    return target.node == destination.node and out != back
 
 
 def _of_pod(lab: ObservedLab, target: Target, source: Pod, destination: Pod) -> bool:
