@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv4Network
 from typing import NamedTuple
 
 from components.spec.addresses import network_of
@@ -15,6 +15,13 @@ class Route(NamedTuple):
 
     destination: str
     entry: Entry
+
+
+def destination_of(cidr: IPv4Network) -> str:
+    """A CIDR as `ip route` prints it: a host without its prefix length, 0.0.0.0/0 as default."""
+    if cidr.prefixlen == 0:
+        return "default"
+    return str(cidr.network_address) if cidr.prefixlen == 32 else str(cidr)
 
 
 def prefix_length(destination: str, address: str) -> int | None:

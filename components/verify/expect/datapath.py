@@ -10,9 +10,9 @@ from components.spec import models
 from components.spec.addresses import network_of, tunnel_mtu
 from components.spec.modes import IPIP, VXLAN, VXLAN_VNI, WIREGUARD, Tunnel
 from components.spec.placement import selected
-from components.verify.expect.multus import destination
 from components.verify.expect.shared import restart_felix
 from components.verify.model import Expectation, ObservedLab, OneOf, Topic, Value, tunnel_mac
+from components.verify.routes import destination_of
 
 # Felix's routes have this protocol (DeviceRouteProtocol); BIRD's are called bird.
 _FELIX = "80"
@@ -160,7 +160,7 @@ def _to_block(observed: ObservedLab, node: models.Node, peer: models.Node, cidr:
     by_bgp = calico.bgp == "Enabled" and pool.mode.routes_by == "BIRD"
     return Expectation(
         topic=Topic.ROUTE,
-        key=destination(network_of(cidr)),
+        key=destination_of(network_of(cidr)),
         expected=fields,
         sentence=f"{node.name} sends packets for {peer.name}'s block {cidr} {how}",
         command=f"ip route show {cidr}",
@@ -178,7 +178,7 @@ def _encrypted(observed: ObservedLab, node: models.Node, peer: models.Node, cidr
     has routes into WireGuard."""
     return Expectation(
         topic=Topic.ENCRYPTED,
-        key=destination(network_of(cidr)),
+        key=destination_of(network_of(cidr)),
         expected={"dev": WIREGUARD.device},
         sentence=f"{node.name} encrypts packets for {peer.name}'s block {cidr}",
         command=f"ip route show table all type unicast | grep 'dev {WIREGUARD.device}'",

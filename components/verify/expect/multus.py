@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from datetime import datetime, timedelta
-from ipaddress import IPv4Network
 from typing import NamedTuple
 
 from components.multus import delegates
@@ -20,6 +19,7 @@ from components.verify.model import (
     Value,
     canonical_json,
 )
+from components.verify.routes import destination_of
 
 MULTUS_FILE = "/etc/cni/net.d/00-multus.conf"
 # Kubernetes keeps events for an hour (kube-apiserver --event-ttl).
@@ -233,7 +233,7 @@ def _routes(pod: Pod, interface: str, network: models.AddressedNetwork) -> Itera
         yield inside(
             pod,
             topic=Topic.ROUTE,
-            key=destination(route.dst),
+            key=destination_of(route.dst),
             expected=fields,
             sentence=f"{pod.id} sends {route.dst} by {interface}",
             command=f"ip route show {route.dst}",
@@ -249,7 +249,7 @@ def connected(observed: ObservedLab, pod: Pod, workload: models.Workload) -> Ite
             yield inside(
                 pod,
                 topic=Topic.ROUTE,
-                key=destination(network.subnet),
+                key=destination_of(network.subnet),
                 expected={"dev": interface, "scope": "link"},
                 sentence=f"{pod.id} reaches {network.subnet} on {interface} itself",
                 command=f"ip route show {network.subnet}",
@@ -271,10 +271,3 @@ def _bridge(node: str, network: models.BridgeNetwork) -> Expectation:
         advice="delete the pods on it: the plugin makes the bridge again for the next one",
         node=node,
     )
-
-
-def destination(cidr: IPv4Network) -> str:
-    """A CIDR as `ip route` prints it: a host without its prefix length, 0.0.0.0/0 as default."""
-    if cidr.prefixlen == 0:
-        return "default"
-    return str(cidr.network_address) if cidr.prefixlen == 32 else str(cidr)

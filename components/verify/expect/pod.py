@@ -10,7 +10,7 @@ from components.spec.placement import pools_for
 from components.verify.expect import multus
 from components.verify.expect.shared import in_pod, inside, renew
 from components.verify.model import HOST_SIDE_MAC, Expectation, ObservedLab, Pod, Topic, Within
-from components.verify.routes import prefix_length
+from components.verify.routes import destination_of, prefix_length
 
 GATEWAY = str(addresses.GATEWAY)
 
@@ -142,7 +142,7 @@ def _eth0_routes(observed: ObservedLab, pod: Pod, workload: models.Workload | No
     )
     routes = delegate.routes if delegate else ()
     because = f"routes of delegate {delegate.name}" if delegate and routes else "a pod's only way out is its node"
-    destinations = [multus.destination(route) for route in routes] or ([] if other_default else ["default"])
+    destinations = [destination_of(route) for route in routes] or ([] if other_default else ["default"])
     for destination in destinations:
         yield inside(
             pod,

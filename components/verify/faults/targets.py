@@ -11,12 +11,13 @@ from components.spec.modes import VXLAN, Tunnel
 from components.spec.placement import pod_count, selected
 from components.verify.expect import pod as expect_pod
 from components.verify.expect.egress import by_name, firewall_of, users
-from components.verify.expect.multus import MULTUS_FILE, default_interface, delegate_file, destination
+from components.verify.expect.multus import MULTUS_FILE, default_interface, delegate_file
 from components.verify.expect.node import inbound_devices, mixed
 from components.verify.expect.probes import Ping
 from components.verify.faults.model import Target
 from components.verify.model import EntryKey, ObservedLab, Pod, Topic, tunnel_mac
 from components.verify.read.filters import FORWARDED
+from components.verify.routes import destination_of
 
 # --- in which labs ---------------------------------------------------------------------------------------------------
 
@@ -202,7 +203,7 @@ def firewall(*, unplugged: bool) -> Callable[[ObservedLab], Iterator[Target]]:
                     continue
                 variables = {"INTERFACE": pod.interface, "DEVICE": of.interface}
                 if unplugged:
-                    gone = [destination(route.dst) for route in of.network.routes]
+                    gone = [destination_of(route.dst) for route in of.network.routes]
                     breaks = [EntryKey(Topic.ROUTE, key, node, pod.interface) for key in gone]
                     breaks.append(EntryKey(Topic.LINK, of.interface, node, pod.interface))
                     breaks.append(EntryKey(Topic.PROBE, Ping(user.interface, str(of.address)).key, node))

@@ -7,10 +7,9 @@ from ipaddress import IPv4Address
 from components.spec.addresses import network_of
 from components.spec.modes import VXLAN, VXLAN_VNI, WIREGUARD, Tunnel, tunnel_of
 from components.verify.expect.datapath import any_route, underlay
-from components.verify.expect.multus import destination
 from components.verify.expect.node import interface_up
 from components.verify.model import Expectation, Pod, Topic, tunnel_mac
-from components.verify.routes import best_route
+from components.verify.routes import best_route, destination_of
 from components.verify.walk.trace import Trace, texts
 from components.verify.walk.translate import masquerade
 
@@ -21,7 +20,7 @@ def cross(trace: Trace, target: Pod) -> None:
     # A pod's, or that of a tunnel's own address.
     blocks = trace.lab.affinities.get(there, ())
     block = next((cidr for cidr in blocks if IPv4Address(trace.address) in network_of(cidr)), None)
-    key = destination(network_of(block)) if block else ""
+    key = destination_of(network_of(block)) if block else ""
     wanted = [e for topic in (Topic.ENCRYPTED, Topic.ROUTE) if block for e in trace.expected(topic, key, here)]
     if trace.address == trace.lab.addresses.get(there):
         wanted = [underlay(trace.lab, here, trace.address)]

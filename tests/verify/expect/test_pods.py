@@ -14,6 +14,7 @@ from components.verify.expect import multus
 from components.verify.expect.egress import firewall_of, firewall_pods, users
 from components.verify.expect.pod import gateway_known, holds_address, route_for
 from components.verify.model import Pod, Topic
+from components.verify.routes import destination_of
 from tests.verify.expect import labs
 from tests.verify.expect.labs import BOTH_BLOCKS, FIRST, SECOND, Expected, Fields, again, expected, of, shipped
 
@@ -242,7 +243,7 @@ def test_without_multus_the_default_route_is_by_eth0() -> None:
     ],
 )
 def test_a_destination_as_ip_route_prints_it(cidr: str, text: str) -> None:
-    assert multus.destination(IPv4Network(cidr)) == text
+    assert destination_of(IPv4Network(cidr)) == text
 
 
 # --- what Multus reports ----------------------------------------------------------------------------------------------
