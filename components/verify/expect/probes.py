@@ -43,19 +43,18 @@ def pairs(observed: ObservedLab) -> list[Pair]:
     """A ring over the nodes that have pods: the number of pings grows with the nodes, and each node is a source and a
     destination. Where only one node has pods, two of these. Pods to which the stack file gives no routes to each other
     do not ping."""
-    chosen: list[Pod] = []
-    of_one: list[Pod] = []
+    candidates: list[Sequence[Pod]] = []
     for node in observed.spec.nodes:
         # Only the lab's own pods: others may be behind a network policy.
         own = [pod for pod in observed.running(node.name) if pod.workload is not None]
         if own:
             named = by_name(observed, own)
-            of_one = [pod for pod in named if _reaches_pools(observed, pod)] or named
-            chosen.append(of_one[0])
-    if len(chosen) == 1:
-        ring = [Pair(*of_one[:2])] if len(of_one) > 1 else []
+            candidates.append([pod for pod in named if _reaches_pools(observed, pod)] or named)
+    chosen = [pods[0] for pods in candidates]
+    if len(candidates) == 1:
+        ring = [Pair(*pair) for pair in pairwise(candidates[0][:2])]
     else:
-        ring = [Pair(*pair) for pair in (*pairwise(chosen), *zip(chosen[-1:], chosen[:1], strict=True))]
+        ring = [Pair(*pair) for pair in zip(chosen, chosen[1:] + chosen[:1], strict=True)]
     return [pair for pair in ring if _has_route(observed, *pair) and _has_route(observed, *reversed(pair))]
 
 
