@@ -27,6 +27,7 @@ from components.verify.exercise.layers import (
 from components.verify.exercise.model import Hint
 from components.verify.expect.egress import firewall_of
 from components.verify.expect.multus import MULTUS_FILE
+from components.verify.expect.node import rp_filter_files
 from components.verify.model import Pod, tunnel_mac
 
 _KUBECONFIG = "./lab kubeconfig STACK --out .lab/exercises/kubeconfig --force"
@@ -124,9 +125,7 @@ def _forwarding(case: Case) -> list[Hint]:
 
 
 def _reverse_path(case: Case) -> list[Hint]:
-    files = " ".join(
-        f"/proc/sys/net/ipv4/conf/{name}/rp_filter" for name in ("all", *case.target.variables["DEVICES"].split())
-    )
+    files = " ".join(rp_filter_files(*case.target.variables["DEVICES"].split()))
     source, _ = ends(case)
     return [
         *way_out(case),

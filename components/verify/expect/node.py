@@ -68,19 +68,24 @@ def inbound_devices(observed: ObservedLab, node: str) -> list[str]:
     return [observed.nics[node], *tunnels] if node in observed.nics else tunnels
 
 
+def rp_filter_files(*devices: str) -> list[str]:
+    """The settings of which the larger counts for a device: that of `all`, and its own."""
+    return [f"/proc/sys/net/ipv4/conf/{name}/rp_filter" for name in ("all", *devices)]
+
+
 def _loose(node: str, device: str) -> Expectation:
-    directory = "/proc/sys/net/ipv4/conf"
+    files = rp_filter_files(device)
     return Expectation(
         topic=Topic.RP_FILTER,
         key=device,
         expected={"value": OneOf(("0", "2"))},
         sentence=f"{node} takes packets that come in by {device} although the answer leaves by another device",
-        command=f"cat {directory}/all/rp_filter {directory}/{device}/rp_filter",
+        command=f"cat {' '.join(files)}",
         because="the pools have two ways between the nodes, and the destination's pool decides about each direction. "
         "The larger of the two values counts",
         cause="rp_filter is strict (1): the kernel drops what comes in by another device than its source's route",
-        advice=f"write 0 into {directory}/all/rp_filter and {directory}/{device}/rp_filter; find the file in "
-        "/etc/sysctl.d that sets them; if `./lab break` did it: `./lab mend STACK`",
+        advice=f"write 0 into {' and '.join(files)}; find the file in /etc/sysctl.d that sets them; if `./lab break` "
+        "did it: `./lab mend STACK`",
         node=node,
     )
 
