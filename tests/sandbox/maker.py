@@ -30,8 +30,10 @@ def quiet_computer() -> Iterator[int]:
     command = ["unshare", "--net", "--mount", "sh", "-c", "ip link set lo up && echo ready && exec sleep 3600"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None and process.stdout.readline() == "ready\n"
-        yield process.pid
-        process.kill()
+        try:
+            yield process.pid
+        finally:
+            process.kill()
 
 
 def build_and_end(home: Path, name: str, computer: int) -> None:
