@@ -25,7 +25,7 @@ error_line() {
   printf '%s' "${found:-$last}"
 }
 
-# How long a wait is silent, and how long between two of its lines. Tests set it.
+# How long a wait is silent, and how long between two of its lines; where the locks are. Tests set both.
 : "${QUIET_SECONDS:=30}" "${LOCKS:=/run/lock/cni-lab}"
 
 # wait_until SECONDS WHAT COMMAND…: repeat COMMAND until it succeeds. Its output says what is missing, and is shown

@@ -177,8 +177,8 @@ class SshProcess:
         self._process = process
 
     def write(self, text: str) -> None:
-        """To the program's standard input. What has ended reads none of it, such as a sudo that refuses; why it has, it
-        printed."""
+        """To the program's standard input. A program that has ended, such as a sudo that refuses, reads none of it;
+        what it printed says why."""
         with suppress(BrokenPipeError):
             self._process.stdin.write(text)
 

@@ -288,7 +288,7 @@ def test_up_reads_the_state_of_local_machines_once(home: Path, calls: Path, monk
 def test_what_was_never_up_is_not_destroyed(
     home: Path, calls: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], arguments: list[str]
 ) -> None:
-    """It needs no pulumi, which would first have to be installed, and nobody's agreement."""
+    """It asks nobody, and it does not need pulumi, which may not be installed yet."""
     monkeypatch.setattr(deploy, "is_known_absent", is_known_absent)
     assert run("destroy", "cfos-egress", arguments) == 0
     assert capsys.readouterr().out == "cfos-egress is not up: there is nothing to destroy\n"
