@@ -1,4 +1,5 @@
-"""Which route the kernel takes for an address: the longest prefix, then the lowest metric."""
+"""Routes as `ip route` prints them, and which of them the kernel takes for an address: the longest prefix, then the
+lowest metric."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""What makes a sandbox in a process of its own. Such a process is forked from one that has imported this module."""
+"""What makes a sandbox in a process of its own, on a computer that nothing else changes. Such a process is forked from
+one that has imported this module."""
 
 from __future__ import annotations
 
